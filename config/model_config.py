@@ -1,0 +1,126 @@
+"""The sizes of a HERO model, read from its JSON file (paper arXiv 2005.00200, section 3.1).
+
+One file holds up to four blocks: ``f_config`` (cross-modal transformer), ``c_config`` (temporal
+transformer), ``q_config`` (query encoder) and ``d_config`` (caption decoder).
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from config.values import convert
+from utils.errors import UserError
+from utils.files import read_json
+
+_LOGGER = logging.getLogger("hero")
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """Sizes of one transformer; the names are BERT's."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    vocab_size: int | None = None
+    hidden_act: Literal["gelu"] = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
+            self._require(name, getattr(self, name) > 0, "greater than 0")
+        for name in ("max_position_embeddings", "type_vocab_size"):
+            self._require(name, getattr(self, name) > 0, "greater than 0")
+        self._require("vocab_size", self.vocab_size is None or self.vocab_size > 0, "above 0")
+        self._require("num_hidden_layers", self.num_hidden_layers >= 0, "0 or more")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        for name in ("initializer_range", "layer_norm_eps"):
+            self._require(name, getattr(self, name) > 0, "greater than 0")
+        divisible = self.hidden_size % self.num_attention_heads == 0
+        self._require("hidden_size", divisible, "divisible by num_attention_heads")
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} = {getattr(self, name)} must be {rule}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The blocks of one model; ``q_config`` is absent in captioning, ``d_config`` elsewhere."""
+
+    f_config: BlockConfig
+    c_config: BlockConfig
+    q_config: BlockConfig | None = None
+    d_config: BlockConfig | None = None
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "ModelConfig":
+        """Read a model file (``config/hero_*.json``, or ``log/model_config.json`` of a run).
+
+        Raises:
+            UserError: the file is missing, no JSON, or a value is missing or unfit.
+        """
+        return cls.from_dict(read_json(path), source=str(path))
+
+    @classmethod
+    def from_dict(cls, blocks: Mapping[str, Any], source: str = "model config") -> "ModelConfig":
+        """Build from parsed JSON; unknown keys are logged and left out.
+
+        Raises:
+            UserError: a value is missing or unfit; ``source`` is named in the message.
+        """
+        known, unknown = _split_known(blocks, source)
+        if unknown:
+            _LOGGER.warning("%s: unknown keys are ignored: %s", source, ", ".join(unknown))
+        try:
+            config = convert(known, cls)
+        except ValueError as error:
+            raise UserError(f"{source}: {error}; see config/hero_finetune.json") from None
+        config._check(source)
+        return config
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The JSON form; absent blocks and vocabulary sizes are left out."""
+        return {
+            name: {key: value for key, value in block.items() if value is not None}
+            for name, block in asdict(self).items()
+            if block is not None
+        }
+
+    def _check(self, source: str) -> None:
+        if self.f_config.vocab_size is None:
+            raise UserError(f"{source}: f_config needs vocab_size (the rows of the word embedding)")
+        blocks = [self.f_config, self.c_config, self.q_config, self.d_config]
+        sizes = {block.hidden_size for block in blocks if block is not None}
+        if len(sizes) > 1:
+            raise UserError(
+                f"{source}: all blocks need the same hidden_size, found {sorted(sizes)}"
+            )
+
+
+def _split_known(blocks: Any, source: str) -> tuple[dict[str, Any], list[str]]:
+    """Part parsed JSON into what the blocks take and the names of what they do not."""
+    if not isinstance(blocks, Mapping):
+        raise UserError(f"{source}: expected a JSON object with f_config and c_config")
+    block_names = {field.name for field in fields(ModelConfig)}
+    keys = {field.name for field in fields(BlockConfig)}
+    known: dict[str, Any] = {}
+    unknown = []
+    for name, block in blocks.items():
+        if name not in block_names:
+            unknown.append(name)
+        elif isinstance(block, Mapping):
+            known[name] = {key: value for key, value in block.items() if key in keys}
+            unknown.extend(f"{name}.{key}" for key in block if key not in keys)
+        else:
+            known[name] = block
+    return known, unknown

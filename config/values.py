@@ -1,0 +1,146 @@
+"""Convert JSON values and command-line words to declared types, or say what was expected."""
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Check a JSON value against a type hint and return it in that type.
+
+    Known hints: bool, int, float (an int is taken), str, Literal, list[…], unions (with None),
+    dataclasses (from a mapping, closed).
+
+    Raises:
+        ValueError: the value does not fit; the message says what was expected.
+    """
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return _convert_union(value, hint)
+    if origin is list:
+        return _convert_list(value, hint)
+    if is_dataclass(hint):
+        return _convert_dataclass(value, hint)
+    if hint is float and type(value) is int:
+        value = float(value)
+    fits = value in get_args(hint) if origin is Literal else type(value) is hint
+    if not fits or (hint is float and not math.isfinite(value)):
+        raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
+    return value
+
+
+def convert_words(words: list[str], hint: Any) -> Any:
+    """Convert what stands behind a flag; ``null`` means None where None is allowed.
+
+    Raises:
+        ValueError: as :func:`convert`.
+    """
+    if words == ["null"] and NoneType in get_args(hint):
+        return None
+    if is_structured(hint):
+        return convert(_parse_json(words[0]), hint)
+    if get_origin(hint) is list:
+        (item,) = get_args(hint)
+        return [convert_words([word], item) for word in words]
+    return convert(_parse_word(words[0], hint), hint)
+
+
+def is_structured(hint: Any) -> bool:
+    """Whether a hint holds dataclasses, which a flag can only take as JSON text."""
+    return is_dataclass(hint) or any(is_structured(part) for part in get_args(hint))
+
+
+def describe(hint: Any) -> str:
+    """Words for a type hint: ``an integer``, ``one of hinge, lse``, ``a list (a number each)``."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    if origin in (Union, UnionType):
+        return " or ".join(describe(arm) for arm in get_args(hint))
+    if origin is list:
+        (item,) = get_args(hint)
+        return f"a list ({describe(item)} each)"
+    if hint is NoneType:
+        return "null"
+    return _NAMES.get(hint) or f"an object of {', '.join(f.name for f in fields(hint))}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ``did you mean margin?`` (empty when no known name resembles it)."""
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {match[0]}?" if match else ""
+
+
+def _convert_union(value: Any, hint: Any) -> Any:
+    if value is None and NoneType in get_args(hint):
+        return None
+    for arm in get_args(hint):
+        if arm is NoneType:
+            continue
+        try:
+            return convert(value, arm)
+        except ValueError as error:
+            reason = error
+    if len(get_args(hint)) == 2 and NoneType in get_args(hint):
+        raise reason
+    raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
+
+
+def _convert_list(value: Any, hint: Any) -> list:
+    if not isinstance(value, list):
+        raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
+    (item,) = get_args(hint)
+    return [_convert_part(f"[{i}]", part, item) for i, part in enumerate(value)]
+
+
+def _convert_dataclass(value: Any, cls: type) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected {describe(cls)}, got {json.dumps(value)}")
+    hints = {field.name: hint for field, hint in zip(fields(cls), _field_hints(cls))}
+    for key in value:
+        if key not in hints:
+            raise ValueError(f"unknown key {key!r} {nearest(key, hints)}".rstrip())
+    required = [
+        f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
+    ]
+    absent = [name for name in required if name not in value]
+    if absent:
+        raise ValueError(f"needs {', '.join(absent)}")
+    return cls(**{key: _convert_part(key, part, hints[key]) for key, part in value.items()})
+
+
+def _convert_part(place: str, value: Any, hint: Any) -> Any:
+    try:
+        return convert(value, hint)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _field_hints(cls: type) -> list[Any]:
+    hints = get_type_hints(cls)
+    return [hints[field.name] for field in fields(cls)]
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON ({error})") from None
+
+
+def _parse_word(word: str, hint: Any) -> Any:
+    """Read a word as the number that the hint wants; anything else stays text."""
+    arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for number in (int, float):
+        if number in arms:
+            try:
+                return number(word)
+            except ValueError:
+                continue
+    return word
