@@ -1,0 +1,16 @@
+"""Optimizer, learning-rate schedule and gradient clipping."""
+
+from optim.adamw import AdamW
+from optim.build import build_optimizer, parameter_groups
+from optim.gradients import clip_gradients, zero_gradients
+from optim.schedule import learning_rate_at, set_learning_rates
+
+__all__ = [
+    "AdamW",
+    "build_optimizer",
+    "clip_gradients",
+    "learning_rate_at",
+    "parameter_groups",
+    "set_learning_rates",
+    "zero_gradients",
+]

@@ -1,0 +1,44 @@
+"""apex's fused AdamW, brought to the arithmetic of :class:`optim.adamw.AdamW`.
+
+apex adds its epsilon to the corrected root √(v/c2); giving it eps/√c2 at each step puts epsilon
+where the recipes have it. Two differences remain:
+
+- it decays p before the update instead of after it: a difference of lr²·decay·update;
+- it counts steps per group, not per parameter: one whose first gradient comes at a later step
+  starts with smaller updates. With a single task all used parameters start together.
+"""
+
+from typing import Any
+
+import torch
+
+from utils.errors import UserError
+
+EPS = 1e-6
+
+
+def build_apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Build apex's ``FusedAdam`` over parameter groups that carry their own ``lr``.
+
+    Raises:
+        UserError: apex, or its fused optimizers, is not installed.
+    """
+    try:
+        from apex.optimizers import FusedAdam
+    except ImportError as error:
+        raise UserError(
+            f"--apex needs NVIDIA apex with its CUDA extensions ({error}); the Dockerfile builds "
+            "it; without --apex the same run uses PyTorch's own kernels"
+        ) from None
+
+    class ApexAdamW(FusedAdam):
+        """FusedAdam whose epsilon follows the bias correction."""
+
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            for group in self.param_groups:
+                correction = 1 - group["betas"][1] ** (group.get("step", 0) + 1)
+                group["eps"] = EPS / correction**0.5
+            return super().step(*args, **kwargs)
+
+    # Gradients are zeroed, never dropped: see optim.gradients.zero_gradients.
+    return ApexAdamW(groups, betas=betas, eps=EPS, adam_w_mode=True, set_grad_none=False)

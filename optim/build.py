@@ -1,0 +1,72 @@
+"""The optimizer of a run, from the model and its options."""
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from optim.adamw import AdamW
+from utils.errors import UserError
+
+ENCODER_PREFIX = "v_encoder."
+NO_DECAY = ("bias", "LayerNorm.weight")
+
+
+class OptimizerOptions(Protocol):
+    """The options this module reads (a recipe's fields of the same names)."""
+
+    optim: str
+    learning_rate: float
+    lr_mul: float
+    betas: tuple[float, float]
+    weight_decay: float
+    apex: bool
+
+
+def parameter_groups(model: nn.Module, lr_mul: float, weight_decay: float) -> list[dict]:
+    """Split the trainable parameters into {encoder, heads} × {decay, no decay}; no group is empty.
+
+    Heads are the parameters outside ``v_encoder``; their learning rate is ``lr_mul`` times the
+    encoder's. Parameters whose name contains ``bias`` or ``LayerNorm.weight`` do not decay. A
+    tied weight appears once, under its first name.
+    """
+    groups = {
+        (mul, decay): {"params": [], "lr_mul": mul, "weight_decay": decay}
+        for mul in (lr_mul, 1.0)
+        for decay in (weight_decay, 0.0)
+    }
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            mul = 1.0 if name.startswith(ENCODER_PREFIX) else lr_mul
+            decay = 0.0 if any(part in name for part in NO_DECAY) else weight_decay
+            groups[mul, decay]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
+
+
+def build_optimizer(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimizer:
+    """Build the optimizer that ``opts.optim`` names, over :func:`parameter_groups`.
+
+    ``adamw`` is :class:`optim.adamw.AdamW`, or apex's fused one with ``opts.apex``
+    (:mod:`optim.apex_adamw` says how they differ). ``adam`` and ``adamax`` are PyTorch's, with
+    weight decay as L2 regularisation.
+
+    Raises:
+        UserError: an unknown ``optim``, or ``apex`` with anything but ``adamw``.
+    """
+    groups = parameter_groups(model, opts.lr_mul, opts.weight_decay)
+    for group in groups:
+        group["lr"] = opts.learning_rate * group["lr_mul"]
+    betas = tuple(opts.betas)
+    if opts.apex and opts.optim != "adamw":
+        raise UserError(f"--apex has a fused adamw only; drop it, or --optim {opts.optim}")
+    if opts.apex:
+        from optim.apex_adamw import build_apex_adamw
+
+        return build_apex_adamw(groups, betas)
+    if opts.optim == "adamw":
+        return AdamW(groups, betas=betas)
+    if opts.optim == "adam":
+        return torch.optim.Adam(groups, betas=betas, foreach=True)
+    if opts.optim == "adamax":
+        return torch.optim.Adamax(groups, betas=betas, foreach=True)
+    raise UserError(f"--optim {opts.optim} is unknown; choose adam, adamax or adamw")
