@@ -1,0 +1,242 @@
+"""Moments and videos that match a query: TVR, How2R, DiDeMo, MSR-VTT.
+
+One dataset serves them all: a :data:`data.video.VideoSource` (with subtitles or without) and the
+query database make the difference. Evaluation is a view of the same databases.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.batch import MomentBatch, QueryBatch
+from data.lmdb_io import FeatureDb, TextDb
+from data.loader import ItemKey
+from data.video import VideoItem, VideoSource, collate_texts, collate_videos
+from utils.errors import UserError
+
+QUERIES_PER_VIDEO = 5  # where a training item is a video
+
+
+def moment_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
+    """First and last frame of a moment in seconds; beyond the last frame it collapses onto it."""
+    last = num_frames - 1
+    first = min(math.floor(start / interval), last)
+    return first, min(max(math.ceil(end / interval) - 1, first + 1), last)
+
+
+def query_tokens(record: dict, meta: dict) -> list[int]:
+    """``<s>`` and the query, no ``</s>``."""
+    return [meta["CLS"], *record["input_ids"]]
+
+
+def usable_query_ids(db: TextDb, max_txt_len: int = -1) -> list[str]:
+    """Ids in database order, without those whose text is longer than ``max_txt_len`` (−1: all).
+
+    A question's length is that of the question plus its longest answer.
+
+    Raises:
+        UserError: none is left.
+    """
+    lengths = db.side("id2len.json")
+
+    def length(value: int | list[int]) -> int:
+        return value[0] + max(value[1:]) if isinstance(value, list) else value
+
+    ids = [i for i, value in lengths.items() if max_txt_len < 0 or length(value) <= max_txt_len]
+    if not ids:
+        raise UserError(
+            f"{db.path} has no query of at most {max_txt_len} tokens; raise max_txt_len"
+        )
+    return ids
+
+
+def query_videos(db: TextDb) -> dict[str, str]:
+    """Video of every query; empty for a split that does not tell."""
+    return db.side("query2video.json") if db.has_side("query2video.json") else {}
+
+
+@dataclass
+class MomentItem:
+    """A video and one or more queries about it."""
+
+    video: VideoItem
+    queries: list[list[int]]
+    targets: list[tuple[int, int]]  # frames; (−1, −1) = none
+    ids: list[str]
+
+
+class MomentDataset:
+    """Training and validation items of moment and video retrieval.
+
+    Args:
+        db: query database with videos.
+        videos: where videos come from.
+        max_txt_len: longer queries are left out; −1 keeps all.
+        sampled_by_q: an item is a query with its video; otherwise a video with five of its queries
+            (some again, at random, where it has fewer).
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        db: TextDb,
+        videos: VideoSource,
+        max_txt_len: int = -1,
+        sampled_by_q: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.db = db
+        self.videos = videos
+        self.seed = seed
+        video_of = query_videos(db)
+        ids = usable_query_ids(db, max_txt_len)
+        without = [i for i in ids if i not in video_of]
+        if without:
+            raise UserError(
+                f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
+                "split cannot train or validate a loss; use one whose annotation names vid_name"
+            )
+        self.groups: list[list[str]] = [[i] for i in ids]
+        if not sampled_by_q:
+            by_video: dict[str, list[str]] = {}
+            for i in ids:
+                by_video.setdefault(video_of[i], []).append(i)
+            self.groups = list(by_video.values())
+        self.sampled_by_q = sampled_by_q
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, key: ItemKey | int) -> MomentItem:
+        key = ItemKey.of(key)
+        ids = self.groups[key.index]
+        if not self.sampled_by_q:
+            ids = self._draw(ids, key.generator(self.seed))
+        records = [self.db[i] for i in ids]
+        video = self.videos(records[0]["vid"])
+        return MomentItem(
+            video,
+            [query_tokens(record, self.db.meta) for record in records],
+            [self._target(record, video) for record in records],
+            list(ids),
+        )
+
+    def _draw(self, ids: list[str], rng: np.random.Generator) -> list[str]:
+        if len(ids) >= QUERIES_PER_VIDEO:
+            return [ids[i] for i in rng.permutation(len(ids))[:QUERIES_PER_VIDEO]]
+        again = rng.integers(len(ids), size=QUERIES_PER_VIDEO - len(ids))
+        return ids + [ids[i] for i in again]
+
+    def _target(self, record: dict, video: VideoItem) -> tuple[int, int]:
+        span = record["target"]
+        if span is None:
+            return -1, -1
+        if isinstance(span[0], Sequence):
+            raise UserError(
+                f"query {record['qid']} of {self.db.path} has {len(span)} target spans; its "
+                "database must name the one to train on (scripts/prepro_query.py does)"
+            )
+        return moment_frames(*span, self.videos.interval, video.num_frames)
+
+
+def collate_moments(items: Sequence[MomentItem]) -> MomentBatch:
+    """Pack items; queries lie video by video."""
+    counts = torch.tensor([len(item.queries) for item in items])
+    return MomentBatch(
+        ids=[i for item in items for i in item.ids],
+        video=collate_videos([item.video for item in items]),
+        text=collate_texts([query for item in items for query in item.queries]),
+        targets=torch.tensor([target for item in items for target in item.targets]),
+        query_video=torch.repeat_interleave(torch.arange(len(items)), counts),
+    )
+
+
+class CorpusVideos:
+    """The videos of a corpus to search, one at a time."""
+
+    def __init__(self, vids: Sequence[str], videos: VideoSource) -> None:
+        self.vids = list(vids)
+        self.videos = videos
+
+    def __len__(self) -> int:
+        return len(self.vids)
+
+    def __getitem__(self, key: ItemKey | int) -> VideoItem:
+        return self.videos(self.vids[ItemKey.of(key).index])
+
+
+class CorpusQueries:
+    """All queries of a split to search with, in database order.
+
+    Args:
+        db: query database, with or without videos.
+    """
+
+    def __init__(self, db: TextDb) -> None:
+        self.db = db
+        self.ids = usable_query_ids(db)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: ItemKey | int) -> dict:
+        return self.db[self.ids[ItemKey.of(key).index]]
+
+    def collate(self, records: Sequence[dict]) -> QueryBatch:
+        """Pack records of the database."""
+        return QueryBatch(
+            qids=[record["qid"] for record in records],
+            desc_ids=[record.get("desc_id", record["qid"]) for record in records],
+            vids=[record.get("vid") for record in records],
+            text=collate_texts([query_tokens(record, self.db.meta) for record in records]),
+        )
+
+
+def corpus_vids(
+    split: str, queries: TextDb, subtitles: TextDb | None, features: FeatureDb
+) -> list[str]:
+    """Videos to search: the split's in ``vid2dur_idx.json``, else those that its queries name.
+
+    Raises:
+        UserError: neither says which, or the feature database lacks some.
+    """
+    indexed = _indexed(subtitles)
+    if split in indexed:
+        vids = list(indexed[split])
+    elif queries.has_side("video_ids.json"):
+        vids = list(queries.side("video_ids.json"))
+    else:
+        vids = list(dict.fromkeys(query_videos(queries).values()))
+    if not vids:
+        raise UserError(
+            f"split {split} names no videos: neither {queries.path} nor the subtitle database's "
+            "vid2dur_idx.json has any"
+        )
+    missing = [vid for vid in vids if vid not in features.id2nframe]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(vids)} videos of split {split} (first: {missing[0]}) are not "
+            f"in the feature database {features.path}; convert their features too"
+        )
+    return vids
+
+
+def video_indices(
+    split: str, vids: Sequence[str], subtitles: TextDb | None, features: FeatureDb
+) -> dict[str, int]:
+    """The number by which a results file names each video: that of ``vid2dur_idx.json``, or where
+    the split is absent there, its place among the sorted names of ``id2nframe.json``."""
+    indexed = _indexed(subtitles)
+    if split in indexed:
+        return {vid: int(entry[1]) for vid, entry in indexed[split].items()}
+    place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
+    return {vid: place[vid] for vid in vids}
+
+
+def _indexed(subtitles: TextDb | None) -> dict[str, dict]:
+    if subtitles is None or not subtitles.has_side("vid2dur_idx.json"):
+        return {}
+    return subtitles.side("vid2dur_idx.json")

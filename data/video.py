@@ -1,0 +1,201 @@
+"""Videos as the model reads them: frames, and the subtitles spoken over them.
+
+A source turns a video's name into a :class:`VideoItem`; :func:`collate_videos` packs items into a
+:class:`data.batch.VideoBatch`. Everything is indexed here, in the loader's worker, so that a forward
+pass has no Python loop over subtitles or frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from data.batch import SubtitleSequences, TextBatch, VideoBatch
+from data.lmdb_io import FeatureDb, TextDb
+from utils.errors import UserError
+from utils.packing import PackedLayout, segment_positions
+
+
+@dataclass
+class Subtitle:
+    """What the cross-modal transformer reads at once: a few frames and a text."""
+
+    tokens: list[int]
+    frames: list[int]
+
+
+@dataclass
+class VideoItem:
+    """One video, cut to ``max_clip_len``."""
+
+    vid: str
+    features: np.ndarray  # (T, D) float32
+    subtitles: list[Subtitle] = field(default_factory=list)  # all, also those without frames
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.features)
+
+
+class VideoSource(Protocol):
+    """Where videos come from: with subtitles, or without."""
+
+    interval: float  # seconds a frame covers
+
+    def __call__(self, vid: str) -> VideoItem: ...
+
+
+class SubtitleSource:
+    """Videos with their subtitles.
+
+    Args:
+        subtitles: subtitle database.
+        features: feature database; it cuts videos to its ``max_clip_len``.
+        context: how many previous subtitles' tokens stand before a subtitle's own.
+    """
+
+    def __init__(self, subtitles: TextDb, features: FeatureDb, context: int = 0) -> None:
+        self.subtitles = subtitles
+        self.features = features
+        self.context = context
+        self.interval = features.interval
+
+    def __call__(self, vid: str) -> VideoItem:
+        """Read one video.
+
+        Raises:
+            UserError: a database lacks the video.
+        """
+        features = _read_features(self.features, vid)
+        if vid not in self.subtitles:
+            raise UserError(
+                f"video {vid} is not in the subtitle database {self.subtitles.path}; "
+                "make the database again from subtitles that cover it (scripts/prepro_sub.py)"
+            )
+        record = self.subtitles[vid]
+        texts = record["input_ids"]
+        separator = self.subtitles.meta["SEP"]
+        subtitles = [
+            Subtitle(context_tokens(texts, number, self.context, separator), frames)
+            for number, frames in kept_frames(record["unique_sub2frames"], len(features))
+        ]
+        return VideoItem(vid, features, subtitles)
+
+
+class VideoOnlySource:
+    """Videos without subtitles: one pseudo-subtitle of the token ``<s>`` over all frames."""
+
+    def __init__(self, features: FeatureDb, cls_id: int) -> None:
+        self.features = features
+        self.cls_id = cls_id
+        self.interval = features.interval
+
+    def __call__(self, vid: str) -> VideoItem:
+        features = _read_features(self.features, vid)
+        every = list(range(len(features)))
+        return VideoItem(vid, features, [Subtitle([self.cls_id], every)])
+
+
+def _read_features(db: FeatureDb, vid: str) -> np.ndarray:
+    features = db[vid]
+    if len(features) == 0:
+        raise UserError(f"video {vid} has no frame in {db.path}; leave it out or extract it again")
+    return features
+
+
+def context_tokens(
+    texts: Sequence[Sequence[int]], number: int, context: int, separator: int
+) -> list[int]:
+    """``</s>``, then the tokens of subtitles number−context … number, with none between."""
+    tokens = [separator]
+    for text in texts[max(0, number - context) : number + 1]:
+        tokens.extend(text)
+    return tokens
+
+
+def kept_frames(
+    sub2frames: Sequence[tuple[int, Sequence[int]]], num_frames: int
+) -> list[tuple[int, list[int]]]:
+    """Subtitles with the frames that are left after a cut to ``num_frames``.
+
+    Subtitles after the first one that lost a frame are dropped, as is one that lost all of its.
+    """
+    kept = []
+    for number, frames in sub2frames:
+        left = [frame for frame in frames if frame < num_frames]
+        if left or not frames:
+            kept.append((number, left))
+        if len(left) < len(frames):
+            break
+    return kept
+
+
+def collate_texts(texts: Sequence[Sequence[int]]) -> TextBatch:
+    """Pack texts of token ids (each at least one token)."""
+    lengths = np.fromiter((len(text) for text in texts), dtype=np.int64, count=len(texts))
+    return TextBatch(
+        token_ids=_flat(texts),
+        positions=torch.from_numpy(segment_positions(lengths)),
+        layout=PackedLayout.from_lengths(lengths),
+    )
+
+
+def collate_videos(items: Sequence[VideoItem]) -> VideoBatch:
+    """Pack videos. Subtitles without a frame are left out: nothing reads their output."""
+    lengths = np.array([item.num_frames for item in items], dtype=np.int64)
+    first_frame = np.cumsum(lengths) - lengths
+    sequences = [
+        (first, subtitle)
+        for first, item in zip(first_frame, items, strict=True)
+        for subtitle in item.subtitles
+        if subtitle.frames
+    ]
+    return VideoBatch(
+        vids=[item.vid for item in items],
+        features=torch.from_numpy(np.concatenate([item.features for item in items])),
+        frame_positions=torch.from_numpy(segment_positions(lengths)),
+        layout=PackedLayout.from_lengths(lengths),
+        subtitles=pack_sequences(sequences),
+    )
+
+
+def pack_sequences(
+    sequences: Sequence[tuple[int, Subtitle]], targets_from: Sequence[int] | None = None
+) -> SubtitleSequences:
+    """Pack ``[frames, tokens]`` sequences.
+
+    Args:
+        sequences: (first frame of its video among the batch's frames, subtitle).
+        targets_from: where the output rows of each sequence's video begin; None = where its frames
+            do. (Candidate answers run the same frames several times, into rows of their own.)
+    """
+    slots = np.array([len(subtitle.frames) for _, subtitle in sequences], dtype=np.int64)
+    tokens = np.array([len(subtitle.tokens) for _, subtitle in sequences], dtype=np.int64)
+    firsts = np.array([first for first, _ in sequences], dtype=np.int64)
+    targets = firsts if targets_from is None else np.asarray(targets_from, dtype=np.int64)
+    frames = _flat([subtitle.frames for _, subtitle in sequences])
+    starts = np.cumsum(slots + tokens) - slots - tokens
+    slot_positions = segment_positions(slots)
+    token_positions = segment_positions(tokens)
+    slot_rows = np.repeat(starts, slots) + slot_positions
+    token_rows = np.repeat(starts + slots, tokens) + token_positions
+    order = np.empty(len(slot_rows) + len(token_rows), dtype=np.int64)
+    order[slot_rows] = np.arange(len(slot_rows))
+    order[token_rows] = len(slot_rows) + np.arange(len(token_rows))
+    return SubtitleSequences(
+        slot_frames=frames + torch.from_numpy(np.repeat(firsts, slots)),
+        slot_positions=torch.from_numpy(slot_positions),
+        slot_targets=frames + torch.from_numpy(np.repeat(targets, slots)),
+        slot_rows=torch.from_numpy(slot_rows),
+        token_ids=_flat([subtitle.tokens for _, subtitle in sequences]),
+        token_positions=torch.from_numpy(token_positions),
+        order=torch.from_numpy(order),
+        layout=PackedLayout.from_lengths(slots + tokens),
+        longest_slots=int(slots.max(initial=0)),
+    )
+
+
+def _flat(lists: Sequence[Sequence[int]]) -> torch.Tensor:
+    return torch.tensor([value for values in lists for value in values], dtype=torch.long)

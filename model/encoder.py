@@ -1,0 +1,89 @@
+"""The two levels of the hierarchy: cross-modal and temporal (paper, section 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config.model_config import BlockConfig
+from data.batch import SubtitleSequences, TextBatch
+from model.embed import (
+    FrameEmbeddings,
+    PositionEmbeddings,
+    TextEmbeddings,
+    check_positions,
+)
+from model.layers import HEAD_NORM_EPS, Pooler, TransformerEncoder
+from utils.packing import PackedLayout
+
+
+class LanguageModelHead(nn.Module):
+    """Dense, gelu, LayerNorm, then logits by the word embedding (tied) plus a bias."""
+
+    def __init__(self, config: BlockConfig, word_embeddings: nn.Embedding) -> None:
+        super().__init__()
+        rows, hidden = word_embeddings.weight.shape
+        self.vocab_size = config.vocab_size  # rows past it only pad the table
+        self.dense = nn.Linear(hidden, hidden)
+        self.LayerNorm = nn.LayerNorm(hidden, eps=HEAD_NORM_EPS)
+        self.decoder = nn.Linear(hidden, rows, bias=False)
+        self.decoder.weight = word_embeddings.weight
+        self.bias = nn.Parameter(torch.zeros(rows))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, H) → logits (P, V), V being all rows of the word embedding."""
+        return self.decoder(self.LayerNorm(F.gelu(self.dense(x)))) + self.bias
+
+
+class CrossModalTransformer(nn.Module):
+    """Frames and text of one subtitle attend to each other; a query goes through alone."""
+
+    def __init__(self, config: BlockConfig, feature_size: int) -> None:
+        super().__init__()
+        self.embeddings = TextEmbeddings(config)
+        self.img_embeddings = FrameEmbeddings(config, feature_size)
+        self.encoder = TransformerEncoder(config)
+        self.pooler = Pooler(config)
+        self.lm_head = LanguageModelHead(config, self.embeddings.word_embeddings)
+
+    def forward(
+        self, sequences: SubtitleSequences, projected: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """Contextualise the frames and tokens of every subtitle.
+
+        Args:
+            sequences: S packed sequences.
+            projected: (F, H) frames from ``img_embeddings.project``.
+            rows: (R,) packed positions to return; None = all.
+
+        Returns:
+            (R, H) or (P, H).
+        """
+        slots = self.img_embeddings(
+            projected,
+            sequences.slot_frames,
+            sequences.slot_positions,
+            self.embeddings.type_row,
+        )
+        tokens = self.embeddings(sequences.token_ids, sequences.token_positions)
+        x = torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, sequences.order)
+        return self.encoder(x, sequences.layout, rows)
+
+    def encode_text(self, text: TextBatch) -> Tensor:
+        """Texts without frames → (P, H)."""
+        return self.encoder(self.embeddings(text.token_ids, text.positions), text.layout)
+
+
+class TemporalTransformer(nn.Module):
+    """Attention over the frames of a whole video."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.embeddings = PositionEmbeddings(config)
+        self.encoder = TransformerEncoder(config)
+        self.pooler = Pooler(config)
+
+    def forward(self, frames: Tensor, positions: Tensor, layout: PackedLayout) -> Tensor:
+        """(F, H) frames, their places in time (F,), B videos → (F, H)."""
+        table = self.embeddings.position_embeddings
+        check_positions(layout.max_length, table, "a video", "set max_clip_len")
+        return self.encoder(self.embeddings(frames, positions), layout)

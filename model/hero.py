@@ -1,0 +1,107 @@
+"""The hierarchical encoder that every task shares (paper, section 3.1).
+
+Local first: frames meet the subtitle spoken over them (cross-modal transformer). Then global: all
+frames of the video meet each other (temporal transformer). Its output, one vector a frame, is "the
+frame embeddings".
+"""
+
+from torch import Tensor, nn
+
+from config.model_config import ModelConfig
+from data.batch import TextBatch, VideoBatch
+from model.embed import check_positions, zero_padding_row
+from model.encoder import CrossModalTransformer, TemporalTransformer
+from model.layers import HEAD_NORM_EPS, LinearProjection, PredictionHead
+
+FEATURE_SIZE = 4352  # ResNet-152's 2048 values, then SlowFast's 2304
+ORDER_CLASSES = 100  # frame order modelling classifies a frame's place
+
+
+class FeatureRegression(nn.Module):
+    """Linear H→H, gelu, LayerNorm, Linear H→D: predicts a masked frame's features."""
+
+    def __init__(self, hidden_size: int, feature_size: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(hidden_size, eps=HEAD_NORM_EPS),
+            nn.Linear(hidden_size, feature_size),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class HierarchicalEncoder(nn.Module):
+    """Cross-modal transformer, matching back to frames, temporal transformer."""
+
+    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
+        super().__init__()
+        local, temporal = config.f_config, config.c_config
+        self.f_encoder = CrossModalTransformer(local, feature_size)
+        self.frame_transform = LinearProjection(
+            feature_size, local.hidden_size, local.hidden_dropout_prob
+        )
+        self.c_encoder = TemporalTransformer(temporal)
+        self.feat_regress = FeatureRegression(temporal.hidden_size, feature_size)
+        self.mask_embedding = nn.Embedding(2, feature_size, padding_idx=0)
+        self.fom_output = PredictionHead(temporal.hidden_size, ORDER_CLASSES)
+        self._initialise(local.initializer_range)
+
+    def _initialise(self, spread: float) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=spread)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        zero_padding_row(self.mask_embedding)
+        zero_padding_row(self.f_encoder.img_embeddings.mask_embedding)
+
+    def forward(self, video: VideoBatch) -> Tensor:
+        """Frame embeddings (F, H), video after video."""
+        return self.temporal(self.frame_vectors(video), video)
+
+    def frame_vectors(
+        self, video: VideoBatch, frame_mask: Tensor | None = None, copies: int = 1
+    ) -> Tensor:
+        """Frames after the cross-modal transformer, before the temporal one.
+
+        Args:
+            video: the batch.
+            frame_mask: (F,) bool, frames whose features are hidden (masked frame modelling).
+            copies: how many times each video was run, with a text of its own each time
+                (candidate answers); slot targets then point into ``copies`` × F rows.
+
+        Returns:
+            (copies × F, H): the transformer's outputs, added up over the subtitles that show a
+            frame, plus a projection of the frame's features.
+        """
+        features = video.features
+        if frame_mask is not None:
+            features = features.masked_fill(frame_mask[:, None], 0)
+        residual = self._transform(features, frame_mask)
+        if copies > 1:
+            residual = residual.repeat(copies, 1)
+        subtitles = video.subtitles
+        if len(subtitles.slot_rows) == 0:
+            return residual
+        table = self.f_encoder.img_embeddings.position_embeddings
+        cure = "set max_clip_len"
+        check_positions(subtitles.longest_slots, table, "a run of frames", cure)
+        projected = self.f_encoder.img_embeddings.project(features, frame_mask)
+        slots = self.f_encoder(subtitles, projected, rows=subtitles.slot_rows)
+        return residual.index_add(0, subtitles.slot_targets, slots.to(residual.dtype))
+
+    def _transform(self, features: Tensor, frame_mask: Tensor | None) -> Tensor:
+        if frame_mask is not None:
+            features = features + self.mask_embedding(frame_mask.long())
+        return self.frame_transform(features)
+
+    def temporal(self, frames: Tensor, video: VideoBatch) -> Tensor:
+        """The temporal transformer over each video's frames: (F, H) → (F, H)."""
+        return self.c_encoder(frames, video.frame_positions, video.layout)
+
+    def encode_text(self, text: TextBatch) -> Tensor:
+        """Texts alone through the cross-modal transformer → (P, H)."""
+        return self.f_encoder.encode_text(text)

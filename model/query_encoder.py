@@ -1,0 +1,48 @@
+"""From a query's tokens to one query vector (paper, section 3.2: video-subtitle matching)."""
+
+import torch
+from torch import Tensor, nn
+
+from config.model_config import BlockConfig
+from model.embed import PositionEmbeddings, check_positions
+from model.layers import AttentionBlock, LinearProjection
+from utils.packing import PackedLayout
+
+
+class QueryEncoder(nn.Module):
+    """Pools a query's token outputs into one vector by learnt attention (TVR's modular pooling,
+    arXiv 2001.09099)."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.query_input_proj = LinearProjection(hidden, hidden, config.hidden_dropout_prob)
+        self.query_pos_embed = PositionEmbeddings(config)
+        self.query_self_attention = AttentionBlock(config)
+        self.modular_vector_mapping = nn.Linear(hidden, 1, bias=False)
+
+    def forward(self, tokens: Tensor, positions: Tensor, layout: PackedLayout) -> Tensor:
+        """Token outputs of the cross-modal transformer (P, H) of N queries → vectors (N, H)."""
+        table = self.query_pos_embed.position_embeddings
+        check_positions(layout.max_length, table, "a query", "shorten it")
+        x = self.query_pos_embed(self.query_input_proj(tokens), positions)
+        x = self.query_self_attention(x, layout)
+        return segment_attention_pool(x, self.modular_vector_mapping(x), layout)
+
+
+def segment_attention_pool(x: Tensor, logits: Tensor, layout: PackedLayout) -> Tensor:
+    """Softmax over each sequence's positions, then the weighted sum.
+
+    Args:
+        x: (P, H) packed values.
+        logits: (P, 1) one per position.
+        layout: N sequences.
+
+    Returns:
+        (N, H)
+    """
+    rows, mask = layout.grid()  # (N, L)
+    grid = logits[:, 0].float()[rows].masked_fill(~mask, float("-inf"))
+    weights = grid.softmax(dim=-1).to(x.dtype)
+    cells = x.index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return torch.einsum("nl,nlh->nh", weights, cells)

@@ -1,0 +1,169 @@
+"""Losses that teach queries to find their video and their moment (paper, section 3.2, VSM).
+
+``st_ed`` finds the moment within the query's own video; ``neg_ctx`` ranks the right video above the
+batch's other videos, ``neg_q`` the right query above the batch's other queries.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.packing import PackedLayout
+
+PADDED_LOGIT = -1e4
+EASY_NEGATIVE_WEIGHT = 0.1  # of a negative outside the hard pool, once hard negatives are on
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """The highest-scoring ``pool_size`` negatives count ``weight`` times."""
+
+    pool_size: int
+    weight: float
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """L2-normalise rows in fp32, with eps 1e-5 as the published models do."""
+    return F.normalize(x.float(), dim=-1, eps=1e-5)
+
+
+def video_scores(queries: Tensor, frames: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    """How well each video fits each query: the best cosine over its frames.
+
+    Args:
+        queries: (N, H) query vectors.
+        frames: (F, H) frame embeddings, packed.
+        rows: (B, T) where each video's frames lie among the F.
+        mask: (B, T) bool, True = a real frame.
+
+    Returns:
+        (N, B) in [−1, 1].
+    """
+    cosines = unit_length(queries) @ unit_length(frames).T  # (N, F)
+    grid = cosines.index_select(1, rows.flatten()).view(-1, *rows.shape)  # (N, B, T)
+    return grid.masked_fill(~mask, float("-inf")).amax(dim=-1)
+
+
+def span_logits(
+    span_queries: Tensor, frames: Tensor, mask: Tensor, start: nn.Conv1d, end: nn.Conv1d
+) -> tuple[Tensor, Tensor]:
+    """Start and end logits of each query over its video's frames.
+
+    Args:
+        span_queries: (N, H) projected query vectors.
+        frames: (N, T, H) padded frame embeddings of the query's video.
+        mask: (N, T) bool. Padded frames count as zeros for the convolutions, so that a video's
+            result does not depend on its neighbours in the batch.
+        start, end: the convolutions along time.
+
+    Returns:
+        Two (N, T); padded frames get −1e4.
+    """
+    similarity = torch.einsum("nh,nth->nt", span_queries, frames) * mask
+    logits = (conv(similarity[:, None])[:, 0] for conv in (start, end))
+    first, last = (logit.float().masked_fill(~mask, PADDED_LOGIT) for logit in logits)
+    return first, last
+
+
+def span_loss(start: Tensor, end: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """CE of the first plus CE of the last frame.
+
+    Args:
+        start, end: (N, T) logits.
+        targets: (N, 2) frames; −1 = none.
+        reduction: ``mean`` over the queries that have a target (0 if none has), or ``sum``.
+    """
+    total = sum(
+        F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+        for logits, target in zip((start, end), targets.unbind(1), strict=True)
+    )
+    return total if reduction == "sum" else total / (targets[:, 0] >= 0).sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class RankingLoss:
+    """Hinge or log-sum-exp loss of a positive against negatives.
+
+    Attributes:
+        kind: ``hinge``: max(0, margin + s_neg − s_pos); ``lse``: log(1 + exp(s_neg − s_pos)).
+        margin: of the hinge.
+        use_all_neg: all negatives, or one drawn per row.
+    """
+
+    kind: str = "hinge"
+    margin: float = 0.1
+    use_all_neg: bool = True
+
+    def __call__(
+        self,
+        scores: Tensor,
+        hard: HardNegatives | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of every query, laid out video by video, N/B each.
+
+        Args:
+            scores: (N, B) of all queries against all videos.
+            hard: how hard negatives count; None = all alike.
+            generator: draws the negative where not all are used.
+
+        Returns:
+            ``neg_ctx`` (N,) against the other videos, ``neg_q`` (N,) against the other videos'
+            queries; zeros where the batch has one video.
+        """
+        count, videos = scores.shape
+        if videos == 1:
+            zero = scores.sum(dim=1) * 0
+            return zero, zero
+        each = count // videos
+        own = torch.arange(count, device=scores.device) // each  # (N,)
+        positive = scores.gather(1, own[:, None])
+        other_videos = scores.gather(1, _all_but(own, videos, 1))
+        other_queries = scores.T[own].gather(1, _all_but(own, count, each))
+        return (
+            self._reduce(positive, other_videos, hard, generator),
+            self._reduce(positive, other_queries, hard, generator),
+        )
+
+    def _reduce(
+        self,
+        positive: Tensor,
+        negatives: Tensor,
+        hard: HardNegatives | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """(N, 1) against (N, M) → (N,)."""
+        if hard is not None or not self.use_all_neg:
+            negatives = negatives.sort(dim=1, descending=True).values
+        if not self.use_all_neg:
+            pool = min(hard.pool_size, negatives.shape[1]) if hard else negatives.shape[1]
+            drawn = torch.randint(pool, (len(negatives), 1), generator=generator)
+            return self._loss(positive, negatives.gather(1, drawn.to(negatives.device)))[:, 0]
+        loss = self._loss(positive, negatives)
+        if hard is not None:
+            weights = loss.new_full((loss.shape[1],), EASY_NEGATIVE_WEIGHT)
+            weights[: hard.pool_size] = hard.weight
+            loss = loss * weights
+        return loss.mean(dim=1)
+
+    def _loss(self, positive: Tensor, negative: Tensor) -> Tensor:
+        if self.kind == "hinge":
+            return (self.margin + negative - positive).clamp(min=0)
+        return F.softplus(negative - positive)
+
+
+def _all_but(own: Tensor, count: int, width: int) -> Tensor:
+    """Columns 0 … count−1 of each row except its own ``width``: (N,) → (N, count − width)."""
+    columns = torch.arange(count - width, device=own.device)
+    return columns + width * (columns >= own[:, None] * width)
+
+
+def own_video_grid(
+    frames: Tensor, layout: PackedLayout, query_video: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each query's video as a padded grid: frames (N, T, H) and mask (N, T)."""
+    rows, mask = layout.grid()
+    rows, mask = rows.index_select(0, query_video), mask.index_select(0, query_video)
+    return frames.index_select(0, rows.flatten()).view(*rows.shape, -1), mask

@@ -1,0 +1,155 @@
+"""Corpus moment retrieval: TVR, How2R, DiDeMo (paper, section 4.3; TVR: arXiv 2001.09099)."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from config.model_config import ModelConfig
+from data.batch import MomentBatch, QueryBatch, VideoBatch
+from model.hero import FEATURE_SIZE, HierarchicalEncoder
+from model.query_encoder import QueryEncoder
+from model.ranking_loss import (
+    HardNegatives,
+    RankingLoss,
+    own_video_grid,
+    span_logits,
+    span_loss,
+    video_scores,
+)
+from utils.distributed import Communicator, SingleProcess, gather_with_grad
+from utils.packing import PackedLayout
+
+SPAN_KERNEL = 5
+
+
+@dataclass
+class MomentSchedule:
+    """What the losses are made of, and from which step on.
+
+    Attributes:
+        ranking: form of the ranking losses.
+        span_start_step: first optimizer step (from 0) with a span loss; −1 = never.
+        drop_svmr_prob: chance that a training batch goes without the span loss.
+        hard_start_steps, hard_pool_sizes, hard_weights: from step ``hard_start_steps[i]`` on, hard
+            negatives are pool and weight i; −1 = never.
+        seed: of the draws; all ranks draw alike.
+    """
+
+    ranking: RankingLoss = field(default_factory=RankingLoss)
+    span_start_step: int = 0
+    drop_svmr_prob: float = 0.0
+    hard_start_steps: list[int] = field(default_factory=list)
+    hard_pool_sizes: list[int] = field(default_factory=list)
+    hard_weights: list[float] = field(default_factory=list)
+    seed: int = 0
+
+    def hard_negatives(self, step: int) -> HardNegatives | None:
+        """The latest stage of hard negatives that has begun at ``step``."""
+        stages = zip(self.hard_start_steps, self.hard_pool_sizes, self.hard_weights, strict=True)
+        begun = [stage for stage in stages if 0 <= stage[0] <= step]
+        if not begun:
+            return None
+        _, pool_size, weight = max(begun, key=lambda stage: stage[0])
+        return HardNegatives(pool_size, weight)
+
+    def span_wanted(self, step: int, generator: torch.Generator) -> bool:
+        """Whether this training batch has a span loss."""
+        kept = torch.rand((), generator=generator).item() >= self.drop_svmr_prob
+        return kept and 0 <= self.span_start_step <= step
+
+
+class MomentRetrievalModel(nn.Module):
+    """Encoder, query encoder and span head: what pre-training and all retrieval tasks share."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        schedule: MomentSchedule | None = None,
+        comm: Communicator | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = config.f_config.hidden_size
+        self.v_encoder = HierarchicalEncoder(config, feature_size)
+        self.video_query_linear = nn.Linear(hidden, hidden)
+        conv = {"kernel_size": SPAN_KERNEL, "padding": SPAN_KERNEL // 2, "bias": False}
+        self.video_st_predictor = nn.Conv1d(1, 1, **conv)
+        self.video_ed_predictor = nn.Conv1d(1, 1, **conv)
+        self.q_feat_attn = QueryEncoder(config.q_config)
+        self.schedule = schedule or MomentSchedule()
+        self.comm = comm or SingleProcess()
+        self.begin_batch(step=0, micro_step=0)
+
+    def begin_batch(self, step: int, micro_step: int) -> None:
+        """Settle what depends on time: spans or not, hard negatives, the draws of this batch.
+
+        Args:
+            step: optimizer steps done so far.
+            micro_step: accumulation step within this one.
+        """
+        self.generator = torch.Generator()
+        entropy = [self.schedule.seed, step, micro_step]
+        self.generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self.hard_negatives = self.schedule.hard_negatives(step)
+        self.span_wanted = self.schedule.span_wanted(step, self.generator)
+
+    def encode_videos(self, video: VideoBatch) -> Tensor:
+        """Frame embeddings (F, H), packed."""
+        return self.v_encoder(video)
+
+    def encode_queries(self, query: QueryBatch | MomentBatch) -> Tensor:
+        """Query vectors (N, H)."""
+        text = query.text
+        tokens = self.v_encoder.encode_text(text)
+        return self.q_feat_attn(tokens, text.positions, text.layout)
+
+    def span_queries(self, query_vectors: Tensor) -> Tensor:
+        """Query vectors as the span head compares them with frames: (N, H) → (N, H)."""
+        return self.video_query_linear(query_vectors)
+
+    def span_losses(self, frames: Tensor, batch: MomentBatch, vectors: Tensor) -> Tensor:
+        """``st_ed``: mean in training, sum in evaluation."""
+        own_frames, mask = own_video_grid(frames, batch.video.layout, batch.query_video)
+        start, end = span_logits(
+            self.span_queries(vectors),
+            own_frames,
+            mask,
+            self.video_st_predictor,
+            self.video_ed_predictor,
+        )
+        return span_loss(start, end, batch.targets, "mean" if self.training else "sum")
+
+    def ranking_losses(
+        self, frames: Tensor, layout: PackedLayout, vectors: Tensor
+    ) -> dict[str, Tensor]:
+        """``neg_ctx`` and ``neg_q`` over all ranks' queries and videos: means in training, one
+        value per query in evaluation."""
+        if self.training and self.comm.size > 1:
+            lengths = self.comm.all_gather(layout.lengths)
+            layout = PackedLayout.from_lengths(lengths.tolist(), max_buckets=1).to(frames.device)
+            frames = gather_with_grad(self.comm, frames)
+            vectors = gather_with_grad(self.comm, vectors)
+        scores = video_scores(vectors, frames, *layout.grid())
+        neg_ctx, neg_q = self.schedule.ranking(scores, self.hard_negatives, self.generator)
+        if self.training:
+            return {"neg_ctx": neg_ctx.mean(), "neg_q": neg_q.mean()}
+        return {"neg_ctx": neg_ctx, "neg_q": neg_q}
+
+    def moment_losses(self, batch: MomentBatch, spans: bool) -> dict[str, Tensor]:
+        """Named losses, unweighted; ``st_ed`` only where ``spans``."""
+        frames = self.encode_videos(batch.video)
+        vectors = self.encode_queries(batch)
+        losses = self.ranking_losses(frames, batch.video.layout, vectors)
+        if spans:
+            losses["st_ed"] = self.span_losses(frames, batch, vectors)
+        return losses
+
+
+class HeroForVcmr(MomentRetrievalModel):
+    """Moment retrieval in a corpus of videos."""
+
+    def forward(self, batch: MomentBatch) -> dict[str, Tensor]:
+        """Named losses of a batch (see :meth:`moment_losses`)."""
+        return self.moment_losses(batch, spans=self.span_wanted or not self.training)

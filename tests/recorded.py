@@ -1,0 +1,48 @@
+"""Reading the recorded world: its models, databases and tolerances."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from config.model_config import ModelConfig
+from data.lmdb_io import FeatureDb, TextDb
+from data.video import SubtitleSource
+from model.checkpoint import LoadReport, load_weights, read_state_dict
+from model.layers import set_dropout
+from model.vcmr import HeroForVcmr, MomentSchedule
+
+ABSOLUTE, RELATIVE = 2e-4, 1e-5
+
+
+def assert_recorded(actual: torch.Tensor, recorded: np.ndarray, what: str = "") -> None:
+    """Within the tolerance of the recording: 2e-4 absolute or 1e-5 relative."""
+    actual = actual.detach().float().numpy()
+    assert actual.shape == recorded.shape, what
+    np.testing.assert_allclose(
+        actual, recorded, atol=ABSOLUTE, rtol=RELATIVE, err_msg=what, equal_nan=False
+    )
+
+
+def load_recorded(model: nn.Module, *files: Path) -> LoadReport:
+    """Load the union of the files' weights."""
+    state = {}
+    for file in files:
+        state.update(read_state_dict(file))
+    return load_weights(model, state)
+
+
+def recorded_vcmr(expected: Path, schedule: MomentSchedule | None = None) -> HeroForVcmr:
+    """The recorded moment-retrieval model, without dropout."""
+    config = ModelConfig.from_json(expected / "model_finetune.json")
+    model = HeroForVcmr(config, schedule=schedule)
+    load_recorded(model, expected / "pretrained.pt")
+    set_dropout(model, 0.0)
+    return model
+
+
+def recorded_source(world: Path, max_clip_len: int = 100, context: int = 0) -> SubtitleSource:
+    """Videos with subtitles of the recorded world."""
+    features = FeatureDb(world / "video_db" / "tv", max_clip_len=max_clip_len)
+    return SubtitleSource(TextDb(world / "txt_db" / "tv_subtitles.db"), features, context)
