@@ -1,0 +1,33 @@
+"""The options of every script: one class each, read by ``parse_options(Class, argv)``."""
+
+from config.evaluation import (
+    TvcInferenceOptions,
+    VcmrEvalOptions,
+    VideoQaEvalOptions,
+    ViolinEvalOptions,
+    VrEvalOptions,
+)
+from config.options import options_to_dict
+from config.parsing import changed_options, load_run_options, parse_options
+from config.pretraining import CorpusOptions, PretrainOptions, SplitOptions
+from config.training import TvcOptions, VcmrOptions, VideoQaOptions, ViolinOptions, VrOptions
+
+__all__ = [
+    "CorpusOptions",
+    "PretrainOptions",
+    "SplitOptions",
+    "TvcInferenceOptions",
+    "TvcOptions",
+    "VcmrEvalOptions",
+    "VcmrOptions",
+    "VideoQaEvalOptions",
+    "VideoQaOptions",
+    "ViolinEvalOptions",
+    "ViolinOptions",
+    "VrEvalOptions",
+    "VrOptions",
+    "changed_options",
+    "load_run_options",
+    "options_to_dict",
+    "parse_options",
+]

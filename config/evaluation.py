@@ -1,0 +1,115 @@
+# ruff: noqa: RUF009 (option() and redefault() declare fields)
+"""Options of the scripts that evaluate a finished run, whose own options fill what is not given."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from config.groups import (
+    DecodingOptions,
+    LoaderOptions,
+    MomentEvalOptions,
+    PrecisionOptions,
+    RetrievalDbOptions,
+    RetrievalEvalOptions,
+    TrainingOptions,
+    VideoDbOptions,
+    VideoRankingOptions,
+)
+from config.options import POSITIVE, option, redefault
+from config.training import VcmrTask, VideoQaTask, VrTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions):
+    """Run"""
+
+    # How to compute is chosen anew for every evaluation: training's choice does not carry over.
+    OWN: ClassVar[tuple[str, ...]] = (
+        *inspect.get_annotations(PrecisionOptions),
+        *inspect.get_annotations(LoaderOptions),
+    )
+
+    @classmethod
+    def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything but ``OWN`` follows the run."""
+        return {key: value for key, value in saved.items() if key not in cls.OWN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(RunOptions):
+    """What to evaluate"""
+
+    RUN_FOLDER: ClassVar[str] = "output_dir"
+    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "output_dir", "checkpoint", "split")
+
+    output_dir: str = option(help="folder of the finished run; results are written there too")
+    checkpoint: str = option(help="step of one of the run's checkpoints, or a file")
+    split: Literal["train", "val", "test", "test_public"] = option(help="split of the queries")
+    query_txt_db: str = option(help="query database (not given: the run's own for this split)")
+
+    @classmethod
+    def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Queries that are not given are those that the run had for the split."""
+        split, _, _ = given.get("split", "").partition("_")
+        queries = {"query_txt_db": saved.get(f"{split}_query_txt_db")}
+        return super().from_run(saved, given) | queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class VcmrEvalOptions(MomentEvalOptions, RetrievalDbOptions, EvalOptions):
+    """Corpus moment retrieval (eval_vcmr.py)"""
+
+    task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
+    vcmr_eval_q_batch_size: int = redefault(
+        RetrievalEvalOptions, "vcmr_eval_q_batch_size", 80, aliases=("batch_size",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VrEvalOptions(VideoRankingOptions, RetrievalEvalOptions, RetrievalDbOptions, EvalOptions):
+    """Video retrieval (eval_vr.py)"""
+
+    task: VrTask = redefault(RetrievalDbOptions, "task", "msrvtt_video_sub")
+    vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 2.0)
+    vcmr_eval_q_batch_size: int = redefault(
+        RetrievalEvalOptions, "vcmr_eval_q_batch_size", 80, aliases=("batch_size",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerEvalOptions(EvalOptions):
+    """Questions and statements"""
+
+    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 10, aliases=("batch_size",))
+    save_logits: bool = option(False, help="also write the score of every answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoQaEvalOptions(AnswerEvalOptions):
+    """Video question answering (eval_videoQA.py)"""
+
+    task: VideoQaTask = option("tvqa", help="data set")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViolinEvalOptions(AnswerEvalOptions):
+    """Video-and-language inference (eval_violin.py)"""
+
+    task: Literal["violin"] = option("violin", help="data set")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TvcInferenceOptions(DecodingOptions, RunOptions):
+    """Captioning (inf_tvc.py)"""
+
+    RUN_FOLDER: ClassVar[str] = "model_dir"
+
+    model_dir: str = option(help="folder of the finished run")
+    ckpt_step: int = option(help="step of the run's checkpoint to use", rule=POSITIVE)
+    target_clip: str = option(help="JSON lines of the clips to caption")
+    output: str = option(help="JSON lines to write, in the format of the TVC server")
+    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
+    # fp16 is the published default here; a machine without CUDA then computes in fp32.
+    fp16: bool | None = option(None, help="half precision (null: where there is CUDA)")

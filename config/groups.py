@@ -1,0 +1,298 @@
+# ruff: noqa: RUF009 (option() and redefault() declare fields)
+"""Option groups that the scripts share. Names and meanings are those of the published recipes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from config.options import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_OR_OFF,
+    PROBABILITY,
+    STEP_OR_NEVER,
+    Options,
+    option,
+    redefault,
+)
+from utils.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionOptions(Options):
+    """Number format"""
+
+    fp16: bool = option(False, help="half precision with dynamic loss scaling (CUDA)")
+    bf16: bool = option(False, help="bfloat16 (CUDA and CPU)")
+    apex: bool = option(False, help="use apex's fused layer norm and optimizer where installed")
+
+    def check(self) -> None:
+        """fp16 and bf16 exclude each other."""
+        super().check()
+        self.require(not (self.fp16 and self.bf16), "fp16", "off (--no_fp16) when bf16 is on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions(Options):
+    """Loading"""
+
+    n_workers: int = option(
+        4, help="loader processes per rank", rule=NOT_NEGATIVE, affects_result=False
+    )
+    pin_mem: bool = option(
+        False, help="copy batches through page-locked memory", affects_result=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions(Options):
+    """Video input"""
+
+    vfeat_version: str = option("resnet_slowfast", help="kind of the frame features")
+    compressed_db: bool = option(False, help="read the compressed feature database")
+    max_clip_len: int = option(
+        100, help="frames kept per video, -1: all of them", rule=POSITIVE_OR_OFF
+    )
+    sub_ctx_len: int = option(
+        0, help="preceding subtitles whose text is joined to each one", rule=NOT_NEGATIVE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDbOptions(VideoOptions):
+    """Video databases"""
+
+    sub_txt_db: str = option(help="subtitle database, e.g. /txt/tv_subtitles.db")
+    vfeat_db: str = option(help="folder of the frame features, e.g. /video/tv")
+    vfeat_interval: float = option(1.5, help="seconds per frame", rule=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalDbOptions(VideoDbOptions):
+    """Task"""
+
+    task: str = option(help="data set and kind of input")
+    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)
+
+    def check(self) -> None:
+        """A task that reads subtitles knows their database."""
+        super().check()
+        if self.sub_txt_db is None and not self.task.endswith("_video_only"):
+            raise UserError(f"missing options: --sub_txt_db (task {self.task} reads subtitles)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryDbOptions(Options):
+    """Query databases"""
+
+    train_query_txt_db: str = option(help="queries to train on, e.g. /txt/tvr_train.db")
+    val_query_txt_db: str = option(help="queries to validate on")
+    test_query_txt_db: str | None = option(None, help="queries to test on")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """Model"""
+
+    model_config: str = option("config/hero_finetune.json", help="JSON file of the model's sizes")
+    checkpoint: str | None = option(
+        None, help="weights to start from (null: random); a HERO checkpoint, or RoBERTa"
+    )
+    load_partial_pretrained: bool = option(
+        False, help="the checkpoint is RoBERTa: fill the cross-modal transformer from it"
+    )
+    skip_layer_loading: bool = option(
+        False, help="from RoBERTa, take every (12/n)-th layer, not the first n"
+    )
+    dropout: float = option(0.1, help="rate of every dropout module", rule=FRACTION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions(Options):
+    """Batches"""
+
+    max_txt_len: int = option(
+        60, help="leave longer texts out of training, -1: keep all", rule=POSITIVE_OR_OFF
+    )
+    train_batch_size: int = option(32, help="items per rank and accumulation step", rule=POSITIVE)
+    val_batch_size: int = option(20, help="items per rank in validation", rule=POSITIVE)
+    gradient_accumulation_steps: int = option(
+        1, help="batches whose losses are summed for one step", rule=POSITIVE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerOptions(Options):
+    """Optimizer"""
+
+    optim: Literal["adam", "adamax", "adamw"] = option("adamw", help="optimizer")
+    learning_rate: float = option(1e-4, help="highest learning rate", rule=POSITIVE)
+    lr_mul: float = option(
+        1.0, help="factor on the learning rate of the task's heads", rule=NOT_NEGATIVE
+    )
+    betas: list[float] = option([0.9, 0.98], help="the optimizer's two betas", rule=FRACTION)
+    weight_decay: float = option(0.01, help="weight decay", rule=NOT_NEGATIVE)
+    grad_norm: float = option(1.0, help="clip gradients to this norm", rule=POSITIVE_OR_OFF)
+
+    def check(self) -> None:
+        """Two betas."""
+        super().check()
+        self.require(len(self.betas) == 2, "betas", "two numbers, such as 0.9 0.98")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions(Options):
+    """Steps"""
+
+    num_train_steps: int = option(5000, help="optimizer steps", rule=POSITIVE)
+    warmup_steps: int | None = option(
+        None, help="steps of linear warm-up (null: a tenth of num_train_steps)", rule=NOT_NEGATIVE
+    )
+    valid_steps: int = option(200, help="steps between validations", rule=POSITIVE)
+    save_steps: int = option(
+        0,
+        help="steps between checkpoints (0: as valid_steps)",
+        rule=NOT_NEGATIVE,
+        affects_result=False,
+    )
+    restore_steps: int = option(
+        0,
+        help="steps between restore points (0: as valid_steps)",
+        rule=NOT_NEGATIVE,
+        affects_result=False,
+    )
+    log_steps: int = option(
+        20, help="steps between logged losses", rule=POSITIVE, affects_result=False
+    )
+
+    def resolve(self) -> None:
+        """Steps that are given in terms of others get their number."""
+        super().resolve()
+        if self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", self.num_train_steps // 10)
+        for name in ("save_steps", "restore_steps"):
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, self.valid_steps)
+
+    def check(self) -> None:
+        """The warm-up lies within the run."""
+        super().check()
+        total = self.num_train_steps
+        fits = self.warmup_steps <= total
+        self.require(fits, "warmup_steps", f"at most num_train_steps ({total})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(
+    ScheduleOptions, OptimizerOptions, BatchOptions, ModelOptions, PrecisionOptions, LoaderOptions
+):
+    """Run"""
+
+    output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
+    seed: int = option(77, help="seed of every random generator", rule=NOT_NEGATIVE)
+    allow_changed_options: bool = option(
+        False, help="resume a run although its options changed", affects_result=False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingLossOptions(Options):
+    """Ranking losses"""
+
+    lw_neg_q: float = option(8.0, help="weight of the negative-query loss", rule=NOT_NEGATIVE)
+    lw_neg_ctx: float = option(8.0, help="weight of the negative-video loss", rule=NOT_NEGATIVE)
+    ranking_loss_type: Literal["hinge", "lse"] = option("hinge", help="form of the ranking losses")
+    margin: float = option(0.1, help="margin of the hinge form", rule=NOT_NEGATIVE)
+    use_all_neg: bool = option(True, help="use every negative of the batch, not one drawn")
+    hard_pool_size: list[int] = option(
+        [20], help="number of negatives that count as hard, per stage", rule=POSITIVE
+    )
+    hard_neg_weights: list[float] = option(
+        [10.0], help="weight of hard negatives, per stage", rule=NOT_NEGATIVE
+    )
+    hard_negtiave_start_step: list[int] = option(
+        [2000],
+        help="step at which each stage of hard negatives starts, -1: never",
+        rule=STEP_OR_NEVER,
+        aliases=("hard_negative_start_step",),
+    )
+
+    def check(self) -> None:
+        """The lists of hard-negative stages are of one length."""
+        super().check()
+        stages = len(self.hard_pool_size)
+        for name in ("hard_neg_weights", "hard_negtiave_start_step"):
+            same = len(getattr(self, name)) == stages
+            self.require(same, name, f"as long as hard_pool_size ({stages} values)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanLossOptions(Options):
+    """Span loss"""
+
+    lw_st_ed: float = option(0.01, help="weight of the span loss", rule=NOT_NEGATIVE)
+    drop_svmr_prob: float = option(
+        0.8, help="share of training batches without the span loss", rule=PROBABILITY
+    )
+    train_span_start_step: int = option(
+        0, help="step at which the span loss starts, -1: never", rule=STEP_OR_NEVER
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalEvalOptions(Options):
+    """Retrieval evaluation"""
+
+    vcmr_eval_video_batch_size: int = option(
+        50,
+        help="videos encoded at a time",
+        rule=POSITIVE,
+        aliases=("vr_eval_video_batch_size",),
+    )
+    vcmr_eval_q_batch_size: int = option(
+        80,
+        help="queries ranked at a time",
+        rule=POSITIVE,
+        aliases=("vcmr_eval_batch_size", "vr_eval_q_batch_size"),
+    )
+    distributed_eval: bool = option(True, help="share the queries out over the ranks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentEvalOptions(RetrievalEvalOptions):
+    """Moment evaluation"""
+
+    full_eval_tasks: list[Literal["VCMR", "SVMR", "VR"]] = option(
+        ["VCMR", "SVMR", "VR"], help="rankings to compute"
+    )
+    q2c_alpha: float = option(20.0, help="factor on the video score in the exponent", rule=POSITIVE)
+    max_vcmr_video: int = option(100, help="best videos searched for moments", rule=POSITIVE)
+    max_before_nms: int = option(200, help="moments kept before the final cut", rule=POSITIVE)
+    max_after_nms: int = option(100, help="predictions kept per query", rule=POSITIVE)
+    min_pred_l: int = option(2, help="least end - start, in frames", rule=NOT_NEGATIVE)
+    max_pred_l: int = option(16, help="end - start stays below this, in frames", rule=POSITIVE)
+    nms_thd: float = option(-1.0, help="temporal IoU of non-maximum suppression, -1: off")
+    eval_with_query_type: bool = option(True, help="also report per query type (v, t, vt)")
+
+    def check(self) -> None:
+        """Bounds of the moment length and of the suppression threshold; some task."""
+        super().check()
+        self.require(bool(self.full_eval_tasks), "full_eval_tasks", "one or more tasks")
+        shorter = self.min_pred_l < self.max_pred_l
+        self.require(shorter, "min_pred_l", f"below max_pred_l ({self.max_pred_l})")
+        valid = 0 <= self.nms_thd <= 1 or self.nms_thd == -1
+        self.require(valid, "nms_thd", "from 0 to 1, or -1 (off)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRankingOptions(Options):
+    """Video ranking"""
+
+    max_vr_video: int = option(100, help="videos listed per query", rule=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions(Options):
+    """Decoding"""
+
+    max_gen_step: int = option(30, help="longest caption, in tokens", rule=POSITIVE)

@@ -1,0 +1,152 @@
+"""The base of every options class: how fields are declared, and checked in every instance."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from functools import cache
+from typing import Any, ClassVar, get_type_hints
+
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A range that a value must lie in; ``text`` completes "must be …"."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+POSITIVE = Rule("greater than 0", lambda value: value > 0)
+NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
+FRACTION = Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
+PROBABILITY = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
+POSITIVE_OR_OFF = Rule("greater than 0, or -1 (off)", lambda value: value > 0 or value == -1)
+STEP_OR_NEVER = Rule("0 or more, or -1 (never)", lambda value: value >= 0 or value == -1)
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    rule: Rule | None = None,
+    aliases: tuple[str, ...] = (),
+    affects_result: bool = True,
+) -> Any:
+    """Declare a field of an options class.
+
+    Args:
+        default: value when neither command line nor JSON has it; without one it is required.
+        help: one line for ``--help``.
+        rule: range of the value, or of each one in a list.
+        aliases: other names that the command line and JSON files may use.
+        affects_result: whether a restarted run that changes it could end elsewhere.
+    """
+    metadata = {"help": help, "rule": rule, "aliases": aliases, "affects_result": affects_result}
+    return _field(default, metadata)
+
+
+def redefault(group: type, name: str, default: Any, *, aliases: tuple[str, ...] = ()) -> Any:
+    """Declare a group's field again with another default, and further names."""
+    metadata = dict(group.__dataclass_fields__[name].metadata)
+    metadata["aliases"] += aliases
+    return _field(default, metadata)
+
+
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Values of one script's options; an instance that exists is resolved and checked."""
+
+    RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
+
+    def __post_init__(self) -> None:
+        self.resolve()
+        self.check()
+
+    @classmethod
+    def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the saved options of a run may set, next to the ``given`` ones."""
+        return dict(saved)
+
+    def resolve(self) -> None:
+        """Fill in values that follow from others; groups extend it."""
+
+    def check(self) -> None:
+        """Check ranges; groups extend it with what involves several options.
+
+        Raises:
+            UserError: names the option, its value and the rule.
+        """
+        for declared in fields(self):
+            rule = declared.metadata["rule"]
+            value = getattr(self, declared.name)
+            if rule is None or value is None:
+                continue
+            items = value if isinstance(value, list) else [value]
+            self.require(all(map(rule.holds, items)), declared.name, rule.text)
+
+    def require(self, holds: bool, name: str, rule: str) -> None:
+        """Raise a UserError that reads "option NAME = VALUE must be RULE" unless ``holds``."""
+        if not holds:
+            raise UserError(f"option {name} = {show(getattr(self, name))} must be {rule}")
+
+
+def show(value: Any) -> str:
+    """A value as one types it on a command line."""
+    if value is None:
+        return "null"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@cache
+def option_hints(cls: type[Options]) -> dict[str, Any]:
+    """Type hint of every option."""
+    hints = get_type_hints(cls)
+    return {declared.name: hints[declared.name] for declared in fields(cls)}
+
+
+@cache
+def option_names(cls: type[Options]) -> dict[str, str]:
+    """Every accepted spelling → the option's name."""
+    names = {declared.name: declared.name for declared in fields(cls)}
+    for declared in fields(cls):
+        names.update(dict.fromkeys(declared.metadata["aliases"], declared.name))
+    return names
+
+
+@cache
+def all_option_names() -> frozenset[str]:
+    """Every spelling that some options class accepts."""
+    found: set[str] = set()
+    waiting = [Options]
+    while waiting:
+        cls = waiting.pop()
+        found.update(option_names(cls))
+        waiting.extend(cls.__subclasses__())
+    return frozenset(found)
+
+
+def required_options(cls: type[Options]) -> list[Field]:
+    """The fields without a default."""
+    return [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+
+
+def option_groups(cls: type[Options]) -> dict[type, list[Field]]:
+    """Fields of a class by the class that first declared them, base groups first."""
+    bases = [base for base in reversed(cls.__mro__) if issubclass(base, Options)]
+    groups: dict[type, list[Field]] = {base: [] for base in bases}
+    for declared in fields(cls):
+        owner = next(base for base in bases if declared.name in inspect.get_annotations(base))
+        groups[owner].append(declared)
+    return {group: members for group, members in groups.items() if members}
+
+
+def options_to_dict(opts: Options) -> dict[str, Any]:
+    """The JSON form of all values (``log/hps.json``)."""
+    return asdict(opts)

@@ -1,0 +1,227 @@
+"""From the command line, a JSON file and a run's folder to one checked options object."""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args
+
+from config.options import (
+    Options,
+    all_option_names,
+    option_groups,
+    option_hints,
+    option_names,
+    options_to_dict,
+    required_options,
+    show,
+)
+from config.values import convert, convert_words, describe, is_structured, nearest
+from utils.errors import UserError
+from utils.files import read_json
+
+_LOGGER = logging.getLogger("hero")
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> OptionsT:
+    """Read a script's options: command line before ``--config`` JSON before run before default.
+
+    Args:
+        cls: the script's options class. One that evaluates a run (``cls.RUN_FOLDER``) also reads
+            the options that run was trained with.
+        argv: words of the command line; None: those of the process.
+
+    Raises:
+        UserError: an unknown option (names the nearest one), a value of the wrong type or range,
+            or a required option that nothing gives.
+    """
+    given = vars(_build_parser(cls).parse_args(argv))
+    config_file = given.pop("config", None)
+    values = read_config(cls, config_file) if config_file else {}
+    values.update(_convert_flags(cls, given))
+    if cls.RUN_FOLDER is None:
+        return _build(cls, values)
+    _require(cls, values, [cls.RUN_FOLDER])
+    return load_run_options(cls, values[cls.RUN_FOLDER], values)
+
+
+def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
+    """Read a ``--config`` file as option values.
+
+    A key that only another script has (recipes of several tasks share some) is logged and left
+    out.
+
+    Raises:
+        UserError: the file is no JSON object, a key is unknown or a value of the wrong type.
+    """
+    raw = _read_object(path)
+    _check_keys(cls, raw, str(path))
+    return _convert_mapping(cls, raw, str(path))
+
+
+def load_run_options(
+    cls: type[OptionsT], run_dir: str | Path, overrides: Mapping[str, Any] | None = None
+) -> OptionsT:
+    """Options of a finished run (its ``log/hps.json``) under ``overrides``.
+
+    Runs of other versions load too: keys that no script knows are logged and ignored, absent
+    ones keep their defaults. For an evaluation class, ``cls.from_run`` picks what a run may set.
+
+    Raises:
+        UserError: the file is missing, a value does not fit, or a required option is absent.
+    """
+    path = Path(run_dir) / "log" / "hps.json"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
+    saved = _read_object(path)
+    unknown = sorted(saved.keys() - all_option_names())
+    if unknown:
+        _LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
+    overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
+    inherited = cls.from_run(saved, overrides)
+    chosen = {key: value for key, value in inherited.items() if value is not None}
+    return _build(cls, _convert_mapping(cls, chosen, str(path)) | overrides)
+
+
+def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
+    """Differences that could change a resumed run's result, as ``name: old → new``.
+
+    Args:
+        old: the saved values (:func:`options_to_dict`); an option it lacks had its default.
+        new: the options that the run is to go on with.
+    """
+    current = options_to_dict(new)
+    relevant = [declared for declared in fields(new) if declared.metadata["affects_result"]]
+    before = {declared.name: old.get(declared.name, _default(declared)) for declared in relevant}
+    return [
+        f"{name}: {show(value)} → {show(current[name])}"
+        for name, value in before.items()
+        if value is not MISSING and value != current[name]
+    ]
+
+
+def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
+    _require(cls, values, [declared.name for declared in required_options(cls)])
+    return cls(**values)
+
+
+def _require(cls: type[Options], values: Mapping[str, Any], names: list[str]) -> None:
+    missing = [name for name in names if values.get(name) is None]
+    if missing:
+        flags = ", ".join(f"--{name}" for name in missing)
+        raise UserError(f"missing options: {flags} (on the command line or in the --config file)")
+
+
+def _read_object(path: str | Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold one JSON object of options")
+    return value
+
+
+def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
+    """Refuse unknown keys and options given twice; log those that only other scripts have."""
+    names = option_names(cls)
+    elsewhere = [key for key in raw if key not in names and key in all_option_names()]
+    if elsewhere:
+        _LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(elsewhere))
+    for key in raw:
+        if key not in names and key not in elsewhere:
+            hint = nearest(key, names) or "--help lists the options"
+            raise UserError(f"{source}: unknown option {key!r}; {hint}")
+        name = names.get(key, key)
+        if name != key and name in raw:
+            raise UserError(f"{source}: {key} and {name} are one option; keep one of them")
+
+
+def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Convert those entries of parsed JSON that ``cls`` has; a name goes before its aliases."""
+    names, hints = option_names(cls), option_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = names.get(key)
+        if name is None or (name != key and name in raw):
+            continue
+        try:
+            values[name] = convert(value, hints[name])
+        except ValueError as error:
+            raise UserError(f"{source}: option {key}: {error}") from None
+    return values
+
+
+def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert what argparse collected: words, or True/False of a switch."""
+    hints = option_hints(cls)
+    values = {}
+    for name, words in given.items():
+        try:
+            values[name] = words if isinstance(words, bool) else convert_words(words, hints[name])
+        except ValueError as error:
+            raise UserError(f"option --{name}: {error}") from None
+    return values
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are UserErrors and name the nearest flag."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        known, extra = self.parse_known_args(args, namespace)
+        if extra:
+            flag = next((word for word in extra if word.startswith("--")), extra[0])
+            hint = nearest(flag.partition("=")[0], self._option_string_actions)
+            self.error(f"unknown argument {flag}; {hint or '--help lists the options'}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _build_parser(cls: type[Options]) -> _Parser:
+    parser = _Parser(
+        usage="%(prog)s [--config FILE.json] [--OPTION VALUE …]",
+        description="The command line beats the --config file, which beats the defaults.",
+        epilog="A switch --X is turned off by --no_X; null stands for no value.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE.json", help="read options from a JSON file")
+    hints = option_hints(cls)
+    for group, members in option_groups(cls).items():
+        section = parser.add_argument_group((group.__doc__ or "").strip())
+        for declared in members:
+            _add_flag(section, declared, hints[declared.name])
+    return parser
+
+
+def _add_flag(section: Any, declared: Field, hint: Any) -> None:
+    names = [declared.name, *declared.metadata["aliases"]]
+    flags = [f"--{name}" for name in names]
+    text = _help_text(declared, hint)
+    if hint is bool or bool in get_args(hint):
+        section.add_argument(
+            *flags, dest=declared.name, action="store_const", const=True, help=text
+        )
+        off = [f"--no_{name}" for name in names]
+        section.add_argument(
+            *off, dest=declared.name, action="store_const", const=False, help=argparse.SUPPRESS
+        )
+        return
+    count = "+" if str(hint).startswith("list") and not is_structured(hint) else 1
+    section.add_argument(*flags, dest=declared.name, nargs=count, metavar="X", help=text)
+
+
+def _help_text(declared: Field, hint: Any) -> str:
+    rule, default = declared.metadata["rule"], _default(declared)
+    facts = [describe(hint)]
+    if rule is not None:
+        facts.append(rule.text)
+    facts.append("required" if default is MISSING else f"default: {show(default)}")
+    return f"{declared.metadata['help']} [{'; '.join(facts)}]".replace("%", "%%")
+
+
+def _default(declared: Field) -> Any:
+    if declared.default_factory is not MISSING:
+        return declared.default_factory()
+    return declared.default

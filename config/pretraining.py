@@ -1,0 +1,104 @@
+# ruff: noqa: RUF009 (option() and redefault() declare fields)
+"""Options of pre-training: the objectives' mix over one or more corpora."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from config.groups import RankingLossOptions, SpanLossOptions, TrainingOptions, VideoOptions
+from config.options import FRACTION, POSITIVE, option, redefault
+
+PretrainTask = Literal["mlm", "mfm-nce", "mffr", "fom", "vsm"]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """A part of a corpus and the objectives trained on it; one loader per objective."""
+
+    name: str
+    tasks: list[PretrainTask]
+    train_idx: str | list[str]  # JSON lists of video names; with shards one file per shard
+    val_idx: str | list[str]
+    ratio: list[float]  # weight of each task
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(self.ratio) != len(self.tasks):
+            raise ValueError("ratio needs one weight for each of tasks")
+        if min(self.ratio) <= 0:
+            raise ValueError("each ratio must be greater than 0")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """A corpus: its databases and splits."""
+
+    name: str
+    sub_txt_db: str
+    splits: list[SplitOptions]
+    vfeat_interval: float = 1.5  # seconds per frame
+    vfeat_db: str | None = None
+    vfeat_shards: list[str] = field(default_factory=list)  # one feature database each
+
+    def __post_init__(self) -> None:
+        if (self.vfeat_db is None) == (not self.vfeat_shards):
+            raise ValueError("needs either vfeat_db or vfeat_shards")
+        if not self.splits or self.vfeat_interval <= 0:
+            raise ValueError("needs one split or more, and a vfeat_interval greater than 0")
+        shards = len(self.vfeat_shards)
+        for split in self.splits:
+            if shards and (isinstance(split.train_idx, str) or len(split.train_idx) != shards):
+                raise ValueError(f"train_idx of split {split.name} needs one file per shard")
+
+    def under(self, txt_db: str, img_db: str) -> "CorpusOptions":
+        """The same corpus with its relative paths taken from the given folders."""
+
+        def text(names: str | list[str]) -> str | list[str]:
+            return str(Path(txt_db, names)) if isinstance(names, str) else [*map(text, names)]
+
+        return replace(
+            self,
+            sub_txt_db=text(self.sub_txt_db),
+            vfeat_db=self.vfeat_db and str(Path(img_db, self.vfeat_db)),
+            vfeat_shards=[str(Path(img_db, shard)) for shard in self.vfeat_shards],
+            splits=[
+                replace(split, train_idx=text(split.train_idx), val_idx=text(split.val_idx))
+                for split in self.splits
+            ],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, VideoOptions):
+    """Pre-training (pretrain.py)"""
+
+    targets: list[CorpusOptions] = option(help="corpora, their splits and objectives")
+    targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)
+    txt_db: str = option("", help="folder that relative paths of text files start from")
+    img_db: str = option("", help="folder that relative paths of frame features start from")
+    mask_prob: float = option(0.15, help="share of tokens and frames to mask", rule=FRACTION)
+    model_config: str = redefault(TrainingOptions, "model_config", "config/hero_pretrain.json")
+    gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
+    learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
+    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 100_000)
+    valid_steps: int = redefault(TrainingOptions, "valid_steps", 500)
+    hard_negtiave_start_step: list[int] = redefault(
+        RankingLossOptions, "hard_negtiave_start_step", [20_000]
+    )
+
+    def resolve(self) -> None:
+        """Corpora weigh the same unless told otherwise."""
+        super().resolve()
+        if not self.targets_ratio:
+            object.__setattr__(self, "targets_ratio", [1.0] * len(self.targets))
+
+    def check(self) -> None:
+        """A corpus or more, and a weight for each."""
+        super().check()
+        count = len(self.targets)
+        self.require(count > 0, "targets", "one corpus or more")
+        same = len(self.targets_ratio) == count
+        self.require(same, "targets_ratio", f"as long as targets ({count} values)")
+
+    def corpora(self) -> list[CorpusOptions]:
+        """The targets with their paths resolved against ``txt_db`` and ``img_db``."""
+        return [target.under(self.txt_db, self.img_db) for target in self.targets]
