@@ -6,13 +6,20 @@ import torch
 from torch import Tensor
 
 
-def zero_gradients(parameters: Iterable[Tensor]) -> None:
-    """Set existing gradients to zero, in place.
+def zero_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Set gradients to zero, in place.
 
     They are not dropped: a parameter that has once had a gradient keeps moving by its moments in
-    steps that do not use it, as when tasks alternate.
+    steps that do not use it, as when tasks alternate. For the same reason a parameter with moments
+    but no gradient, as after restoring, gets a zero one; the others stay without.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+            elif optimizer.state.get(parameter):
+                parameter.grad = torch.zeros_like(parameter)
     if gradients:
         torch._foreach_zero_(gradients)
 

@@ -99,7 +99,7 @@ def test_equals_plain_loop_with_parameters_that_join_late():
     generator = torch.Generator().manual_seed(2)
     start = parameters[3].detach().clone()
     for step in range(12):
-        zero_gradients(parameters)
+        zero_gradients(fused)
         for index, parameter in enumerate(parameters[:3]):
             # The second parameter joins at step 4; the third is used in step 2 alone.
             if index == 0 or (index == 1 and step >= 4) or (index == 2 and step == 2):
@@ -317,6 +317,21 @@ def test_zero_keeps_gradients():
     used, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     used.grad = torch.ones(2)
     kept = used.grad
-    zero_gradients([used, unused])
+    zero_gradients(AdamW([used, unused]))
     assert used.grad is kept and kept.tolist() == [0.0, 0.0]
     assert unused.grad is None
+
+
+def test_after_restoring_moments_keep_moving_their_parameter():
+    used, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    optimizer = AdamW([used, unused], lr=0.1)
+    used.grad = torch.ones(2)
+    optimizer.step()
+    restored = [nn.Parameter(p.detach().clone()) for p in (used, unused)]
+    other = AdamW(restored)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each in (optimizer, other):
+        zero_gradients(each)
+        each.step()
+    assert torch.equal(restored[0], used)
+    assert restored[1].grad is None and unused.grad is None
