@@ -17,7 +17,7 @@ from config.groups import (
     VideoDbOptions,
     VideoRankingOptions,
 )
-from config.options import POSITIVE, option, redefault
+from config.options import option, redefault
 from config.training import VcmrTask, VideoQaTask, VrTask
 
 
@@ -107,7 +107,7 @@ class TvcInferenceOptions(DecodingOptions, RunOptions):
     RUN_FOLDER: ClassVar[str] = "model_dir"
 
     model_dir: str = option(help="folder of the finished run")
-    ckpt_step: int = option(help="step of the run's checkpoint to use", rule=POSITIVE)
+    ckpt_step: str = option(help="step of one of the run's checkpoints, or a file")
     target_clip: str = option(help="JSON lines of the clips to caption")
     output: str = option(help="JSON lines to write, in the format of the TVC server")
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
