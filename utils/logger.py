@@ -1,0 +1,153 @@
+"""What a run says and keeps of itself: messages, metrics, and the facts that reproduce it."""
+
+import dataclasses
+import json
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from utils.errors import UserError
+from utils.files import atomic_write, write_json
+
+LOGGER = logging.getLogger("hero")
+
+_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+_REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes to stderr without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
+    """Send :data:`LOGGER`'s messages to the console, and to the end of ``log_file`` if given.
+
+    Ranks other than the main one keep quiet. A further call replaces the former one's handlers.
+    """
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+        handler.close()
+    handlers: list[logging.Handler] = [logging.NullHandler()]
+    if is_main:
+        handlers = [_ConsoleHandler()]
+        if log_file is not None:
+            Path(log_file).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO if is_main else logging.CRITICAL)
+
+
+class MetricsWriter:
+    """Appends metrics to ``metrics.jsonl`` and to TensorBoard events.
+
+    A line is ``{"step": …, "name": …, "value": …}``. What was written after ``start_step`` is
+    dropped first, so that an interrupted run leaves the same lines as an unbroken one.
+
+    Args:
+        log_dir: the run's ``log`` folder; made if absent.
+        start_step: optimizer steps done: 0, or those of the restore point.
+    """
+
+    def __init__(self, log_dir: str | Path, start_step: int = 0) -> None:
+        # Here, as it is slow to import (with torch) and most scripts that log never need it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = Path(log_dir) / "metrics.jsonl"
+        _drop_lines_after(path, start_step)
+        self._lines = path.open("a", encoding="utf-8", buffering=1)
+        self._events = SummaryWriter(str(log_dir), purge_step=start_step + 1)
+
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Write the metrics of one step; a number that is not finite becomes null."""
+        for name, value in values.items():
+            if isinstance(value, str):
+                self._events.add_text(name, value, step)
+                kept = value
+            else:
+                number = float(value)
+                self._events.add_scalar(name, number, step)
+                kept = number if math.isfinite(number) else None
+            self._lines.write(json.dumps({"step": step, "name": name, "value": kept}) + "\n")
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the files; nothing can be written afterwards."""
+        self._lines.close()
+        self._events.close()
+
+
+class NullMetricsWriter:
+    """Stands in for :class:`MetricsWriter` on ranks that write nothing."""
+
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Keep the whole lines of steps up to ``step``; a kill may have torn the last one.
+
+    Raises:
+        UserError: a line but the last is not a metric.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole, _, _ = text.rpartition("\n")
+    kept = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise UserError(f"{path}:{number} is not a metric; move the file away") from None
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+class _ModelConfig(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def save_run_info(output_dir: str | Path, options: Any, model_config: _ModelConfig) -> None:
+    """Write ``hps.json``, ``model_config.json`` and ``git_info.json`` to the run's ``log`` folder.
+
+    Args:
+        output_dir: the run's folder; made if absent.
+        options: the resolved options, a dataclass of values that JSON has.
+        model_config: sizes of the model (:class:`config.model_config.ModelConfig`).
+    """
+    log = Path(output_dir) / "log"
+    write_json(log / "hps.json", dataclasses.asdict(options), indent=2)
+    write_json(log / "model_config.json", model_config.to_dict(), indent=2)
+    write_json(log / "git_info.json", git_info(), indent=2)
+
+
+def git_info(folder: str | Path = _REPOSITORY) -> dict[str, str | bool | None]:
+    """Commit, branch, and whether tracked files were changed; None each outside git."""
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git(folder, "rev-parse", "HEAD"),
+        "branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+def _git(folder: str | Path, *command: str) -> str | None:
+    # safe.directory: in a container the mounted source usually belongs to somebody else.
+    words = ["git", "-c", "safe.directory=*", "-C", str(folder), *command]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
