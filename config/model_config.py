@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from config.options import FRACTION, NOT_NEGATIVE, POSITIVE
 from config.values import convert
 from utils.errors import UserError
 from utils.files import read_json
@@ -35,22 +36,32 @@ class BlockConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
-            self._require(name, getattr(self, name) > 0, "greater than 0")
-        for name in ("max_position_embeddings", "type_vocab_size"):
-            self._require(name, getattr(self, name) > 0, "greater than 0")
-        self._require("vocab_size", self.vocab_size is None or self.vocab_size > 0, "above 0")
-        self._require("num_hidden_layers", self.num_hidden_layers >= 0, "0 or more")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        for name in ("initializer_range", "layer_norm_eps"):
-            self._require(name, getattr(self, name) > 0, "greater than 0")
-        divisible = self.hidden_size % self.num_attention_heads == 0
-        self._require("hidden_size", divisible, "divisible by num_attention_heads")
+        for rule, names in _RULES.items():
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not rule.holds(value):
+                    raise ValueError(f"{name} = {value} must be {rule.text}")
+        heads = self.num_attention_heads
+        if self.hidden_size % heads:
+            raise ValueError(
+                f"hidden_size = {self.hidden_size} must be a multiple of {heads} heads"
+            )
 
-    def _require(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} = {getattr(self, name)} must be {rule}")
+
+_RULES = {
+    POSITIVE: (
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "vocab_size",
+        "initializer_range",
+        "layer_norm_eps",
+    ),
+    NOT_NEGATIVE: ("num_hidden_layers",),
+    FRACTION: ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+}
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def _convert_dataclass(value: Any, cls: type) -> Any:
     hints = {field.name: hint for field, hint in zip(fields(cls), _field_hints(cls))}
     for key in value:
         if key not in hints:
-            raise ValueError(f"unknown key {key!r} {nearest(key, hints)}".rstrip())
+            hint = nearest(key, hints) or f"it takes {', '.join(hints)}"
+            raise ValueError(f"unknown key {key!r}; {hint}")
     required = [
         f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
     ]
