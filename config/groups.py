@@ -10,6 +10,7 @@ from config.options import (
     POSITIVE,
     POSITIVE_OR_OFF,
     PROBABILITY,
+    PROBABILITY_OR_OFF,
     STEP_OR_NEVER,
     Options,
     option,
@@ -271,17 +272,17 @@ class MomentEvalOptions(RetrievalEvalOptions):
     max_after_nms: int = option(100, help="predictions kept per query", rule=POSITIVE)
     min_pred_l: int = option(2, help="least end - start, in frames", rule=NOT_NEGATIVE)
     max_pred_l: int = option(16, help="end - start stays below this, in frames", rule=POSITIVE)
-    nms_thd: float = option(-1.0, help="temporal IoU of non-maximum suppression, -1: off")
+    nms_thd: float = option(
+        -1.0, help="temporal IoU of non-maximum suppression", rule=PROBABILITY_OR_OFF
+    )
     eval_with_query_type: bool = option(True, help="also report per query type (v, t, vt)")
 
     def check(self) -> None:
-        """Bounds of the moment length and of the suppression threshold; some task."""
+        """One ranking or more; the bounds of the moment length in order."""
         super().check()
         self.require(bool(self.full_eval_tasks), "full_eval_tasks", "one or more tasks")
         shorter = self.min_pred_l < self.max_pred_l
         self.require(shorter, "min_pred_l", f"below max_pred_l ({self.max_pred_l})")
-        valid = 0 <= self.nms_thd <= 1 or self.nms_thd == -1
-        self.require(valid, "nms_thd", "from 0 to 1, or -1 (off)")
 
 
 @dataclass(frozen=True, kw_only=True)

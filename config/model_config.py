@@ -17,6 +17,21 @@ from utils.files import read_json
 
 _LOGGER = logging.getLogger("hero")
 
+_RULES = {
+    POSITIVE: (
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "vocab_size",
+        "initializer_range",
+        "layer_norm_eps",
+    ),
+    NOT_NEGATIVE: ("num_hidden_layers",),
+    FRACTION: ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+}
+
 
 @dataclass(frozen=True)
 class BlockConfig:
@@ -46,22 +61,6 @@ class BlockConfig:
             raise ValueError(
                 f"hidden_size = {self.hidden_size} must be a multiple of {heads} heads"
             )
-
-
-_RULES = {
-    POSITIVE: (
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-        "type_vocab_size",
-        "vocab_size",
-        "initializer_range",
-        "layer_norm_eps",
-    ),
-    NOT_NEGATIVE: ("num_hidden_layers",),
-    FRACTION: ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cache
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar
 
 from utils.errors import UserError
 
@@ -22,6 +22,7 @@ NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
 FRACTION = Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
 PROBABILITY = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
 POSITIVE_OR_OFF = Rule("greater than 0, or -1 (off)", lambda value: value > 0 or value == -1)
+PROBABILITY_OR_OFF = Rule("from 0 to 1, or -1 (off)", lambda value: 0 <= value <= 1 or value == -1)
 STEP_OR_NEVER = Rule("0 or more, or -1 (never)", lambda value: value >= 0 or value == -1)
 
 
@@ -105,13 +106,6 @@ def show(value: Any) -> str:
 
 
 @cache
-def option_hints(cls: type[Options]) -> dict[str, Any]:
-    """Type hint of every option."""
-    hints = get_type_hints(cls)
-    return {declared.name: hints[declared.name] for declared in fields(cls)}
-
-
-@cache
 def option_names(cls: type[Options]) -> dict[str, str]:
     """Every accepted spelling → the option's name."""
     names = {declared.name: declared.name for declared in fields(cls)}
@@ -120,21 +114,10 @@ def option_names(cls: type[Options]) -> dict[str, str]:
     return names
 
 
-@cache
-def all_option_names() -> frozenset[str]:
-    """Every spelling that some options class accepts."""
-    found: set[str] = set()
-    waiting = [Options]
-    while waiting:
-        cls = waiting.pop()
-        found.update(option_names(cls))
-        waiting.extend(cls.__subclasses__())
-    return frozenset(found)
-
-
-def required_options(cls: type[Options]) -> list[Field]:
-    """The fields without a default."""
-    return [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+def family_option_names(base: type[Options]) -> set[str]:
+    """Every spelling that ``base`` or a class made from it accepts."""
+    names = set(option_names(base))
+    return names.union(*map(family_option_names, base.__subclasses__()))
 
 
 def option_groups(cls: type[Options]) -> dict[type, list[Field]]:

@@ -7,17 +7,24 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
+from config.groups import TrainingOptions
 from config.options import (
     Options,
-    all_option_names,
+    family_option_names,
     option_groups,
-    option_hints,
     option_names,
     options_to_dict,
-    required_options,
     show,
 )
-from config.values import convert, convert_words, describe, is_structured, nearest
+from config.values import (
+    convert,
+    convert_words,
+    describe,
+    field_hints,
+    is_structured,
+    nearest,
+    required_fields,
+)
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -50,8 +57,7 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
 def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
     """Read a ``--config`` file as option values.
 
-    A key that only another script has (recipes of several tasks share some) is logged and left
-    out.
+    A key that only another training script has (recipes share some) is logged and left out.
 
     Raises:
         UserError: the file is no JSON object, a key is unknown or a value of the wrong type.
@@ -66,7 +72,7 @@ def load_run_options(
 ) -> OptionsT:
     """Options of a finished run (its ``log/hps.json``) under ``overrides``.
 
-    Runs of other versions load too: keys that no script knows are logged and ignored, absent
+    Runs of other versions load too: keys that no training script has are logged and ignored, absent
     ones keep their defaults. For an evaluation class, ``cls.from_run`` picks what a run may set.
 
     Raises:
@@ -76,7 +82,7 @@ def load_run_options(
     if not path.is_file():
         raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
     saved = _read_object(path)
-    unknown = sorted(saved.keys() - all_option_names())
+    unknown = sorted(saved.keys() - family_option_names(TrainingOptions))
     if unknown:
         _LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
     overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
@@ -103,7 +109,7 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
 
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
-    _require(cls, values, [declared.name for declared in required_options(cls)])
+    _require(cls, values, required_fields(cls))
     return cls(**values)
 
 
@@ -122,23 +128,25 @@ def _read_object(path: str | Path) -> dict[str, Any]:
 
 
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
-    """Refuse unknown keys and options given twice; log those that only other scripts have."""
+    """Refuse unknown keys and options given twice; log those of other training scripts."""
     names = option_names(cls)
-    elsewhere = [key for key in raw if key not in names and key in all_option_names()]
+    training_names = family_option_names(TrainingOptions)
+    elsewhere = [key for key in raw if key not in names and key in training_names]
     if elsewhere:
         _LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(elsewhere))
+    spelled: dict[str, str] = {}
     for key in raw:
         if key not in names and key not in elsewhere:
             hint = nearest(key, names) or "--help lists the options"
             raise UserError(f"{source}: unknown option {key!r}; {hint}")
-        name = names.get(key, key)
-        if name != key and name in raw:
-            raise UserError(f"{source}: {key} and {name} are one option; keep one of them")
+        before = spelled.setdefault(names.get(key, key), key)
+        if before != key:
+            raise UserError(f"{source}: {before} and {key} are one option; keep one of them")
 
 
 def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Convert those entries of parsed JSON that ``cls`` has; a name goes before its aliases."""
-    names, hints = option_names(cls), option_hints(cls)
+    names, hints = option_names(cls), field_hints(cls)
     values: dict[str, Any] = {}
     for key, value in raw.items():
         name = names.get(key)
@@ -153,7 +161,7 @@ def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) ->
 
 def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
     """Convert what argparse collected: words, or True/False of a switch."""
-    hints = option_hints(cls)
+    hints = field_hints(cls)
     values = {}
     for name, words in given.items():
         try:
@@ -187,7 +195,7 @@ def _build_parser(cls: type[Options]) -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE.json", help="read options from a JSON file")
-    hints = option_hints(cls)
+    hints = field_hints(cls)
     for group, members in option_groups(cls).items():
         section = parser.add_argument_group((group.__doc__ or "").strip())
         for declared in members:

@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -71,6 +72,17 @@ def describe(hint: Any) -> str:
     return _NAMES.get(hint) or f"an object of {', '.join(f.name for f in fields(hint))}"
 
 
+def field_hints(cls: type) -> dict[str, Any]:
+    """Type hint of every field of a dataclass."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}
+
+
+def required_fields(cls: type) -> list[str]:
+    """Names of the fields without a default."""
+    return [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as ``did you mean margin?`` (empty when no known name resembles it)."""
     match = difflib.get_close_matches(name, list(known), n=1)
@@ -78,17 +90,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _convert_union(value: Any, hint: Any) -> Any:
-    if value is None and NoneType in get_args(hint):
+    arms = [arm for arm in get_args(hint) if arm is not NoneType]
+    if value is None and len(arms) < len(get_args(hint)):
         return None
-    for arm in get_args(hint):
-        if arm is NoneType:
-            continue
-        try:
+    if len(arms) == 1:
+        return convert(value, arms[0])
+    for arm in arms:
+        with suppress(ValueError):
             return convert(value, arm)
-        except ValueError as error:
-            reason = error
-    if len(get_args(hint)) == 2 and NoneType in get_args(hint):
-        raise reason
     raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
 
 
@@ -102,15 +111,12 @@ def _convert_list(value: Any, hint: Any) -> list:
 def _convert_dataclass(value: Any, cls: type) -> Any:
     if not isinstance(value, Mapping):
         raise ValueError(f"expected {describe(cls)}, got {json.dumps(value)}")
-    hints = {field.name: hint for field, hint in zip(fields(cls), _field_hints(cls))}
+    hints = field_hints(cls)
     for key in value:
         if key not in hints:
             hint = nearest(key, hints) or f"it takes {', '.join(hints)}"
             raise ValueError(f"unknown key {key!r}; {hint}")
-    required = [
-        f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
-    ]
-    absent = [name for name in required if name not in value]
+    absent = [name for name in required_fields(cls) if name not in value]
     if absent:
         raise ValueError(f"needs {', '.join(absent)}")
     return cls(**{key: _convert_part(key, part, hints[key]) for key, part in value.items()})
@@ -121,11 +127,6 @@ def _convert_part(place: str, value: Any, hint: Any) -> Any:
         return convert(value, hint)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
-
-
-def _field_hints(cls: type) -> list[Any]:
-    hints = get_type_hints(cls)
-    return [hints[field.name] for field in fields(cls)]
 
 
 def _parse_json(text: str) -> Any:

@@ -173,6 +173,7 @@ def test_mistakes_on_the_command_line(words, message):
     ("values", "message"),
     [
         ({"max_vcmr_vido": 5}, "unknown option 'max_vcmr_vido'; did you mean max_vcmr_video?"),
+        ({"batch_size": 5}, "unknown option 'batch_size'; did you mean val_batch_size?"),
         ({"zzzz": 5}, "unknown option 'zzzz'; --help lists the options"),
         ({"seed": "77"}, 'option seed: expected an integer, got "77"'),
         ({"seed": True}, "option seed: expected an integer, got true"),
@@ -180,6 +181,10 @@ def test_mistakes_on_the_command_line(words, message):
         ({"seed": None}, "option seed: expected an integer, got null"),
         ({"hard_pool_size": 20}, "option hard_pool_size: expected a list (an integer each)"),
         ({"hard_pool_size": [2.5]}, "option hard_pool_size: [0]: expected an integer, got 2.5"),
+        (
+            {"vcmr_eval_batch_size": 8, "vr_eval_q_batch_size": 9},
+            "vcmr_eval_batch_size and vr_eval_q_batch_size are one option; keep one",
+        ),
         (
             {"hard_negative_start_step": [1], "hard_negtiave_start_step": [2]},
             "hard_negative_start_step and hard_negtiave_start_step are one option",
