@@ -1,0 +1,122 @@
+"""Frames ↔ subtitles: all pairs of many videos at once against a plain loop over each pair.
+
+python benchmarks/frame_matching.py [--videos 200] [--subtitles 30] [--frames 60] [--repeats 5]
+"""
+
+import argparse
+import math
+import statistics
+import sys
+import timeit
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.frame_matching import (
+    LONG_LAST_FRAMES,
+    LONG_LAST_SECONDS,
+    PSEUDO_SUBTITLE_FRAMES,
+    FrameMatches,
+    Spans,
+    match_frames,
+)
+
+
+def match_frames_plainly(
+    spans: list[Spans], num_frames: list[int], interval: float
+) -> list[FrameMatches]:
+    """What :func:`data.frame_matching.match_frames` computes, one pair after the other."""
+    return [
+        _match_video(of_video, total, np.float32(interval))
+        for of_video, total in zip(spans, num_frames, strict=True)
+    ]
+
+
+def _match_video(spans: Spans, num_frames: int, interval: np.float32) -> FrameMatches:
+    if not spans:
+        frames = list(range(num_frames))
+        runs = [frames[a : a + PSEUDO_SUBTITLE_FRAMES] for a in frames[::PSEUDO_SUBTITLE_FRAMES]]
+        numbered = [[sub, run] for sub, run in enumerate(runs)]
+        return FrameMatches(numbered, numbered, [])
+    spans = [(np.float32(start), np.float32(end)) for start, end in spans]
+    horizon = max(num_frames, *(math.ceil(end / interval) for _, end in spans))
+    all_frames = [[] for _ in spans]
+    for sub in range(len(spans)):
+        for frame in range(horizon):
+            if _overlaps(spans, sub, frame, num_frames, interval):
+                all_frames[sub].append(frame)
+    unique = [[] for _ in spans]
+    unmatched = []
+    for frame in range(num_frames):
+        best, best_iou, matched = 0, 0.0, False
+        for sub in range(len(spans)):
+            if frame in all_frames[sub]:
+                matched = True
+                iou = _iou(frame, spans[sub][0] / interval, spans[sub][1] / interval)
+                if iou > best_iou:
+                    best, best_iou = sub, iou
+        (unique[best] if matched else unmatched).append(frame)
+    return FrameMatches(
+        [[sub, frames] for sub, frames in enumerate(all_frames)],
+        [[sub, frames] for sub, frames in enumerate(unique)],
+        unmatched,
+    )
+
+
+def _overlaps(spans: Spans, sub: int, frame: int, num_frames: int, interval: np.float32) -> bool:
+    start, end = spans[sub]
+    video_end = np.float32(num_frames * interval)
+    if start >= video_end:
+        return False
+    first = max(math.floor(start / interval), 0)
+    is_last = sub == len(spans) - 1
+    if is_last and min(end, video_end) - start > LONG_LAST_SECONDS:
+        return first <= frame <= min(math.ceil(end / interval) - 1, first + LONG_LAST_FRAMES - 1)
+    return first <= frame <= math.ceil(end / interval) - 1
+
+
+def _iou(frame: int, start: np.float32, end: np.float32) -> np.float32:
+    left, right = np.float32(frame), np.float32(frame + 1)
+    overlap = min(end, right) - max(start, left)
+    return max(overlap, np.float32(0)) / (max(end, right) - min(start, left))
+
+
+def random_spans(rng: np.random.Generator, subtitles: int, seconds: float) -> Spans:
+    """Sorted spans of 0.3 to 5 seconds that start within ``seconds``."""
+    start = np.sort(rng.uniform(0, seconds, subtitles)).round(3)
+    end = (start + rng.uniform(0.3, 5, subtitles)).round(3)
+    return list(zip(start.tolist(), end.tolist(), strict=True))
+
+
+def main(argv: list[str] | None = None) -> float:
+    """Print both times (medians) and return their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=int, default=200)
+    parser.add_argument("--subtitles", type=int, default=30, help="per video")
+    parser.add_argument("--frames", type=int, default=60, help="per video")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args(argv)
+    rng = np.random.default_rng(0)
+    interval = 1.5
+    spans = [
+        random_spans(rng, options.subtitles, options.frames * interval)
+        for _ in range(options.videos)
+    ]
+    arguments = (spans, [options.frames] * options.videos, interval)
+    if match_frames(*arguments) != match_frames_plainly(*arguments):
+        raise RuntimeError("the two disagree")
+    plain, vectorised = (
+        statistics.median(timeit.repeat(partial(f, *arguments), number=1, repeat=options.repeats))
+        for f in (match_frames_plainly, match_frames)
+    )
+    print(f"plain loop  {plain * 1e3:9.1f} ms for {options.videos} videos")
+    print(f"vectorised  {vectorised * 1e3:9.1f} ms, equal results")
+    print(f"ratio       {plain / vectorised:9.1f} x")
+    return plain / vectorised
+
+
+if __name__ == "__main__":
+    main()

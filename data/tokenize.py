@@ -1,0 +1,97 @@
+"""Text to token ids: RoBERTa's byte-level BPE and the rules applied to text before it."""
+
+import html
+import itertools
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from transformers import PreTrainedTokenizerBase, RobertaTokenizer
+
+from utils.errors import UserError
+
+_FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
+_FILES += ["special_tokens_map.json", "added_tokens.json"]
+
+
+def load_tokenizer(name_or_folder: str) -> PreTrainedTokenizerBase:
+    """A RoBERTa tokenizer from a local folder or, by name, from the hub (or its local cache).
+
+    Raises:
+        UserError: the folder holds no tokenizer, or the name cannot be fetched.
+    """
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        folder = _fetch(name_or_folder)
+    if not (folder / "tokenizer.json").is_file() and not all(
+        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
+    ):
+        # Without this, transformers would make up a tokenizer that knows no words.
+        raise UserError(
+            f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
+            "name another --toker"
+        )
+    try:
+        # Texts are cut elsewhere, if at all: no limit here, so no warning about one.
+        return RobertaTokenizer.from_pretrained(folder, model_max_length=int(1e30))
+    except Exception as error:  # transformers and tokenizers raise all sorts for a damaged file
+        raise UserError(f"the tokenizer in {folder} cannot be read ({error})") from error
+
+
+def _fetch(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:  # offline, no such name, no access, a path that does not exist: …
+        raise UserError(
+            f"the tokenizer {name!r} is no local folder and cannot be fetched from the hub "
+            f"({str(error).splitlines()[0]}); give the path of a folder with vocab.json and "
+            "merges.txt, or try again with a network"
+        ) from error
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
+    """The ids that ``meta.json`` records.
+
+    ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
+    "<|endoftext|>", or, in a tokenizer without those two, the longest run of ids that are not
+    special.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if "." in vocabulary and "<|endoftext|>" in vocabulary:
+        v_range = [vocabulary["."], vocabulary["<|endoftext|>"] + 1]
+    else:
+        v_range = _longest_run(set(vocabulary.values()) - set(tokenizer.all_special_ids))
+    return {
+        "BOS": tokenizer.bos_token_id,
+        "EOS": tokenizer.eos_token_id,
+        "SEP": tokenizer.sep_token_id,
+        "CLS": tokenizer.cls_token_id,
+        "PAD": tokenizer.pad_token_id,
+        "MASK": tokenizer.mask_token_id,
+        "UNK": tokenizer.unk_token_id,
+        "v_range": v_range,
+    }
+
+
+def _longest_run(ids: set[int]) -> list[int]:
+    """[first, last + 1] of the longest run of consecutive ids."""
+    by_offset = itertools.groupby(enumerate(sorted(ids)), lambda pair: pair[1] - pair[0])
+    runs = ([id_ for _, id_ in run] for _, run in by_offset)
+    longest = max(runs, key=len)
+    return [longest[0], longest[-1] + 1]
+
+
+def normalize_query(text: str) -> str:
+    """Lower-case a query, question or answer that is all upper case."""
+    return text.lower() if text.isupper() else text
+
+
+def normalize_subtitle(text: str) -> str:
+    """Unescape HTML, then lower-case what is all upper case; a leading space is kept."""
+    return normalize_query(html.unescape(text))
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, without special tokens."""
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
