@@ -1,0 +1,171 @@
+"""The corpus' data sets: which videos they have, how long, in which splits, under which names."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.demo_corpus.features import FeatureJob
+from scripts.demo_corpus.scenes import SceneMaker, Span, Video
+from scripts.demo_corpus.sentences import speak
+from scripts.demo_corpus.words import stable_hash
+
+_SHOWS = ("bay", "hill", "port")
+_ID_LETTERS = np.array(list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789_"))
+_SILENT = 0.05  # share of videos without subtitles
+_CLIP_SECONDS = 60.0  # How2's videos are cut into clips of this length
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The videos of one data set, by split; all of them have their own names."""
+
+    name: str
+    interval: float  # seconds per frame
+    splits: dict[str, list[Video]]
+
+    @property
+    def videos(self) -> list[Video]:
+        """The videos of all splits."""
+        return [video for videos in self.splits.values() for video in videos]
+
+    def frames(self, video: Video) -> int:
+        """T, the number of frames of a video."""
+        return math.ceil(video.duration / self.interval)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a data set is made: its splits, frame rate, names and scene lengths."""
+
+    interval: float
+    splits: tuple[str, ...]
+    name: Callable[[int, np.random.Generator], str]
+    lengths: Callable[[np.random.Generator], list[float]]
+
+
+def _tv_name(number: int, rng: np.random.Generator) -> str:
+    show, number = _SHOWS[number % len(_SHOWS)], number // len(_SHOWS)
+    return (
+        f"{show}_s{number // 100 + 1:02d}e{number // 10 % 10 + 1:02d}_seg02_clip_{number % 10:02d}"
+    )
+
+
+def _flickr_name(number: int, rng: np.random.Generator) -> str:
+    return f"{rng.integers(10**7, 10**8)}@N00_{number:04d}"
+
+
+def _tv_lengths(rng: np.random.Generator) -> list[float]:
+    return list(rng.uniform(6.0, 10.0, rng.integers(3, 6)))
+
+
+def _msrvtt_lengths(rng: np.random.Generator) -> list[float]:
+    return list(rng.uniform(8.0, 12.0, rng.integers(1, 3)))
+
+
+def _didemo_lengths(rng: np.random.Generator) -> list[float]:
+    """Half a minute in units of five seconds: some scenes take one unit, some two."""
+    units = np.ones(rng.integers(3, 6), dtype=int)
+    while units.sum() < 6:
+        units[rng.choice(np.flatnonzero(units == 1))] += 1
+    return list(5.0 * units)
+
+
+def _how2_lengths(rng: np.random.Generator) -> list[float]:
+    shares = rng.uniform(0.7, 1.3, rng.integers(5, 7))
+    return list(_CLIP_SECONDS * shares / shares.sum())
+
+
+_KINDS = {
+    "tv": _Kind(1.5, ("train", "val", "test_public"), _tv_name, _tv_lengths),
+    "violin": _Kind(
+        1.5, ("train", "val", "test"), lambda n, _: f"drama_{n // 20:02d}-clip_{n:04d}", _tv_lengths
+    ),
+    "didemo": _Kind(1.5, ("train", "val", "test"), _flickr_name, _didemo_lengths),
+    "msrvtt": _Kind(2.0, ("train", "val", "test"), lambda n, _: f"video{n}", _msrvtt_lengths),
+    "how2": _Kind(
+        2.0, ("train", "val"), lambda n, rng: "".join(rng.choice(_ID_LETTERS, 11)), _how2_lengths
+    ),
+}
+DATASETS = tuple(_KINDS)
+
+
+def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
+    """Make the videos of a data set: for 8 training videos, 3 to validate and 1 to test.
+
+    A fourth as many videos, in clips of a minute, for How2.
+    """
+    kind = _KINDS[name]
+    rng = np.random.default_rng([seed, stable_hash(name)])
+    shares = {"train": 8, "val": 3, "test": 1, "test_public": 1}
+    maker = SceneMaker(rng)
+    splits: dict[str, list[Video]] = {}
+    names: set[str] = set()
+    for split in kind.splits:
+        count = max(4, train_videos * shares[split] // 8)
+        videos = splits[split] = []
+        while len(videos) < count:
+            id_ = kind.name(len(names), rng)
+            names.add(id_)
+            if name == "how2":
+                videos.extend(_clips(id_, maker, rng))
+            else:
+                videos.append(maker.video(id_, kind.lengths(rng)))
+    dataset = Dataset(name, kind.interval, splits)
+    for video in dataset.videos:
+        if rng.random() >= _SILENT:
+            video.subtitles = speak(video, rng)
+    return dataset
+
+
+def _clips(id_: str, maker: SceneMaker, rng: np.random.Generator) -> list[Video]:
+    """Make a long video as its clips ``<id>.<n>``: all of them last a minute but the last."""
+    clips = [maker.video(f"{id_}.{n}", _how2_lengths(rng)) for n in range(rng.integers(2, 4))]
+    last = clips[-1]
+    last.scenes.pop()
+    last.duration = last.scenes[-1].end
+    return clips
+
+
+def vid2nframe(dataset: Dataset) -> dict[str, int]:
+    """The frames of each video."""
+    return {video.name: dataset.frames(video) for video in dataset.videos}
+
+
+def vid2dur_idx(dataset: Dataset, seed: int) -> dict[str, dict[str, list]]:
+    """Durations and indices by split; an index is an id, unique over the splits, unordered."""
+    rng = np.random.default_rng([seed, stable_hash(f"{dataset.name} indices")])
+    indices = iter(5000 + rng.permutation(len(dataset.videos)))
+    return {
+        split: {video.name: [video.duration, int(next(indices))] for video in videos}
+        for split, videos in dataset.splits.items()
+    }
+
+
+def feature_jobs(dataset: Dataset) -> list[FeatureJob]:
+    """The feature files of a data set; the clips of a How2 video are frames of one file."""
+    if dataset.name == "how2":
+        return _long_video_jobs(dataset)
+    return [
+        FeatureJob(
+            video.name,
+            video.name.split("_")[0] if dataset.name == "tv" else dataset.name,
+            dataset.frames(video),
+            dataset.interval,
+            tuple(video.spans),
+        )
+        for video in dataset.videos
+    ]
+
+
+def _long_video_jobs(dataset: Dataset) -> list[FeatureJob]:
+    jobs: dict[str, FeatureJob] = {}
+    for clip in dataset.videos:
+        id_, number = clip.name.rsplit(".", 1)
+        offset = int(number) * _CLIP_SECONDS
+        spans = tuple(Span(s.start + offset, s.end + offset, s.words) for s in clip.spans)
+        before = jobs[id_].spans if id_ in jobs else ()
+        frames = math.ceil((offset + clip.duration) / dataset.interval)
+        jobs[id_] = FeatureJob(id_, "how2", frames, dataset.interval, before + spans)
+    return list(jobs.values())

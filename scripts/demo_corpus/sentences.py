@@ -1,0 +1,132 @@
+"""The grammar: what is said in a scene, asked about it and told of it."""
+
+import html
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scripts.demo_corpus.scenes import Scene, Video
+from scripts.demo_corpus.words import ADJECTIVES, PERSONS, PLACES, THINGS, TOPICS, VERBS
+
+# What a query rests on: v = what is seen, t = what is said, vt = both (TVR's query types).
+DESCRIPTIONS = {
+    "v": (
+        "{s.person} {s.verb.third} the {s.adjective} {s.thing} in the {s.place}.",
+        "In the {s.place}, {s.person} {s.verb.third} the {s.adjective} {s.thing}.",
+        "{s.person} is in the {s.place} and {s.verb.third} the {s.adjective} {s.thing}.",
+        "{s.person} is {s.verb.gerund} the {s.adjective} {s.thing} in the {s.place}.",
+    ),
+    "t": (
+        "{s.person} tells {s.other} about the {s.topic}.",
+        "{s.person} asks {s.other} about the {s.topic}.",
+        "{s.other} hears about the {s.topic} from {s.person}.",
+        "{s.person} and {s.other} talk about the {s.topic}.",
+    ),
+    "vt": (
+        "{s.person} {s.verb.third} the {s.thing} while talking about the {s.topic}.",
+        "While {s.verb.gerund} the {s.adjective} {s.thing}, {s.person} mentions the {s.topic}.",
+        "{s.person} tells {s.other} about the {s.topic} and {s.verb.third} the {s.thing}.",
+        "In the {s.place}, {s.person} talks about the {s.topic} to {s.other}.",
+    ),
+}
+_TOPIC_LINES = (
+    "{s.other}, what about the {s.topic}?",
+    "The {s.topic}, {s.other}, that's it!",
+    "Oh {s.other}, the {s.topic}…",
+)
+_SCENE_LINES = (
+    "{s.person}, watch the {s.thing}!",
+    "That's not my {s.adjective} {s.thing}.",
+    "Why the {s.place}, {s.person}?",
+    "And then the {s.topic}.",
+    "Why are you {s.verb.gerund}, {s.person}?",
+)
+_FILLERS = ("I don't know.", "Really?", "Oh, come on!", "Let's go.", "You & me?", "Wait a second.")
+_WORDS = {
+    "person": PERSONS,
+    "verb": VERBS,
+    "adjective": ADJECTIVES,
+    "thing": THINGS,
+    "place": PLACES,
+    "topic": TOPICS,
+}
+
+
+def tell(template: str, scene: Scene) -> str:
+    """Fill a template with the scene's words."""
+    return template.format(s=scene)
+
+
+def pick(choices: tuple, rng: np.random.Generator):
+    """Draw one of the choices."""
+    return choices[rng.integers(len(choices))]
+
+
+def swap_word(scene: Scene, slot: str, video: Video, rng: np.random.Generator) -> Scene:
+    """Replace the word in a slot of the scene by one that nothing in the video has."""
+    absent = [word for word in _WORDS[slot] if getattr(word, "base", word) not in video.words]
+    return replace(scene, **{slot: absent[rng.integers(len(absent))]})
+
+
+def false_version(template: str, scene: Scene, video: Video, rng: np.random.Generator) -> str:
+    """Tell of the scene with one word wrong."""
+    slots = tuple(slot for slot in _WORDS if f"{{s.{slot}" in template)
+    return tell(template, swap_word(scene, pick(slots, rng), video, rng))
+
+
+@dataclass(frozen=True)
+class QuestionForm:
+    """A question, its answer, and the slot in which wrong answers differ."""
+
+    slot: str
+    question: str
+    answer: str
+
+
+QUESTIONS = (
+    QuestionForm("thing", "What does {s.person} {s.verb.base} in the {s.place}?", "The {s.thing}."),
+    QuestionForm("person", "Who {s.verb.third} the {s.adjective} {s.thing}?", "{s.person}."),
+    QuestionForm(
+        "place", "Where is {s.person} {s.verb.gerund} the {s.thing}?", "In the {s.place}."
+    ),
+    QuestionForm(
+        "verb",
+        "What does {s.person} do with the {s.thing} in the {s.place}?",
+        "{s.person} {s.verb.third} it.",
+    ),
+    QuestionForm(
+        "topic",
+        "What does {s.person} talk about while {s.verb.gerund} the {s.thing}?",
+        "The {s.topic}.",
+    ),
+)
+
+
+def speak(video: Video, rng: np.random.Generator) -> list[dict]:
+    """Make the video's subtitles: ``{"text", "start", "end"}`` in seconds, sorted by start.
+
+    Each scene has two or three lines, one of which names the topic. As in the wild, texts start
+    with a space, some shout, and some are HTML-escaped.
+    """
+    lines = []
+    for scene in video.scenes:
+        texts = [tell(pick(_TOPIC_LINES, rng), scene), tell(pick(_SCENE_LINES, rng), scene)]
+        if rng.random() < 0.4:
+            texts.append(pick(_FILLERS, rng))
+        edges = np.linspace(scene.start, scene.end, len(texts) + 1)
+        for place, text in enumerate(texts[i] for i in rng.permutation(len(texts))):
+            start = edges[place] + rng.uniform(0.0, 0.5)
+            end = edges[place + 1] - rng.uniform(0.0, 0.3)
+            lines.append({"text": f" {_roughen(text, rng)}", "start": start, "end": end})
+    for line in lines:
+        line.update(start=round(line["start"], 3), end=round(line["end"], 3))
+    return lines
+
+
+def _roughen(text: str, rng: np.random.Generator) -> str:
+    """Shout some lines and HTML-escape some."""
+    if rng.random() < 0.06:
+        text = text.upper()
+    if rng.random() < 0.25:
+        text = html.escape(text)
+    return text

@@ -1,0 +1,82 @@
+"""The words of the made-up world, and what each one looks like in a frame feature."""
+
+import zlib
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+RESNET_WIDTH = 2048
+SLOWFAST_WIDTH = 2304
+_UNITS_PER_WORD = 40  # active units of a word in each extractor
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb in the forms the sentences need."""
+
+    base: str
+    third: str
+    gerund: str
+
+
+PERSONS = (
+    *("Ada", "Bruno", "Celia", "Dario", "Elsa", "Felix"),
+    *("Greta", "Hugo", "Iris", "Jonas", "Klara", "Leo"),
+)
+VERBS = (
+    Verb("carry", "carries", "carrying"),
+    Verb("clean", "cleans", "cleaning"),
+    Verb("count", "counts", "counting"),
+    Verb("drop", "drops", "dropping"),
+    Verb("fold", "folds", "folding"),
+    Verb("hide", "hides", "hiding"),
+    Verb("kick", "kicks", "kicking"),
+    Verb("lift", "lifts", "lifting"),
+    Verb("open", "opens", "opening"),
+    Verb("paint", "paints", "painting"),
+    Verb("repair", "repairs", "repairing"),
+    Verb("throw", "throws", "throwing"),
+    Verb("wash", "washes", "washing"),
+    Verb("wrap", "wraps", "wrapping"),
+)
+THINGS = (
+    *("basket", "bicycle", "blanket", "camera", "candle", "clock", "guitar", "hammer", "kettle"),
+    *("ladder", "lantern", "letter", "mirror", "pillow", "puzzle", "rope", "suitcase", "teapot"),
+    *("trumpet", "violin"),
+)
+PLACES = (
+    *("attic", "bakery", "cellar", "garden", "hallway", "harbour"),
+    *("kitchen", "library", "market", "office", "station", "workshop"),
+)
+ADJECTIVES = (
+    *("blue", "broken", "dusty", "empty", "golden", "green"),
+    *("heavy", "red", "silver", "striped", "tiny", "wooden"),
+)
+TOPICS = (
+    *("accident", "birthday", "concert", "contract", "election", "exam", "holiday", "interview"),
+    *("lottery", "marathon", "picnic", "promotion", "recipe", "robbery", "secret", "storm"),
+    *("tournament", "treasure", "vacancy", "wedding"),
+)
+
+
+def stable_hash(text: str) -> int:
+    """A hash of a text that is the same in every process (``hash`` is not)."""
+    return zlib.crc32(text.encode("utf-8"))
+
+
+@dataclass(frozen=True)
+class WordLook:
+    """The units of one extractor that a word switches on, and how strongly."""
+
+    units: np.ndarray  # (K,) int
+    strengths: np.ndarray  # (K,) float32
+
+
+@cache
+def word_look(word: str, extractor: str, width: int, seed: int) -> WordLook:
+    """Give a word's fixed random direction among ``width`` units of an extractor."""
+    rng = np.random.default_rng([seed, stable_hash(word.lower()), stable_hash(extractor)])
+    units = rng.choice(width, _UNITS_PER_WORD, replace=False)
+    strengths = rng.uniform(0.5, 1.5, _UNITS_PER_WORD).astype(np.float32)
+    return WordLook(units, strengths)

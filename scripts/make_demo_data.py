@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Make a small corpus that HERO can learn from, in the raw formats of every task's data.
+
+The videos are made up: in each scene somebody does something with a thing in a place while
+talking of a topic. Frame features are noisy sums of the visible words' fixed random directions,
+subtitles name what is spoken of, and queries, questions, statements and captions tell of both.
+The same options give the same bytes. Or, with --tvr_annotations, real TVR queries on such videos.
+"""
+
+import argparse
+import html
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.demo_corpus.annotations import TASKS, texts_of, write_csv
+from scripts.demo_corpus.datasets import (
+    DATASETS,
+    Dataset,
+    feature_jobs,
+    make_dataset,
+    vid2dur_idx,
+    vid2nframe,
+)
+from scripts.demo_corpus.features import FeatureFormat, FeatureJob, default_workers, write_features
+from scripts.demo_corpus.real import make_real_corpus
+from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
+from scripts.demo_corpus.words import stable_hash
+from utils.errors import UserError, run_main
+from utils.files import read_json, write_json, write_jsonl
+
+SIZES = {"tiny": 16, "debug": 160, "small": 640}  # training videos of each data set
+
+
+def main(argv: list[str] | None = None) -> dict[str, int]:
+    """Write the corpus; return how many lines each annotation file has."""
+    options = _parse(argv)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _claim(options)
+    if options.tvr_annotations:
+        lines, jobs = _write_real(options)
+    else:
+        lines, jobs = _write_made_up(options)
+    for dataset, some in jobs.items():
+        form = FeatureFormat(options.output / "features" / dataset, options.seed, options.half)
+        write_features(some, form, options.workers)
+    print(tabulate(lines.items(), headers=("annotations", "lines")))
+    rows = [(name, len(some), sum(job.frames for job in some)) for name, some in jobs.items()]
+    print(tabulate(rows, headers=("features", "videos", "frames")))
+    return lines
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="folder of the corpus")
+    add("--seed", type=int, default=42)
+    add("--size", choices=SIZES, default="debug", help=f"training videos of a data set: {SIZES}")
+    add("--videos", type=int, help="training videos of a data set, instead of --size")
+    add("--queries_per_video", type=int, default=5, help="texts of each kind for a video")
+    add("--toker_size", type=int, default=1000, help="tokens of the tokenizer, at most")
+    add(
+        "--datasets",
+        nargs="+",
+        choices=DATASETS,
+        default=DATASETS,
+        metavar="NAME",
+        help=f"whose features to write, of {' '.join(DATASETS)}; annotations are always written",
+    )
+    add("--half", action="store_true", help="features as float16 instead of float32")
+    add("--workers", type=int, default=default_workers(), help="processes that write features")
+    add("--tvr_annotations", type=Path, help="real TVR queries (JSON lines) to make videos for")
+    add("--video2dur", type=Path, help="durations of the real videos: {split: {vid: [s, index]}}")
+    add(
+        "--train_share",
+        type=float,
+        default=0.0,
+        help="share of the real videos that become a train split; the rest is val",
+    )
+    options = parser.parse_args(argv)
+    if options.videos is None:
+        options.videos = SIZES[options.size]
+    for name in ("videos", "queries_per_video", "workers"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} must be 1 or more, not {getattr(options, name)}")
+    if options.toker_size < SMALLEST:
+        raise UserError(f"a byte-level tokenizer needs --toker_size of {SMALLEST} or more")
+    if not 0.0 <= options.train_share < 1.0:
+        raise UserError(f"--train_share must lie in [0, 1), not {options.train_share}")
+    if (options.tvr_annotations is None) != (options.video2dur is None):
+        raise UserError("--tvr_annotations and --video2dur go together: give both or neither")
+    return options
+
+
+def _claim(options: argparse.Namespace) -> None:
+    """Note what the folder holds, so that files of two corpora never mix.
+
+    Raises:
+        UserError: the folder holds a corpus made with other options.
+    """
+    keys = ["seed", "videos", "queries_per_video", "toker_size", "half"]
+    settings = {key: getattr(options, key) for key in keys}
+    if options.tvr_annotations:
+        settings |= {"tvr_annotations": options.tvr_annotations.name}
+        settings |= {"train_share": options.train_share}
+    path = options.output / "corpus.json"
+    if not path.exists():
+        write_json(path, settings, indent=2)
+    elif (old := read_json(path)) != settings:
+        raise UserError(f"{path} tells of another corpus ({old}): choose another --output")
+
+
+def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
+    ann = options.output / "ann"
+    datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
+    files: dict[str, list] = {}
+    for task, (dataset, make) in TASKS.items():
+        rng = np.random.default_rng([options.seed, stable_hash(task)])
+        files |= make(datasets[dataset], options.queries_per_video, rng)
+    files["tvc_val_release.jsonl"] = files["tvc_val.jsonl"]
+    files["tvc_test_public_release.jsonl"] = files.pop("tvc_test_public.jsonl")
+    for name, dataset in datasets.items():
+        files[f"{name}_subtitles.jsonl"] = [
+            {"vid_name": video.name, "sub": video.subtitles} for video in dataset.videos
+        ]
+        _write_video_tables(ann, dataset, options.seed)
+    _write_annotations(options, files)
+    for split in ("train", "val"):
+        names = [video.name for video in datasets["tv"].splits[split]]
+        write_json(options.output / "txt_db" / "pretrain_splits" / f"tv_{split}.json", names)
+    jobs = {name: feature_jobs(datasets[name]) for name in DATASETS if name in options.datasets}
+    return {name: len(rows) for name, rows in files.items()}, jobs
+
+
+def _write_video_tables(ann: Path, dataset: Dataset, seed: int) -> None:
+    write_json(ann / f"{dataset.name}_vid2nframe.json", vid2nframe(dataset))
+    prefix = "" if dataset.name == "tv" else f"{dataset.name}_"  # TV's file is published so
+    write_json(ann / f"{prefix}vid2dur_idx.json", vid2dur_idx(dataset, seed))
+
+
+def _write_real(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, list[FeatureJob]]]:
+    ann = options.output / "ann"
+    corpus = make_real_corpus(
+        options.tvr_annotations, options.video2dur, options.train_share, options.seed
+    )
+    files = {f"tvr_{split}.jsonl": rows for split, rows in corpus.queries.items()}
+    files["tv_subtitles.jsonl"] = corpus.subtitles
+    write_json(ann / "tv_vid2nframe.json", {job.name: job.frames for job in corpus.jobs})
+    write_json(ann / "vid2dur_idx.json", corpus.vid2dur_idx)
+    _write_annotations(options, files)
+    return {name: len(rows) for name, rows in files.items()}, {"tv": corpus.jobs}
+
+
+def _write_annotations(options: argparse.Namespace, files: dict[str, list]) -> None:
+    for name, rows in files.items():
+        write = write_csv if name.endswith(".csv") else write_jsonl
+        write(options.output / "ann" / name, rows)
+    train_tokenizer(_sentences(files.values()), options.toker_size, options.output / "toker")
+
+
+def _sentences(files: Iterable[list]) -> Iterable[str]:
+    return (html.unescape(text) for rows in files for row in rows for text in texts_of(row))
+
+
+if __name__ == "__main__":
+    run_main(main)
