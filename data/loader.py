@@ -4,6 +4,7 @@ What an item draws at random comes from (seed, epoch, index), never from a worke
 number of workers and a restart change nothing.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -57,12 +58,17 @@ class RankBatches:
     @property
     def per_epoch(self) -> int:
         """Batches of one rank in an epoch."""
-        return -(-(-(-self.count // self.size)) // self.batch_size)
+        return math.ceil(self.per_rank / self.batch_size)
+
+    @property
+    def per_rank(self) -> int:
+        """Items of one rank in an epoch."""
+        return math.ceil(self.count / self.size)
 
     def epoch_items(self, epoch: int) -> np.ndarray:
         """Items of this rank in one epoch, in order."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        even = np.resize(order, -(-self.count // self.size) * self.size)
+        even = np.resize(order, self.per_rank * self.size)
         return even[self.rank :: self.size]
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
@@ -106,16 +112,16 @@ class _Collate:
         return self.collate(items)
 
 
-def _loader(
-    dataset: SizedDataset, collate: Callable, sampler: Any, num_workers: int, pin_memory: bool
-) -> DataLoader:
+def _loader(dataset: SizedDataset, collate: Callable, sampler: Any, options: Any) -> DataLoader:
     return DataLoader(
         _ErrorsAsItems(dataset),
         batch_sampler=sampler,
         collate_fn=_Collate(collate),
-        num_workers=num_workers,
-        pin_memory=pin_memory and torch.cuda.is_available(),
-        persistent_workers=False,
+        num_workers=options.n_workers,
+        pin_memory=options.pin_mem and torch.cuda.is_available(),
+        # The loader seeds its workers from this; the global generator stays the model's alone, so
+        # that making a loader (at a restart, in validation) does not move dropout.
+        generator=torch.Generator(),
     )
 
 
@@ -158,41 +164,35 @@ class DevicePrefetcher:
         return batch
 
 
+class LoadingRun(Protocol):
+    """What loaders read of a run (:class:`utils.run.Run`)."""
+
+    comm: Communicator
+    device: torch.device
+    options: Any  # train_batch_size, seed, n_workers, pin_mem
+
+
 class TrainLoader:
     """Endless training batches of this rank, on the device; its position can be saved.
 
     Args:
         dataset: items by :class:`ItemKey`.
         collate: items → batch.
-        batch_size: items a rank.
-        comm: which rank this is.
-        device: where batches are wanted.
-        seed: of the order.
-        num_workers: loader processes; 0 = this one.
-        pin_memory: copy through page-locked memory (CUDA).
+        run: rank, device, batch size, seed of the order, workers.
     """
 
     def __init__(
         self,
         dataset: SizedDataset,
         collate: Callable[[Sequence[Any]], TensorBatch],
-        batch_size: int,
-        comm: Communicator,
-        device: torch.device,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
+        run: LoadingRun,
     ) -> None:
-        self.sampler = RankBatches(len(dataset), batch_size, comm.rank, comm.size, seed)
-        self.loader = _loader(dataset, collate, self.sampler, num_workers, pin_memory)
-        self.device = device
+        size, seed = run.options.train_batch_size, run.options.seed
+        self.sampler = RankBatches(len(dataset), size, run.comm.rank, run.comm.size, seed)
+        self.loader = _loader(dataset, collate, self.sampler, run.options)
+        self.device = run.device
         self.batches = 0  # handed out so far
         self._iterator: DevicePrefetcher | None = None
-
-    @property
-    def epoch(self) -> float:
-        """Epochs handed out so far."""
-        return self.batches / self.sampler.per_epoch
 
     def __iter__(self) -> Self:
         return self
@@ -207,25 +207,26 @@ class TrainLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Position in the data."""
-        return {"batches": self.batches}
+        return {"batches": self.batches, "items": self.batches * self._global_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved position."""
-        self.batches = state["batches"]
+        """Go on from a saved position; with another global batch, from about the same item."""
+        same = state["items"] == state["batches"] * self._global_batch
+        self.batches = state["batches"] if same else state["items"] // self._global_batch
         self._iterator = None
+
+    @property
+    def _global_batch(self) -> int:
+        return self.sampler.batch_size * self.sampler.size
 
 
 def evaluation_batches(
     dataset: SizedDataset,
     collate: Callable[[Sequence[Any]], TensorBatch],
     batch_size: int,
-    comm: Communicator,
-    device: torch.device,
-    num_workers: int = 0,
-    pin_memory: bool = False,
+    run: LoadingRun,
 ) -> Iterator[TensorBatch]:
     """One pass over this rank's part (every n-th item) in order, on the device."""
-    keys = [ItemKey(index) for index in range(comm.rank, len(dataset), comm.size)]
+    keys = [ItemKey(index) for index in range(run.comm.rank, len(dataset), run.comm.size)]
     sampler = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    loader = _loader(dataset, collate, sampler, num_workers, pin_memory)
-    return DevicePrefetcher(iter(loader), device)
+    return DevicePrefetcher(iter(_loader(dataset, collate, sampler, run.options)), run.device)

@@ -195,48 +195,40 @@ class CorpusQueries:
         )
 
 
-def corpus_vids(
+def video_pool(
     split: str, queries: TextDb, subtitles: TextDb | None, features: FeatureDb
-) -> list[str]:
-    """Videos to search: the split's in ``vid2dur_idx.json``, else those that its queries name.
+) -> dict[str, int]:
+    """Videos to search for a split's queries, and the number that a results file gives each.
+
+    They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there;
+    where that lacks the split, the videos that its queries name, by their place among the sorted
+    names of ``id2nframe.json``.
 
     Raises:
-        UserError: neither says which, or the feature database lacks some.
+        UserError: neither names any, or the feature database lacks some.
     """
-    indexed = _indexed(subtitles)
+    indexed: dict[str, dict] = {}
+    if subtitles is not None and subtitles.has_side("vid2dur_idx.json"):
+        indexed = subtitles.side("vid2dur_idx.json")
     if split in indexed:
-        vids = list(indexed[split])
-    elif queries.has_side("video_ids.json"):
-        vids = list(queries.side("video_ids.json"))
+        pool = {vid: int(entry[1]) for vid, entry in indexed[split].items()}
     else:
-        vids = list(dict.fromkeys(query_videos(queries).values()))
-    if not vids:
+        named = (
+            queries.side("video_ids.json")
+            if queries.has_side("video_ids.json")
+            else dict.fromkeys(query_videos(queries).values())
+        )
+        place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
+        pool = {vid: place.get(vid, -1) for vid in named}
+    if not pool:
         raise UserError(
             f"split {split} names no videos: neither {queries.path} nor the subtitle database's "
             "vid2dur_idx.json has any"
         )
-    missing = [vid for vid in vids if vid not in features.id2nframe]
+    missing = [vid for vid in pool if vid not in features.id2nframe]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(vids)} videos of split {split} (first: {missing[0]}) are not "
+            f"{len(missing)} of {len(pool)} videos of split {split} (first: {missing[0]}) are not "
             f"in the feature database {features.path}; convert their features too"
         )
-    return vids
-
-
-def video_indices(
-    split: str, vids: Sequence[str], subtitles: TextDb | None, features: FeatureDb
-) -> dict[str, int]:
-    """The number by which a results file names each video: that of ``vid2dur_idx.json``, or where
-    the split is absent there, its place among the sorted names of ``id2nframe.json``."""
-    indexed = _indexed(subtitles)
-    if split in indexed:
-        return {vid: int(entry[1]) for vid, entry in indexed[split].items()}
-    place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
-    return {vid: place[vid] for vid in vids}
-
-
-def _indexed(subtitles: TextDb | None) -> dict[str, dict]:
-    if subtitles is None or not subtitles.has_side("vid2dur_idx.json"):
-        return {}
-    return subtitles.side("vid2dur_idx.json")
+    return pool

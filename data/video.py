@@ -1,8 +1,8 @@
 """Videos as the model reads them: frames, and the subtitles spoken over them.
 
 A source turns a video's name into a :class:`VideoItem`; :func:`collate_videos` packs items into a
-:class:`data.batch.VideoBatch`. Everything is indexed here, in the loader's worker, so that a forward
-pass has no Python loop over subtitles or frames.
+:class:`data.batch.VideoBatch`. Everything is indexed here, in the loader's worker, so that a
+forward pass has no Python loop over subtitles or frames.
 """
 
 from collections.abc import Sequence

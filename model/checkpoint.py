@@ -42,6 +42,19 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)  # not in the file, within the encoder
     unexpected: list[str] = field(default_factory=list)  # in the file, unknown to the model
 
+    def require_complete(self, path: str | Path) -> None:
+        """Refuse a trained model whose file lacks weights.
+
+        Raises:
+            UserError: names what is missing.
+        """
+        absent = self.missing + self.new_heads
+        if absent:
+            raise UserError(
+                f"{path} lacks {len(absent)} weights of this model, such as {absent[0]}: is it a "
+                "checkpoint of another task?"
+            )
+
     def lines(self) -> list[str]:
         """For the log: one line per kind that occurred."""
         kinds = {
@@ -167,12 +180,9 @@ def _describe_clashes(clashes: list[tuple[str, tuple, tuple]]) -> str:
 
 # --- RoBERTa ---------------------------------------------------------------------------------
 
-EMBEDDING_PARTS = (
-    "word_embeddings.weight",
-    "position_embeddings.weight",
-    "token_type_embeddings.weight",
-    "LayerNorm.weight",
-    "LayerNorm.bias",
+OUTSIDE_LAYERS = re.compile(
+    r"^roberta\.(pooler\.dense\.(weight|bias)|embeddings\.(LayerNorm\.(weight|bias)"
+    r"|(word|position|token_type)_embeddings\.weight))$"
 )
 LAYER_NAME = re.compile(r"^roberta\.encoder\.layer\.(\d+)\.(.+)$")
 
@@ -232,9 +242,7 @@ def roberta_to_hero(
             renamed[f"{target}encoder.layer.{place[int(layer[1])]}.{layer[2]}"] = value
         elif name.startswith("lm_head.") and not name.startswith("lm_head.decoder.bias"):
             renamed[target + name] = value
-        elif name.startswith("roberta.pooler."):
-            renamed[target + name.removeprefix("roberta.")] = value
-        elif name.removeprefix("roberta.embeddings.") in EMBEDDING_PARTS:
+        elif OUTSIDE_LAYERS.match(name):
             renamed[target + name.removeprefix("roberta.")] = value
     return renamed
 

@@ -90,7 +90,7 @@ class FrameEmbeddings(nn.Module):
 
 
 class PositionEmbeddings(nn.Module):
-    """x + position, LayerNorm, dropout: before the temporal transformer and in the query encoder."""
+    """x + position, LayerNorm, dropout: of frames in a video, of tokens in a query."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Corpus moment retrieval: TVR, How2R, DiDeMo (paper, section 4.3; TVR: arXiv 2001.09099)."""
 
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,6 +23,12 @@ from utils.distributed import Communicator, SingleProcess, gather_with_grad
 from utils.packing import PackedLayout
 
 SPAN_KERNEL = 5
+NEVER = -1
+
+
+def ranking_weights(options: Any) -> dict[str, float]:
+    """Factors of the ranking losses."""
+    return {"neg_ctx": options.lw_neg_ctx, "neg_q": options.lw_neg_q}
 
 
 @dataclass
@@ -44,6 +51,19 @@ class MomentSchedule:
     hard_pool_sizes: list[int] = field(default_factory=list)
     hard_weights: list[float] = field(default_factory=list)
     seed: int = 0
+
+    @classmethod
+    def from_options(cls, options: Any) -> Self:
+        """From ranking options and, where the task has spans, span options."""
+        return cls(
+            ranking=RankingLoss(options.ranking_loss_type, options.margin, options.use_all_neg),
+            span_start_step=getattr(options, "train_span_start_step", NEVER),
+            drop_svmr_prob=getattr(options, "drop_svmr_prob", 0.0),
+            hard_start_steps=options.hard_negtiave_start_step,
+            hard_pool_sizes=options.hard_pool_size,
+            hard_weights=options.hard_neg_weights,
+            seed=options.seed,
+        )
 
     def hard_negatives(self, step: int) -> HardNegatives | None:
         """The latest stage of hard negatives that has begun at ``step``."""

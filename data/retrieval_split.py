@@ -1,0 +1,122 @@
+"""One split to search: its videos, its queries, what is known to be right."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import nn
+
+from data.batch import MomentBatch, QueryBatch, VideoBatch
+from data.lmdb_io import TextDb
+from data.loader import evaluation_batches
+from data.sources import VideoData
+from data.vcmr import (
+    CorpusQueries,
+    CorpusVideos,
+    MomentDataset,
+    collate_moments,
+    query_videos,
+    video_pool,
+)
+from data.video import collate_videos
+from utils.files import read_jsonl
+from utils.moment_ranking import SearchSettings
+from utils.run import Run
+from utils.validation import mean_losses
+from utils.vcmr_evaluation import evaluate_corpus
+from utils.vcmr_results import save_results
+
+
+class RetrievalSplit:
+    """Searches a split's pool of videos for its queries.
+
+    Args:
+        name: of the split, as ``vid2dur_idx.json`` has it.
+        queries: its query database.
+        videos: where its videos are.
+        run: batch sizes, ranks, folder.
+
+    Raises:
+        UserError: no videos are named, or the feature database lacks some.
+    """
+
+    def __init__(self, name: str, queries: TextDb, videos: VideoData, run: Run) -> None:
+        self.name = name
+        self.queries = queries
+        self.videos = videos
+        self.run = run
+        self.video2idx = video_pool(name, queries, videos.subtitles, videos.features)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        settings: SearchSettings,
+        checkpoint: str | int,
+        folder: Path | None = None,
+    ) -> dict[str, float | str]:
+        """Search, write results (and metrics where the split has ground truth) on rank 0.
+
+        Args:
+            model: a :class:`utils.vcmr_evaluation.RetrievalModel`.
+            settings: what to list.
+            checkpoint: for the files' names.
+            folder: where to; None = ``results_{split}`` of the run.
+
+        Returns:
+            Metrics as ``TASK/name``, NMS variants as ``TASK_nms_{thd}/name``; empty without ground
+            truth.
+        """
+        options = self.run.options
+        corpus = CorpusQueries(self.queries)
+        with self.run.precision.autocast():
+            results = evaluate_corpus(
+                model,
+                self._video_batches(),
+                self._query_batches(corpus),
+                settings,
+                self.run.comm,
+                self.video2idx,
+                corpus.ids,
+            )
+        if not self.run.comm.is_main:
+            return {}
+        truth = None
+        if query_videos(self.queries):
+            truth = (line for _, line in read_jsonl(self.queries.path / "query_data.jsonl"))
+        metrics = save_results(
+            results,
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            getattr(options, "nms_thd", -1),
+            truth,
+            getattr(options, "eval_with_query_type", False),
+        )
+        return {
+            f"{task}{ending}/{name}": value
+            for ending, tasks in metrics.items()
+            for task, values in tasks.items()
+            for name, value in values.items()
+        }
+
+    def validate(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, float],
+        settings: SearchSettings,
+        step: int,
+    ) -> dict[str, float | str]:
+        """Weighted mean losses of the split's queries, then :meth:`evaluate` into ``results/``."""
+        data = MomentDataset(self.queries, self.videos.source)
+        batches: Iterator[MomentBatch] = evaluation_batches(
+            data, collate_moments, self.run.options.val_batch_size, self.run
+        )
+        losses = mean_losses(model, batches, weights, self.run.comm)
+        return losses | self.evaluate(model, settings, step, self.run.folder.results)
+
+    def _video_batches(self) -> Iterator[VideoBatch]:
+        data = CorpusVideos(list(self.video2idx), self.videos.source)
+        size = self.run.options.vcmr_eval_video_batch_size
+        return evaluation_batches(data, collate_videos, size, self.run)
+
+    def _query_batches(self, corpus: CorpusQueries) -> Iterator[QueryBatch]:
+        size = self.run.options.vcmr_eval_q_batch_size
+        return evaluation_batches(corpus, corpus.collate, size, self.run)

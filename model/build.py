@@ -1,0 +1,57 @@
+"""A task's model from the options of a run."""
+
+from typing import Any, TypeVar
+
+from torch import nn
+
+from model.checkpoint import initialise, load_weights, read_state_dict
+from model.embed import grow_rows
+from model.layers import set_dropout
+from utils.logger import LOGGER
+from utils.run import Run
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def build_for_training(cls: type[ModelT], run: Run, feature_size: int, **arguments: Any) -> ModelT:
+    """A model with the start that the options ask for, on the run's device.
+
+    Args:
+        cls: the task's model.
+        run: its options give ``checkpoint``, ``dropout``, ``max_clip_len``.
+        feature_size: width D of the frame features at hand.
+        arguments: further arguments of ``cls``.
+
+    Raises:
+        UserError: the checkpoint cannot be used.
+    """
+    model = cls(run.model_config, feature_size, **arguments)
+    initialise(model, run.options, LOGGER.info)
+    set_dropout(model, run.options.dropout)
+    return _placed(model, run)
+
+
+def build_for_evaluation(
+    cls: type[ModelT], run: Run, feature_size: int, checkpoint: str, **arguments: Any
+) -> ModelT:
+    """A trained model in evaluation mode.
+
+    Args:
+        checkpoint: a step of the run, or a file.
+
+    Raises:
+        UserError: the checkpoint lacks weights of the model, or cannot be used.
+    """
+    model = cls(run.model_config, feature_size, **arguments)
+    path = run.folder.find_checkpoint(checkpoint)
+    report = load_weights(model, read_state_dict(path))
+    for line in report.lines():
+        LOGGER.info("%s: %s", path, line)
+    report.require_complete(path)
+    return _placed(model, run).eval()
+
+
+def _placed(model: ModelT, run: Run) -> ModelT:
+    frames = model.v_encoder.f_encoder.img_embeddings.position_embeddings
+    grow_rows(frames, run.options.max_clip_len)
+    return model.to(run.device)

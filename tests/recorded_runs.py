@@ -1,0 +1,136 @@
+"""Short training runs through the engine, compared with the record."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.distributed import SingleProcess
+from utils.engine import Task, Trainer
+from utils.precision import Precision
+from utils.restore import RunFolder
+from utils.run import Run
+
+WARMUP_STEPS, TOTAL_STEPS = 2, 10
+
+
+class RecordedLoader:
+    """Items one after the other in database order, wrapping around."""
+
+    def __init__(self, dataset: Any, collate: Callable, batch_size: int) -> None:
+        self.batches = self._all(dataset, collate, batch_size)
+
+    @staticmethod
+    def _all(dataset: Any, collate: Callable, batch_size: int) -> Iterator[Any]:
+        number = 0
+        while True:
+            items = [dataset[(number + i) % len(dataset)] for i in range(batch_size)]
+            yield collate(items)
+            number += batch_size
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Nothing to take up."""
+
+
+def recorded_options(steps: int, accumulation: int, rate: float, lr_mul: float) -> Any:
+    """The options that a trainer reads, as the runs were recorded."""
+    return SimpleNamespace(
+        optim="adamw",
+        learning_rate=rate,
+        lr_mul=lr_mul,
+        betas=[0.9, 0.98],
+        weight_decay=1.0,
+        grad_norm=1.0,
+        warmup_steps=WARMUP_STEPS,
+        num_train_steps=TOTAL_STEPS,
+        gradient_accumulation_steps=accumulation,
+        apex=False,
+        fp16=False,
+        bf16=False,
+        log_steps=1,
+        valid_steps=TOTAL_STEPS + steps,
+        save_steps=TOTAL_STEPS + steps,
+        restore_steps=TOTAL_STEPS + steps,
+        seed=0,
+    )
+
+
+class StepRecorder:
+    """Runs a few optimizer steps of the engine and keeps what the record has."""
+
+    def __init__(self, task: Task, options: Any, folder: Path) -> None:
+        run = Run(
+            options,
+            None,
+            SingleProcess(),
+            torch.device("cpu"),
+            Precision.from_options(options, torch.device("cpu")),
+            RunFolder(folder),
+        )
+        self.losses: list[float] = []
+        model = task.model
+        self.start = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.trainer = Trainer(dataclasses.replace(task, model=model), run)
+        self._keep_losses()
+        self.model = model
+
+    def _keep_losses(self) -> None:
+        inner = self.trainer._forward_backward
+
+        def keep(batch: Any) -> torch.Tensor:
+            loss = inner(batch)
+            self.losses.append(loss.item())
+            return loss
+
+        self.trainer._forward_backward = keep
+
+    def run(self, steps: int) -> dict[str, np.ndarray]:
+        """Loss per accumulation step; gradient norm and learning rate per optimizer step."""
+        norms, rates = [], []
+        for _ in range(steps):
+            assert self.trainer._optimizer_step()
+            norms.append(self.trainer.running.take_means()["grad_norm"])
+            rates.append(self.trainer.rate)
+        return {
+            "loss": np.array(self.losses),
+            "grad_norm": np.array(norms),
+            "lr": np.array(rates),
+        }
+
+    def changes(self, names: Sequence[str]) -> np.ndarray:
+        """L2 norm of how far each parameter moved."""
+        own = dict(self.model.named_parameters())
+        return np.array([(own[name].detach() - self.start[name]).norm().item() for name in names])
+
+
+def assert_recorded_run(
+    model: nn.Module, task: Task, kind: str, expected: Path, folder: Path, **settings: Any
+) -> None:
+    """Train as recorded under ``train/{kind}`` and compare losses, norms, rates, and movement."""
+    with np.load(expected / "golden.npz") as arrays:
+        record = {key: arrays[f"train/{kind}/{key}"] for key in ("loss", "grad_norm", "lr")}
+        moved = arrays[f"train/{kind}/param_change"]
+    steps = len(record["lr"])
+    options = recorded_options(steps, **settings)
+    recorder = StepRecorder(task, options, folder)
+    result = recorder.run(steps)
+    tolerance = 1e-3 if kind == "pretrain" else 1e-4
+    for key, values in record.items():
+        np.testing.assert_allclose(result[key], values, rtol=tolerance, err_msg=key)
+    names = json.loads((expected / f"train_{kind}_parameters.json").read_text())
+    own = {name for name, _ in model.named_parameters()}
+    assert set(names) == own
+    # Key biases cancel in the softmax: their gradient is rounding, and so is their movement.
+    np.testing.assert_allclose(recorder.changes(names), moved, rtol=1e-3, atol=1e-6)

@@ -1,0 +1,106 @@
+"""The command line of evaluation against recorded result files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import eval_vcmr
+
+pytestmark = pytest.mark.golden
+
+
+def recorded_run(expected: Path, world: Path, name: str, folder: Path) -> Path:
+    """A run folder as a user has it: options, model sizes, weights of step 1."""
+    run = folder / name
+    shutil.copytree(expected / name / "log", run / "log")
+    (run / "ckpt").mkdir()
+    shutil.copy(expected / "pretrained.pt", run / "ckpt" / "model_step_1.pt")
+    return run
+
+
+def evaluate(run: Path, world: Path, split: str, *more: str) -> dict:
+    """Call eval_vcmr.py as a user does; returns its metrics."""
+    return eval_vcmr.main(
+        [
+            *("--query_txt_db", str(world / "txt_db" / f"tvr_{split}.db"), "--split", split),
+            *("--vfeat_db", str(world / "video_db" / "tv")),
+            *("--sub_txt_db", str(world / "txt_db" / "tv_subtitles.db")),
+            *("--output_dir", str(run), "--checkpoint", "1", "--n_workers", "0", *more),
+        ]
+    )
+
+
+def assert_same_ranking(actual: dict, recorded: dict) -> None:
+    """The same predictions with the same scores; only ties may change places."""
+    assert actual["video2idx"] == recorded["video2idx"]
+    assert actual.keys() == recorded.keys()
+    for task in ("VCMR", "SVMR", "VR"):
+        if task not in recorded:
+            continue
+        theirs = {entry["desc_id"]: entry for entry in recorded[task]}
+        assert [entry["desc_id"] for entry in actual[task]] == list(theirs)
+        for entry in actual[task]:
+            where = f"{task} {entry['desc_id']}"
+            wanted = real_predictions(theirs[entry["desc_id"]]["predictions"])
+            assert_same_list(entry["predictions"], wanted, where)
+
+
+def real_predictions(predictions: list) -> list:
+    """Without the zero-score pairs that fill up recorded short lists."""
+    return [row for row in predictions if row[3] > 0]
+
+
+def assert_same_list(ours: list, wanted: list, where: str) -> None:
+    assert len(ours) >= len(wanted) > 0, where
+    scores = {tuple(row[:3]): row[3] for row in ours}
+    for row in wanted:
+        assert scores[tuple(row[:3])] == pytest.approx(row[3], rel=1e-4), f"{where} {row}"
+    for (*_, ours_score), (*_, score) in zip(ours, wanted, strict=False):
+        assert ours_score == pytest.approx(score, rel=1e-4), where
+
+
+def test_val_without_suppression(expected, world, tmp_path):
+    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    metrics = evaluate(run, world, "val")
+    actual = json.loads((run / "results_val" / "results_1_all.json").read_text())
+    recorded = json.loads(
+        (expected / "exp_tvr_raw" / "results_val" / "results_1_all.json").read_text()
+    )
+    assert_same_ranking(actual, recorded)
+    for name, value in json.loads((expected / "metrics.json").read_text())["tvr_vcmr"].items():
+        assert metrics[f"VCMR/{name}"] == pytest.approx(value, abs=0.01), name
+
+
+def test_val_with_suppression(expected, world, tmp_path):
+    run = recorded_run(expected, world, "exp_tvr", tmp_path)
+    threshold = json.loads((run / "log" / "hps.json").read_text())["nms_thd"]
+    metrics = evaluate(run, world, "val")
+    actual = json.loads((run / "results_val" / f"results_1_all_nms_{threshold}.json").read_text())
+    recorded = json.loads((expected / "exp_tvr" / "results_val" / "results_1_all.json").read_text())
+    assert_same_ranking(actual, recorded)
+    for name, value in json.loads((expected / "metrics.json").read_text())["tvr_vcmr_nms"].items():
+        assert metrics[f"VCMR_nms_{threshold}/{name}"] == pytest.approx(value, abs=0.01), name
+
+
+def test_a_split_without_ground_truth(expected, world, tmp_path):
+    run = recorded_run(expected, world, "exp_tvr", tmp_path)
+    assert evaluate(run, world, "test_public") == {}
+    actual = json.loads((run / "results_test_public" / "results_1_all.json").read_text())
+    recorded = json.loads(
+        (expected / "exp_tvr" / "results_test_public" / "results_1_all.json").read_text()
+    )
+    assert "SVMR" not in actual
+    assert_same_ranking(actual, recorded)
+    assert not list(run.glob("results_test_public/metrics*"))
+
+
+def test_batch_sizes_change_nothing(expected, world, tmp_path):
+    results = []
+    for number, sizes in enumerate((("3", "2"), ("100", "100"))):
+        run = recorded_run(expected, world, "exp_tvr_raw", tmp_path / str(number))
+        queries, videos = sizes
+        evaluate(run, world, "val", "--batch_size", queries, "--vcmr_eval_video_batch_size", videos)
+        results.append(json.loads((run / "results_val" / "results_1_all.json").read_text()))
+    assert_same_ranking(*results)

@@ -1,0 +1,69 @@
+"""torch.distributed: NCCL between GPUs, Gloo between CPUs."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils.distributed.communicator import Communicator, ReduceOp
+
+
+class TorchDistributed(Communicator):
+    """The ranks that torchrun (or anything that sets the same environment) has started.
+
+    CPU tensors travel over Gloo also when there are GPUs, so that small host-side agreements
+    never wait for the device.
+    """
+
+    backend = "torch"
+
+    def __init__(self, timeout_seconds: int) -> None:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        super().__init__(rank, size, int(os.environ["LOCAL_RANK"]))
+        timeout = timedelta(seconds=timeout_seconds)
+        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
+        self._reports = dist.PrefixStore("hero-failed", store)
+
+    def shutdown(self) -> None:
+        """Leave the process group."""
+        dist.destroy_process_group()
+
+    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
+        reduce_op = dist.ReduceOp.MAX if op == "max" else dist.ReduceOp.SUM
+        work = dist.all_reduce(tensor, reduce_op, async_op=True)
+
+        def wait() -> None:
+            work.wait()
+            if op == "mean":  # Gloo knows no average
+                tensor.div_(self.size)
+
+        return wait
+
+    def _broadcast(self, tensor: Tensor, root: int) -> None:
+        dist.broadcast(tensor, root)
+
+    def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = flat.numel()
+        dist.all_reduce(lengths)
+        padded = flat.new_zeros(int(lengths.max()))
+        padded[: flat.numel()] = flat
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return [part[:length] for part, length in zip(parts, lengths.tolist())]
+
+    def _report_failure(self) -> None:
+        self._reports.set(str(self.rank), "failed")
+
+    def _has_reported(self, rank: int) -> bool:
+        return self._reports.check([str(rank)])

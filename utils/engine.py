@@ -1,0 +1,280 @@
+"""The training loop. It knows no task.
+
+A task hands over a model whose ``forward(batch)`` gives named losses, the weights of those losses,
+an endless loader, and a function that validates.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from optim.build import build_optimizer
+from optim.gradients import clip_gradients, zero_gradients
+from optim.schedule import learning_rate_at, set_learning_rates
+from utils.distributed import GradientReducer, broadcast_parameters
+from utils.errors import UserError
+from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.restore import (
+    load_restore_point,
+    random_states,
+    save_restore_point,
+    save_tensors,
+    set_random_states,
+)
+from utils.run import Run
+
+
+class Loader(Protocol):
+    """Endless batches whose position can be saved. A batch has ``ids`` to name it by."""
+
+    def __next__(self) -> Any: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def _nothing(step: int, micro_step: int) -> None:
+    pass
+
+
+@dataclass
+class Task:
+    """What a training script gives the engine.
+
+    Attributes:
+        name: for messages.
+        model: ``model(batch)`` → named scalar losses (B, …), on the device already.
+        loader: training batches of this rank, on the device.
+        loss_weights: factor of every loss, by name.
+        validate: metrics by name; may write files into the run's ``results/``.
+        begin_batch: told (optimizer steps done, accumulation step) before every batch.
+    """
+
+    name: str
+    model: nn.Module
+    loader: Loader
+    loss_weights: Mapping[str, float]
+    validate: Callable[[int], dict[str, float]]
+    begin_batch: Callable[[int, int], None] = _nothing
+
+
+@dataclass
+class Running:
+    """Sums on the device since the last logged step; read only when logged."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] += 1
+
+    def take_means(self) -> dict[str, float]:
+        """Means by name; starts anew."""
+        means = {name: total.item() / self.counts[name] for name, total in self.sums.items()}
+        self.sums.clear()
+        self.counts.clear()
+        return means
+
+
+class FiniteGuard:
+    """Stops a run whose loss or gradient is no longer finite.
+
+    On a GPU the answer is read one step later, when it has long been computed, so that the host
+    never waits for the device.
+    """
+
+    def __init__(self, task: str, lag: int) -> None:
+        self.task = task
+        self.lag = lag
+        self.pending: list[tuple[int, list[str], Tensor]] = []
+
+    def watch(self, step: int, ids: list[str], values: list[Tensor]) -> None:
+        """Note the step's losses and gradient norm, check those that are old enough."""
+        self.pending.append((step, ids, torch.stack([v.detach().float() for v in values])))
+        while len(self.pending) > self.lag:
+            self._check_oldest()
+
+    def flush(self) -> None:
+        """Check all that is pending (before anything is written)."""
+        while self.pending:
+            self._check_oldest()
+
+    def _check_oldest(self) -> None:
+        step, ids, values = self.pending.pop(0)
+        if not torch.isfinite(values).all().item():
+            raise UserError(
+                f"loss or gradient is not finite at step {step} of task {self.task}; its batch "
+                f"holds {', '.join(ids)}: look at their features and targets, lower learning_rate"
+            )
+
+
+class Trainer:
+    """Trains a :class:`Task` by the recipe, restores, validates, saves.
+
+    Args:
+        task: what to train.
+        run: where: options (``config.groups.TrainingOptions``), ranks, device, folder.
+    """
+
+    def __init__(self, task: Task, run: Run) -> None:
+        self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
+        self.step = 0
+        self.metrics: dict[str, float] = {}
+        self.parameters = [p for p in task.model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(task.model, run.options)
+        self.precision = run.precision
+        broadcast_parameters(run.comm, task.model)
+        self.reducer = GradientReducer(run.comm, self.parameters)
+        self.running = Running()
+        fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
+        self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
+        self._restore()
+        main = run.comm.is_main
+        self.writer = MetricsWriter(run.folder.log, self.step) if main else NullMetricsWriter()
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    def train(self) -> dict[str, float]:
+        """Run to ``num_train_steps``; returns the last validation's metrics."""
+        total = self.options.num_train_steps
+        with tqdm(
+            total=total, initial=self.step, disable=not self.comm.is_main, desc=self.task.name
+        ) as bar:
+            while self.step < total:
+                if self._optimizer_step():
+                    bar.update()
+                    self._after_step()
+        self.writer.close()
+        return self.metrics
+
+    def _optimizer_step(self) -> bool:
+        """One step over all accumulation batches; False if fp16 overflowed and it was skipped."""
+        self.task.model.train()
+        zero_gradients(self.optimizer)
+        ids, losses = [], []
+        for micro_step, last in self._micro_steps():
+            batch = next(self.task.loader)
+            self.task.begin_batch(self.step, micro_step)
+            with nullcontext() if last else self.reducer.accumulate():
+                losses.append(self._forward_backward(batch))
+            ids.extend(batch.ids)
+        self.reducer.finish()
+        self.precision.unscale_(self.optimizer)
+        norm = clip_gradients(self.parameters, self.options.grad_norm)
+        if self.guard:
+            self.guard.watch(self.step + 1, ids, [*losses, norm])
+        self._set_learning_rate()
+        if not self.precision.step(self.optimizer):
+            return False
+        self.step += 1
+        self.running.add("grad_norm", norm)
+        return True
+
+    def _set_learning_rate(self) -> None:
+        options = self.options
+        self.rate = learning_rate_at(
+            self.step + 1, options.learning_rate, options.warmup_steps, options.num_train_steps
+        )
+        set_learning_rates(self.optimizer, self.rate)
+
+    def _micro_steps(self) -> Iterator[tuple[int, bool]]:
+        count = self.options.gradient_accumulation_steps
+        return ((number, number == count - 1) for number in range(count))
+
+    def _forward_backward(self, batch: Any) -> Tensor:
+        with self.precision.autocast():
+            losses = self.task.model(batch)
+        total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
+        self.precision.backward(total)
+        for name, loss in losses.items():
+            self.running.add(f"loss/{name}", loss)
+        self.running.add("loss/total", total)
+        return total
+
+    # --- after a step -----------------------------------------------------------------------
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.options.num_train_steps
+
+    def _after_step(self) -> None:
+        options = self.options
+        if self._due(options.log_steps):
+            self._log_progress()
+        if self._due(options.valid_steps):
+            self._validate()
+        if self._due(options.save_steps) or self._due(options.restore_steps):
+            if self.guard:
+                self.guard.flush()
+            if self._due(options.save_steps) and self.comm.is_main:
+                path = self.folder.checkpoint(self.step)
+                save_tensors(path, _cpu_state(self.task.model))
+            if self._due(options.restore_steps):
+                self._save_restore_point()
+
+    def _log_progress(self) -> None:
+        values = self.running.take_means()
+        values["learning_rate"] = self.rate
+        if self.precision.mode == "fp16":
+            values["loss_scale"] = self.precision.loss_scale
+        self.writer.write(self.step, values)
+
+    def _validate(self) -> None:
+        self.task.model.eval()
+        with torch.no_grad(), self.precision.autocast():
+            self.metrics = self.task.validate(self.step)
+        self.writer.write(
+            self.step, {f"valid/{name}": value for name, value in self.metrics.items()}
+        )
+
+    # --- restoring --------------------------------------------------------------------------
+
+    def _save_restore_point(self) -> None:
+        generators = self.comm.all_gather_object(random_states())
+        loaders = self.comm.all_gather_object(self.task.loader.state_dict())
+        if not self.comm.is_main:
+            return
+        state = {
+            "step": self.step,
+            "metrics": self.metrics,
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision.state_dict(),
+            "loader": loaders[0],
+            "random": generators,
+            "running": [self.running.sums, dict(self.running.counts)],
+        }
+        save_restore_point(self.folder, state)
+
+    def _restore(self) -> None:
+        state = load_restore_point(self.folder)
+        if state is None:
+            return
+        self.step, self.metrics = state["step"], state["metrics"]
+        self.task.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state["precision"])
+        self.task.loader.load_state_dict(state["loader"])
+        sums, counts = state["running"]
+        self.running.sums = {k: v.to(self.parameters[0].device) for k, v in sums.items()}
+        self.running.counts.update(counts)
+        if len(state["random"]) == self.comm.size:
+            set_random_states(state["random"][self.comm.rank])
+        else:
+            LOGGER.warning(
+                "the restore point is of %d ranks, now there are %d: dropout draws anew, batches "
+                "go on from the same item",
+                len(state["random"]),
+                self.comm.size,
+            )
+        LOGGER.info("restored %s after step %d", self.folder.path, self.step)
+
+
+def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu() for name, value in model.state_dict().items()}

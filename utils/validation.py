@@ -1,0 +1,40 @@
+"""Mean losses over a validation set."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.distributed import Communicator
+
+
+@torch.no_grad()
+def mean_losses(
+    model: nn.Module, batches: Iterable[Any], weights: Mapping[str, float], comm: Communicator
+) -> dict[str, float]:
+    """Weighted losses averaged over all ranks' items, as ``loss/name``, and their sum.
+
+    Args:
+        model: in evaluation mode its losses are sums or one value per item.
+        batches: this rank's share; ``ids`` counts the items of a batch.
+        weights: factor of every loss.
+        comm: the ranks.
+    """
+    model.eval()
+    sums: dict[str, float] = defaultdict(float)
+    items = 0
+    for batch in batches:
+        items += len(batch.ids)
+        for name, loss in model(batch).items():
+            sums[name] += loss.float().sum().item()
+    shares = comm.all_gather_object((dict(sums), items))
+    total = max(1, sum(items for _, items in shares))
+    means = {
+        name: weights[name] * sum(share.get(name, 0.0) for share, _ in shares) / total
+        for name in weights
+    }
+    return {f"loss/{name}": mean for name, mean in means.items()} | {
+        "loss/total": sum(means.values())
+    }

@@ -1,0 +1,173 @@
+"""Evaluate a retrieval model on a corpus: every video is encoded once, queries stream through."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from utils.distributed import Communicator
+from utils.errors import UserError
+from utils.moment_ranking import CorpusIndex, SearchSettings, SpanQueries
+from utils.vcmr_results import QueryPredictions, Results, assemble_results
+
+
+class RetrievalModel(Protocol):
+    """What evaluation needs of a model (an ``nn.Module``). The last three only find moments."""
+
+    def encode_videos(self, batch: "Videos") -> Tensor: ...  # (F, H), video after video
+    def encode_queries(self, batch: "Queries") -> Tensor: ...  # (N, H)
+    def span_queries(self, query_vectors: Tensor) -> Tensor: ...  # (N, H)
+
+    video_st_predictor: nn.Conv1d  # 1 → 1 channels, no bias
+    video_ed_predictor: nn.Conv1d
+
+
+class Videos(Protocol):
+    """A batch of videos."""
+
+    vids: list[str]
+    frame_lens: Tensor  # (B,)
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+class Queries(Protocol):
+    """A batch of queries."""
+
+    qids: list[str]
+    desc_ids: list[str | int]
+    vids: list[str | None] | None  # the video each is about; None = unknown
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+def evaluate_corpus(
+    model: nn.Module,
+    video_batches: Iterable[Videos],
+    query_batches: Iterable[Queries],
+    settings: SearchSettings,
+    comm: Communicator,
+    video2idx: Mapping[str, int],
+    qids: Sequence[str],
+) -> Results:
+    """Search the corpus for all queries of a split.
+
+    Encoding runs under the caller's autocast, if any; ranking is always float32. All ranks take
+    part and all return the same results, those of a single process.
+
+    Args:
+        model: a :class:`RetrievalModel`; left in the mode (training or not) that it came in.
+        video_batches, query_batches: this rank's share. Shares may overlap, and may be empty.
+        settings: what to list.
+        comm: the ranks.
+        video2idx: the pool, in the order that breaks ties, and each video's index in the results.
+        qids: all queries of the split, in its order.
+
+    Raises:
+        UserError: SVMR is wanted and a query's own video is not in the pool; or the embeddings are
+            not finite.
+    """
+    with _evaluation_mode(model):
+        index = _encode_corpus(model, video_batches, comm, video2idx)
+        found = list(_search(model, index, query_batches, settings, video2idx))
+    parts = comm.all_gather_object(found)
+    return assemble_results(video2idx, parts, qids, settings.tasks)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout, no gradients; the model's mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _encode_corpus(
+    model: nn.Module,
+    batches: Iterable[Videos],
+    comm: Communicator,
+    video2idx: Mapping[str, int],
+) -> CorpusIndex:
+    """Encode this rank's videos and index those of all ranks."""
+    vids, lengths, encoded = [], [], []
+    for batch in batches:
+        vids += batch.vids
+        lengths += batch.frame_lens.tolist()
+        encoded.append(model.encode_videos(batch.to(_device(model))).float())
+    shares = comm.all_gather_object((vids, lengths, encoded[0].shape[1] if encoded else 0))
+    width = max(width for *_, width in shares)
+    own = torch.cat(encoded) if encoded else torch.empty(0, width, device=_device(model))
+    encoded.clear()
+    videos = {}
+    for (share_vids, share_lengths, _), frames in zip(shares, comm.all_gather_parts(own)):
+        videos |= zip(share_vids, frames.split(share_lengths))
+    return CorpusIndex({vid: videos[vid] for vid in video2idx})
+
+
+def _search(
+    model: nn.Module,
+    index: CorpusIndex,
+    batches: Iterable[Queries],
+    settings: SearchSettings,
+    video2idx: Mapping[str, int],
+) -> Iterator[QueryPredictions]:
+    """Rank videos and moments for every query of this rank."""
+    indices = np.array([video2idx[vid] for vid in index.video_ids])
+    for batch in batches:
+        own = batch.vids or [None] * len(batch.qids)
+        lists = _search_batch(model, index, batch, own, settings)
+        for place, (qid, desc_id, vid) in enumerate(zip(batch.qids, batch.desc_ids, own)):
+            predictions = {}
+            for task, found in lists.items():
+                if task != "SVMR" or vid is not None:
+                    predictions[task] = found[place]
+                    predictions[task][:, 0] = indices[found[place][:, 0].astype(np.int64)]
+            yield QueryPredictions(qid, desc_id, predictions)
+
+
+def _search_batch(
+    model: nn.Module,
+    index: CorpusIndex,
+    batch: Queries,
+    own: Sequence[str | None],
+    settings: SearchSettings,
+) -> dict[str, list[np.ndarray]]:
+    """Lists by task; that of SVMR means nothing for a query whose own video is unknown."""
+    device = _device(model)
+    vectors = model.encode_queries(batch.to(device))
+    spans = true_videos = None
+    if set(settings.tasks) != {"VR"}:
+        kernels = torch.cat([model.video_st_predictor.weight, model.video_ed_predictor.weight])
+        spans = SpanQueries(model.span_queries(vectors).float(), kernels.squeeze(1).float())
+    if "SVMR" in settings.tasks:
+        if any(own):
+            true_videos = _positions(index, batch.qids, own).to(device)
+        else:
+            tasks = tuple(task for task in settings.tasks if task != "SVMR")
+            settings = dataclasses.replace(settings, tasks=tasks)
+    with torch.autocast(device.type, enabled=False):
+        return index.search(vectors.float(), settings, spans, true_videos)
+
+
+def _positions(index: CorpusIndex, qids: Sequence[str], own: Sequence[str | None]) -> Tensor:
+    """Place of every query's own video in the corpus; of an unknown one, 0."""
+    for qid, vid in zip(qids, own):
+        if vid is not None and vid not in index.position:
+            raise UserError(
+                f"query {qid} is about video {vid}, which is not in the pool that is searched; "
+                "check that the query database belongs to the split, or leave SVMR out of "
+                "full_eval_tasks"
+            )
+    return torch.tensor([0 if vid is None else index.position[vid] for vid in own])
