@@ -70,6 +70,8 @@ def evaluate_corpus(
     Raises:
         UserError: SVMR is wanted and a query's own video is not in the pool; or the embeddings are
             not finite.
+        KeyError: no rank was given a video of the pool.
+        ValueError: no rank was given a query of ``qids``.
     """
     with _evaluation_mode(model):
         index = _encode_corpus(model, video_batches, comm, video2idx)
