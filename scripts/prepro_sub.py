@@ -1,0 +1,181 @@
+"""Prepare a subtitle database: tokenised subtitles, and which frames belong to which.
+
+python scripts/prepro_sub.py --annotation ann/tv_subtitles.jsonl --output txt_db/tv_subtitles.db \
+    --vid2nframe video_db/tv/id2nframe.json --frame_length 1.5 --vid2dur_idx ann/vid2dur_idx.json
+
+A line of the annotation: {"vid_name", "sub": [{"text", "start", "end"}, …]}, times in seconds,
+sorted by start. A video without subtitles has the line {"vid_name", "sub": []}. Text is
+HTML-unescaped, then lower-cased if it is all upper case.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.annotations import Line, RecordError, UniqueIds, get_id, get_spans, get_text
+from data.frame_matching import FrameMatches, match_frames
+from data.lmdb_io import TextDbWriter
+from data.prepare import is_finished, map_lines, pack_line, text_parser
+from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
+from utils.errors import UserError, run_main
+from utils.files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class SubtitledVideo:
+    """The subtitles of a video, not tokenised yet.
+
+    Attributes:
+        raw: the parsed line.
+        vid: the video.
+        num_frames: T.
+        texts: normalised, one per subtitle.
+        spans: (start, end) in seconds, one per subtitle.
+    """
+
+    raw: dict
+    vid: str
+    num_frames: int
+    texts: list[str]
+    spans: list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVideo:
+    """Subtitles as stored; ``max_len`` is the maximum of tokens + frames over them."""
+
+    line: Line
+    vid: str
+    num_frames: int
+    max_len: int
+    value: bytes
+
+
+class SubtitlePreparer:
+    """Tokenise subtitles and match them with frames.
+
+    Args:
+        tokenizer: RoBERTa's.
+        vid2nframe: frames per video.
+        frame_length: seconds per frame.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, vid2nframe: dict[str, int], frame_length: float
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._vid2nframe = vid2nframe
+        self._frame_length = frame_length
+
+    def __call__(self, lines: list[Line]) -> list[PreparedVideo]:
+        """The stored form of each line."""
+        videos = [line.read(self._read) for line in lines]
+        texts = [text for video in videos for text in video.texts]
+        encoded = iter(encode_texts(self._tokenizer, texts))
+        matches = match_frames(
+            [video.spans for video in videos],
+            [video.num_frames for video in videos],
+            self._frame_length,
+        )
+        return [
+            _prepare(line, video, [next(encoded) for _ in video.texts], matched)
+            for line, video, matched in zip(lines, videos, matches, strict=True)
+        ]
+
+    def _read(self, raw: dict) -> SubtitledVideo:
+        vid = get_id(raw, "vid_name")
+        if vid not in self._vid2nframe:
+            raise RecordError(f"--vid2nframe has no frames of video {vid!r}")
+        spans = get_spans(raw)
+        texts = [normalize_subtitle(get_text(sub, "text")) for sub in raw["sub"]]
+        return SubtitledVideo(raw, vid, self._vid2nframe[vid], texts, spans)
+
+
+def _prepare(
+    line: Line, video: SubtitledVideo, input_ids: list[list[int]], matched: FrameMatches
+) -> PreparedVideo:
+    input_ids = input_ids or [[] for _ in matched.sub2frames]  # pseudo-subtitles say nothing
+    lengths = zip(input_ids, matched.sub2frames, strict=True)
+    max_len = max((len(tokens) + len(frames) for tokens, (_, frames) in lengths), default=0)
+    record = {
+        **video.raw,
+        "unmatched_frames": matched.unmatched_frames,
+        "input_ids": input_ids,
+        "unique_sub2frames": matched.unique_sub2frames,
+        "sub2frames": matched.sub2frames,
+        "v_id": video.vid,
+        "duration": video.num_frames,
+        "max_mtached_sub_len": max_len,
+    }
+    return PreparedVideo(line, video.vid, video.num_frames, max_len, pack_line(line, record))
+
+
+def read_vid2nframe(path: str) -> dict[str, int]:
+    """Frames per video.
+
+    Raises:
+        UserError: the file is unreadable or holds something else.
+    """
+    vid2nframe = read_json(path)
+    if not isinstance(vid2nframe, dict) or not all(
+        isinstance(count, int) and count >= 0 for count in vid2nframe.values()
+    ):
+        raise UserError(f"{path} must map every video to its number of frames")
+    return vid2nframe
+
+
+def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> None:
+    """Build the database ``options.output`` with the side files given and its own."""
+    tokenizer = load_tokenizer(options.toker)
+    prepare = SubtitlePreparer(tokenizer, read_vid2nframe(options.vid2nframe), options.frame_length)
+    ids, vid2len, vid2max_len = UniqueIds(), {}, {}
+    with TextDbWriter(options.output, force=True) as db:
+        for video in map_lines(prepare, options.annotation, options.workers):
+            ids.claim(video.vid, video.line)
+            db.put_value(video.vid, video.value)
+            vid2len[video.vid] = video.num_frames
+            vid2max_len[video.vid] = video.max_len
+        sides = {**sides, "vid2len.json": vid2len, "vid2max_frame_sub_len.json": vid2max_len}
+        for name, value in sides.items():
+            db.write_side(name, value)
+        db.write_side("meta.json", {**meta, **special_ids(tokenizer)}, indent=4)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = text_parser(__doc__)
+    parser.add_argument("--vid2nframe", required=True, help="{video: number of frames}, JSON")
+    parser.add_argument(
+        "--frame_length", type=float, default=1.5, help="seconds per frame (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vid2dur_idx", help="{split: {video: [seconds, index]}}, JSON; kept with the database"
+    )
+    parser.add_argument("--task", default="tv", help="kept in meta.json (default: %(default)s)")
+    options = parser.parse_args(argv)
+    if not options.frame_length > 0:
+        raise UserError(f"--frame_length must be positive, not {options.frame_length}")
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build the database unless it is made already."""
+    options = parse_arguments(argv)
+    names = ("annotation", "vid2nframe", "frame_length", "output", "toker", "task")
+    recipe = {name: getattr(options, name) for name in names}
+    sides = {}
+    if options.vid2dur_idx:
+        sides["vid2dur_idx.json"] = read_json(options.vid2dur_idx)
+    inputs = [options.annotation, options.vid2nframe]
+    if not options.force and is_finished(Path(options.output), recipe, inputs, sides=sides):
+        return
+    write_subtitles(options, {**recipe, "tokenizer": options.toker}, sides)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,219 @@
+"""Prepare a caption database (TVC): tokenised captions and clips of one split.
+
+python scripts/prepro_tvc.py --annotation ann/tvc_val_release.jsonl \
+    --subtitles ann/tv_subtitles.jsonl --output txt_db/tvc_val.db
+
+A line of the annotation: {"vid_name", "duration", "ts": [start, end], "clip_id",
+"descs": [{"desc", "desc_id", …}, …]}; a test split has no descs. Captions are tokenised as they
+are. The database has two parts, cap.db (captions) and clip.db (clips with their captions).
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.annotations import (
+    Line,
+    RecordError,
+    UniqueIds,
+    get_id,
+    get_spans,
+    get_text,
+    is_seconds,
+    is_span,
+    read_lines,
+)
+from data.build_folder import build_folder
+from data.lmdb_io import TextDbWriter
+from data.prepare import is_finished, map_lines, pack_line, text_parser
+from data.tokenize import encode_texts, load_tokenizer, special_ids
+from utils.errors import UserError, run_main
+from utils.files import write_json
+
+PARTS = ("cap.db", "clip.db")
+
+Spans = list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip of a video.
+
+    Attributes:
+        clip_id: its id.
+        vid: the video.
+        ts: [start, end] in seconds.
+        duration: of the video, in seconds.
+        captions: raw, [] in a test split.
+        texts: of the captions.
+        cap_ids: of the captions, as strings.
+    """
+
+    clip_id: str
+    vid: str
+    ts: list[float]
+    duration: float
+    captions: list[dict]
+    texts: list[str]
+    cap_ids: list[str]
+
+
+def read_clip(raw: dict) -> Clip:
+    """The clip that a line describes."""
+    if not is_span(raw.get("ts")) or not is_seconds(raw.get("duration")):
+        raise RecordError("ts must be [start, end], and duration a time, in seconds")
+    captions = raw.get("descs", [])
+    if not isinstance(captions, list) or not all(isinstance(cap, dict) for cap in captions):
+        raise RecordError("descs must be a list of {desc, desc_id}")
+    texts = [get_text(caption, "desc") for caption in captions]
+    cap_ids = [get_id(caption, "desc_id") for caption in captions]
+    clip_id, vid = get_id(raw, "clip_id"), get_id(raw, "vid_name")
+    return Clip(clip_id, vid, raw["ts"], raw["duration"], captions, texts, cap_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedClip:
+    """A clip and its captions, (id, value) each, as stored."""
+
+    line: Line
+    clip_id: str
+    vid: str
+    value: bytes
+    captions: list[tuple[str, bytes]]
+
+
+class ClipPreparer:
+    """Tokenise captions and find the subtitles of their clips.
+
+    Args:
+        tokenizer: RoBERTa's.
+        spans: per video, (start, end) of its subtitles in seconds.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, spans: dict[str, Spans]) -> None:
+        self._tokenizer = tokenizer
+        self._spans = spans
+
+    def __call__(self, lines: list[Line]) -> list[PreparedClip]:
+        """The stored form of each line."""
+        clips = [line.read(read_clip) for line in lines]
+        texts = [text for clip in clips for text in clip.texts]
+        encoded = iter(encode_texts(self._tokenizer, texts))
+        return [
+            self._prepare(line, clip, [next(encoded) for _ in clip.texts])
+            for line, clip in zip(lines, clips, strict=True)
+        ]
+
+    def _prepare(self, line: Line, clip: Clip, input_ids: list[list[int]]) -> PreparedClip:
+        video = {"vid_name": clip.vid}
+        moment = {
+            "ts": clip.ts,
+            "sub_indices": overlapping(self._spans.get(clip.vid, []), clip.ts),
+            "duration": clip.duration,
+        }
+        captions = [
+            {**raw, "input_ids": ids, **video, "clip_id": clip.clip_id, **moment}
+            for raw, ids in zip(clip.captions, input_ids, strict=True)
+        ]
+        parts = [
+            {"id": caption["desc_id"], "input_ids": caption["input_ids"], "text": caption["desc"]}
+            for caption in captions
+        ]
+        values = [pack_line(line, caption) for caption in captions]
+        value = pack_line(line, {**video, **moment, "captions": parts})
+        cap_values = list(zip(clip.cap_ids, values, strict=True))
+        return PreparedClip(line, clip.clip_id, clip.vid, value, cap_values)
+
+
+def overlapping(spans: Spans, ts: list[float]) -> list[int]:
+    """Indices of the spans that share time with ``ts``, in seconds."""
+    return [i for i, (start, end) in enumerate(spans) if start < ts[1] and end > ts[0]]
+
+
+def read_spans(path: str) -> dict[str, Spans]:
+    """Spans of all subtitles, by video.
+
+    Raises:
+        UserError: the file is unreadable, or a line malformed.
+    """
+
+    def read(raw: dict) -> tuple[str, Spans]:
+        return get_id(raw, "vid_name"), get_spans(raw)
+
+    return dict(line.read(read) for line in read_lines(path))
+
+
+class CaptionIndex:
+    """Side files: which captions and clips belong to which video."""
+
+    def __init__(self) -> None:
+        self._clip_ids, self._cap_ids = UniqueIds(), UniqueIds()
+        self.cap2vid: dict[str, str] = {}
+        self.clip2vid: dict[str, str] = {}
+        self.vid2caps: dict[str, list[str]] = defaultdict(list)
+        self.vid2clips: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, clip: PreparedClip) -> None:
+        """Index a clip; UserError if its id or one of its captions' was used before."""
+        self._clip_ids.claim(clip.clip_id, clip.line)
+        self.clip2vid[clip.clip_id] = clip.vid
+        self.vid2clips[clip.vid].append(clip.clip_id)
+        for cap_id, _ in clip.captions:
+            self._cap_ids.claim(cap_id, clip.line)
+            self.cap2vid[cap_id] = clip.vid
+            self.vid2caps[clip.vid].append(cap_id)
+
+
+def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
+    """Build the database ``options.output``."""
+    tokenizer = load_tokenizer(options.toker)
+    spans = read_spans(options.subtitles)
+    index = CaptionIndex()
+    with build_folder(options.output, force=True) as folder:
+        with TextDbWriter(folder / "cap.db") as caps, TextDbWriter(folder / "clip.db") as clips:
+            prepare = ClipPreparer(tokenizer, spans)
+            for clip in map_lines(prepare, options.annotation, options.workers):
+                index.add(clip)
+                clips.put_value(clip.clip_id, clip.value)
+                for cap_id, value in clip.captions:
+                    caps.put_value(cap_id, value)
+            caps.write_side("cap2vid.json", index.cap2vid)
+            caps.write_side("vid2caps.json", index.vid2caps)
+            caps.write_side("id2len.json", {})  # empty in the published databases, too
+            clips.write_side("clip2vid.json", index.clip2vid)
+            clips.write_side("vid2clips.json", index.vid2clips)
+        if spans.keys().isdisjoint(index.vid2clips):
+            raise UserError(
+                f"{options.subtitles} knows no video of {options.annotation}; give its --subtitles"
+            )
+        write_json(folder / "meta.json", {**meta, **special_ids(tokenizer)}, indent=4)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = text_parser(__doc__)
+    parser.add_argument("--subtitles", required=True, help="JSON lines, as for prepro_sub.py")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Build the database unless it is made already."""
+    options = parse_arguments(argv)
+    recipe = {
+        name: getattr(options, name) for name in ("annotation", "subtitles", "output", "toker")
+    }
+    inputs = [options.annotation, options.subtitles]
+    if not options.force and is_finished(Path(options.output), recipe, inputs, parts=PARTS):
+        return
+    write_captions(options, {**recipe, "tokenizer": options.toker})
+
+
+if __name__ == "__main__":
+    run_main(main)
