@@ -1,0 +1,166 @@
+"""Collectives, gradient averaging and failures, in one process and on two real ranks."""
+
+import ast
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils.distributed import (
+    GradientReducer,
+    SingleProcess,
+    broadcast_parameters,
+    gather_with_grad,
+    init_communicator,
+    seed_all,
+    setup,
+)
+from utils.errors import UserError
+
+WORKERS = Path(__file__).parent / "workers"
+LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+LAUNCHERS = {
+    "torch": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+    "horovod": [
+        sys.executable,
+        "-c",
+        "from horovod.runner.launch import run_commandline; run_commandline()",
+        "-np",
+        "2",
+        sys.executable,
+    ],
+}
+CHECKS = [
+    node.name
+    for node in ast.parse((WORKERS / "distributed_checks.py").read_text()).body
+    if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
+]
+
+
+@pytest.fixture(scope="session", params=LAUNCHERS)
+def backend(request) -> str:
+    if request.param == "horovod" and importlib.util.find_spec("horovod") is None:
+        pytest.skip("Horovod is not installed: scripts/install_horovod.sh")
+    return request.param
+
+
+def launch(backend: str, worker: str, argument: object, **env: str) -> subprocess.CompletedProcess:
+    """Run tests/workers/WORKER on two CPU ranks; stderr is mixed into stdout."""
+    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "EXPECTED_BACKEND": backend}
+    return subprocess.run(
+        [*LAUNCHERS[backend], str(WORKERS / worker), str(argument)],
+        env={**os.environ, **settings, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def results(backend, tmp_path_factory) -> list[dict[str, str]]:
+    """What each rank says of every check: "" or a traceback. One launch serves all tests."""
+    folder = tmp_path_factory.mktemp(backend)
+    run = launch(backend, "distributed_checks.py", folder)
+    assert run.returncode == 0, run.stdout
+    return [json.loads((folder / rank).read_text()) for rank in "01"]
+
+
+@pytest.mark.launcher
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_two_ranks(results, check):
+    for rank, result in enumerate(results):
+        assert not result[check], f"rank {rank}: {result[check]}"
+
+
+@pytest.mark.launcher
+def test_a_dying_rank_ends_the_run_and_shows_its_traceback(backend):
+    start = time.monotonic()
+    run = launch(backend, "failing_rank.py", "dies")
+    assert run.returncode != 0
+    assert time.monotonic() - start < 60
+    assert "Traceback" in run.stdout and "ValueError: the planted fault" in run.stdout
+
+
+@pytest.mark.launcher
+def test_a_late_rank_is_named(backend):
+    start = time.monotonic()
+    run = launch(backend, "failing_rank.py", "is late", HERO_COLLECTIVE_TIMEOUT="5")
+    assert run.returncode != 0
+    assert time.monotonic() - start < 60
+    assert "rank 0 of 2: collective 2, all_reduce mean of float32 (3, 2) failed" in run.stdout
+    assert "missing ranks (dead or busy elsewhere, they report nothing): [1]" in run.stdout
+
+
+@pytest.fixture
+def no_launcher(monkeypatch):
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_launcher_there_is_one_process(no_launcher):
+    comm, device = setup(seed=1)
+    assert (comm.backend, comm.rank, comm.size, comm.is_main) == ("single", 0, 1, True)
+    assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert comm.all_reduce_(torch.tensor([2.0]), "mean").item() == 2.0
+    assert comm.broadcast_(torch.tensor([2.0])).item() == 2.0
+    assert comm.all_gather(torch.ones(2, 3)).shape == (2, 3)
+    assert comm.all_gather_object({"a": 1}) == [{"a": 1}]
+    assert comm.broadcast_object("x") == "x"
+    comm.barrier()
+    comm.shutdown()
+
+
+def test_one_process_pays_nothing():
+    comm, layer = SingleProcess(), nn.Linear(2, 1)
+    broadcast_parameters(comm, layer)
+    rows = torch.ones(3, 2, requires_grad=True)
+    assert gather_with_grad(comm, rows) is rows
+    reducer = GradientReducer(comm, layer.parameters())
+    with reducer.accumulate():
+        layer(rows).sum().backward()
+    layer(rows).sum().backward()
+    reducer.finish()
+    assert layer.weight.grad.tolist() == [[6.0, 6.0]]
+    assert not layer.weight._post_accumulate_grad_hooks
+
+
+def test_horovod_missing_is_said(no_launcher, monkeypatch):
+    monkeypatch.setenv("HOROVOD_RANK", "0")
+    monkeypatch.setitem(sys.modules, "horovod", None)
+    with pytest.raises(UserError, match=r"install_horovod\.sh"):
+        init_communicator()
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-5", ""])
+def test_time_limit_must_be_seconds(no_launcher, monkeypatch, value):
+    monkeypatch.setenv("HERO_COLLECTIVE_TIMEOUT", value)
+    with pytest.raises(UserError, match="HERO_COLLECTIVE_TIMEOUT"):
+        init_communicator()
+
+
+def test_more_processes_than_gpus_is_said(no_launcher, monkeypatch):
+    for name, value in (("RANK", "2"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="2 visible"):
+        init_communicator()
+
+
+def test_seeds_repeat_and_differ_by_rank():
+    def draw(rank: int) -> tuple[float, float, float]:
+        seed_all(5, rank)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw(0) == draw(0)
+    assert all(a != b for a, b in zip(draw(0), draw(1)))
