@@ -5,26 +5,41 @@ python eval_vcmr.py --query_txt_db /txt/tvr_val.db/ --split val --vfeat_db /vide
     --sub_txt_db /txt/tv_subtitles.db/ --output_dir /storage/tvr_default/ --checkpoint 4800
 """
 
-from config.config import VcmrEvalOptions, parse_options
+from config.config import VcmrEvalOptions, VrEvalOptions, parse_options
 from data.lmdb_io import TextDb
 from data.retrieval_split import RetrievalSplit
 from data.sources import is_video_only, open_videos
 from model.build import build_for_evaluation
-from model.vcmr import HeroForVcmr
+from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from utils.errors import run_main
 from utils.moment_ranking import SearchSettings
 from utils.run import start_evaluation
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None) -> dict[str, float | str]:
     """Write the results file; returns its metrics where the split has ground truth."""
     options = parse_options(VcmrEvalOptions, argv)
+    return evaluate_retrieval(options, HeroForVcmr, SearchSettings.for_moments(options))
+
+
+def evaluate_retrieval(
+    options: VcmrEvalOptions | VrEvalOptions,
+    model_class: type[MomentRetrievalModel],
+    settings: SearchSettings,
+) -> dict[str, float | str]:
+    """Evaluate any task that finds videos for queries.
+
+    Args:
+        options: of the task.
+        model_class: the task's model.
+        settings: what to list for a query.
+    """
     run = start_evaluation(options, options.output_dir)
     queries = TextDb(options.query_txt_db)
     videos = open_videos(options, queries, is_video_only(options.task))
-    model = build_for_evaluation(HeroForVcmr, run, videos.features.width, options.checkpoint)
-    split = RetrievalSplit(options.split, queries, videos, run)
-    return split.evaluate(model, SearchSettings.for_moments(options), options.checkpoint)
+    split = RetrievalSplit(options.split, queries, videos, run, settings)
+    model = build_for_evaluation(model_class, run, videos.features.width, options.checkpoint)
+    return split.evaluate(model, options.checkpoint)
 
 
 if __name__ == "__main__":

@@ -34,22 +34,30 @@ class RetrievalSplit:
         queries: its query database.
         videos: where its videos are.
         run: batch sizes, ranks, folder.
+        settings: what to list. Results of video retrieval alone name queries by strings and number
+            videos by their sorted names, as its published files do.
 
     Raises:
         UserError: no videos are named, or the feature database lacks some.
     """
 
-    def __init__(self, name: str, queries: TextDb, videos: VideoData, run: Run) -> None:
+    def __init__(
+        self, name: str, queries: TextDb, videos: VideoData, run: Run, settings: SearchSettings
+    ) -> None:
         self.name = name
         self.queries = queries
         self.videos = videos
         self.run = run
-        self.video2idx = video_pool(name, queries, videos.subtitles, videos.features)
+        self.settings = settings
+        moments = settings.searched_videos > 0
+        self.corpus = CorpusQueries(queries, raw_ids=moments)
+        self.video2idx = video_pool(
+            name, queries, videos.subtitles, videos.features, own_indices=moments
+        )
 
     def evaluate(
         self,
         model: nn.Module,
-        settings: SearchSettings,
         checkpoint: str | int,
         folder: Path | None = None,
     ) -> dict[str, float | str]:
@@ -57,7 +65,6 @@ class RetrievalSplit:
 
         Args:
             model: a :class:`utils.vcmr_evaluation.RetrievalModel`.
-            settings: what to list.
             checkpoint: for the files' names.
             folder: where to; None = ``results_{split}`` of the run.
 
@@ -66,16 +73,15 @@ class RetrievalSplit:
             truth.
         """
         options = self.run.options
-        corpus = CorpusQueries(self.queries)
         with self.run.precision.autocast():
             results = evaluate_corpus(
                 model,
                 self._video_batches(),
-                self._query_batches(corpus),
-                settings,
+                self._query_batches(),
+                self.settings,
                 self.run.comm,
                 self.video2idx,
-                corpus.ids,
+                self.corpus.ids,
             )
         if not self.run.comm.is_main:
             return {}
@@ -98,11 +104,7 @@ class RetrievalSplit:
         }
 
     def validate(
-        self,
-        model: nn.Module,
-        weights: Mapping[str, float],
-        settings: SearchSettings,
-        step: int,
+        self, model: nn.Module, weights: Mapping[str, float], step: int
     ) -> dict[str, float | str]:
         """Weighted mean losses of the split's queries, then :meth:`evaluate` into ``results/``."""
         data = MomentDataset(self.queries, self.videos.source)
@@ -110,13 +112,13 @@ class RetrievalSplit:
             data, collate_moments, self.run.options.val_batch_size, self.run
         )
         losses = mean_losses(model, batches, weights, self.run.comm)
-        return losses | self.evaluate(model, settings, step, self.run.folder.results)
+        return losses | self.evaluate(model, step, self.run.folder.results)
 
     def _video_batches(self) -> Iterator[VideoBatch]:
         data = CorpusVideos(list(self.video2idx), self.videos.source)
         size = self.run.options.vcmr_eval_video_batch_size
         return evaluation_batches(data, collate_videos, size, self.run)
 
-    def _query_batches(self, corpus: CorpusQueries) -> Iterator[QueryBatch]:
+    def _query_batches(self) -> Iterator[QueryBatch]:
         size = self.run.options.vcmr_eval_q_batch_size
-        return evaluation_batches(corpus, corpus.collate, size, self.run)
+        return evaluation_batches(self.corpus, self.corpus.collate, size, self.run)

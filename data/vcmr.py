@@ -173,10 +173,12 @@ class CorpusQueries:
 
     Args:
         db: query database, with or without videos.
+        raw_ids: name queries in results by their raw ``desc_id`` (a number in TVR), not as a string.
     """
 
-    def __init__(self, db: TextDb) -> None:
+    def __init__(self, db: TextDb, raw_ids: bool = True) -> None:
         self.db = db
+        self.id_key = "desc_id" if raw_ids else "qid"
         self.ids = usable_query_ids(db)
 
     def __len__(self) -> int:
@@ -189,20 +191,24 @@ class CorpusQueries:
         """Pack records of the database."""
         return QueryBatch(
             qids=[record["qid"] for record in records],
-            desc_ids=[record.get("desc_id", record["qid"]) for record in records],
+            desc_ids=[record.get(self.id_key, record["qid"]) for record in records],
             vids=[record.get("vid") for record in records],
             text=collate_texts([query_tokens(record, self.db.meta) for record in records]),
         )
 
 
 def video_pool(
-    split: str, queries: TextDb, subtitles: TextDb | None, features: FeatureDb
+    split: str,
+    queries: TextDb,
+    subtitles: TextDb | None,
+    features: FeatureDb,
+    own_indices: bool = True,
 ) -> dict[str, int]:
     """Videos to search for a split's queries, and the number that a results file gives each.
 
-    They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there;
-    where that lacks the split, the videos that its queries name, by their place among the sorted
-    names of ``id2nframe.json``.
+    They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there
+    (``own_indices``); where that lacks the split, the videos that its queries name, by their place
+    among the sorted names of ``id2nframe.json``.
 
     Raises:
         UserError: neither names any, or the feature database lacks some.
@@ -211,15 +217,15 @@ def video_pool(
     if subtitles is not None and subtitles.has_side("vid2dur_idx.json"):
         indexed = subtitles.side("vid2dur_idx.json")
     if split in indexed:
-        pool = {vid: int(entry[1]) for vid, entry in indexed[split].items()}
+        vids = list(indexed[split])
+    elif queries.has_side("video_ids.json"):
+        vids = queries.side("video_ids.json")
     else:
-        named = (
-            queries.side("video_ids.json")
-            if queries.has_side("video_ids.json")
-            else dict.fromkeys(query_videos(queries).values())
-        )
-        place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
-        pool = {vid: place.get(vid, -1) for vid in named}
+        vids = list(dict.fromkeys(query_videos(queries).values()))
+    place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
+    pool = {vid: place.get(vid, -1) for vid in vids}
+    if own_indices and split in indexed:
+        pool = {vid: int(entry[1]) for vid, entry in indexed[split].items()}
     if not pool:
         raise UserError(
             f"split {split} names no videos: neither {queries.path} nor the subtitle database's "

@@ -3,10 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import eval_vcmr
+import eval_vr
 
 pytestmark = pytest.mark.golden
 
@@ -20,11 +22,13 @@ def recorded_run(expected: Path, world: Path, name: str, folder: Path) -> Path:
     return run
 
 
-def evaluate(run: Path, world: Path, split: str, *more: str) -> dict:
-    """Call eval_vcmr.py as a user does; returns its metrics."""
-    return eval_vcmr.main(
+def evaluate(
+    run: Path, world: Path, split: str, *more: str, script: ModuleType = eval_vcmr, db: str = "tvr"
+) -> dict:
+    """Call the script as a user does; returns its metrics."""
+    return script.main(
         [
-            *("--query_txt_db", str(world / "txt_db" / f"tvr_{split}.db"), "--split", split),
+            *("--query_txt_db", str(world / "txt_db" / f"{db}_{split}.db"), "--split", split),
             *("--vfeat_db", str(world / "video_db" / "tv")),
             *("--sub_txt_db", str(world / "txt_db" / "tv_subtitles.db")),
             *("--output_dir", str(run), "--checkpoint", "1", "--n_workers", "0", *more),
@@ -32,7 +36,7 @@ def evaluate(run: Path, world: Path, split: str, *more: str) -> dict:
     )
 
 
-def assert_same_ranking(actual: dict, recorded: dict) -> None:
+def assert_same_ranking(actual: dict, recorded: dict, absolute: float = 0.0) -> None:
     """The same predictions with the same scores; only ties may change places."""
     assert actual["video2idx"] == recorded["video2idx"]
     assert actual.keys() == recorded.keys()
@@ -44,21 +48,23 @@ def assert_same_ranking(actual: dict, recorded: dict) -> None:
         for entry in actual[task]:
             where = f"{task} {entry['desc_id']}"
             wanted = real_predictions(theirs[entry["desc_id"]]["predictions"])
-            assert_same_list(entry["predictions"], wanted, where)
+            assert_same_list(entry["predictions"], wanted, where, absolute)
 
 
 def real_predictions(predictions: list) -> list:
     """Without the zero-score pairs that fill up recorded short lists."""
-    return [row for row in predictions if row[3] > 0]
+    return [row for row in predictions if row[3] != 0]
 
 
-def assert_same_list(ours: list, wanted: list, where: str) -> None:
+def assert_same_list(ours: list, wanted: list, where: str, absolute: float) -> None:
     assert len(ours) >= len(wanted) > 0, where
     scores = {tuple(row[:3]): row[3] for row in ours}
     for row in wanted:
-        assert scores[tuple(row[:3])] == pytest.approx(row[3], rel=1e-4), f"{where} {row}"
+        assert scores[tuple(row[:3])] == pytest.approx(row[3], rel=1e-4, abs=absolute), (
+            f"{where} {row}"
+        )
     for (*_, ours_score), (*_, score) in zip(ours, wanted, strict=False):
-        assert ours_score == pytest.approx(score, rel=1e-4), where
+        assert ours_score == pytest.approx(score, rel=1e-4, abs=absolute), where
 
 
 def test_val_without_suppression(expected, world, tmp_path):
@@ -104,3 +110,17 @@ def test_batch_sizes_change_nothing(expected, world, tmp_path):
         evaluate(run, world, "val", "--batch_size", queries, "--vcmr_eval_video_batch_size", videos)
         results.append(json.loads((run / "results_val" / "results_1_all.json").read_text()))
     assert_same_ranking(*results)
+
+
+@pytest.mark.parametrize("task", ["msrvtt_video_sub", "msrvtt_video_only"])
+def test_video_retrieval(expected, world, tmp_path, task):
+    run = recorded_run(expected, world, f"exp_{task}", tmp_path)
+    metrics = evaluate(run, world, "val", "--task", task, script=eval_vr, db="msrvtt")
+    actual = json.loads((run / "results_val" / "results_1_all.json").read_text())
+    recorded = json.loads(
+        (expected / f"exp_{task}" / "results_val" / "results_1_all.json").read_text()
+    )
+    # Plain cosines, some of them near zero: rounding is absolute.
+    assert_same_ranking(actual, recorded, absolute=1e-6)
+    for name, value in json.loads((expected / "metrics.json").read_text())[task].items():
+        assert metrics[f"VR/{name}"] == pytest.approx(value, abs=0.01), name

@@ -1,0 +1,22 @@
+#!/usr/bin/env python
+"""Rank a corpus of videos with a fine-tuned model: MSR-VTT.
+
+python eval_vr.py --query_txt_db /txt/msrvtt_test.db --split test --vfeat_db /video/msrvtt \\
+    --sub_txt_db /txt/msrvtt_subtitles.db --output_dir /storage/msrvtt --checkpoint 4000
+"""
+
+from config.config import VrEvalOptions, parse_options
+from eval_vcmr import evaluate_retrieval
+from model.vr import HeroForVr
+from utils.errors import run_main
+from utils.moment_ranking import SearchSettings
+
+
+def main(argv: list[str] | None = None) -> dict[str, float | str]:
+    """Write the results file; returns its metrics where the split has ground truth."""
+    options = parse_options(VrEvalOptions, argv)
+    return evaluate_retrieval(options, HeroForVr, SearchSettings.for_videos(options))
+
+
+if __name__ == "__main__":
+    run_main(main)

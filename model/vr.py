@@ -1,0 +1,14 @@
+"""Video retrieval: MSR-VTT (paper, section 4.3)."""
+
+from torch import Tensor
+
+from data.batch import MomentBatch
+from model.vcmr import MomentRetrievalModel
+
+
+class HeroForVr(MomentRetrievalModel):
+    """Ranks videos for a query. The span head stays untrained; checkpoints hold its weights."""
+
+    def forward(self, batch: MomentBatch) -> dict[str, Tensor]:
+        """The two ranking losses."""
+        return self.moment_losses(batch, spans=False)
