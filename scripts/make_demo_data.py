@@ -11,8 +11,9 @@ import argparse
 import html
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -22,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.demo_corpus.annotations import TASKS, texts_of, write_csv
 from scripts.demo_corpus.datasets import (
     DATASETS,
-    Dataset,
     feature_jobs,
     make_dataset,
     vid2dur_idx,
@@ -35,6 +35,7 @@ from scripts.demo_corpus.words import stable_hash
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json, write_jsonl
 
+CORPUS_VERSION = 1  # raise it when the same options give other bytes
 SIZES = {"tiny": 16, "debug": 160, "small": 640}  # training videos of each data set
 
 
@@ -105,7 +106,7 @@ def _claim(options: argparse.Namespace) -> None:
         UserError: the folder holds a corpus made with other options.
     """
     keys = ["seed", "videos", "queries_per_video", "toker_size", "half"]
-    settings = {key: getattr(options, key) for key in keys}
+    settings = {"version": CORPUS_VERSION} | {key: getattr(options, key) for key in keys}
     if options.tvr_annotations:
         settings |= {"tvr_annotations": options.tvr_annotations.name}
         settings |= {"train_share": options.train_share}
@@ -117,9 +118,9 @@ def _claim(options: argparse.Namespace) -> None:
 
 
 def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
-    ann = options.output / "ann"
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
+    tables: dict[str, dict] = {}
     for task, (dataset, make) in TASKS.items():
         rng = np.random.default_rng([options.seed, stable_hash(task)])
         files |= make(datasets[dataset], options.queries_per_video, rng)
@@ -129,39 +130,48 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
         files[f"{name}_subtitles.jsonl"] = [
             {"vid_name": video.name, "sub": video.subtitles} for video in dataset.videos
         ]
-        _write_video_tables(ann, dataset, options.seed)
-    _write_annotations(options, files)
+        prefix = "" if name == "tv" else f"{name}_"  # TV's file is published without
+        tables[f"{name}_vid2nframe.json"] = vid2nframe(dataset)
+        tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
+    _write_annotations(options, files, tables)
     for split in ("train", "val"):
         names = [video.name for video in datasets["tv"].splits[split]]
-        write_json(options.output / "txt_db" / "pretrain_splits" / f"tv_{split}.json", names)
+        _write_once(write_json, options.output / f"txt_db/pretrain_splits/tv_{split}.json", names)
     jobs = {name: feature_jobs(datasets[name]) for name in DATASETS if name in options.datasets}
     return {name: len(rows) for name, rows in files.items()}, jobs
 
 
-def _write_video_tables(ann: Path, dataset: Dataset, seed: int) -> None:
-    write_json(ann / f"{dataset.name}_vid2nframe.json", vid2nframe(dataset))
-    prefix = "" if dataset.name == "tv" else f"{dataset.name}_"  # TV's file is published so
-    write_json(ann / f"{prefix}vid2dur_idx.json", vid2dur_idx(dataset, seed))
-
-
 def _write_real(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, list[FeatureJob]]]:
-    ann = options.output / "ann"
     corpus = make_real_corpus(
         options.tvr_annotations, options.video2dur, options.train_share, options.seed
     )
     files = {f"tvr_{split}.jsonl": rows for split, rows in corpus.queries.items()}
     files["tv_subtitles.jsonl"] = corpus.subtitles
-    write_json(ann / "tv_vid2nframe.json", {job.name: job.frames for job in corpus.jobs})
-    write_json(ann / "vid2dur_idx.json", corpus.vid2dur_idx)
-    _write_annotations(options, files)
+    tables = {
+        "tv_vid2nframe.json": {job.name: job.frames for job in corpus.jobs},
+        "vid2dur_idx.json": corpus.vid2dur_idx,
+    }
+    _write_annotations(options, files, tables)
     return {name: len(rows) for name, rows in files.items()}, {"tv": corpus.jobs}
 
 
-def _write_annotations(options: argparse.Namespace, files: dict[str, list]) -> None:
+def _write_annotations(
+    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict]
+) -> None:
+    """Write the line-by-line files, the JSON tables, and a tokenizer of all their sentences."""
+    ann, toker = options.output / "ann", options.output / "toker"
+    for name, table in tables.items():
+        _write_once(write_json, ann / name, table)
     for name, rows in files.items():
-        write = write_csv if name.endswith(".csv") else write_jsonl
-        write(options.output / "ann" / name, rows)
-    train_tokenizer(_sentences(files.values()), options.toker_size, options.output / "toker")
+        _write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
+    if not (toker / "config.json").exists():  # the last file that it writes
+        train_tokenizer(_sentences(files.values()), options.toker_size, toker)
+
+
+def _write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
+    """Keep a file that exists: databases made from it must not look older than it is."""
+    if not path.exists():
+        write(path, content)
 
 
 def _sentences(files: Iterable[list]) -> Iterable[str]:

@@ -69,13 +69,14 @@ def test_another_seed_gives_another_corpus(corpus, tmp_path):
 def test_a_broken_off_run_goes_on_and_keeps_what_there_is(corpus, tmp_path):
     options = ["--output", str(tmp_path), *OPTIONS, "--datasets", "msrvtt"]
     main(options)
-    lost, *kept = sorted((tmp_path / "features").rglob("*.npz"))
-    content = lost.read_bytes()
-    lost.unlink()
-    before = {path: path.stat().st_mtime_ns for path in kept}
+    lost = [tmp_path / "ann/tvr_val.jsonl", next((tmp_path / "features").rglob("*.npz"))]
+    content = [path.read_bytes() for path in lost]
+    for path in lost:
+        path.unlink()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     main(options)
-    assert lost.read_bytes() == content
-    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert [path.read_bytes() for path in lost] == content
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_folder_with_another_corpus_is_refused(corpus):

@@ -20,10 +20,7 @@ class Verb:
     gerund: str
 
 
-PERSONS = (
-    *("Ada", "Bruno", "Celia", "Dario", "Elsa", "Felix"),
-    *("Greta", "Hugo", "Iris", "Jonas", "Klara", "Leo"),
-)
+PERSONS = ("Ada", "Bruno", "Celia", "Dario", "Elsa", "Felix", "Greta", "Hugo", "Iris", "Jonas")
 VERBS = (
     Verb("carry", "carries", "carrying"),
     Verb("clean", "cleans", "cleaning"),
@@ -33,30 +30,21 @@ VERBS = (
     Verb("hide", "hides", "hiding"),
     Verb("kick", "kicks", "kicking"),
     Verb("lift", "lifts", "lifting"),
-    Verb("open", "opens", "opening"),
     Verb("paint", "paints", "painting"),
-    Verb("repair", "repairs", "repairing"),
-    Verb("throw", "throws", "throwing"),
     Verb("wash", "washes", "washing"),
-    Verb("wrap", "wraps", "wrapping"),
 )
 THINGS = (
-    *("basket", "bicycle", "blanket", "camera", "candle", "clock", "guitar", "hammer", "kettle"),
-    *("ladder", "lantern", "letter", "mirror", "pillow", "puzzle", "rope", "suitcase", "teapot"),
-    *("trumpet", "violin"),
+    *("basket", "bicycle", "candle", "clock", "guitar", "kettle", "ladder"),
+    *("lantern", "letter", "mirror", "pillow", "suitcase", "trumpet", "violin"),
 )
 PLACES = (
-    *("attic", "bakery", "cellar", "garden", "hallway", "harbour"),
-    *("kitchen", "library", "market", "office", "station", "workshop"),
+    *("attic", "bakery", "cellar", "garden", "harbour"),
+    *("kitchen", "library", "market", "office", "station"),
 )
-ADJECTIVES = (
-    *("blue", "broken", "dusty", "empty", "golden", "green"),
-    *("heavy", "red", "silver", "striped", "tiny", "wooden"),
-)
+ADJECTIVES = ("blue", "broken", "dusty", "golden", "green", "heavy", "red", "tiny", "wooden")
 TOPICS = (
-    *("accident", "birthday", "concert", "contract", "election", "exam", "holiday", "interview"),
-    *("lottery", "marathon", "picnic", "promotion", "recipe", "robbery", "secret", "storm"),
-    *("tournament", "treasure", "vacancy", "wedding"),
+    *("accident", "birthday", "concert", "election", "exam", "holiday"),
+    *("lottery", "marathon", "picnic", "robbery", "storm", "wedding"),
 )
 
 
