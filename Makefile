@@ -1,0 +1,31 @@
+# Everyday commands; each makes the virtual environment if it is not there yet.
+
+VENV ?= .venv
+PYTHON := $(abspath $(VENV))/bin/python
+TASK ?= tvr
+SHELL_SCRIPTS := .ci/run $(shell git ls-files '*.sh')
+
+.PHONY: help venv demo test lint clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+venv: ## make the virtual environment (quick if it is there)
+	@bash scripts/setup_venv.sh $(VENV)
+
+demo: venv ## make a small corpus, train on it, evaluate (TASK=tvr)
+	$(PYTHON) scripts/demo.py --task $(TASK) --output demo
+
+test: venv ## build Horovod (once) and run all tests
+	PYTHON=$(PYTHON) bash scripts/install_horovod.sh
+	$(PYTHON) -m pytest
+
+lint: venv ## check style
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(dir $(PYTHON))shellcheck $(SHELL_SCRIPTS)
+
+clean: ## remove the demo and caches
+	rm -rf demo build .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
