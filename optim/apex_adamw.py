@@ -12,24 +12,24 @@ from typing import Any
 
 import torch
 
-from utils.errors import UserError
+from utils.logger import LOGGER
 
 EPS = 1e-6
 
 
-def build_apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """Build apex's ``FusedAdam`` over parameter groups that carry their own ``lr``.
+def apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Optimizer | None:
+    """apex's ``FusedAdam`` over parameter groups that carry their own ``lr``.
 
-    Raises:
-        UserError: apex, or its fused optimizers, is not installed.
+    None, and a warning, where apex is not installed or a parameter is not on a GPU.
     """
     try:
         from apex.optimizers import FusedAdam
     except ImportError as error:
-        raise UserError(
-            f"--apex needs NVIDIA apex with its CUDA extensions ({error}); the Dockerfile builds "
-            "it; without --apex the same run uses PyTorch's own kernels"
-        ) from None
+        LOGGER.warning("--apex: no fused optimizer (%s); using PyTorch's kernels", error)
+        return None
+    if not all(parameter.is_cuda for group in groups for parameter in group["params"]):
+        LOGGER.warning("--apex: its fused optimizer needs a GPU; using PyTorch's kernels")
+        return None
 
     class ApexAdamW(FusedAdam):
         """FusedAdam whose epsilon follows the bias correction."""

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from optim.adamw import AdamW
+from optim.apex_adamw import apex_adamw
 from utils.errors import UserError
 
 ENCODER_PREFIX = "v_encoder."
@@ -46,25 +47,20 @@ def parameter_groups(model: nn.Module, lr_mul: float, weight_decay: float) -> li
 def build_optimizer(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimizer:
     """Build the optimizer that ``opts.optim`` names, over :func:`parameter_groups`.
 
-    ``adamw`` is :class:`optim.adamw.AdamW`, or apex's fused one with ``opts.apex``
-    (:mod:`optim.apex_adamw` says how they differ). ``adam`` and ``adamax`` are PyTorch's, with
-    weight decay as L2 regularisation.
+    ``adamw`` is :class:`optim.adamw.AdamW`, or with ``opts.apex``, where apex is installed and the
+    model lies on a GPU, apex's fused one (:mod:`optim.apex_adamw` says how they differ). ``adam``
+    and ``adamax`` are PyTorch's, with weight decay as L2 regularisation.
 
     Raises:
-        UserError: an unknown ``optim``, or ``apex`` with anything but ``adamw``.
+        UserError: an unknown ``optim``.
     """
     groups = parameter_groups(model, opts.lr_mul, opts.weight_decay)
     for group in groups:
         group["lr"] = opts.learning_rate * group["lr_mul"]
     betas = tuple(opts.betas)
-    if opts.apex and opts.optim != "adamw":
-        raise UserError(f"--apex has a fused adamw only; drop it, or --optim {opts.optim}")
-    if opts.apex:
-        from optim.apex_adamw import build_apex_adamw
-
-        return build_apex_adamw(groups, betas)
     if opts.optim == "adamw":
-        return AdamW(groups, betas=betas)
+        fused = apex_adamw(groups, betas) if opts.apex else None
+        return fused or AdamW(groups, betas=betas)
     if opts.optim == "adam":
         return torch.optim.Adam(groups, betas=betas, foreach=True)
     if opts.optim == "adamax":

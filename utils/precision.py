@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.logger import LOGGER
 
 Mode = Literal["fp32", "bf16", "fp16"]
 
@@ -30,8 +31,7 @@ class Precision:
     """
 
     def __init__(self, mode: Mode, device: torch.device) -> None:
-        if mode == "fp16" and device.type != "cuda":
-            raise UserError("--fp16 needs a CUDA device; on a CPU take --bf16, or neither")
+        _check_device(mode, device)
         self.mode = mode
         self.device = device
         self.overflows = 0  # in a row
@@ -71,10 +71,13 @@ class Precision:
         Raises:
             UserError: too many overflows in a row.
         """
-        before = self.loss_scale
+        # Asked of the optimizer, not of the scale: reading that would wait for the device.
+        taken: list[bool] = []
+        hook = optimizer.register_step_post_hook(lambda *_: taken.append(True))
         self._scaler.step(optimizer)
+        hook.remove()
         self._scaler.update()
-        if self.loss_scale >= before:
+        if taken:
             self.overflows = 0
             return True
         self.overflows += 1
@@ -94,3 +97,11 @@ class Precision:
         if self._scaler.is_enabled() and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
         self.overflows = state["overflows"]
+
+
+def _check_device(mode: Mode, device: torch.device) -> None:
+    on_gpu = device.type == "cuda"
+    if mode == "fp16" and not on_gpu:
+        raise UserError("--fp16 needs a CUDA device; on a CPU take --bf16, or neither")
+    if mode == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        LOGGER.warning("this GPU computes bf16 without its tensor cores; --fp16 is faster")

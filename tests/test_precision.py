@@ -1,0 +1,118 @@
+"""Number formats: autocast, loss scaling, skipped steps."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from optim import AdamW
+from utils import precision as precision_module
+from utils.errors import UserError
+from utils.precision import Precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def fp16(monkeypatch) -> Precision:
+    """fp16 with loss scaling on the CPU, for the arithmetic alone."""
+    monkeypatch.setattr(precision_module, "_check_device", lambda mode, device: None)
+    return Precision("fp16", CPU)
+
+
+def take_step(precision: Precision, parameter: nn.Parameter, slope: float) -> bool:
+    optimizer = AdamW([parameter], lr=0.1, weight_decay=0.0)
+    parameter.grad = None
+    precision.backward(parameter * slope)
+    precision.unscale_(optimizer)
+    return precision.step(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_autocast(monkeypatch, mode, dtype):
+    monkeypatch.setattr(precision_module, "_check_device", lambda mode, device: None)
+    rows, weight = torch.ones(2, 3), torch.ones(3, 2)
+    with Precision(mode, CPU).autocast():
+        assert (rows @ weight).dtype == dtype
+    assert (rows @ weight).dtype == torch.float32
+
+
+def test_fp16_on_a_cpu_recommends_bf16():
+    with pytest.raises(UserError, match="--bf16"):
+        Precision("fp16", CPU)
+
+
+@pytest.mark.parametrize("mode", ["fp32", "bf16"])
+def test_no_scaling_without_fp16(mode):
+    precision, parameter = Precision(mode, CPU), nn.Parameter(torch.tensor(1.0))
+    assert precision.loss_scale == 1.0
+    assert take_step(precision, parameter, slope=3.0)
+    assert parameter.grad.item() == 3.0
+    assert parameter.item() == pytest.approx(0.9, abs=1e-5)
+
+
+def test_fp16_scales_the_loss_and_unscales_the_gradient(fp16):
+    parameter = nn.Parameter(torch.tensor(1.0))
+    fp16.backward(parameter * 3.0)
+    assert parameter.grad.item() == 3.0 * 2**16
+    assert take_step(fp16, parameter, slope=3.0)
+    assert parameter.grad.item() == 3.0
+    assert parameter.item() == pytest.approx(0.9, abs=1e-5)
+
+
+def test_fp16_overflow_skips_the_step_and_halves_the_scale(fp16):
+    parameter = nn.Parameter(torch.tensor(1.0))
+    assert not take_step(fp16, parameter, slope=float("inf"))
+    assert parameter.item() == 1.0
+    assert (fp16.loss_scale, fp16.overflows) == (2.0**15, 1)
+    assert take_step(fp16, parameter, slope=1.0)
+    assert fp16.overflows == 0
+    assert parameter.item() == pytest.approx(0.9, abs=1e-5)
+
+
+def test_fp16_gives_up_after_many_overflows_in_a_row(fp16):
+    parameter = nn.Parameter(torch.tensor(1.0))
+    for _ in range(precision_module.MOST_OVERFLOWS_IN_A_ROW - 1):
+        assert not take_step(fp16, parameter, slope=float("nan"))
+    with pytest.raises(UserError, match="30 times in a row"):
+        take_step(fp16, parameter, slope=float("nan"))
+
+
+def test_restored_loss_scale_goes_on(fp16):
+    parameter = nn.Parameter(torch.tensor(1.0))
+    take_step(fp16, parameter, slope=float("inf"))
+    restored = Precision("fp16", CPU)
+    restored.load_state_dict(copy.deepcopy(fp16.state_dict()))
+    assert (restored.loss_scale, restored.overflows) == (2.0**15, 1)
+
+
+def test_formats_restore_each_others_state(fp16):
+    plain = Precision("fp32", CPU)
+    plain.load_state_dict(fp16.state_dict())
+    assert plain.loss_scale == 1.0
+    fp16.load_state_dict(plain.state_dict())
+    assert fp16.loss_scale == 2.0**16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["fp32", "bf16", "fp16"])
+def test_training_on_a_gpu(mode):
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    layer, precision = nn.Linear(64, 1, device=device), Precision(mode, device)
+    optimizer = AdamW(layer.parameters(), lr=0.01)
+    rows = torch.randn(256, 64, device=device)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad(set_to_none=False)
+        with precision.autocast():
+            loss = (layer(rows) - rows[:, :1]).float().square().mean()
+        precision.backward(loss)
+        precision.unscale_(optimizer)
+        assert precision.step(optimizer)
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
