@@ -14,7 +14,13 @@ import torch
 from data.batch import MomentBatch, QueryBatch
 from data.lmdb_io import FeatureDb, TextDb
 from data.loader import ItemKey
-from data.video import VideoItem, VideoSource, collate_texts, collate_videos
+from data.video import (
+    VideoItem,
+    VideoSource,
+    collate_texts,
+    collate_videos,
+    require_features,
+)
 from utils.errors import UserError
 
 QUERIES_PER_VIDEO = 5  # where a training item is a video
@@ -99,6 +105,7 @@ class MomentDataset:
                 f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
                 "split cannot train or validate a loss; use one whose annotation names vid_name"
             )
+        videos.require(dict.fromkeys(video_of[i] for i in ids), str(db.path))
         self.groups: list[list[str]] = [[i] for i in ids]
         if not sampled_by_q:
             by_video: dict[str, list[str]] = {}
@@ -173,7 +180,7 @@ class CorpusQueries:
 
     Args:
         db: query database, with or without videos.
-        raw_ids: name queries in results by their raw ``desc_id`` (a number in TVR), not as a string.
+        raw_ids: results name a query by its raw ``desc_id`` (a number in TVR), not by a string.
     """
 
     def __init__(self, db: TextDb, raw_ids: bool = True) -> None:
@@ -231,10 +238,5 @@ def video_pool(
             f"split {split} names no videos: neither {queries.path} nor the subtitle database's "
             "vid2dur_idx.json has any"
         )
-    missing = [vid for vid in pool if vid not in features.id2nframe]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(pool)} videos of split {split} (first: {missing[0]}) are not "
-            f"in the feature database {features.path}; convert their features too"
-        )
+    require_features(features, pool, f"split {split}")
     return pool

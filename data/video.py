@@ -5,7 +5,7 @@ A source turns a video's name into a :class:`VideoItem`; :func:`collate_videos` 
 forward pass has no Python loop over subtitles or frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,12 +39,29 @@ class VideoItem:
         return len(self.features)
 
 
+@dataclass
+class Transcript:
+    """A video's subtitles as stored."""
+
+    texts: Sequence[Sequence[int]]  # tokens of every subtitle
+    frames: list[
+        tuple[int, list[int]]
+    ]  # subtitles left after the cut to max_clip_len: number, frames
+
+
 class VideoSource(Protocol):
     """Where videos come from: with subtitles, or without."""
 
     interval: float  # seconds a frame covers
 
     def __call__(self, vid: str) -> VideoItem: ...
+
+    def require(self, vids: Iterable[str], wanted_by: str) -> None:
+        """Check at the start, not in the middle of a run, that videos are there.
+
+        Raises:
+            UserError: some are not; names the first and who wants them.
+        """
 
 
 class SubtitleSource:
@@ -68,20 +85,42 @@ class SubtitleSource:
         Raises:
             UserError: a database lacks the video.
         """
-        features = _read_features(self.features, vid)
+        features = read_features(self.features, vid)
+        transcript = self.transcript(vid, len(features))
+        return VideoItem(vid, features, self.with_context(transcript))
+
+    def num_frames(self, vid: str) -> int:
+        """Frames that :meth:`__call__` will read, without reading them.
+
+        Raises:
+            UserError: the feature database lacks the video.
+        """
+        if vid not in self.features.id2nframe:
+            raise UserError(f"video {vid} is not in {self.features.path}; convert its features")
+        total, most = self.features.id2nframe[vid], self.features.max_clip_len
+        return min(total, most) if most >= 0 else total
+
+    def transcript(self, vid: str, num_frames: int) -> Transcript:
+        """What is said over the first ``num_frames`` frames of a video.
+
+        Raises:
+            UserError: the database lacks the video.
+        """
         if vid not in self.subtitles:
             raise UserError(
                 f"video {vid} is not in the subtitle database {self.subtitles.path}; "
                 "make the database again from subtitles that cover it (scripts/prepro_sub.py)"
             )
         record = self.subtitles[vid]
-        texts = record["input_ids"]
+        return Transcript(record["input_ids"], kept_frames(record["unique_sub2frames"], num_frames))
+
+    def with_context(self, transcript: Transcript) -> list[Subtitle]:
+        """The kept subtitles, each with the text of those before it in front of its own."""
         separator = self.subtitles.meta["SEP"]
-        subtitles = [
-            Subtitle(context_tokens(texts, number, self.context, separator), frames)
-            for number, frames in kept_frames(record["unique_sub2frames"], len(features))
+        return [
+            Subtitle(context_tokens(transcript.texts, number, self.context, separator), frames)
+            for number, frames in transcript.frames
         ]
-        return VideoItem(vid, features, subtitles)
 
 
 class VideoOnlySource:
@@ -93,12 +132,36 @@ class VideoOnlySource:
         self.interval = features.interval
 
     def __call__(self, vid: str) -> VideoItem:
-        features = _read_features(self.features, vid)
+        features = read_features(self.features, vid)
         every = list(range(len(features)))
         return VideoItem(vid, features, [Subtitle([self.cls_id], every)])
 
+    def require(self, vids: Iterable[str], wanted_by: str) -> None:
+        """See :class:`VideoSource`."""
+        require_features(self.features, vids, wanted_by)
 
-def _read_features(db: FeatureDb, vid: str) -> np.ndarray:
+
+def require_features(db: FeatureDb, vids: Iterable[str], wanted_by: str) -> None:
+    """Check that a feature database has all of ``vids``.
+
+    Raises:
+        UserError: some are missing; names the first and who wants them.
+    """
+    vids = list(vids)
+    missing = [vid for vid in vids if vid not in db.id2nframe]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are not in "
+            f"the feature database {db.path}; convert their features too (scripts/convert_videodb.py)"
+        )
+
+
+def read_features(db: FeatureDb, vid: str) -> np.ndarray:
+    """Features (T, D) of a video.
+
+    Raises:
+        UserError: the database lacks the video, or it has no frame.
+    """
     features = db[vid]
     if len(features) == 0:
         raise UserError(f"video {vid} has no frame in {db.path}; leave it out or extract it again")
@@ -113,6 +176,11 @@ def context_tokens(
     for text in texts[max(0, number - context) : number + 1]:
         tokens.extend(text)
     return tokens
+
+
+def cut_texts(texts: Sequence[Sequence[int]], max_txt_len: int) -> list[Sequence[int]]:
+    """Texts of at most ``max_txt_len`` tokens each; −1 keeps all."""
+    return [text[:max_txt_len] if max_txt_len >= 0 else text for text in texts]
 
 
 def kept_frames(
@@ -142,15 +210,21 @@ def collate_texts(texts: Sequence[Sequence[int]]) -> TextBatch:
     )
 
 
-def collate_videos(items: Sequence[VideoItem]) -> VideoBatch:
-    """Pack videos. Subtitles without a frame are left out: nothing reads their output."""
+def collate_videos(items: Sequence[VideoItem], text_alone: bool = False) -> VideoBatch:
+    """Pack videos.
+
+    Args:
+        items: the videos.
+        text_alone: run subtitles without a frame too, as masked language modelling reads them;
+            nothing else reads their output.
+    """
     lengths = np.array([item.num_frames for item in items], dtype=np.int64)
     first_frame = np.cumsum(lengths) - lengths
     sequences = [
         (first, subtitle)
         for first, item in zip(first_frame, items, strict=True)
         for subtitle in item.subtitles
-        if subtitle.frames
+        if subtitle.frames or text_alone
     ]
     return VideoBatch(
         vids=[item.vid for item in items],

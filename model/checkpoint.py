@@ -13,11 +13,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.embed import grow_rows
 from utils.errors import UserError
 
+# What reading a damaged file raises.
+UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 # Buffers that hold no knowledge, found in published files.
 IGNORED = re.compile(r"(^|\.)(pad|vocab_padded|tri_mask|one_hot)$")
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}
@@ -83,11 +94,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"checkpoint {path} does not exist")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint {path} cannot be read ({reason}); was it cut short?") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

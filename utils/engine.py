@@ -59,7 +59,7 @@ class Task:
     model: nn.Module
     loader: Loader
     loss_weights: Mapping[str, float]
-    validate: Callable[[int], dict[str, float]]
+    validate: Callable[[int], dict[str, float | str]]
     begin_batch: Callable[[int, int], None] = _nothing
 
 
@@ -126,7 +126,7 @@ class Trainer:
     def __init__(self, task: Task, run: Run) -> None:
         self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
         self.step = 0
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float | str] = {}
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(task.model, run.options)
         self.precision = run.precision
@@ -141,7 +141,7 @@ class Trainer:
 
     # --- the loop ---------------------------------------------------------------------------
 
-    def train(self) -> dict[str, float]:
+    def train(self) -> dict[str, float | str]:
         """Run to ``num_train_steps``; returns the last validation's metrics."""
         total = self.options.num_train_steps
         with tqdm(
@@ -228,7 +228,9 @@ class Trainer:
     def _validate(self) -> None:
         self.task.model.eval()
         with torch.no_grad(), self.precision.autocast():
-            self.metrics = self.task.validate(self.step)
+            metrics = self.task.validate(self.step)
+        # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
+        self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
         self.writer.write(
             self.step, {f"valid/{name}": value for name, value in self.metrics.items()}
         )

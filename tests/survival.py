@@ -1,0 +1,101 @@
+"""Killing a real training process at random moments, and comparing where it ends."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def start_training(script: str, config: Path, output_dir: Path, *more: str) -> subprocess.Popen:
+    """Start a training script as a user does."""
+    command = [sys.executable, script, "--config", str(config), "--output_dir", str(output_dir)]
+    return subprocess.Popen(
+        [*command, *more],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def train_to_the_end(script: str, config: Path, output_dir: Path, *more: str) -> None:
+    """Run to the end; the error output is shown where it fails."""
+    process = start_training(script, config, output_dir, *more)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
+def kill_after_steps(script: str, config: Path, output_dir: Path, rng: random.Random) -> None:
+    """Start, wait until some step was logged, then SIGKILL after a random moment."""
+    process = start_training(script, config, output_dir)
+    metrics = output_dir / "log" / "metrics.jsonl"
+    before = metrics.read_text() if metrics.exists() else ""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_text() != before:
+            break
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 1.5))
+    process.kill()
+    process.communicate()
+
+
+def assert_survives_kills(script: str, options: dict, folder: Path, kills: int = 3) -> None:
+    """A run killed several times and restarted ends bit for bit like the unbroken one.
+
+    Args:
+        script: a training script.
+        options: of a short run: ``num_train_steps`` … ; logged at every step.
+        folder: for both runs.
+        kills: how often.
+    """
+    config = folder / "options.json"
+    config.write_text(json.dumps(options | {"log_steps": 1}))
+    whole, broken = folder / "whole", folder / "broken"
+    train_to_the_end(script, config, whole)
+    rng = random.Random(time.time_ns())
+    for _ in range(kills):
+        kill_after_steps(script, config, broken, rng)
+    train_to_the_end(script, config, broken)
+    assert_same_end(whole, broken, options["num_train_steps"])
+
+
+def assert_same_end(whole: Path, broken: Path, last_step: int) -> None:
+    """Equal weights, optimizer state, metrics and predictions."""
+    first, second = (torch.load(run / "restore.pt", weights_only=True) for run in (whole, broken))
+    assert first["step"] == second["step"] == last_step
+    assert_equal(first, second, "restore.pt")
+    name = f"ckpt/model_step_{last_step}.pt"
+    assert_equal(
+        torch.load(whole / name, weights_only=True),
+        torch.load(broken / name, weights_only=True),
+        name,
+    )
+    lines = [(run / "log" / "metrics.jsonl").read_text() for run in (whole, broken)]
+    assert lines[0] == lines[1]
+    for result in (whole / "results").iterdir():
+        assert result.read_bytes() == (broken / "results" / result.name).read_bytes()
+
+
+def assert_equal(first: object, second: object, where: str) -> None:
+    """Bit for bit, through dictionaries and lists."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_equal(first[key], second[key], f"{where}/{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for number, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_equal(a, b, f"{where}/{number}")
+    else:
+        assert first == second, where
