@@ -99,7 +99,7 @@ def test_features_of_another_width(options, databases):
 
 def test_training_on_a_split_without_videos(options, databases):
     options["train_query_txt_db"] = str(databases / "tvr_test_public.db")
-    with pytest.raises(UserError, match="has no video .* cannot train"):
+    with pytest.raises(UserError, match=r"has no video .* cannot train"):
         train(options, databases)
 
 
