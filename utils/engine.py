@@ -144,13 +144,12 @@ class Trainer:
     def train(self) -> dict[str, float | str]:
         """Run to ``num_train_steps``; returns the last validation's metrics."""
         total = self.options.num_train_steps
-        with tqdm(
-            total=total, initial=self.step, disable=not self.comm.is_main, desc=self.task.name
-        ) as bar:
+        quiet = not self.comm.is_main
+        with tqdm(total=total, initial=self.step, disable=quiet, desc=self.task.name) as bar:
             while self.step < total:
                 if self._optimizer_step():
                     bar.update()
-                    self._after_step()
+                    self._after_step(bar)
         self.writer.close()
         return self.metrics
 
@@ -203,10 +202,10 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.options.num_train_steps
 
-    def _after_step(self) -> None:
+    def _after_step(self, bar: tqdm) -> None:
         options = self.options
         if self._due(options.log_steps):
-            self._log_progress()
+            bar.set_postfix(loss=f"{self._log_progress():.3f}")
         if self._due(options.valid_steps):
             self._validate()
         if self._due(options.save_steps) or self._due(options.restore_steps):
@@ -218,12 +217,14 @@ class Trainer:
             if self._due(options.restore_steps):
                 self._save_restore_point()
 
-    def _log_progress(self) -> None:
+    def _log_progress(self) -> float:
+        """Write the means since the last logged step; returns that of the total loss."""
         values = self.running.take_means()
         values["learning_rate"] = self.rate
         if self.precision.mode == "fp16":
             values["loss_scale"] = self.precision.loss_scale
         self.writer.write(self.step, values)
+        return values["loss/total"]
 
     def _validate(self) -> None:
         self.task.model.eval()
@@ -231,9 +232,12 @@ class Trainer:
             metrics = self.task.validate(self.step)
         # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
         self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
-        self.writer.write(
-            self.step, {f"valid/{name}": value for name, value in self.metrics.items()}
-        )
+        named = {f"valid/{name}": value for name, value in self.metrics.items()}
+        self.writer.write(self.step, named)
+        losses = [
+            f"{name} {self.metrics[name]:.4f}" for name in metrics if name.startswith("loss/")
+        ]
+        LOGGER.info("validated after step %d: %s", self.step, ", ".join(losses))
 
     # --- restoring --------------------------------------------------------------------------
 

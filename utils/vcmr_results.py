@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from tabulate import tabulate
+from tqdm import tqdm
 
 from utils.files import atomic_write, write_json
 from utils.nms import temporal_nms
@@ -129,11 +130,11 @@ def save_results(
     for ending, variant in variants.items():
         path = folder / f"results_{checkpoint}_all{ending}.json"
         write_results(path, variant)
-        print(f"wrote {path}")
+        tqdm.write(f"wrote {path}")
         if truth is not None:
             metrics[ending] = retrieval_metrics(variant, truth, by_type)
             write_json(folder / f"metrics_{checkpoint}{ending}.json", metrics[ending], indent=2)
-            print(format_metrics(metrics[ending]))
+            tqdm.write(format_metrics(metrics[ending]))
     return metrics
 
 

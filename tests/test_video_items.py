@@ -1,0 +1,65 @@
+"""What a video item and a moment become, by hand."""
+
+import numpy as np
+import pytest
+
+from data.vcmr import moment_frames
+from data.video import Subtitle, VideoItem, collate_videos, context_tokens, kept_frames
+
+TEXTS = [[11], [12, 13], [], [14]]
+
+
+@pytest.mark.parametrize(
+    ("number", "context", "wanted"),
+    [
+        (0, 0, [2, 11]),
+        (1, 0, [2, 12, 13]),
+        (1, 1, [2, 11, 12, 13]),
+        (3, 2, [2, 12, 13, 14]),
+        (0, 2, [2, 11]),
+        (2, 0, [2]),
+    ],
+)
+def test_context_comes_before_with_one_separator(number, context, wanted):
+    assert context_tokens(TEXTS, number, context, separator=2) == wanted
+
+
+def test_a_cut_drops_what_follows_the_first_loss():
+    matched = [(0, [0, 1]), (1, []), (2, [2, 3]), (3, []), (4, [4])]
+    assert kept_frames(matched, 10) == matched
+    assert kept_frames(matched, 3) == [(0, [0, 1]), (1, []), (2, [2])]
+    assert kept_frames(matched, 2) == [(0, [0, 1]), (1, [])]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "wanted"),
+    [
+        (0.0, 3.0, (0, 1)),
+        (3.1, 6.0, (2, 3)),
+        (3.0, 3.2, (2, 3)),  # at least two frames
+        (13.0, 14.9, (8, 9)),
+        (14.0, 99.0, (9, 9)),
+        (40.0, 45.0, (9, 9)),  # beyond the cut: the last frame
+    ],
+)
+def test_a_moment_in_frames(start, end, wanted):
+    assert moment_frames(start, end, interval=1.5, num_frames=10) == wanted
+
+
+def test_packing_two_videos():
+    def item(name, count, subtitles):
+        return VideoItem(name, np.full((count, 4), count, dtype=np.float32), subtitles)
+
+    first = item("a", 2, [Subtitle([2, 5], [0, 1]), Subtitle([2, 9], [])])
+    second = item("b", 3, [Subtitle([2, 6, 7], [2])])
+    batch = collate_videos([first, second])
+    assert batch.features[:, 0].tolist() == [2, 2, 3, 3, 3]
+    assert batch.frame_positions.tolist() == [0, 1, 0, 1, 2]
+    subtitles = batch.subtitles
+    assert subtitles.layout.lengths.tolist() == [4, 4]  # the subtitle without frames is left out
+    assert subtitles.slot_frames.tolist() == subtitles.slot_targets.tolist() == [0, 1, 4]
+    assert subtitles.slot_positions.tolist() == [0, 1, 0]
+    assert subtitles.slot_rows.tolist() == [0, 1, 4]
+    assert subtitles.token_ids.tolist() == [2, 5, 2, 6, 7]
+    # rows of cat(slots, tokens) in sequence order: f f t t | f t t t
+    assert subtitles.order.tolist() == [0, 1, 3, 4, 2, 5, 6, 7]
