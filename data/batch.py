@@ -6,6 +6,7 @@ positions · N queries · D feature width.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from utils.batch import TensorBatch
@@ -75,3 +76,121 @@ class MomentBatch(TensorBatch):
     text: TextBatch  # the queries
     targets: Tensor  # (N, 2) long, first and last frame of the moment; −1 = none
     query_video: Tensor  # (N,) long, place of the query's video in the batch
+
+
+@dataclass
+class CandidateBatch(TensorBatch):
+    """B videos and C texts about them; every video is run once for each of its texts.
+
+    A video's features are there once. Copy k of the F frames (rows k·F … k·F + F − 1) belongs to
+    the k-th text of each video; ``video.subtitles`` adds its results to the rows of ``copies`` × F.
+    """
+
+    video: VideoBatch  # its subtitles: each of a video's, once per text, with the text appended
+    copies: int  # most texts of one video
+    temporal: SubtitleSequences  # C sequences [all frames of a copy, tokens of the text]
+    runs: PackedLayout  # C sequences of frames: what the temporal transformer returns
+
+
+@dataclass
+class QuestionBatch(TensorBatch):
+    """N questions with K answers each (C = N · K, question by question)."""
+
+    ids: list[str]
+    candidates: CandidateBatch
+    targets: Tensor  # (N,) long, the right answer; −1 = not known
+    spans: Tensor  # (N, 2) long, first and last frame to look at; −1 = none
+    frame_runs: Tensor  # (F, K) long, rows of the candidates' frames that show each frame
+    counts: dict[str, int]  # questions that have a target, by loss
+
+
+@dataclass
+class StatementBatch(TensorBatch):
+    """C statements about B videos."""
+
+    ids: list[str]
+    candidates: CandidateBatch
+    targets: Tensor  # (C,) long, 1 = true, 0 = false; −1 = not known
+    counts: dict[str, int]  # statements that have a label, by loss
+
+
+@dataclass
+class MlmBatch(TensorBatch):
+    """Masked language modelling: M chosen tokens of the subtitles' texts."""
+
+    ids: list[str]
+    video: VideoBatch  # its token ids are masked
+    rows: Tensor  # (M,) long, packed positions of the chosen tokens
+    labels: Tensor  # (M,) long, what stood there
+
+
+@dataclass
+class MfmBatch(TensorBatch):
+    """Masked frame modelling: M chosen frames."""
+
+    ids: list[str]
+    video: VideoBatch  # its features are whole
+    frame_mask: Tensor  # (F,) bool, True = chosen
+    chosen: Tensor  # (M,) long, among the batch's frames
+    others: Tensor  # (F − M,) long
+    contrastive: bool  # mfm-nce, else mffr
+
+
+@dataclass
+class FomBatch(TensorBatch):
+    """Frame order modelling: M chosen frames change places among themselves."""
+
+    ids: list[str]
+    video: VideoBatch
+    source: Tensor  # (F,) long, the frame that each slot shows
+    slots: Tensor  # (M,) long, where the chosen frames went
+    places: Tensor  # (M,) long, their place in the video before
+
+
+@dataclass
+class ClipBatch(TensorBatch):
+    """C clips: stretches of the batch's frames, each at least one frame long."""
+
+    first: Tensor  # (C,) long, first row among the F frames
+    lengths: Tensor  # (C,) long
+    longest: int
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """Frame rows (C, M), padding repeats the first one; mask (C, M), True = a real frame."""
+        steps = torch.arange(self.longest, device=self.first.device)
+        mask = steps < self.lengths[:, None]
+        return self.first[:, None] + steps * mask, mask
+
+
+@dataclass
+class TokenGrid(TensorBatch):
+    """P packed tokens laid out clip by clip in a (count, length) grid; padding shows any token.
+
+    Both indices are None where cells and rows are the same thing.
+    """
+
+    count: int  # C
+    length: int
+    to_cells: Tensor | None  # (C × length,) long, the row that each cell shows
+    to_rows: Tensor | None  # (P,) long, the cell in which each row stands
+
+
+@dataclass
+class CaptionBatch(TensorBatch):
+    """Videos, clips of them, and the captions of each clip, clip by clip (training)."""
+
+    ids: list[str]
+    video: VideoBatch
+    clips: ClipBatch
+    text: TextBatch  # N inputs: ``<s>`` and the caption
+    targets: Tensor  # (P,) long: the caption and ``</s>``
+    grid: TokenGrid  # of the P tokens
+
+
+@dataclass
+class ClipsToCaption(TensorBatch):
+    """Videos and the clips of them that want a caption."""
+
+    places: list[int]  # of each clip in the list of all
+    video: VideoBatch
+    clips: ClipBatch

@@ -44,9 +44,7 @@ class Transcript:
     """A video's subtitles as stored."""
 
     texts: Sequence[Sequence[int]]  # tokens of every subtitle
-    frames: list[
-        tuple[int, list[int]]
-    ]  # subtitles left after the cut to max_clip_len: number, frames
+    frames: list[tuple[int, list[int]]]  # number and frames of each that max_clip_len leaves
 
 
 class VideoSource(Protocol):
@@ -89,14 +87,20 @@ class SubtitleSource:
         transcript = self.transcript(vid, len(features))
         return VideoItem(vid, features, self.with_context(transcript))
 
-    def num_frames(self, vid: str) -> int:
-        """Frames that :meth:`__call__` will read, without reading them.
+    def require(self, vids: Iterable[str], wanted_by: str) -> None:
+        """See :class:`VideoSource`."""
+        vids = list(vids)
+        require_features(self.features, vids, wanted_by)
+        missing = [vid for vid in vids if vid not in self.subtitles]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are "
+                f"not in the subtitle database {self.subtitles.path}; make it again from subtitles "
+                "that cover them (scripts/prepro_sub.py)"
+            )
 
-        Raises:
-            UserError: the feature database lacks the video.
-        """
-        if vid not in self.features.id2nframe:
-            raise UserError(f"video {vid} is not in {self.features.path}; convert its features")
+    def num_frames(self, vid: str) -> int:
+        """Frames that :meth:`__call__` will read of a video that is there, without reading them."""
         total, most = self.features.id2nframe[vid], self.features.max_clip_len
         return min(total, most) if most >= 0 else total
 

@@ -86,12 +86,30 @@ class HierarchicalEncoder(nn.Module):
         subtitles = video.subtitles
         if len(subtitles.slot_rows) == 0:
             return residual
-        table = self.f_encoder.img_embeddings.position_embeddings
-        cure = "set max_clip_len"
-        check_positions(subtitles.longest_slots, table, "a run of frames", cure)
-        projected = self.f_encoder.img_embeddings.project(features, frame_mask)
-        slots = self.f_encoder(subtitles, projected, rows=subtitles.slot_rows)
+        slots = self.subtitle_vectors(video, features, frame_mask, subtitles.slot_rows)
         return residual.index_add(0, subtitles.slot_targets, slots.to(residual.dtype))
+
+    def subtitle_vectors(
+        self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
+    ) -> Tensor:
+        """The cross-modal transformer over all subtitles.
+
+        Args:
+            video: the batch.
+            features: (F, D), hidden frames zeroed.
+            frame_mask: (F,) bool, hidden frames.
+            rows: (R,) packed positions to return.
+
+        Returns:
+            (R, H)
+        """
+        embedding = self.f_encoder.img_embeddings
+        longest = video.subtitles.longest_slots
+        check_positions(
+            longest, embedding.position_embeddings, "a run of frames", "set max_clip_len"
+        )
+        projected = embedding.project(features, frame_mask)
+        return self.f_encoder(video.subtitles, projected, rows)
 
     def _transform(self, features: Tensor, frame_mask: Tensor | None) -> Tensor:
         if frame_mask is not None:
