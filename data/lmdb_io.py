@@ -168,9 +168,9 @@ def feature_codec(compressed: bool) -> FeatureCodec:
     return CompressedCodec() if compressed else PlainCodec()
 
 
-def feature_folder_name(version: str, interval: float, codec: FeatureCodec) -> str:
-    """``resnet_slowfast_1.5``, ``resnet_slowfast_2_compressed``, … (interval in seconds)."""
-    return f"{version}_{interval:g}{codec.suffix}"
+def feature_db_path(folder: Path, version: str, interval: float, compressed: bool) -> Path:
+    """``folder``/``resnet_slowfast_1.5``, ``…/resnet_slowfast_2_compressed``, …"""
+    return folder / f"{version}_{interval:g}{feature_codec(compressed).suffix}"
 
 
 class FeatureDb(LmdbReader):
@@ -206,7 +206,7 @@ class FeatureDb(LmdbReader):
         self._codec = feature_codec(compressed)
         self.interval = interval
         self.max_clip_len = max_clip_len
-        super().__init__(_existing_path(Path(folder), version, interval, self._codec))
+        super().__init__(_existing(feature_db_path(Path(folder), version, interval, compressed)))
         self.id2nframe: dict[str, int] = read_json(Path(folder) / "id2nframe.json")
 
     def __reduce__(self) -> tuple:
@@ -220,6 +220,11 @@ class FeatureDb(LmdbReader):
             UserError: the database is empty, or that record damaged.
         """
         return self._read(self._first_id(), np.shape)[1]
+
+    @cached_property
+    def stored_dtype(self) -> np.dtype:
+        """Precision of the first record, before it becomes float32."""
+        return self._read(self._first_id(), lambda stored: stored.dtype)
 
     def __getitem__(self, vid: str) -> np.ndarray:
         """Features (T, D) float32, T cut to ``max_clip_len``; the caller's own copy.
@@ -255,12 +260,11 @@ class FeatureDb(LmdbReader):
             return use(features)
 
 
-def _existing_path(folder: Path, version: str, interval: float, codec: FeatureCodec) -> Path:
-    path = folder / feature_folder_name(version, interval, codec)
+def _existing(path: Path) -> Path:
     if path.is_dir():
         return path
-    versions = sorted(database.parent.name for database in folder.glob("*/data.mdb"))
-    there = f"{folder} holds {', '.join(versions) or 'no database'}"
+    versions = sorted(database.parent.name for database in path.parent.glob("*/data.mdb"))
+    there = f"{path.parent} holds {', '.join(versions) or 'no database'}"
     raise UserError(f"{path} does not exist ({there}); mend version, interval or compression")
 
 
@@ -275,10 +279,11 @@ class FeatureDbWriter(LmdbWriter):
         interval: seconds per frame.
         compressed: write the npz variant.
         force: replace a database that is there.
+        recount: replace numbers of frames that ``id2nframe.json`` has.
 
     Raises:
         UserError: a database is there and ``force`` is not given; frames contradict
-            ``id2nframe.json``; an id is unusable or not unique.
+            ``id2nframe.json`` and ``recount`` is not given; an id is unusable or not unique.
     """
 
     def __init__(
@@ -288,9 +293,11 @@ class FeatureDbWriter(LmdbWriter):
         interval: float = 1.5,
         compressed: bool = False,
         force: bool = False,
+        recount: bool = False,
     ) -> None:
         self.codec = feature_codec(compressed)
-        super().__init__(Path(folder) / feature_folder_name(version, interval, self.codec), force)
+        super().__init__(feature_db_path(Path(folder), version, interval, compressed), force)
+        self._recount = recount
         self._id2nframe: dict[str, int] = {}
 
     def put(self, vid: str, features: np.ndarray) -> None:
@@ -308,7 +315,7 @@ class FeatureDbWriter(LmdbWriter):
         path = self.path.parent / "id2nframe.json"
         known = read_json(path) if path.is_file() else {}
         for vid, num_frames in self._id2nframe.items():
-            if known.get(vid, num_frames) != num_frames and not self._force:
+            if known.get(vid, num_frames) != num_frames and not self._recount:
                 raise UserError(
                     f"{path} says {known[vid]} frames of {vid!r}, the features have {num_frames}: "
                     "was it made for another interval? Choose another --dataset, or pass --force"

@@ -25,33 +25,38 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def preparation_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with ``--output``, ``--workers`` and ``--force``."""
+def work_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with ``--workers``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", required=True, help="folder of the database to be")
     parser.add_argument(
         "--workers",
         type=int,
         default=min(8, len(os.sched_getaffinity(0))),
-        help="processes that prepare records; 1: this one alone (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="build anew what has been made already"
+        help="processes that share the work; 1: this one alone (default: %(default)s)",
     )
     return parser
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """``--force``."""
+    parser.add_argument(
+        "--force", action="store_true", help="build a database anew that is made already"
+    )
+
+
 def text_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that also has ``--annotation`` and ``--toker``."""
-    parser = preparation_parser(description)
+    """A parser that also has ``--annotation``, ``--output``, ``--toker`` and ``--force``."""
+    parser = work_parser(description)
     parser.add_argument("--annotation", required=True, help="JSON lines: see above")
+    parser.add_argument("--output", required=True, help="folder of the database to be")
     parser.add_argument(
         "--toker",
         default="roberta-base",
         help="tokenizer: hub name or local folder (default: %(default)s)",
     )
+    add_force(parser)
     return parser
 
 

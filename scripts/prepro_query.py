@@ -16,7 +16,6 @@ A query, question or answer that is all upper case is lower-cased.
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,15 @@ from transformers import PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import Line, RecordError, UniqueIds, get_id, get_text, is_span
+from data.annotations import (
+    Line,
+    RecordError,
+    UniqueIds,
+    agreed_moment,
+    get_id,
+    get_text,
+    is_span,
+)
 from data.lmdb_io import TextDbWriter
 from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
@@ -122,7 +129,7 @@ def _moment(raw: dict) -> list | None:
         return ts
     if not isinstance(ts, list) or not ts or not all(map(is_span, ts)):
         raise RecordError(f"ts must be [start, end] in seconds, or a list of such, not {ts!r}")
-    return list(Counter(map(tuple, ts)).most_common(1)[0][0])
+    return agreed_moment(ts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,183 @@
+"""Convert published annotations to the JSON lines that prepro_query.py reads.
+
+python scripts/convert_annotations.py --task how2qa --annotation how2QA_val_release.csv \
+    --output ann/how2qa_val.jsonl
+
+How2R (CSV): video, clip [start:end], moment [start:end], query
+How2QA (CSV): video, moment [start:end], three wrong answers, question, right answer
+DiDeMo (JSON): [{"annotation_id", "description", "video", "times": [[first, last], …]}, …],
+  times in segments of five seconds, one per annotator
+
+A video of How2 is known as its clips of 60 seconds, <video>.<n>: times become relative to the clip
+(of How2QA: the one in which the moment starts). The right answer of a question is placed by a draw
+that --seed fixes, so that every place is right equally often. DiDeMo's target is the moment that
+most annotators chose, the first of equals.
+"""
+
+import argparse
+import csv
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.annotations import agreed_moment
+from utils.errors import UserError, run_main
+from utils.files import read_json, write_jsonl
+
+CLIP_SECONDS = 60
+SEGMENT_SECONDS = 5
+NUM_ANSWERS = 4
+
+_SPAN = re.compile(r"\[\s*(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)\s*\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a published CSV file."""
+
+    place: str  # file and line
+    index: int  # from 0
+    cells: list[str]
+
+
+def read_csv(path: str, num_cells: int) -> Iterator[Row]:
+    """The rows of a CSV file without a header; empty ones are passed over.
+
+    Raises:
+        UserError: the file is missing or no UTF-8 text, or a row has another number of cells.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            rows = (cells for cells in reader if cells)
+            for index, cells in enumerate(rows):
+                place = f"{path}:{reader.line_num}"
+                if len(cells) != num_cells:
+                    raise UserError(f"{place} has {len(cells)} cells instead of {num_cells}")
+                yield Row(place, index, [cell.strip() for cell in cells])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error})") from None
+
+
+def parse_span(row: Row, cell: str) -> tuple[float, float]:
+    """(start, end) in seconds of "[start:end]".
+
+    Raises:
+        UserError: the cell is something else, or the span ends before it starts.
+    """
+    match = _SPAN.fullmatch(cell)
+    start, end = map(float, match.groups()) if match else (1.0, 0.0)
+    if end < start:
+        raise UserError(f"{row.place}: {cell!r} is no [start:end] in seconds; mend or remove it")
+    return start, end
+
+
+def relative(seconds: float, clip_start: float) -> float:
+    """Seconds from the start of a clip, without the digits that subtraction adds."""
+    return round(seconds - clip_start, 6)
+
+
+def convert_how2r(path: str, _seed: int) -> Iterator[dict]:
+    """How2R: one moment query a row."""
+    for row in read_csv(path, 4):
+        video, clip, moment, query = row.cells
+        clip_start, clip_end = parse_span(row, clip)
+        start, end = parse_span(row, moment)
+        if clip_start % CLIP_SECONDS:
+            raise UserError(f"{row.place}: clip {clip} does not start at a multiple of 60 seconds")
+        yield {
+            "vid_name": f"{video}.{int(clip_start // CLIP_SECONDS)}",
+            "duration": clip_end - clip_start,
+            "ts": [relative(start, clip_start), relative(end, clip_start)],
+            "desc": query,
+            "desc_id": row.index,
+        }
+
+
+def convert_how2qa(path: str, seed: int) -> Iterator[dict]:
+    """How2QA: one question a row, its right answer at a drawn place."""
+    rows = list(read_csv(path, 7))
+    for row, place in zip(rows, draw_places(len(rows), seed), strict=True):
+        video, moment, *wrong, question, right = row.cells
+        start, end = parse_span(row, moment)
+        clip = int(start // CLIP_SECONDS)
+        answers = [*wrong[:place], right, *wrong[place:]]
+        clip_start = clip * CLIP_SECONDS
+        yield {
+            "qid": row.index,
+            "q": question,
+            **{f"a{k}": answer for k, answer in enumerate(answers)},
+            "ts": f"{relative(start, clip_start)}-{relative(end, clip_start)}",
+            "vid_name": f"{video}.{clip}",
+            "answer_idx": place,
+        }
+
+
+def draw_places(count: int, seed: int) -> list[int]:
+    """``count`` places of right answers: each occurs equally often (or once more), shuffled."""
+    places = [k % NUM_ANSWERS for k in range(count)]
+    random.Random(seed).shuffle(places)
+    return places
+
+
+def convert_didemo(path: str, _seed: int) -> Iterator[dict]:
+    """DiDeMo: one description a record, with the moments of all its annotators."""
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise UserError(f"{path} must be a list of annotations")
+    for number, record in enumerate(records, start=1):
+        try:
+            times = [(int(first), int(last)) for first, last in record["times"]]
+            moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in times]
+            yield {
+                "vid_name": record["video"],
+                "ts": moments,
+                "target": agreed_moment(moments),
+                "desc": record["description"],
+                "desc_id": record["annotation_id"],
+            }
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise UserError(
+                f"{path}: record {number} needs annotation_id, description, video and times "
+                f"[[first, last], …] ({error!r})"
+            ) from None
+
+
+CONVERTERS: dict[str, Callable[[str, int], Iterator[dict]]] = {
+    "how2r": convert_how2r,
+    "how2qa": convert_how2qa,
+    "didemo": convert_didemo,
+}
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", required=True, choices=CONVERTERS)
+    parser.add_argument("--annotation", required=True, help="the published file")
+    parser.add_argument("--output", required=True, help="JSON lines to be written")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of places")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the converted annotations."""
+    options = parse_arguments(argv)
+    records = list(CONVERTERS[options.task](options.annotation, options.seed))
+    if not records:
+        raise UserError(f"{options.annotation} holds no annotations; was it cut short?")
+    write_jsonl(options.output, records)
+    print(f"{options.output}: {len(records)} annotations")
+
+
+if __name__ == "__main__":
+    run_main(main)
