@@ -1,0 +1,107 @@
+"""Texts to judge by a video: answers to a question, statements.
+
+Every candidate text is run with the video once: it stands behind each subtitle's text, and behind
+the frames in the temporal transformer (paper, section 4.3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.batch import CandidateBatch
+from data.lmdb_io import TextDb
+from data.vcmr import query_videos, usable_query_ids
+from data.video import Subtitle, VideoItem, VideoSource, collate_videos, pack_sequences
+from utils.errors import UserError
+from utils.packing import PackedLayout
+
+UNKNOWN = -1
+
+
+@dataclass
+class CandidateItem:
+    """A video and the texts to judge by it."""
+
+    ids: list[str]
+    video: VideoItem
+    texts: list[list[int]]  # tokens of each candidate, ``</s>`` first
+    targets: list[int]  # what is right, for each id; UNKNOWN where nobody says
+
+
+class CandidateDataset:
+    """Access by place to the questions or statements of a database.
+
+    Args:
+        db: their database.
+        videos: where videos come from.
+        max_txt_len: longer texts are left out; −1 keeps all.
+        training: every item must say what is right.
+
+    Raises:
+        UserError: no text is short enough, or one has no video.
+    """
+
+    kind: str  # what an item is, for messages
+    label: str  # what its target is
+
+    def __init__(
+        self, db: TextDb, videos: VideoSource, max_txt_len: int = -1, training: bool = False
+    ) -> None:
+        self.db = db
+        self.videos = videos
+        self.training = training
+        self.ids = usable_query_ids(db, max_txt_len)
+        video_of = query_videos(db)
+        without = [id_ for id_ in self.ids if id_ not in video_of]
+        if without:
+            raise UserError(
+                f"{self.kind} {without[0]} of {db.path} has no video ({len(without)} such); make "
+                "the database again from an annotation that names vid_name"
+            )
+        videos.require(dict.fromkeys(video_of[id_] for id_ in self.ids), str(db.path))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def target(self, record: dict, choices: int) -> int:
+        """The right one of ``choices``, or UNKNOWN.
+
+        Raises:
+            UserError: it is out of range, or missing in training.
+        """
+        target = record.get("target")
+        if target is None and not self.training:
+            return UNKNOWN
+        if target is None or target not in range(choices):
+            given = "none" if target is None else repr(target)
+            raise UserError(
+                f"{self.kind} {record['qid']} of {self.db.path} needs a {self.label} from 0 to "
+                f"{choices - 1}, it has {given}; mend the annotation and make the database again"
+            )
+        return int(target)
+
+
+def pack_candidates(items: Sequence[CandidateItem]) -> CandidateBatch:
+    """Pack videos and their candidate texts, item by item."""
+    videos = [item.video for item in items]
+    lengths = [video.num_frames for video in videos]
+    firsts = np.cumsum(lengths) - lengths
+    total = sum(lengths)
+    subtitles, targets_from, temporal, runs = [], [], [], []
+    for item, first in zip(items, firsts, strict=True):
+        shown = [subtitle for subtitle in item.video.subtitles if subtitle.frames]
+        every = list(range(item.video.num_frames))
+        for copy, text in enumerate(item.texts):
+            own = int(first) + copy * total
+            subtitles += [(first, Subtitle(sub.tokens + text, sub.frames)) for sub in shown]
+            targets_from += [own] * len(shown)
+            temporal.append((own, Subtitle(text, every)))
+            runs.append(item.video.num_frames)
+    batch = collate_videos([VideoItem(video.vid, video.features) for video in videos])
+    return CandidateBatch(
+        video=replace(batch, subtitles=pack_sequences(subtitles, targets_from)),
+        copies=max(len(item.texts) for item in items),
+        temporal=pack_sequences(temporal),
+        runs=PackedLayout.from_lengths(runs),
+    )

@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Answer the questions of a split with a fine-tuned model: TVQA, How2QA.
+
+python eval_videoQA.py --query_txt_db /txt/tvqa_val.db/ --split val --vfeat_db /video/tv/ \\
+    --sub_txt_db /txt/tv_subtitles.db/ --output_dir /storage/tvqa_default/ --checkpoint 10000
+"""
+
+from config.config import VideoQaEvalOptions, parse_options
+from config.evaluation import AnswerEvalOptions
+from data.answer_split import AnswerSplit
+from data.candidates import CandidateDataset
+from data.lmdb_io import TextDb
+from data.sources import open_videos
+from data.videoQA import QuestionDataset
+from model.build import build_for_evaluation
+from model.candidates import CandidateModel
+from model.videoQA import HeroForVideoQA
+from utils.errors import run_main
+from utils.run import start_evaluation
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Write the results file; returns its metrics where the split has ground truth."""
+    options = parse_options(VideoQaEvalOptions, argv)
+    return evaluate_answers(options, QuestionDataset, HeroForVideoQA, "qa")
+
+
+def evaluate_answers(
+    options: AnswerEvalOptions,
+    dataset_class: type[CandidateDataset],
+    model_class: type[CandidateModel],
+    loss: str,
+) -> dict[str, float]:
+    """Evaluate any task that judges texts by a video.
+
+    Args:
+        options: of the task.
+        dataset_class: the task's items.
+        model_class: the task's model.
+        loss: the loss to report.
+    """
+    run = start_evaluation(options, options.output_dir)
+    texts = TextDb(options.query_txt_db)
+    videos = open_videos(options, texts)
+    split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)
+    model = build_for_evaluation(model_class, run, videos.features.width, options.checkpoint)
+    return split.evaluate(model, options.checkpoint, save_logits=options.save_logits)
+
+
+if __name__ == "__main__":
+    run_main(main)

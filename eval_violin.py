@@ -1,0 +1,22 @@
+#!/usr/bin/env python
+"""Judge the statements of a split with a fine-tuned model: VIOLIN.
+
+python eval_violin.py --query_txt_db /txt/violin_test.db/ --split test --vfeat_db /video/violin/ \\
+    --sub_txt_db /txt/violin_subtitles.db/ --output_dir /storage/violin_default/ --checkpoint 6000
+"""
+
+from config.config import ViolinEvalOptions, parse_options
+from data.violin import StatementDataset
+from eval_videoQA import evaluate_answers
+from model.violin import HeroForViolin
+from utils.errors import run_main
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Write the results file; returns its metrics where the split has ground truth."""
+    options = parse_options(ViolinEvalOptions, argv)
+    return evaluate_answers(options, StatementDataset, HeroForViolin, "violin")
+
+
+if __name__ == "__main__":
+    run_main(main)

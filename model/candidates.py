@@ -1,0 +1,77 @@
+"""What judging texts by a video has in common: question answering and VIOLIN (paper, section 4.3).
+
+The video is run once per candidate text; a frame's features are projected once for all of them.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from config.model_config import ModelConfig
+from data.batch import CandidateBatch
+from model.embed import check_positions
+from model.hero import FEATURE_SIZE, HierarchicalEncoder
+from model.layers import PredictionHead
+from model.query_encoder import segment_attention_pool
+
+
+@dataclass
+class Answers:
+    """What the model says of N items."""
+
+    scores: Tensor  # (N, K) logits of the answers, or (N,) of statements
+    chosen: Tensor  # (N,) long
+    losses: dict[str, Tensor]  # (N,) each; 0 where an item has no target
+
+
+class JudgedBatch(Protocol):
+    """Candidates with what is right."""
+
+    ids: list[str]
+    candidates: CandidateBatch
+    counts: dict[str, int]
+
+
+class CandidateModel(nn.Module):
+    """Runs videos with candidate texts; a task adds its heads and :meth:`answer`."""
+
+    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
+        super().__init__()
+        self.v_encoder = HierarchicalEncoder(config, feature_size)
+
+    def answer(self, batch: JudgedBatch) -> Answers:
+        """Scores, choices and losses of every item."""
+        raise NotImplementedError
+
+    def forward(self, batch: JudgedBatch) -> dict[str, Tensor]:
+        """Named losses: in training means over the items that have a target (0 if none has), in
+        evaluation one value per item."""
+        losses = self.answer(batch).losses
+        if not self.training:
+            return losses
+        return {name: loss.sum() / max(1, batch.counts[name]) for name, loss in losses.items()}
+
+    def candidate_frames(self, candidates: CandidateBatch) -> Tensor:
+        """Frames that have met one candidate each, at both levels.
+
+        Returns:
+            (R, H), packed by ``candidates.runs``.
+        """
+        local, temporal = self.v_encoder.f_encoder, self.v_encoder.c_encoder
+        texts = candidates.temporal
+        table = temporal.embeddings.position_embeddings
+        check_positions(texts.longest_slots, table, "a video", "set max_clip_len")
+        frames = self.v_encoder.frame_vectors(candidates.video, copies=candidates.copies)
+        slots = temporal.embeddings(frames.index_select(0, texts.slot_frames), texts.slot_positions)
+        tokens = local.embeddings(texts.token_ids, texts.token_positions)
+        x = torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, texts.order)
+        return temporal.encoder(x, texts.layout, rows=texts.slot_rows)
+
+    def judge(
+        self, frames: Tensor, pool: nn.Linear, head: PredictionHead, candidates: CandidateBatch
+    ) -> Tensor:
+        """Attention over each candidate's frames, then one logit: (R, H) → (C,), fp32."""
+        pooled = segment_attention_pool(frames, pool(frames), candidates.runs)
+        return head(pooled)[:, 0].float()

@@ -1,0 +1,68 @@
+# ruff: noqa: N999 (the name under which the task is published)
+"""Video question answering: TVQA (arXiv 1809.01696), How2QA (paper, sections 4.2 and 4.3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config.model_config import ModelConfig
+from data.batch import QuestionBatch
+from model.candidates import Answers, CandidateModel
+from model.hero import FEATURE_SIZE
+from model.layers import PredictionHead
+from model.ranking_loss import PADDED_LOGIT
+from utils.packing import PackedLayout
+
+
+class HeroForVideoQA(CandidateModel):
+    """Scores every answer, and marks the moment that tells it."""
+
+    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
+        super().__init__(config, feature_size)
+        hidden = config.c_config.hidden_size
+        self.qa_pool = nn.Linear(hidden, 1, bias=False)
+        self.qa_pred_head = PredictionHead(hidden, 1)
+        self.st_ed_pool = nn.Linear(hidden, 1, bias=False)
+        self.st_ed_pred_head = PredictionHead(hidden, 2)
+
+    def answer(self, batch: QuestionBatch) -> Answers:
+        """Logits (N, K) of the answers; losses ``qa`` and ``st_ed``."""
+        frames = self.candidate_frames(batch.candidates)
+        logits = self.judge(frames, self.qa_pool, self.qa_pred_head, batch.candidates)
+        scores = logits.view(len(batch.ids), -1)
+        spans = self.span_logits(frames, batch.frame_runs)
+        losses = {
+            "qa": F.cross_entropy(scores, batch.targets, ignore_index=-1, reduction="none"),
+            "st_ed": span_losses(spans, batch.candidates.video.layout, batch.spans),
+        }
+        return Answers(scores, scores.argmax(dim=-1), losses)
+
+    def span_logits(self, frames: Tensor, frame_runs: Tensor) -> Tensor:
+        """Start and end logits of every frame, by attention over the candidates' views of it.
+
+        Args:
+            frames: (R, H) of :meth:`candidate_frames`.
+            frame_runs: (F, K) where each frame's views are.
+
+        Returns:
+            (F, 2), fp32.
+        """
+        views = frames.index_select(0, frame_runs.flatten()).view(*frame_runs.shape, -1)
+        weights = self.st_ed_pool(views)[..., 0].float().softmax(dim=-1).to(views.dtype)
+        return self.st_ed_pred_head(torch.einsum("fk,fkh->fh", weights, views)).float()
+
+
+def span_losses(logits: Tensor, layout: PackedLayout, spans: Tensor) -> Tensor:
+    """Mean of the cross entropies of first and last frame.
+
+    Args:
+        logits: (F, 2) start and end logits of packed videos.
+        layout: N videos of F frames in all.
+        spans: (N, 2) frames; −1 = none.
+
+    Returns:
+        (N,); 0 where there is no span.
+    """
+    rows, mask = layout.grid()
+    grid = logits[rows].masked_fill(~mask[..., None], PADDED_LOGIT)  # (N, T, 2)
+    return F.cross_entropy(grid, spans, ignore_index=-1, reduction="none").mean(dim=-1)

@@ -1,0 +1,30 @@
+"""Video-and-language inference: VIOLIN (arXiv 2003.11618; paper, section 4.3)."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from config.model_config import ModelConfig
+from data.batch import StatementBatch
+from model.candidates import Answers, CandidateModel
+from model.hero import FEATURE_SIZE
+from model.layers import PredictionHead
+
+
+class HeroForViolin(CandidateModel):
+    """Tells whether a video entails a statement."""
+
+    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
+        super().__init__(config, feature_size)
+        hidden = config.c_config.hidden_size
+        self.violin_pool = nn.Linear(hidden, 1, bias=False)
+        self.violin_pred_head = PredictionHead(hidden, 1)
+
+    def answer(self, batch: StatementBatch) -> Answers:
+        """Logits (C,) of the statements' being true; loss ``violin``."""
+        frames = self.candidate_frames(batch.candidates)
+        scores = self.judge(frames, self.violin_pool, self.violin_pred_head, batch.candidates)
+        known = batch.targets >= 0
+        losses = F.binary_cross_entropy_with_logits(
+            scores, batch.targets.clamp(min=0).float(), reduction="none"
+        )
+        return Answers(scores, (scores > 0).long(), {"violin": losses * known})

@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+"""Fine-tune HERO on video question answering: TVQA, How2QA.
+
+horovodrun -np 8 python train_videoQA.py --config config/train-tvqa-8gpu.json
+"""
+
+from collections.abc import Mapping
+
+from config.config import VideoQaOptions, parse_options
+from config.training import AnswerOptions
+from data.answer_split import AnswerSplit
+from data.candidates import CandidateDataset
+from data.lmdb_io import TextDb
+from data.loader import TrainLoader
+from data.sources import open_videos
+from data.videoQA import QuestionDataset
+from model.build import build_for_training
+from model.candidates import CandidateModel
+from model.videoQA import HeroForVideoQA
+from utils.engine import Task, Trainer
+from utils.errors import run_main
+from utils.run import start_training
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train, or go on training; returns the last validation's metrics."""
+    options = parse_options(VideoQaOptions, argv)
+    weights = {"qa": 1.0, "st_ed": options.lw_st_ed}
+    return train_to_answer(options, QuestionDataset, HeroForVideoQA, weights)
+
+
+def train_to_answer(
+    options: AnswerOptions,
+    dataset_class: type[CandidateDataset],
+    model_class: type[CandidateModel],
+    weights: Mapping[str, float],
+) -> dict[str, float]:
+    """Train any task that judges texts by a video.
+
+    Args:
+        options: of the task.
+        dataset_class: the task's items.
+        model_class: the task's model.
+        weights: factor of every loss.
+    """
+    run = start_training(options)
+    texts = TextDb(options.train_query_txt_db)
+    videos = open_videos(options, texts)
+    train = dataset_class(texts, videos.source, options.max_txt_len, training=True)
+    val = AnswerSplit(
+        "val", dataset_class(TextDb(options.val_query_txt_db), videos.source), weights, run
+    )
+    model = build_for_training(model_class, run, videos.features.width)
+    task = Task(
+        name=options.task,
+        model=model,
+        loader=TrainLoader(train, train.collate, run),
+        loss_weights=weights,
+        validate=lambda step: val.validate(model, step),
+    )
+    return Trainer(task, run).train()
+
+
+if __name__ == "__main__":
+    run_main(main)

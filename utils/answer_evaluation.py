@@ -1,0 +1,132 @@
+"""Answering every question or statement of a split, on one rank or several, and what comes out.
+
+A results file is ``{id: answer}`` in the order of the split: an answer's index, or 0 | 1.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from utils.distributed import Communicator
+from utils.files import write_json
+
+UNKNOWN = -1
+
+
+class Answers(Protocol):
+    """What ``model.answer(batch)`` gives for N items (:class:`model.candidates.Answers`)."""
+
+    scores: Tensor  # (N, K) or (N,)
+    chosen: Tensor  # (N,)
+    losses: dict[str, Tensor]  # (N,) each
+
+
+class AnsweredBatch(Protocol):
+    """A batch with what is right."""
+
+    ids: list[str]
+    targets: Tensor  # (N,), −1 = not known
+    counts: dict[str, int]  # items that have a target, by loss
+
+
+@dataclass
+class AnsweredItem:
+    """One question or statement."""
+
+    id: str
+    answer: int
+    target: int  # UNKNOWN where nobody says
+    scores: float | list[float]
+    losses: dict[str, float]  # 0 where it has no target
+
+
+@dataclass
+class AnsweredSplit:
+    """All items in the order of the split."""
+
+    items: list[AnsweredItem]
+    counts: Mapping[str, int]  # items that have a target, by loss
+
+    def metrics(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """``accuracy`` in percent and weighted mean losses as ``loss/name``, over the items that
+        have a target; empty where no answer is known.
+
+        Args:
+            weights: factor of every loss to report.
+        """
+        hits = [item.answer == item.target for item in self.items if item.target != UNKNOWN]
+        if not hits:
+            return {}
+        losses = {
+            f"loss/{name}": weight
+            * sum(item.losses[name] for item in self.items)
+            / max(1, self.counts[name])
+            for name, weight in weights.items()
+        }
+        return {"accuracy": round(100 * sum(hits) / len(hits), 2), **losses}
+
+
+def answered_items(batch: AnsweredBatch, answers: Answers) -> list[AnsweredItem]:
+    """The items of one batch, on the host."""
+    columns = {name: loss.tolist() for name, loss in answers.losses.items()}
+    rows = zip(
+        batch.ids,
+        answers.chosen.tolist(),
+        batch.targets.tolist(),
+        answers.scores.tolist(),
+        strict=True,
+    )
+    return [
+        AnsweredItem(*row, {name: values[number] for name, values in columns.items()})
+        for number, row in enumerate(rows)
+    ]
+
+
+@torch.no_grad()
+def answer_split(
+    model: nn.Module, batches: Iterable[Any], comm: Communicator, ids: Sequence[str]
+) -> AnsweredSplit:
+    """Answer this rank's share and merge all ranks'.
+
+    Args:
+        model: with ``answer(batch)``; left in evaluation mode.
+        batches: this rank's share of the split.
+        comm: the ranks.
+        ids: the order of the split; together the ranks answer each once.
+    """
+    model.eval()
+    items: list[AnsweredItem] = []
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        items += answered_items(batch, model.answer(batch))
+        counts.update(batch.counts)
+    shares = comm.all_gather_object((items, counts))
+    found = {item.id: item for share, _ in shares for item in share}
+    return AnsweredSplit([found[id_] for id_ in ids], sum((n for _, n in shares), Counter()))
+
+
+def save_answers(
+    split: AnsweredSplit,
+    folder: Path,
+    checkpoint: str,
+    metrics: Mapping[str, float],
+    save_logits: bool = False,
+) -> None:
+    """Write ``results_{checkpoint}_all.json``, on demand ``logits_{checkpoint}_all.json``, and,
+    where there are any, print metrics and write ``metrics_{checkpoint}.json``."""
+    files = {f"results_{checkpoint}_all.json": {item.id: item.answer for item in split.items}}
+    if save_logits:
+        files[f"logits_{checkpoint}_all.json"] = {item.id: item.scores for item in split.items}
+    for name, content in files.items():
+        write_json(folder / name, content)
+        print(f"wrote {folder / name}")
+    if metrics:
+        write_json(folder / f"metrics_{checkpoint}.json", metrics, indent=2)
+        names = [name.replace("accuracy", "accuracy (%)") for name in metrics]
+        print(tabulate([list(metrics.values())], headers=names, floatfmt=".2f"))
