@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 GOLDEN = Path(os.environ.get("HERO_GOLDEN", Path(__file__).parent / "data" / "golden"))
@@ -24,3 +25,10 @@ def world(golden: Path) -> Path:
 def expected(golden: Path) -> Path:
     """Recorded outputs."""
     return golden / "expected"
+
+
+@pytest.fixture(scope="session")
+def recorded(expected: Path) -> dict[str, np.ndarray]:
+    """All recorded arrays, by key."""
+    with np.load(expected / "golden.npz") as arrays:
+        return dict(arrays)

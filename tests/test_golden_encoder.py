@@ -17,12 +17,6 @@ pytestmark = pytest.mark.golden
 
 
 @pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return dict(arrays)
-
-
-@pytest.fixture(scope="module")
 def model(expected):
     return recorded_vcmr(expected).eval()
 

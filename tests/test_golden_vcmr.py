@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,12 +16,6 @@ from tests.recorded import assert_recorded, recorded_source, recorded_vcmr
 pytestmark = pytest.mark.golden
 
 WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
-
-
-@pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return dict(arrays)
 
 
 @pytest.fixture(scope="module")
