@@ -333,9 +333,11 @@ def _top_columns(values: Tensor, count: int) -> Tensor:
     if count >= values.shape[1]:
         return torch.arange(values.shape[1], device=values.device).expand(len(values), -1)
     lowest = values.topk(count, sorted=False).values.amin(dim=1, keepdim=True)
-    above, level = values > lowest, values == lowest
-    room = count - above.sum(dim=1, keepdim=True)
-    kept = above | (level & (level.cumsum(dim=1) <= room))
+    kept = values >= lowest
+    if kept.sum() > count * len(values):  # more than fit are equal to the lowest
+        level = values == lowest
+        room = count - (values > lowest).sum(dim=1, keepdim=True)
+        kept &= ~level | (level.cumsum(dim=1) <= room)
     return kept.nonzero()[:, 1].view(len(values), count)
 
 
