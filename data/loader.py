@@ -40,6 +40,16 @@ class SizedDataset(Protocol):
     def __getitem__(self, key: ItemKey) -> Any: ...
 
 
+class BatchSampler(Protocol):
+    """Endless batches of keys for one of ``size`` ranks, from batch ``start`` on."""
+
+    start: int
+    batch_size: int
+    size: int
+
+    def __iter__(self) -> Iterator[list]: ...
+
+
 class RankBatches:
     """Endless batches of item keys for one rank.
 
@@ -179,6 +189,7 @@ class TrainLoader:
         dataset: items by :class:`ItemKey`.
         collate: items → batch.
         run: rank, device, batch size, seed of the order, workers.
+        sampler: batches of keys; None = all items in a new order each epoch.
     """
 
     def __init__(
@@ -186,9 +197,12 @@ class TrainLoader:
         dataset: SizedDataset,
         collate: Callable[[Sequence[Any]], TensorBatch],
         run: LoadingRun,
+        sampler: BatchSampler | None = None,
     ) -> None:
         size, seed = run.options.train_batch_size, run.options.seed
-        self.sampler = RankBatches(len(dataset), size, run.comm.rank, run.comm.size, seed)
+        self.sampler = sampler or RankBatches(
+            len(dataset), size, run.comm.rank, run.comm.size, seed
+        )
         self.loader = _loader(dataset, collate, self.sampler, run.options)
         self.device = run.device
         self.batches = 0  # handed out so far

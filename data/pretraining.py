@@ -1,0 +1,191 @@
+"""The corpora of pre-training: from options to one data set per corpus, split and objective."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data.batch import FomBatch, MfmBatch, MlmBatch, MomentBatch
+from data.fom import FomDataset, FomItem, collate_fom
+from data.lmdb_io import FeatureDb, TextDb
+from data.loader import SizedDataset
+from data.mfm import MfmDataset, MfmItem, collate_mfm
+from data.mix import Part, part_seed
+from data.mlm import MlmDataset, MlmItem, collate_mlm
+from data.vcmr import MomentItem, collate_moments
+from data.video import SubtitleSource, require_features
+from data.vsm import VsmDataset
+from utils.errors import UserError
+from utils.files import read_json
+
+COLLATE: dict[type, Callable] = {
+    MlmItem: collate_mlm,
+    MfmItem: collate_mfm,
+    FomItem: collate_fom,
+    MomentItem: collate_moments,
+}
+VALIDATION_SEED = 0  # the same masks in every validation of every run
+
+
+def collate_objective(
+    items: Sequence[MlmItem | MfmItem | FomItem | MomentItem],
+) -> MlmBatch | MfmBatch | FomBatch | MomentBatch:
+    """Pack items of one objective."""
+    return COLLATE[type(items[0])](items)
+
+
+class ShardedFeatures:
+    """Several feature databases read as one (:class:`data.lmdb_io.FeatureDb`).
+
+    Args:
+        shards: the databases, of one version and interval; each video is in one of them.
+
+    Raises:
+        UserError: two shards have the same video, or features of different widths.
+    """
+
+    def __init__(self, shards: Sequence[FeatureDb]) -> None:
+        self.shards = list(shards)
+        self.interval = shards[0].interval
+        self.max_clip_len = shards[0].max_clip_len
+        self.path = ", ".join(str(shard.path) for shard in shards)
+        self.width = shards[0].width
+        self.id2nframe: dict[str, int] = {}
+        self._shard_of: dict[str, int] = {}
+        for number, shard in enumerate(shards):
+            self._add(number, shard)
+
+    def _add(self, number: int, shard: FeatureDb) -> None:
+        if shard.width != self.width:
+            raise UserError(
+                f"{shard.path} has features {shard.width} values wide, {self.shards[0].path} "
+                f"{self.width}: shards need features of the same extractors"
+            )
+        twice = self.id2nframe.keys() & shard.id2nframe.keys()
+        if twice:
+            vid = min(twice)
+            raise UserError(
+                f"video {vid} is in two shards, {self.shards[self._shard_of[vid]].path} and "
+                f"{shard.path}: leave it in one"
+            )
+        self.id2nframe |= shard.id2nframe
+        self._shard_of |= dict.fromkeys(shard.id2nframe, number)
+
+    def __getitem__(self, vid: str) -> np.ndarray:
+        """(T, D), as :meth:`data.lmdb_io.FeatureDb.__getitem__`."""
+        return self.shards[self._shard_of[vid]][vid]
+
+    def __contains__(self, vid: str) -> bool:
+        return vid in self._shard_of
+
+
+@dataclass
+class Corpus:
+    """A corpus with its databases open."""
+
+    options: Any  # config.pretraining.CorpusOptions
+    weight: float
+    source: SubtitleSource
+
+    def parts(self, train: bool) -> Iterator[tuple[str, str, float, list[str]]]:
+        """(loader name, objective, weight, videos) of the training or validation loaders.
+
+        Raises:
+            UserError: a list of videos is unusable, or names videos that no database has.
+        """
+        for split in self.options.splits:
+            vids = self._videos(split.train_idx if train else split.val_idx)
+            for objective, ratio in zip(split.tasks, split.ratio, strict=True):
+                name = f"{objective}_{self.options.name}_{split.name}"
+                yield name, objective, self.weight * ratio, vids
+
+    def _videos(self, files: str | list[str]) -> list[str]:
+        """The videos of all files; with one file per shard, those of a file are in its shard."""
+        shards = getattr(self.source.features, "shards", [])
+        per_shard = isinstance(files, list) and len(files) == len(shards)
+        vids = []
+        for number, file in enumerate([files] if isinstance(files, str) else files):
+            listed = read_split(file)
+            if per_shard:
+                require_features(shards[number], listed, file)
+            self.source.require(listed, file)
+            vids.extend(listed)
+        return vids
+
+
+def read_split(file: str) -> list[str]:
+    """A JSON list of video names.
+
+    Raises:
+        UserError: it is something else, or empty.
+    """
+    vids = read_json(file)
+    if not (isinstance(vids, list) and vids and all(isinstance(vid, str) for vid in vids)):
+        raise UserError(
+            f'{file} is not a list of video names, ["a", "b", …]; make it with '
+            "scripts/make_pretrain_splits.py"
+        )
+    return vids
+
+
+def open_corpora(options: Any) -> list[Corpus]:
+    """Open the databases of ``options`` (``config.pretraining.PretrainOptions``).
+
+    Raises:
+        UserError: one is missing or damaged, or features of two corpora differ in width.
+    """
+    corpora = []
+    for corpus, weight in zip(options.corpora(), options.targets_ratio, strict=True):
+        shards = [
+            FeatureDb(
+                folder,
+                options.vfeat_version,
+                corpus.vfeat_interval,
+                options.compressed_db,
+                options.max_clip_len,
+            )
+            for folder in corpus.vfeat_shards or [corpus.vfeat_db]
+        ]
+        features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)
+        source = SubtitleSource(TextDb(corpus.sub_txt_db), features, options.sub_ctx_len)
+        corpora.append(Corpus(corpus, weight, source))
+    widths = {corpus.source.features.width for corpus in corpora}
+    if len(widths) > 1:
+        raise UserError(
+            f"the corpora's features are {' and '.join(map(str, sorted(widths)))} values wide: one "
+            "model needs features of the same extractors"
+        )
+    return corpora
+
+
+def make_dataset(
+    objective: str, vids: Sequence[str], source: SubtitleSource, options: Any, seed: int
+) -> SizedDataset:
+    """The data set of one objective (a name of ``config.pretraining.PretrainTask``)."""
+    if objective == "mlm":
+        return MlmDataset(vids, source, options.mask_prob, options.max_txt_len, seed)
+    if objective == "fom":
+        return FomDataset(vids, source, seed)
+    if objective == "vsm":
+        return VsmDataset(vids, source, options.max_txt_len, seed)
+    contrastive = {"mfm-nce": True, "mffr": False}[objective]
+    return MfmDataset(vids, source, options.mask_prob, contrastive, seed)
+
+
+def make_parts(corpora: Sequence[Corpus], options: Any, train: bool) -> list[Part]:
+    """One part per corpus, split and objective, named ``{objective}_{corpus}_{split}``.
+
+    Raises:
+        UserError: a list of videos is unusable; two parts have the same name.
+    """
+    parts: dict[str, Part] = {}
+    seed = options.seed if train else VALIDATION_SEED
+    for corpus in corpora:
+        for name, objective, weight, vids in corpus.parts(train):
+            if name in parts:
+                raise UserError(f"two loaders are called {name}; rename a corpus or a split")
+            own_seed = part_seed(seed, len(parts))
+            dataset = make_dataset(objective, vids, corpus.source, options, own_seed)
+            parts[name] = Part(name, dataset, weight)
+    return list(parts.values())

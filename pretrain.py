@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Pre-train HERO on videos with subtitles.
+
+python pretrain.py --config config/pretrain-tv-16gpu.json --output_dir runs/pretrain_tv
+horovodrun -np 16 python pretrain.py --config config/pretrain-tv-16gpu.json
+"""
+
+from functools import partial
+
+from config.config import PretrainOptions, parse_options
+from data.loader import TrainLoader, evaluation_batches
+from data.mix import MixedBatches, TaskMix
+from data.pretraining import collate_objective, make_parts, open_corpora
+from model.build import build_for_training
+from model.pretrain import HeroForPretraining
+from model.vcmr import MomentSchedule, ranking_weights
+from utils.engine import Task, Trainer
+from utils.errors import run_main
+from utils.objective_validation import validate_objectives
+from utils.run import start_training
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train, or go on training; returns the last validation's metrics."""
+    options = parse_options(PretrainOptions, argv)
+    run = start_training(options)
+    corpora = open_corpora(options)
+    train, val = (make_parts(corpora, options, train=train) for train in (True, False))
+    model = build_for_training(
+        HeroForPretraining,
+        run,
+        corpora[0].source.features.width,
+        schedule=MomentSchedule.from_options(options),
+        comm=run.comm,
+    )
+    weights = ranking_weights(options) | {"st_ed": options.lw_st_ed}
+    batches = MixedBatches(
+        train,
+        options.train_batch_size,
+        options.gradient_accumulation_steps,
+        run.comm.rank,
+        run.comm.size,
+        options.seed,
+    )
+    validation = {
+        part.name: partial(
+            evaluation_batches, part.dataset, collate_objective, options.val_batch_size, run
+        )
+        for part in val
+    }
+    task = Task(
+        name="pretraining",
+        model=model,
+        loader=TrainLoader(TaskMix(train), collate_objective, run, batches),
+        loss_weights=dict.fromkeys(("mlm", "mfm-nce", "mffr", "fom"), 1.0) | weights,
+        validate=lambda step: validate_objectives(model.scores, validation, weights, run.comm),
+        begin_batch=model.begin_batch,
+    )
+    return Trainer(task, run).train()
+
+
+if __name__ == "__main__":
+    run_main(main)

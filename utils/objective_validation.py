@@ -1,0 +1,102 @@
+"""Validation of several objectives: losses, how good the answers are, and how fast they come."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from utils.distributed import Communicator
+from utils.logger import LOGGER
+
+
+class Scores(Protocol):
+    """Sums over ``count`` things that were asked for."""
+
+    count: int
+    sums: dict[str, Tensor]
+
+
+@dataclass
+class Measured:
+    """One loader's result over all ranks."""
+
+    count: int
+    means: dict[str, float]
+    rate: float  # things asked for per second
+
+
+@torch.no_grad()
+def measure(
+    scores: Callable[[Any], Scores], batches: Iterable[Any], comm: Communicator
+) -> Measured:
+    """Means over all ranks' batches.
+
+    Args:
+        scores: of one batch.
+        batches: this rank's share.
+        comm: the ranks.
+    """
+    start = time.perf_counter()
+    count, sums = 0, defaultdict(float)
+    for batch in batches:
+        part = scores(batch)
+        count += part.count
+        for name, value in part.sums.items():
+            sums[name] += value.double()  # stays on the device
+    own = {name: value.item() for name, value in sums.items()}
+    shares = comm.all_gather_object((count, own, time.perf_counter() - start))
+    total = sum(count for count, _, _ in shares)
+    names = dict.fromkeys(name for _, values, _ in shares for name in values)
+    means = {
+        name: sum(values.get(name, 0.0) for _, values, _ in shares) / max(1, total)
+        for name in names
+    }
+    return Measured(total, means, total / max(seconds for _, _, seconds in shares))
+
+
+def validate_objectives(
+    scores: Callable[[Any], Scores],
+    loaders: Mapping[str, Callable[[], Iterable[Any]]],
+    weights: Mapping[str, float],
+    comm: Communicator,
+) -> dict[str, float]:
+    """Validate every loader; log one table.
+
+    Args:
+        scores: of one batch, the model being in evaluation mode.
+        loaders: one pass over this rank's share of each loader, by name.
+        weights: factors of the losses that a loader has several of; their sum is its ``loss``.
+        comm: the ranks.
+
+    Returns:
+        Means as ``{loader}/{name}``. Rates (things asked for, in a second) are in the table only:
+        metrics are the same in every repetition of a run.
+    """
+    results = {name: measure(scores, batches(), comm) for name, batches in loaders.items()}
+    for result in results.values():
+        if "loss" not in result.means:
+            parts = {name: weights[name] * value for name, value in result.means.items()}
+            result.means = {"loss": sum(parts.values())} | parts
+    LOGGER.info("validation\n%s", format_table(results))
+    return {
+        f"{loader}/{name}": value
+        for loader, result in results.items()
+        for name, value in result.means.items()
+    }
+
+
+def format_table(results: Mapping[str, Measured]) -> str:
+    """One line per loader, one column per measure."""
+    names = list(dict.fromkeys(name for result in results.values() for name in result.means))
+    rows = [
+        [loader, result.count, *[result.means.get(name) for name in names], result.rate]
+        for loader, result in results.items()
+    ]
+    headers = ["loader", "count", *names, "per second"]
+    digits = (None, None, *[".4f"] * len(names), ".0f")
+    return tabulate(rows, headers=headers, floatfmt=digits)
