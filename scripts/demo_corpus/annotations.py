@@ -22,7 +22,7 @@ from scripts.demo_corpus.sentences import (
 from utils.files import atomic_write
 
 _TYPES = ("v", "t", "vt")
-_TYPE_SHARES = (0.5, 0.25, 0.25)
+_TYPE_SHARES = (0.6, 0.15, 0.25)
 _NO_MOMENT = 0.02  # share of training questions whose ``ts`` is "NaN-NaN", as published
 
 

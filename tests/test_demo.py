@@ -1,0 +1,86 @@
+"""The demo: its report by hand, and the whole way on a tiny corpus."""
+
+import json
+
+import pytest
+
+from scripts.demo import TASKS, Demo, main
+from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
+from utils.chance import MomentBounds
+from utils.errors import UserError
+from utils.files import write_json, write_jsonl
+
+
+@pytest.fixture
+def moment_run(tmp_path) -> MomentRun:
+    """Two queries on a pool of two videos of four frames; a third video is not in the pool."""
+    spans = {1: ("a", [0.0, 3.0]), 2: ("b", [0.0, 3.0])}
+    write_jsonl(
+        tmp_path / "val.jsonl",
+        [
+            {"vid_name": vid, "duration": 6.0, "ts": span, "desc": "Ada sings.", "desc_id": id_}
+            for id_, (vid, span) in spans.items()
+        ],
+    )
+    write_jsonl(
+        tmp_path / "subtitles.jsonl",
+        [{"vid_name": "a", "sub": [{"text": " La", "start": 0.5, "end": 2.0}]}],
+    )
+    write_json(tmp_path / "vid2nframe.json", {"a": 4, "b": 4, "c": 9})
+    entries = [
+        {"desc_id": id_, "desc": "", "predictions": [[7, 0.0, 3.0, 0.9], [5, 1.5, 6.0, 0.2]]}
+        for id_ in spans
+    ]
+    lists = dict.fromkeys(("VCMR", "SVMR", "VR"), entries)
+    write_json(tmp_path / "results.json", {"video2idx": {"a": 7, "b": 5}} | lists)
+    metrics = {"VCMR": {"0.5-r1": 50.0}, "SVMR": {"0.5-r1": 80.0}, "VR": {"r1": 50.0}}
+    write_json(tmp_path / "metrics.json", metrics)
+    return MomentRun(
+        *(tmp_path / name for name in ("results.json", "metrics.json", "val.jsonl")),
+        *(tmp_path / name for name in ("subtitles.jsonl", "vid2nframe.json")),
+        MomentBounds(interval=1.5, min_pred_l=1, max_pred_l=3),
+    )
+
+
+def test_recall_stands_beside_chance_of_the_pool(moment_run):
+    rows = [line.split() for line in recall_table(moment_run).splitlines()[2:]]
+    # 5 allowed moments a video, 2 of them right (see test_chance); the third video does not count.
+    assert rows == [
+        ["VCMR", "0.5-r1", "50.0", "20.00", "×", "2.5"],
+        ["SVMR", "0.5-r1", "80.0", "40.00", "×", "2.0"],
+        ["VR", "r1", "50.0", "50.00", "×", "1.0"],
+    ]
+
+
+def test_the_picture_is_a_png(moment_run, tmp_path):
+    picture = tmp_path / "moments.png"
+    plot_moments(moment_run, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_query_of_several_annotators_keeps_them_all():
+    row = {"vid_name": "a", "ts": [[0, 5], [0, 5], [5, 10], [0, 10]]}
+    assert truth_of(row).spans == row["ts"]
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has no checkpoint"):
+        Demo("tvr", TASKS["tvr"], tmp_path, "tiny", ()).last_step()
+
+
+@pytest.mark.slow
+def test_the_whole_way_and_again(tmp_path, capfd):
+    """A few steps on a tiny corpus; run again, everything is there already."""
+    quick = ["--num_train_steps", "2", "--warmup_steps", "1", "--valid_steps", "2"]
+    options = ["--task", "tvr", "--size", "tiny", "--output", str(tmp_path)]
+    main([*options, *quick])
+    printed = capfd.readouterr().out
+    assert "python train_vcmr.py --config config/debug-tvr.json" in printed
+    assert "chance" in printed
+    metrics = json.loads((tmp_path / "runs/tvr/results_val/metrics_2.json").read_text())
+    assert set(metrics) >= {"VCMR", "SVMR", "VR"}
+    assert (tmp_path / "tvr_moments.png").exists()
+    databases = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("data.mdb")}
+    assert len(databases) == 4
+    main([*options, *quick])
+    assert {path: path.stat().st_mtime_ns for path in databases} == databases
