@@ -32,3 +32,27 @@ def recorded(expected: Path) -> dict[str, np.ndarray]:
     """All recorded arrays, by key."""
     with np.load(expected / "golden.npz") as arrays:
         return dict(arrays)
+
+
+@pytest.fixture
+def tvr_options(world: Path, expected: Path, tmp_path: Path) -> dict:
+    """Options of a short TVR training on the recorded world."""
+    databases = world / "txt_db"
+    return {
+        "task": "tvr",
+        "train_query_txt_db": str(databases / "tvr_train.db"),
+        "val_query_txt_db": str(databases / "tvr_val.db"),
+        "sub_txt_db": str(databases / "tv_subtitles.db"),
+        "vfeat_db": str(world / "video_db" / "tv"),
+        "model_config": str(expected / "model_finetune.json"),
+        "checkpoint": str(expected / "pretrained.pt"),
+        "output_dir": str(tmp_path / "run"),
+        "train_batch_size": 3,
+        "gradient_accumulation_steps": 2,
+        "num_train_steps": 9,
+        "valid_steps": 4,
+        "restore_steps": 3,
+        "n_workers": 1,
+        "drop_svmr_prob": 0.5,
+        "max_vcmr_video": 4,
+    }

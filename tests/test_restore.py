@@ -19,29 +19,6 @@ from utils.restore import (
 )
 
 
-@pytest.fixture
-def tvr_options(world, expected, tmp_path):
-    databases = world / "txt_db"
-    return {
-        "task": "tvr",
-        "train_query_txt_db": str(databases / "tvr_train.db"),
-        "val_query_txt_db": str(databases / "tvr_val.db"),
-        "sub_txt_db": str(databases / "tv_subtitles.db"),
-        "vfeat_db": str(world / "video_db" / "tv"),
-        "model_config": str(expected / "model_finetune.json"),
-        "checkpoint": str(expected / "pretrained.pt"),
-        "output_dir": str(tmp_path / "run"),
-        "train_batch_size": 3,
-        "gradient_accumulation_steps": 2,
-        "num_train_steps": 9,
-        "valid_steps": 4,
-        "restore_steps": 3,
-        "n_workers": 1,
-        "drop_svmr_prob": 0.5,
-        "max_vcmr_video": 4,
-    }
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_like_the_unbroken_one(tvr_options, tmp_path):
     assert_survives_kills("train_vcmr.py", tvr_options, tmp_path)
