@@ -6,7 +6,7 @@ from torch import nn
 
 from model.checkpoint import initialise, load_weights, read_state_dict
 from model.embed import grow_rows
-from model.layers import set_dropout
+from model.layers import set_activation_checkpointing, set_dropout
 from utils.logger import LOGGER
 from utils.run import Run
 
@@ -28,6 +28,7 @@ def build_for_training(cls: type[ModelT], run: Run, feature_size: int, **argumen
     model = cls(run.model_config, feature_size, **arguments)
     initialise(model, run.options, LOGGER.info)
     set_dropout(model, run.options.dropout)
+    set_activation_checkpointing(model, run.options.activation_checkpointing)
     return _placed(model, run)
 
 

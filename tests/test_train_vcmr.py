@@ -61,6 +61,22 @@ def test_variants_train(tvr_options, tmp_path, changes):
     assert 0 <= metrics["VR/r1"] <= 100
 
 
+def test_activation_checkpointing_changes_nothing(tvr_options, tmp_path):
+    weights = []
+    for recompute in (False, True):
+        folder = tmp_path / str(recompute)
+        folder.mkdir()
+        train(
+            tvr_options,
+            folder,
+            activation_checkpointing=recompute,
+            output_dir=str(folder / "run"),
+        )
+        weights.append(torch.load(folder / "run/ckpt/model_step_2.pt", weights_only=True))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
 def test_an_evaluation_can_ask_for_less(tvr_options, tmp_path, world):
     train(tvr_options, tmp_path)
     run = tmp_path / "run"

@@ -28,6 +28,7 @@ from utils.restore import (
     set_random_states,
 )
 from utils.run import Run
+from utils.timing import StepClock
 
 
 class Loader(Protocol):
@@ -133,6 +134,7 @@ class Trainer:
         broadcast_parameters(run.comm, task.model)
         self.reducer = GradientReducer(run.comm, self.parameters)
         self.running = Running()
+        self.clock = StepClock(run.device)
         fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
         self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
         self._restore()
@@ -159,22 +161,30 @@ class Trainer:
         zero_gradients(self.optimizer)
         ids, losses = [], []
         for micro_step, last in self._micro_steps():
-            batch = next(self.task.loader)
+            with self.clock.phase("data"):
+                batch = next(self.task.loader)
             self.task.begin_batch(self.step, micro_step)
             with nullcontext() if last else self.reducer.accumulate():
                 losses.append(self._forward_backward(batch))
             ids.extend(batch.ids)
-        self.reducer.finish()
+        with self.clock.phase("reduce"):
+            self.reducer.finish()
+        with self.clock.phase("optimizer"):
+            stepped = self._update(ids, losses)
+        self.step += stepped
+        return stepped
+
+    def _update(self, ids: list[str], losses: list[Tensor]) -> bool:
+        """Clip and step the optimizer; False if fp16 overflowed."""
         self.precision.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
             self.guard.watch(self.step + 1, ids, [*losses, norm])
         self._set_learning_rate()
-        if not self.precision.step(self.optimizer):
-            return False
-        self.step += 1
-        self.running.add("grad_norm", norm)
-        return True
+        stepped = self.precision.step(self.optimizer)
+        if stepped:
+            self.running.add("grad_norm", norm)
+        return stepped
 
     def _set_learning_rate(self) -> None:
         options = self.options
@@ -188,10 +198,11 @@ class Trainer:
         return ((number, number == count - 1) for number in range(count))
 
     def _forward_backward(self, batch: Any) -> Tensor:
-        with self.precision.autocast():
+        with self.clock.phase("forward"), self.precision.autocast():
             losses = self.task.model(batch)
-        total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
-        self.precision.backward(total)
+            total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
+        with self.clock.phase("backward"):
+            self.precision.backward(total)
         for name, loss in losses.items():
             self.running.add(f"loss/{name}", loss)
         self.running.add("loss/total", total)
@@ -219,7 +230,8 @@ class Trainer:
 
     def _log_progress(self) -> float:
         """Write the means since the last logged step; returns that of the total loss."""
-        values = self.running.take_means()
+        steps = self.running.counts["grad_norm"]
+        values = self.running.take_means() | self.clock.take_means(steps)
         values["learning_rate"] = self.rate
         if self.precision.mode == "fp16":
             values["loss_scale"] = self.precision.loss_scale
