@@ -31,6 +31,38 @@ Command = list[str | Path]
 
 
 @dataclass(frozen=True)
+class Step:
+    """A command to run, without ``python``.
+
+    Attributes:
+        what: a line that says what it does.
+        command: script and options.
+        makes: file or folder that is there once it has succeeded; None = it finds out itself.
+    """
+
+    what: str
+    command: Command
+    makes: Path | None = None
+
+    def call(self) -> None:
+        """Print the command and run it from the repository's root, unless it has been done.
+
+        Raises:
+            UserError: it failed.
+        """
+        words = [str(word) for word in self.command]
+        print(f"\n# {self.what}\npython {shlex.join(words)}", flush=True)
+        if self.makes and self.makes.exists():
+            print(f"# {self.makes} is there already", flush=True)
+            return
+        start = time.monotonic()
+        code = subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode
+        if code:
+            raise UserError(f"“{self.what}” failed with exit code {code}; see its message above")
+        print(f"# {time.monotonic() - start:.0f} s", flush=True)
+
+
+@dataclass(frozen=True)
 class DemoTask:
     """A task of the project and how to show it.
 
@@ -70,54 +102,58 @@ class Demo:
         """The run's folder."""
         return self.output / "runs" / self.name
 
-    def commands(self) -> Iterator[tuple[str, Command]]:
-        """What is to be done, and how, up to the trained model."""
-        ann, txt_db, video_db = (self.output / name for name in ("ann", "txt_db", "video_db"))
-        task, toker = self.task, self.output / "toker"
-        dataset = ("--dataset", task.dataset, "--output", video_db)
-        yield (
+    def steps(self) -> Iterator[Step]:
+        """What is to be done up to the trained model."""
+        ann, txt_db, toker = (self.output / name for name in ("ann", "txt_db", "toker"))
+        task, video_db = self.task, self.output / "video_db"
+        features = video_db / task.dataset
+        yield Step(
             "Make the corpus",
             [
                 *("scripts/make_demo_data.py", "--output", self.output),
                 *("--size", self.size, "--datasets", task.dataset),
             ],
         )
-        yield (
+        yield Step(
             "Find each video's feature files",
             [
-                "scripts/collect_video_feature_paths.py",
-                *("--feature_dir", self.output / "features" / task.dataset, *dataset),
+                *("scripts/collect_video_feature_paths.py", "--dataset", task.dataset),
+                *("--feature_dir", self.output / "features" / task.dataset, "--output", video_db),
             ],
+            makes=features / "video_feat_info.pkl",
         )
-        yield (
+        yield Step(
             "Gather the features in a database",
             [
-                "scripts/convert_videodb.py",
-                *("--vfeat_info_file", video_db / task.dataset / "video_feat_info.pkl", *dataset),
+                *("scripts/convert_videodb.py", "--dataset", task.dataset, "--output", video_db),
+                *("--vfeat_info_file", features / "video_feat_info.pkl"),
                 *("--frame_length", str(task.interval)),
                 *(("--clip_interval", "60") if task.dataset == "how2" else ()),
             ],
+            makes=features / "id2nframe.json",
         )
-        yield (
+        yield Step(
             "Tokenise the subtitles and match them with frames",
             [
                 *("scripts/prepro_sub.py", "--toker", toker),
                 *("--annotation", ann / f"{task.dataset}_subtitles.jsonl"),
-                *("--vid2nframe", video_db / task.dataset / "id2nframe.json"),
+                *("--vid2nframe", features / "id2nframe.json"),
                 *("--frame_length", str(task.interval), "--vid2dur_idx", ann / task.vid2dur_idx),
                 *("--output", self.subtitles),
             ],
+            makes=self.subtitles,
         )
         for split in ("train", "val"):
-            yield (
+            queries = txt_db / f"{task.queries}_{split}.db"
+            yield Step(
                 f"Tokenise the queries of the {split} split",
                 [
                     *("scripts/prepro_query.py", "--toker", toker, "--task", task.queries),
-                    *("--annotation", ann / f"{task.queries}_{split}.jsonl"),
-                    *("--output", txt_db / f"{task.queries}_{split}.db"),
+                    *("--annotation", ann / f"{task.queries}_{split}.jsonl", "--output", queries),
                 ],
+                makes=queries,
             )
-        yield (
+        yield Step(
             "Train",
             [
                 *(task.train, "--config", f"config/debug-{self.name}.json"),
@@ -143,13 +179,13 @@ class Demo:
         vfeat_db = self.output / "video_db" / self.task.dataset
         return ["--vfeat_db", vfeat_db, "--sub_txt_db", self.subtitles]
 
-    def evaluation(self, step: int) -> Command:
+    def evaluation(self, checkpoint: int) -> Step:
         """How to evaluate a checkpoint."""
         queries = ["--query_txt_db", self.val_queries, "--split", "val"]
-        which = ["--task", self.name, "--output_dir", self.run, "--checkpoint", str(step)]
-        return [self.task.evaluate, *queries, *self.videos, *which]
+        which = ["--task", self.name, "--output_dir", self.run, "--checkpoint", str(checkpoint)]
+        return Step("Evaluate", [self.task.evaluate, *queries, *self.videos, *which])
 
-    def last_step(self) -> int:
+    def last_checkpoint(self) -> int:
         """The step of the latest checkpoint."""
         steps = [
             int(path.stem.rpartition("_")[2])
@@ -160,13 +196,15 @@ class Demo:
         return max(steps)
 
 
-def report_moments(demo: Demo, step: int) -> None:
+def report_moments(demo: Demo, checkpoint: int) -> None:
     """Print recalls beside chance and draw some queries' moments."""
-    options = load_run_options(VcmrEvalOptions, demo.run, {"split": "val", "checkpoint": str(step)})
+    options = load_run_options(
+        VcmrEvalOptions, demo.run, {"split": "val", "checkpoint": str(checkpoint)}
+    )
     results, ann = demo.run / "results_val", demo.output / "ann"
     run = MomentRun(
-        results / f"results_{step}_all.json",
-        results / f"metrics_{step}.json",
+        results / f"results_{checkpoint}_all.json",
+        results / f"metrics_{checkpoint}.json",
         ann / f"{demo.task.queries}_val.jsonl",
         ann / f"{demo.task.dataset}_subtitles.jsonl",
         ann / f"{demo.task.dataset}_vid2nframe.json",
@@ -188,21 +226,6 @@ TASKS = {
 }
 
 
-def call(what: str, command: Command) -> None:
-    """Print a command and run it from the repository's root.
-
-    Raises:
-        UserError: it failed.
-    """
-    words = [str(word) for word in command]
-    print(f"\n# {what}\npython {shlex.join(words)}", flush=True)
-    start = time.monotonic()
-    code = subprocess.run([sys.executable, *words], cwd=ROOT, check=False).returncode
-    if code:
-        raise UserError(f"the step “{what}” failed with exit code {code}; see its message above")
-    print(f"# {time.monotonic() - start:.0f} s", flush=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the demo of a task."""
     parser = argparse.ArgumentParser(
@@ -216,12 +239,12 @@ def main(argv: list[str] | None = None) -> None:
     if output.is_relative_to(ROOT):
         output = output.relative_to(ROOT)  # commands run there, and are short to read
     demo = Demo(options.task, TASKS[options.task], output, options.size, tuple(train_options))
-    for what, command in demo.commands():
-        call(what, command)
     os.chdir(ROOT)
-    step = demo.last_step()
-    call("Evaluate", demo.evaluation(step))
-    demo.task.report(demo, step)
+    for step in demo.steps():
+        step.call()
+    checkpoint = demo.last_checkpoint()
+    demo.evaluation(checkpoint).call()
+    demo.task.report(demo, checkpoint)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.demo import TASKS, Demo, main
+from scripts.demo import TASKS, Demo, Step, main
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
 from utils.chance import MomentBounds
 from utils.errors import UserError
@@ -65,22 +65,26 @@ def test_a_query_of_several_annotators_keeps_them_all():
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no checkpoint"):
-        Demo("tvr", TASKS["tvr"], tmp_path, "tiny", ()).last_step()
+        Demo("tvr", TASKS["tvr"], tmp_path, "tiny", ()).last_checkpoint()
 
 
 @pytest.mark.slow
-def test_the_whole_way_and_again(tmp_path, capfd):
-    """A few steps on a tiny corpus; run again, everything is there already."""
+def test_the_whole_way(tmp_path, capfd):
+    """A few steps on a tiny corpus."""
     quick = ["--num_train_steps", "2", "--warmup_steps", "1", "--valid_steps", "2"]
-    options = ["--task", "tvr", "--size", "tiny", "--output", str(tmp_path)]
-    main([*options, *quick])
+    main(["--task", "tvr", "--size", "tiny", "--output", str(tmp_path), *quick])
     printed = capfd.readouterr().out
     assert "python train_vcmr.py --config config/debug-tvr.json" in printed
     assert "chance" in printed
     metrics = json.loads((tmp_path / "runs/tvr/results_val/metrics_2.json").read_text())
     assert set(metrics) >= {"VCMR", "SVMR", "VR"}
     assert (tmp_path / "tvr_moments.png").exists()
-    databases = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("data.mdb")}
-    assert len(databases) == 4
-    main([*options, *quick])
-    assert {path: path.stat().st_mtime_ns for path in databases} == databases
+    steps = list(Demo("tvr", TASKS["tvr"], tmp_path, "tiny", ()).steps())
+    assert all(step.makes.exists() for step in steps if step.makes)
+
+
+def test_what_is_there_is_not_made_again(tmp_path, capsys):
+    Step("Fail", ["no_such_script.py"], makes=tmp_path).call()
+    assert "is there already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="“Fail” failed with exit code 2"):
+        Step("Fail", ["no_such_script.py"], makes=tmp_path / "absent").call()
