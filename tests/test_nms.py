@@ -57,5 +57,10 @@ def test_of_equal_scores_the_first_stays():
     assert temporal_nms(rows, 0.5).tolist() == rows[[0]].tolist()
 
 
+def test_equal_scores_keep_their_order():
+    rows = np.array([[1, 10 * place, 10 * place + 5, place % 2] for place in range(40)])
+    assert temporal_nms(rows, 0.5).tolist() == [*rows[1::2].tolist(), *rows[::2].tolist()]
+
+
 def test_an_empty_list_stays_empty():
     assert temporal_nms(np.empty((0, 4)), 0.5).shape == (0, 4)
