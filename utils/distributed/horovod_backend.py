@@ -11,6 +11,8 @@ from utils.distributed.communicator import Communicator, ReduceOp
 from utils.errors import UserError
 
 POLL_SECONDS = 1e-4
+# How often a rank that waits looks whether another has given up, so that all fail together.
+LOOK_SECONDS = 1.0
 
 
 class HorovodRanks(Communicator):
@@ -36,6 +38,9 @@ class HorovodRanks(Communicator):
         self._hvd = hvd
         self._ops = {"sum": hvd.Sum, "mean": hvd.Average, "max": hvd.Max}
         self._timeout_seconds = timeout_seconds
+        # Address and port of the key-value store that horovodrun keeps; mpirun keeps none.
+        names = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
+        self._store = [os.environ[name] for name in names if name in os.environ]
 
     def shutdown(self) -> None:
         """Tell the other ranks that this one has finished."""
@@ -56,31 +61,36 @@ class HorovodRanks(Communicator):
         return list(gathered.split(lengths.tolist()))
 
     def _wait(self, handle: int, deadline: float | None = None) -> Tensor:
-        deadline = deadline or time.monotonic() + self._timeout_seconds
+        now = time.monotonic()
+        deadline = deadline or now + self._timeout_seconds
+        next_look = now + LOOK_SECONDS
         while not self._hvd.poll(handle):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise RuntimeError(f"timed out after {self._timeout_seconds} s")
+            if now > next_look:
+                if self._store and self._is_stored("anyone"):
+                    raise RuntimeError("another rank failed in it")
+                next_look = now + LOOK_SECONDS
             time.sleep(POLL_SECONDS)
         return self._hvd.synchronize(handle)
 
     def _report_failure(self) -> None:
         from horovod.runner.http.http_client import put_data_into_kvstore
 
-        put_data_into_kvstore(*self._store(), "hero-failed", str(self.rank), "failed")
+        if not self._store:
+            raise RuntimeError("mpirun keeps no store")
+        for key in (str(self.rank), "anyone"):
+            put_data_into_kvstore(*self._store, "hero-failed", key, "failed")
 
     def _has_reported(self, rank: int) -> bool:
+        return self._is_stored(str(rank))
+
+    def _is_stored(self, key: str) -> bool:
         from horovod.runner.http.http_client import read_data_from_kvstore
 
         try:
-            read_data_from_kvstore(*self._store(), "hero-failed", str(rank))
+            read_data_from_kvstore(*self._store, "hero-failed", key)
         except RuntimeError:  # what Horovod makes of "not found"
             return False
         return True
-
-    def _store(self) -> tuple[str, str]:
-        """Address and port of the key-value store that horovodrun keeps."""
-        try:
-            env = os.environ
-            return env["HOROVOD_GLOO_RENDEZVOUS_ADDR"], env["HOROVOD_GLOO_RENDEZVOUS_PORT"]
-        except KeyError:
-            raise RuntimeError("mpirun keeps no store") from None

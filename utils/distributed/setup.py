@@ -3,18 +3,21 @@
 import os
 import random
 import sys
+import time
 import traceback
 from types import TracebackType
 
 import numpy as np
 import torch
 
-from utils.distributed.communicator import Communicator, SingleProcess
+from utils.distributed.communicator import CollectiveError, Communicator, SingleProcess
 from utils.errors import UserError
 
 TIMEOUT_VARIABLE = "HERO_COLLECTIVE_TIMEOUT"
 # Long enough for rank 0 to validate or write a checkpoint while the others wait.
 DEFAULT_TIMEOUT_SECONDS = 1800
+# The other ranks of a failed collective fail within this time, and the launcher ends them with us.
+LAST_WORDS_SECONDS = 2.0
 
 
 def setup(seed: int = 0) -> tuple[Communicator, torch.device]:
@@ -93,4 +96,6 @@ def _die(kind: type[BaseException], error: BaseException, trace: TracebackType |
     traceback.print_exception(kind, error, trace)
     sys.stdout.flush()
     sys.stderr.flush()
+    if isinstance(error, CollectiveError):
+        time.sleep(LAST_WORDS_SECONDS)
     os._exit(1)
