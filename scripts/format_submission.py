@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Turn a results file into what an evaluation server takes, and check that nothing is missing.
+
+python scripts/format_submission.py --task tvr --annotation tvr_test_public_release.jsonl \\
+    --results RUN/results_test_public/results_4800_all.json --output submission.json
+
+  tvr              {"video2idx", "VCMR", "SVMR" and "VR" where the results have them}, at most 100
+                   predictions [video index, start, end, score] per query
+  tvqa, how2qa     {qid: answer's index}
+  violin           {desc_id: 0 | 1}
+  tvc              a line {"vid_name", "clip_id", "ts", "descs": [{"desc"}]} per clip
+Queries, questions, statements and clips are those of the annotation (JSON lines), in its order.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.errors import UserError, run_main
+from utils.files import read_json, read_jsonl, write_json, write_jsonl
+from utils.retrieval_metrics import TASKS
+
+MAX_PREDICTIONS = 100
+NAMED = 5  # ids that a message lists
+
+Annotations = dict[str, dict]  # lines by id, in file order
+
+
+def read_annotations(path: str, id_name: str, *more: str) -> Annotations:
+    """Lines of an annotation file by id.
+
+    Args:
+        path: JSON lines.
+        id_name: field of the id.
+        more: further fields that every line must have.
+
+    Raises:
+        UserError: a line lacks a field, two have the same id, or there is none.
+    """
+    lines: Annotations = {}
+    for number, line in read_jsonl(path):
+        lacking = [name for name in (id_name, *more) if name not in line]
+        if lacking:
+            raise UserError(
+                f"{path}:{number} has no {lacking[0]}; is it the annotation of this task?"
+            )
+        if str(line[id_name]) in lines:
+            raise UserError(f"{path}:{number}: {id_name} {line[id_name]} was there before")
+        lines[str(line[id_name])] = line
+    if not lines:
+        raise UserError(f"{path} holds no annotations; was it cut short?")
+    return lines
+
+
+def require_same_ids(found: Iterable[Any], wanted: Annotations, where: str) -> None:
+    """Check that results are about exactly the annotated ids, each once.
+
+    Raises:
+        UserError: says how many ids are missing, unknown or repeated, and names the first.
+    """
+    ids = [str(id_) for id_ in found]
+    known = set(ids)
+    _require_none(
+        [id_ for id_ in wanted if id_ not in known],
+        f"{where} lacks {{}} of {len(wanted)} ids of the annotation: evaluate the whole split",
+    )
+    _require_none(
+        [id_ for id_ in known if id_ not in wanted],
+        f"{where} has {{}} ids that the annotation lacks: are they of one split?",
+    )
+    if len(ids) > len(known):
+        raise UserError(f"{where} answers {len(ids) - len(known)} ids twice; keep one of each")
+
+
+def _require_none(ids: list[str], message: str) -> None:
+    if ids:
+        named = ", ".join(sorted(ids)[:NAMED]) + ", …" * (len(ids) > NAMED)
+        raise UserError(f"{message.format(len(ids))} ({named})")
+
+
+def read_object(path: str) -> dict:
+    """A results file that holds one JSON object."""
+    results = read_json(path)
+    if not isinstance(results, dict):
+        raise UserError(f"{path} is no results file: it must hold one JSON object")
+    return results
+
+
+def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
+    """TVR: the rankings, each query's best predictions only."""
+    results = read_object(path)
+    lacking = [name for name in ("video2idx", "VCMR") if name not in results]
+    if lacking:
+        raise UserError(f"{path} has no {lacking[0]}; is it a results file of eval_vcmr.py?")
+    indices = set(results["video2idx"].values())
+    submission: dict[str, Any] = {"video2idx": results["video2idx"]}
+    for ranking in (name for name in TASKS if name in results):
+        where = f"{path}: {ranking}"
+        try:
+            pairs = [(str(entry["desc_id"]), entry["predictions"]) for entry in results[ranking]]
+        except (TypeError, KeyError):
+            raise UserError(f"{where} must list {{desc_id, desc, predictions}}") from None
+        require_same_ids((id_ for id_, _ in pairs), wanted, where)
+        lists = dict(pairs)
+        submission[ranking] = [
+            {
+                "desc_id": line["desc_id"],
+                "desc": line["desc"],
+                "predictions": best_predictions(lists[id_], indices, f"{where}, query {id_}"),
+            }
+            for id_, line in wanted.items()
+        ]
+    return submission
+
+
+def best_predictions(rows: list, indices: set[int], where: str) -> list:
+    """The first rows of a ranked list.
+
+    Raises:
+        UserError: one is not [index of a video, start, end, score].
+    """
+    for row in rows[:MAX_PREDICTIONS]:
+        try:
+            video, *numbers = row
+            usable = video in indices and len(numbers) == 3 and all(map(math.isfinite, numbers))
+        except TypeError:
+            usable = False
+        if not usable:
+            raise UserError(
+                f"{where}: {row} must be [index in video2idx, start, end, score]; evaluate again"
+            )
+    return rows[:MAX_PREDICTIONS]
+
+
+def format_answers(path: str, wanted: Annotations, choices: Callable[[dict], int]) -> dict:
+    """Questions and statements: an answer to each.
+
+    Args:
+        path: results file.
+        wanted: the annotation.
+        choices: how many answers a line offers.
+    """
+    answers = read_object(path)
+    require_same_ids(answers, wanted, path)
+    for id_, line in wanted.items():
+        answer, count = answers[id_], choices(line)
+        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < count:
+            raise UserError(f"{path}: the answer to {id_} is {answer!r}, not 0 … {count - 1}")
+    return {id_: answers[id_] for id_ in wanted}
+
+
+def count_answers(line: Mapping[str, Any]) -> int:
+    """Answers a0, a1, … of a question."""
+    return next(number for number in range(len(line) + 1) if f"a{number}" not in line)
+
+
+def format_captions(path: str, wanted: Annotations) -> list[dict]:
+    """TVC: a caption of each clip."""
+    lines = [line for _, line in read_jsonl(path)]
+    require_same_ids((line.get("clip_id") for line in lines), wanted, path)
+    captions = {str(line["clip_id"]): line.get("descs") for line in lines}
+    return [
+        {
+            "vid_name": line["vid_name"],
+            "clip_id": line["clip_id"],
+            "ts": line["ts"],
+            "descs": [{"desc": caption_text(captions[id_], f"{path}: clip {id_}")}],
+        }
+        for id_, line in wanted.items()
+    ]
+
+
+def caption_text(descs: Any, where: str) -> str:
+    """The one caption in ``descs``.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if isinstance(descs, list) and len(descs) == 1 and isinstance(descs[0], dict):
+        text = descs[0].get("desc")
+        if isinstance(text, str):
+            return text
+    raise UserError(f'{where} must have one caption, descs [{{"desc": text}}], not {descs!r}')
+
+
+def format_submission(task: str, results: str, annotation: str) -> Any:
+    """What the server of ``task`` takes: an object, or a list of lines (tvc).
+
+    Raises:
+        UserError: results and annotation do not belong together, or something is missing.
+    """
+    if task == "tvr":
+        return format_moments(results, read_annotations(annotation, "desc_id", "desc"))
+    if task == "tvc":
+        return format_captions(results, read_annotations(annotation, "clip_id", "vid_name", "ts"))
+    if task == "violin":
+        return format_answers(results, read_annotations(annotation, "desc_id"), lambda line: 2)
+    return format_answers(results, read_annotations(annotation, "qid"), count_answers)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the submission file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tasks = ("tvr", "tvqa", "tvc", "how2qa", "violin")
+    parser.add_argument("--task", required=True, choices=tasks)
+    parser.add_argument("--results", required=True, help="what the evaluation script wrote")
+    parser.add_argument("--annotation", required=True, help="JSON lines of the split")
+    parser.add_argument("--output", required=True, help="file to hand in")
+    options = parser.parse_args(argv)
+    submission = format_submission(options.task, options.results, options.annotation)
+    write = write_jsonl if isinstance(submission, list) else write_json
+    write(options.output, submission)
+    print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    run_main(main)
