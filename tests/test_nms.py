@@ -58,7 +58,7 @@ def test_of_equal_scores_the_first_stays():
 
 
 def test_equal_scores_keep_their_order():
-    rows = np.array([[1, 10 * place, 10 * place + 5, place % 2] for place in range(40)])
+    rows = np.array([[1.0, 10 * place, 10 * place + 5, place % 2] for place in range(40)])
     assert temporal_nms(rows, 0.5).tolist() == [*rows[1::2].tolist(), *rows[::2].tolist()]
 
 
