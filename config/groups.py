@@ -106,6 +106,11 @@ class ModelOptions(Options):
         False, help="from RoBERTa, take every (12/n)-th layer, not the first n"
     )
     dropout: float = option(0.1, help="rate of every dropout module", rule=FRACTION)
+    activation_checkpointing: bool = option(
+        False,
+        help="keep less for backward and compute it again: less memory, more time",
+        affects_result=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,3 +302,12 @@ class DecodingOptions(Options):
     """Decoding"""
 
     max_gen_step: int = option(30, help="longest caption, in tokens", rule=POSITIVE)
+    beam: int = option(1, help="hypotheses kept per caption, 1: greedy", rule=POSITIVE)
+    length_penalty: float = option(
+        1.0,
+        help="a hypothesis scores its log-probability divided by its length to this power",
+        rule=NOT_NEGATIVE,
+    )
+    toker: str | None = option(
+        None, help="tokenizer, hub name or folder (null: the one that made the database)"
+    )
