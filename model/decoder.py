@@ -1,0 +1,205 @@
+"""The caption decoder: causal self-attention, then attention to the clip's frames.
+
+In training all captions run at once, packed; in generation one token at a time, with the keys and
+values of what was written before, and of the frames, kept. Weight names are those of the published
+checkpoints, misspelling included.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config.model_config import BlockConfig
+from data.batch import ClipBatch, TokenGrid
+from model.layers import Intermediate, ResidualNorm, SelfAttention
+from utils.packing import PackedLayout
+
+
+@dataclass
+class ClipMemory:
+    """Keys and values of C clips' frames for one layer."""
+
+    keys: Tensor  # (C, heads, M, H / heads)
+    values: Tensor  # (C, heads, M, H / heads)
+    mask: Tensor  # (C, 1, 1, M) bool, True = a real frame
+
+
+class StepCache:
+    """Keys and values of the tokens that R rows hold so far, for one layer.
+
+    Args:
+        steps: tokens per row at most.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.length = 0
+        self.kept: list[Tensor] = []  # keys, values: (R, heads, steps, H / heads)
+
+    def append(self, *new: Tensor) -> list[Tensor]:
+        """Add one token's keys and values (R, heads, H / heads); returns all, (…, length, …)."""
+        if not self.kept:
+            self.kept = [x.new_empty(*x.shape[:2], self.steps, x.shape[2]) for x in new]
+        for cache, x in zip(self.kept, new, strict=True):
+            cache[:, :, self.length] = x
+        self.length += 1
+        return [cache[:, :, : self.length] for cache in self.kept]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row r goes on from row ``rows[r]``."""
+        for cache in self.kept:
+            cache[:, :, : self.length] = cache[:, :, : self.length].index_select(0, rows)
+
+
+class CausalSelfAttention(SelfAttention):
+    """Each token attends to itself and to those before it in its caption."""
+
+    def _attend(self, qkv: Tensor, count: int, length: int, mask: Tensor | None) -> Tensor:
+        # Padding stands after a caption's last token, so that none of its tokens sees it: the mask
+        # would change padding alone, whose result nobody reads.
+        query, key, value = qkv.view(count, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        result = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
+        )
+        return result.transpose(1, 2).reshape(count * length, -1)
+
+    def step(self, x: Tensor, cache: StepCache) -> Tensor:
+        """One more token of every row: (R, H) → (R, H)."""
+        rows = len(x)
+        query, key, value = (
+            layer(x).view(rows, self.num_heads, -1) for layer in (self.query, self.key, self.value)
+        )
+        keys, values = cache.append(key, value)
+        result = F.scaled_dot_product_attention(query[:, :, None], keys, values)
+        return result.reshape(rows, -1)
+
+
+class ClipAttention(nn.Module):
+    """Tokens attend to the frames of their clip."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def remember(self, frames: Tensor, clips: ClipBatch) -> ClipMemory:
+        """Project every frame once, then lay out each clip's: frames (F, H)."""
+        rows, mask = clips.grid()
+        both = F.linear(
+            frames,
+            torch.cat([self.key.weight, self.value.weight]),
+            torch.cat([self.key.bias, self.value.bias]),
+        )
+        cells = both.index_select(0, rows.flatten()).view(*rows.shape, 2, self.num_heads, -1)
+        keys, values = cells.permute(2, 0, 3, 1, 4)
+        return ClipMemory(keys, values, mask[:, None, None, :])
+
+    def forward(self, x: Tensor, memory: ClipMemory, grid: TokenGrid) -> Tensor:
+        """Tokens (P, H), laid out clip by clip as ``grid`` says → (P, H)."""
+        query = self.query(x)
+        if grid.to_cells is not None:
+            query = query.index_select(0, grid.to_cells)
+        shape = (grid.count, grid.length, self.num_heads, -1)
+        result = F.scaled_dot_product_attention(
+            query.view(shape).transpose(1, 2),
+            memory.keys,
+            memory.values,
+            attn_mask=memory.mask,
+            dropout_p=self.dropout.p if self.training else 0.0,
+        )
+        cells = result.transpose(1, 2).reshape(grid.count * grid.length, -1)
+        return cells if grid.to_rows is None else cells.index_select(0, grid.to_rows)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the clip, feed-forward; each with its residual norm."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.self_attention = CausalSelfAttention(config)
+        self.add_norm_1 = ResidualNorm(hidden, config)
+        self.dec_enc_attention = ClipAttention(config)
+        self.add_norm_2 = ResidualNorm(hidden, config)
+        self.intermidiate = Intermediate(config)
+        self.add_norm_3 = ResidualNorm(config.intermediate_size, config)
+
+    def forward(
+        self, x: Tensor, layout: PackedLayout, memory: ClipMemory, grid: TokenGrid
+    ) -> Tensor:
+        """Whole captions, packed: (P, H) → (P, H)."""
+        return self._attend_clip(x, self.self_attention(x, layout), memory, grid)
+
+    def step(self, x: Tensor, cache: StepCache, memory: ClipMemory, grid: TokenGrid) -> Tensor:
+        """One more token of every caption: (R, H) → (R, H)."""
+        return self._attend_clip(x, self.self_attention.step(x, cache), memory, grid)
+
+    def _attend_clip(
+        self, x: Tensor, attended: Tensor, memory: ClipMemory, grid: TokenGrid
+    ) -> Tensor:
+        x = self.add_norm_1(attended, x)
+        x = self.add_norm_2(self.dec_enc_attention(x, memory, grid), x)
+        return self.add_norm_3(self.intermidiate(x), x)
+
+
+class CaptionDecoder(nn.Module):
+    """A stack of decoder layers."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(
+        self, x: Tensor, layout: PackedLayout, frames: Tensor, clips: ClipBatch, grid: TokenGrid
+    ) -> Tensor:
+        """Run all layers.
+
+        Args:
+            x: (P, H) embedded tokens of N captions, packed clip by clip.
+            layout: the captions.
+            frames: (F, H) frame embeddings.
+            clips: C stretches of them.
+            grid: how the tokens of each clip are laid out.
+
+        Returns:
+            (P, H)
+        """
+        for layer in self.layer:
+            x = layer(x, layout, layer.dec_enc_attention.remember(frames, clips), grid)
+        return x
+
+
+class DecoderSteps:
+    """The decoder's memory while it writes, K captions for each of C clips.
+
+    Args:
+        decoder: the layers.
+        frames: (F, H) frame embeddings.
+        clips: C stretches of them.
+        beam: K.
+        steps: tokens written at most.
+    """
+
+    def __init__(
+        self, decoder: CaptionDecoder, frames: Tensor, clips: ClipBatch, beam: int, steps: int
+    ) -> None:
+        self.layers = decoder.layer
+        self.grid = TokenGrid(len(clips.first), beam, None, None)
+        self.memories = [layer.dec_enc_attention.remember(frames, clips) for layer in self.layers]
+        self.caches = [StepCache(steps) for _ in self.layers]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """One more token of every caption: (C × K, H) → (C × K, H)."""
+        for layer, cache, memory in zip(self.layers, self.caches, self.memories, strict=True):
+            x = layer.step(x, cache, memory, self.grid)
+        return x
+
+    def reorder(self, rows: Tensor) -> None:
+        """Caption r goes on from what caption ``rows[r]`` holds."""
+        for cache in self.caches:
+            cache.reorder(rows)

@@ -1,0 +1,174 @@
+"""Writing sequences token by token: greedily, or with a beam.
+
+The searches know no model: a :class:`Stepper` takes the last token of every row and gives the
+logits of the next. All rows advance together on the device; the host waits for it once a step, to
+learn whether all have ended.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """How to write.
+
+    Attributes:
+        begin, end: ids of ``<s>`` and ``</s>``; neither is part of the answer.
+        known_ids: ids that may be written (the tokenizer's own; ``end`` is one of them).
+        max_steps: tokens written at most.
+        beam: hypotheses kept per sequence; 1 = greedy.
+        length_penalty: a hypothesis of log-probability p and n tokens (``end`` counts) has the
+            score p / n^length_penalty; 0 = plain p, which favours short ones.
+    """
+
+    begin: int
+    end: int
+    known_ids: tuple[int, ...]
+    max_steps: int
+    beam: int = 1
+    length_penalty: float = 1.0
+
+    @classmethod
+    def from_options(cls, options: Any, begin: int, end: int, known_ids: Sequence[int]) -> Self:
+        """From ``config.groups.DecodingOptions`` and what the tokenizer says."""
+        return cls(
+            begin,
+            end,
+            tuple(known_ids),
+            options.max_gen_step,
+            options.beam,
+            options.length_penalty,
+        )
+
+    def forbidden(self, vocab_size: int, device: torch.device) -> Tensor:
+        """(V,) bool, True where an id must not be written."""
+        forbidden = torch.ones(vocab_size, dtype=torch.bool)
+        forbidden[[i for i in self.known_ids if i < vocab_size]] = False
+        return forbidden.to(device)
+
+
+class Stepper(Protocol):
+    """A model that writes R rows; it remembers what they hold so far."""
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Last tokens (R,) → logits of the next ones (R, V)."""
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row r goes on from what row ``rows[r]`` holds; (R,) long."""
+
+
+def search(
+    stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
+) -> Tensor:
+    """Write ``count`` sequences.
+
+    Args:
+        stepper: with ``count × settings.beam`` rows, those of a sequence side by side.
+        count: C.
+        device: of the stepper.
+        settings: how.
+
+    Returns:
+        (C, ≤ max_steps) ids; what stands at and after ``end`` means nothing.
+    """
+    if settings.beam > 1:
+        return beam_search(stepper, count, device, settings)
+    return greedy_search(stepper, count, device, settings)
+
+
+def greedy_search(
+    stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
+) -> Tensor:
+    """The likeliest token at every step; see :func:`search`."""
+    tokens = torch.full((count,), settings.begin, device=device)
+    ended = torch.zeros(count, dtype=torch.bool, device=device)
+    written, forbidden = [], None
+    for _ in range(settings.max_steps):
+        logits = stepper(tokens)
+        if forbidden is None:
+            forbidden = settings.forbidden(logits.shape[-1], device)
+        tokens = logits.masked_fill(forbidden, float("-inf")).argmax(dim=-1)
+        written.append(tokens)
+        ended |= tokens == settings.end
+        if ended.all():
+            break
+    return torch.stack(written, dim=1)
+
+
+def beam_search(
+    stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
+) -> Tensor:
+    """The best of ``settings.beam`` hypotheses; see :func:`search`.
+
+    A hypothesis that has ended keeps its place, and its score, among those still growing until
+    better ones push it out. The search is over when all of a beam have ended.
+    """
+    beam = _Beam(count, device, settings)
+    for step in range(1, settings.max_steps + 1):
+        beam.advance(stepper, step)
+        if beam.ended.all():
+            break
+    return beam.best()
+
+
+class _Beam:
+    """C × K hypotheses; K = ``settings.beam``."""
+
+    def __init__(self, count: int, device: torch.device, settings: DecodingSettings) -> None:
+        shape = (count, settings.beam)
+        self.settings = settings
+        self.first_row = torch.arange(count, device=device)[:, None] * settings.beam
+        self.sums = torch.full(shape, float("-inf"), device=device)
+        self.sums[:, 0] = 0.0  # all begin alike: only one of them may branch
+        self.lengths = torch.zeros(shape, device=device)
+        self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.tokens = torch.full((*shape, 1), settings.begin, device=device)
+        self.forbidden: Tensor | None = None
+
+    def advance(self, stepper: Stepper, step: int) -> None:
+        """Grow by one token and keep the K best of each sequence."""
+        count, size = self.sums.shape
+        log_probs = self._log_probs(stepper(self.tokens[:, :, -1].flatten()))
+        candidates, tokens = log_probs.topk(min(size, log_probs.shape[-1]), dim=-1)  # (C, K, k)
+        sums = self.sums[:, :, None] + candidates
+        lengths = torch.where(self.ended, self.lengths, step)
+        scores = (sums / self._penalty(lengths)[:, :, None]).flatten(1)
+        chosen = scores.topk(size, dim=-1).indices  # (C, K)
+        parents = chosen // candidates.shape[-1]
+        self.sums = sums.flatten(1).gather(1, chosen)
+        self.lengths = lengths.gather(1, parents)
+        tokens = tokens.flatten(1).gather(1, chosen)
+        history = self.tokens.gather(1, parents[:, :, None].expand_as(self.tokens))
+        self.tokens = torch.cat([history, tokens[:, :, None]], dim=-1)
+        self.ended = self.ended.gather(1, parents) | (tokens == self.settings.end)
+        stepper.reorder((self.first_row + parents).view(count * size))
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        """(C, K, V); a hypothesis that has ended goes on with ``end``, at no cost."""
+        if self.forbidden is None:
+            self.forbidden = self.settings.forbidden(logits.shape[-1], logits.device)
+        logits = logits.float().masked_fill(self.forbidden, float("-inf"))
+        log_probs = F.log_softmax(logits, dim=-1).view(*self.sums.shape, -1)
+        stay = torch.full_like(log_probs[0, 0], float("-inf"))
+        stay[self.settings.end] = 0.0
+        return torch.where(self.ended[:, :, None], stay, log_probs)
+
+    def _penalty(self, lengths: Tensor) -> Tensor:
+        return lengths.clamp(min=1) ** self.settings.length_penalty
+
+    def best(self) -> Tensor:
+        """(C, steps) ids of the hypothesis with the best score."""
+        best = (self.sums / self._penalty(self.lengths)).argmax(dim=1)
+        picked = best[:, None, None].expand(-1, 1, self.tokens.shape[-1])
+        return self.tokens.gather(1, picked)[:, 0, 1:]
+
+
+def until_end(ids: Tensor, end: int) -> list[list[int]]:
+    """Each row (C, S) up to its first ``end``, without it."""
+    return [row[: row.index(end)] if end in row else row for row in ids.tolist()]
