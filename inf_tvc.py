@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Caption clips with a fine-tuned model: TVC.
+
+python inf_tvc.py --model_dir /storage/tvc_default --ckpt_step 7000 \\
+    --target_clip /txt/tvc_val_release.jsonl --output tvc_val_output.jsonl
+"""
+
+from pathlib import Path
+
+from config.config import TvcInferenceOptions, parse_options
+from data.caption_split import CaptionSplit, show_metrics
+from data.lmdb_io import TextDb
+from data.sources import open_videos
+from data.vocabulary import Vocabulary
+from model.build import build_for_evaluation
+from model.tvc import HeroForTvc
+from utils.errors import run_main
+from utils.files import write_json
+from utils.run import start_evaluation
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Write the captions; returns their metrics where the target has references."""
+    options = parse_options(TvcInferenceOptions, argv)
+    run = start_evaluation(options, options.model_dir)
+    subtitles = TextDb(options.sub_txt_db)
+    videos = open_videos(options, subtitles)
+    vocabulary = Vocabulary.of(subtitles, options.toker)
+    split = CaptionSplit(options.target_clip, videos, vocabulary, run)
+    model = build_for_evaluation(HeroForTvc, run, videos.features.width, options.ckpt_step)
+    metrics = split.evaluate(model, options.output)
+    if metrics:
+        print(show_metrics(metrics))
+        name = f"metrics_{Path(options.ckpt_step).stem}.json"
+        write_json(Path(options.output).parent / name, metrics, indent=2)
+    return metrics
+
+
+if __name__ == "__main__":
+    run_main(main)

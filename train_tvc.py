@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Fine-tune HERO on video captioning: TVC.
+
+horovodrun -np 8 python train_tvc.py --config config/train-tvc-8gpu.json
+"""
+
+from config.config import TvcOptions, parse_options
+from data.caption_split import CaptionSplit
+from data.lmdb_io import TextDb
+from data.loader import TrainLoader
+from data.sources import open_videos
+from data.tvc import CaptionDataset, CaptionDb
+from data.vocabulary import Vocabulary
+from model.build import build_for_training
+from model.tvc import HeroForTvc
+from utils.caption_metrics import require_java
+from utils.engine import Task, Trainer
+from utils.errors import run_main
+from utils.run import start_training
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train, or go on training; returns the last validation's metrics."""
+    options = parse_options(TvcOptions, argv)
+    require_java()  # not only when the first validation comes
+    run = start_training(options)
+    captions = CaptionDb(options.train_db)
+    videos = open_videos(options, TextDb(options.sub_txt_db))
+    train = CaptionDataset(
+        captions, videos, options.max_cap_per_vid, options.max_txt_len, options.seed
+    )
+    vocabulary = Vocabulary.of(captions.captions, options.toker)
+    validation = CaptionSplit(options.val_ref, videos, vocabulary, run, need_references=True)
+    val = CaptionDataset(CaptionDb(options.val_db), videos)
+    model = build_for_training(HeroForTvc, run, videos.features.width, label_smoothing=options.lsr)
+    task = Task(
+        name=options.task,
+        model=model,
+        loader=TrainLoader(train, train.collate, run),
+        loss_weights={"caption": 1.0},
+        validate=lambda step: validation.validate(model, val, step),
+    )
+    return Trainer(task, run).train()
+
+
+if __name__ == "__main__":
+    run_main(main)
