@@ -70,8 +70,13 @@ PY
     "$PYTHON" -c 'import pathlib, sysconfig as s, sys
 sys.exit(not pathlib.Path(s.get_path("include"), "Python.h").is_file())' ||
         missing+=("the headers of $PYTHON (apt-get install python3-dev)")
-    if [ "$CUDA" != none ] && [ -z "${HOROVOD_CUDA_HOME:-}" ] && ! command -v nvcc >/dev/null; then
-        missing+=("nvcc of CUDA $CUDA, on PATH or under HOROVOD_CUDA_HOME")
+    if [ "$CUDA" != none ]; then
+        local cuda="${HOROVOD_CUDA_HOME:-/usr/local/cuda}"
+        command -v nvcc "$cuda/bin/nvcc" >/dev/null ||
+            missing+=("nvcc of CUDA $CUDA, on PATH or in $cuda/bin (set HOROVOD_CUDA_HOME)")
+        [ -e "${HOROVOD_NCCL_HOME:-/usr}/include/nccl.h" ] || [ -e "$cuda/include/nccl.h" ] ||
+            [ -n "${HOROVOD_NCCL_INCLUDE:-}" ] ||
+            missing+=("NCCL's headers (apt-get install libnccl-dev, or set HOROVOD_NCCL_HOME)")
     fi
     [ ${#missing[@]} -eq 0 ] && return
     printf 'error: Horovod cannot be built; this is missing:\n' >&2
@@ -96,9 +101,10 @@ fetch_sources() { # FOLDER
 raise_standard() { # SOURCES
     local standard file
     standard="$(cxx_standard)"
-    for file in CMakeLists.txt horovod/torch/CMakeLists.txt; do
-        grep -q 'set(CMAKE_CXX_STANDARD 14)' "$1/$file" || fail "$file is not as expected"
-        sed -i "s/set(CMAKE_CXX_STANDARD 14)/set(CMAKE_CXX_STANDARD $standard)/" "$1/$file"
+    for file in CMakeLists.txt horovod/torch/CMakeLists.txt horovod/common/ops/cuda/CMakeLists.txt; do
+        grep -Eq '^ *set\(CMAKE_(CXX|CUDA)_STANDARD 1[14]\)' "$1/$file" ||
+            fail "$file of Horovod's sources is not as expected"
+        sed -Ei "s/^( *set\(CMAKE_C\w+_STANDARD) 1[14]\)/\1 $standard)/" "$1/$file"
     done
 }
 
