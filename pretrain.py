@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     batches = MixedBatches(
         train,
         options.train_batch_size,
-        options.gradient_accumulation_steps,
+        run.accumulation,
         run.comm.rank,
         run.comm.size,
         options.seed,

@@ -132,6 +132,11 @@ class OptimizerOptions(Options):
     """Optimizer"""
 
     optim: Literal["adam", "adamax", "adamw"] = option("adamw", help="optimizer")
+    num_gpus_of_recipe: int | None = option(
+        None,
+        help="keep the effective batch of a recipe for so many GPUs on fewer, by accumulation",
+        rule=POSITIVE,
+    )
     learning_rate: float = option(1e-4, help="highest learning rate", rule=POSITIVE)
     lr_mul: float = option(
         1.0, help="factor on the learning rate of the task's heads", rule=NOT_NEGATIVE

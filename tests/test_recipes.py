@@ -52,7 +52,7 @@ COMMON = {
 # batch, accumulation, lr, lr_mul, steps, warm-up, validation, clip, text, context, interval
 NUMBERS = {
     "train-tvr-8gpu": (32, 2, 1e-4, 1, 5000, 500, 200, 100, 60, 0, 1.5),
-    "train-tvr-1gpu": (32, 16, 1e-4, 1, 5000, 500, 200, 100, 60, 0, 1.5),
+    "train-tvr-1gpu": (32, 2, 1e-4, 1, 5000, 500, 200, 100, 60, 0, 1.5),
     "train-how2r-8gpu": (32, 2, 1e-4, 1, 5000, 500, 200, 100, 60, 0, 2),
     "train-didemo_video_sub-8gpu": (32, 2, 1e-4, 1, 5000, 500, 200, 100, 60, 0, 1.5),
     "train-didemo_video_only-4gpu": (32, 1, 7e-5, 1, 5000, 500, 200, 20, 60, None, 1.5),

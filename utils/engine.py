@@ -131,6 +131,7 @@ class Trainer:
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(task.model, run.options)
         self.precision = run.precision
+        self.accumulation, self.stand_in = run.accumulation, run.stand_in
         broadcast_parameters(run.comm, task.model)
         self.reducer = GradientReducer(run.comm, self.parameters)
         self.running = Running()
@@ -194,15 +195,16 @@ class Trainer:
         set_learning_rates(self.optimizer, self.rate)
 
     def _micro_steps(self) -> Iterator[tuple[int, bool]]:
-        count = self.options.gradient_accumulation_steps
-        return ((number, number == count - 1) for number in range(count))
+        last = self.accumulation - 1
+        return ((number, number == last) for number in range(self.accumulation))
 
     def _forward_backward(self, batch: Any) -> Tensor:
         with self.clock.phase("forward"), self.precision.autocast():
             losses = self.task.model(batch)
             total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
         with self.clock.phase("backward"):
-            self.precision.backward(total)
+            # Accumulation steps are summed, ranks averaged: standing in for ranks averages.
+            self.precision.backward(total / self.stand_in)
         for name, loss in losses.items():
             self.running.add(f"loss/{name}", loss)
         self.running.add("loss/total", total)

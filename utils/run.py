@@ -25,6 +25,12 @@ class Run:
     device: torch.device
     precision: Precision
     folder: RunFolder
+    stand_in: int = 1  # ranks of the recipe that each rank stands in for
+
+    @property
+    def accumulation(self) -> int:
+        """Batches per optimizer step."""
+        return self.options.gradient_accumulation_steps * self.stand_in
 
 
 def start_training(options: Any) -> Run:
@@ -54,8 +60,9 @@ def start_training(options: Any) -> Run:
         device,
         precision.mode,
     )
-    _log_batch_size(options, comm)
-    return Run(options, model_config, comm, device, precision, folder)
+    run = Run(options, model_config, comm, device, precision, folder, _stand_in(options, comm))
+    _log_batch_size(run)
+    return run
 
 
 def start_evaluation(options: Any, run_dir: str) -> Run:
@@ -86,14 +93,38 @@ def _check_options(options: Any, folder: RunFolder) -> None:
         LOGGER.warning("going on with changed options: %s", "; ".join(changes))
 
 
-def _log_batch_size(options: Any, comm: Communicator) -> None:
-    step = options.train_batch_size * comm.size
+def _stand_in(options: Any, comm: Communicator) -> int:
+    """How many of the recipe's ranks one rank stands in for.
+
+    Raises:
+        UserError: the recipe's ranks cannot be shared out evenly.
+    """
+    recipe = options.num_gpus_of_recipe
+    if recipe is None:
+        return 1
+    if recipe % comm.size:
+        raise UserError(
+            f"num_gpus_of_recipe {recipe} cannot be shared out evenly over {comm.size} ranks; "
+            "start a number of ranks that divides it"
+        )
+    return recipe // comm.size
+
+
+def _log_batch_size(run: Run) -> None:
+    options = run.options
+    at_once = options.train_batch_size * run.comm.size
     LOGGER.info(
-        "effective batch %d (%d a rank × %d rank(s) × %d accumulation steps); ranking losses see "
-        "%d items at once",
-        step * options.gradient_accumulation_steps,
+        "effective batch %d (%d a rank × %d rank(s) × %d accumulation steps)",
+        at_once * run.accumulation,
         options.train_batch_size,
-        comm.size,
-        options.gradient_accumulation_steps,
-        step,
+        run.comm.size,
+        run.accumulation,
     )
+    LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
+    if run.stand_in > 1:
+        LOGGER.info(
+            "each rank stands in for %d of the recipe's: the effective batch is the recipe's, but "
+            "its ranking losses saw the negatives of %d items",
+            run.stand_in,
+            at_once * run.stand_in,
+        )

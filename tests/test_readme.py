@@ -1,0 +1,75 @@
+"""What the README promises exists: files, commands, options."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PACKAGES = ("config", "data", "model", "optim", "utils", "scripts", "benchmarks")
+
+
+def commands() -> list[list[str]]:
+    """Words of every command of the README's bash blocks that runs a script of ours."""
+    found = []
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL):
+        joined = block.replace("\\\n", " ")
+        for line in joined.splitlines():
+            words = shlex.split(line, comments=True)
+            if any(is_ours(word) for word in words):
+                found.append(words)
+    return found
+
+
+def is_ours(word: str) -> bool:
+    return word.endswith((".py", ".sh")) and "$" not in word
+
+
+@cache
+def help_text(script: str) -> str:
+    return subprocess.run(
+        [sys.executable, script, "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_there_are_commands():
+    assert len(commands()) > 5
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words)[:60])
+def test_every_command_names_scripts_and_options_that_exist(words):
+    place = next(number for number, word in enumerate(words) if is_ours(word))
+    script = words[place]
+    assert (REPOSITORY / script).is_file(), script
+    if script.endswith(".py"):
+        known = set(re.findall(r"--[A-Za-z][\w-]*", help_text(script)))
+        flags = {word.partition("=")[0] for word in words[place + 1 :] if word.startswith("--")}
+        assert flags <= known, f"{script} lacks {sorted(flags - known)}"
+
+
+def test_recipes_that_are_named_exist():
+    for name in re.findall(r"config/[\w-]+\.json", README):
+        assert (REPOSITORY / name).is_file(), name
+
+
+def test_the_layout_lists_every_file_and_no_other():
+    section = README.partition("## Layout")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `([^`]+)`", section, flags=re.MULTILINE))
+    files = {
+        path.relative_to(REPOSITORY).as_posix()
+        for package in PACKAGES
+        for path in (REPOSITORY / package).rglob("*")
+        if path.suffix in (".py", ".sh") and path.name != "__init__.py"
+    } | {path.name for path in REPOSITORY.glob("*.py")}
+    assert listed >= files, f"not listed: {sorted(files - listed)}"
+    for name in listed:
+        assert (REPOSITORY / name).exists(), name
