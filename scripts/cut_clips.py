@@ -1,0 +1,125 @@
+"""Cut long videos into clips: subtitles, and frame features that are in a database already.
+
+python scripts/cut_clips.py --annotation ann/ht_subtitles.jsonl --output ann/ht_clips.jsonl \
+    --vfeat_db video_db/ht --clip_vfeat_db video_db/ht_clips --frame_length 2 [--clip_interval 60]
+
+Video v of T frames becomes the clips v.0, v.1, … of --clip_interval seconds; the last one may be
+shorter. Times of a clip's subtitles count from the clip's start; a subtitle over a cut is in both
+clips. A clip without subtitles has a line with an empty list. Where features are still files of
+the extractors, scripts/convert_videodb.py --clip_interval cuts them, and only subtitles are left
+to cut here (--vid2nframe instead of the two databases).
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.annotations import RecordError, get_spans
+from data.lmdb_io import FeatureDb, FeatureDbWriter
+from scripts.convert_videodb import VERSION, clip_names, frames_per_clip
+from utils.errors import UserError, run_main
+from utils.files import read_json, read_jsonl, write_jsonl
+
+DECIMALS = 3  # of times, in seconds
+
+
+def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list[list[dict]]:
+    """Subtitles of every clip, in their order; parts after the last clip are dropped.
+
+    Args:
+        subtitles: ``{"text", "start", "end", …}`` in seconds of the video.
+        num_clips: how many clips the video has.
+        seconds: length of a clip.
+    """
+    clips: list[list[dict]] = [[] for _ in range(num_clips)]
+    for subtitle in subtitles:
+        start, end = subtitle["start"], subtitle["end"]
+        first = max(0, math.floor(start / seconds))
+        last = max(first, math.ceil(end / seconds) - 1)
+        for number in range(first, min(last + 1, num_clips)):
+            begin = number * seconds
+            inside = {
+                "start": round(start - begin if number == first else 0.0, DECIMALS),
+                "end": round(min(end - begin, seconds), DECIMALS),
+            }
+            clips[number].append({**subtitle, **inside})
+    return clips
+
+
+def cut_lines(
+    annotation: str, vid2nframe: dict[str, int], clip_frames: int, seconds: float
+) -> Iterator[dict]:
+    """Lines of the clips of every video.
+
+    Raises:
+        UserError: a line is no subtitles, or names a video without frames.
+    """
+    for number, line in read_jsonl(annotation):
+        vid = line.get("vid_name")
+        if vid not in vid2nframe:
+            raise UserError(f"{annotation}:{number}: no frames of video {vid!r} are known")
+        try:
+            get_spans(line)
+        except RecordError as error:
+            raise UserError(f"{annotation}:{number}: {error}") from None
+        names = clip_names(vid, vid2nframe[vid], clip_frames)
+        for name, subtitles in zip(names, cut_subtitles(line["sub"], len(names), seconds)):
+            yield {"vid_name": name, "sub": subtitles}
+
+
+def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -> None:
+    """Write the clips of every video."""
+    precision = source.stored_dtype
+    for vid in tqdm(source.id2nframe, desc="features"):
+        features = source[vid].astype(precision)
+        for number, name in enumerate(clip_names(vid, len(features), clip_frames)):
+            writer.put(name, features[number * clip_frames : (number + 1) * clip_frames])
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--annotation", required=True, help="subtitles of whole videos, JSON lines")
+    add("--output", required=True, help="subtitles of the clips")
+    add("--vfeat_db", help="features of whole videos, e.g. video_db/ht")
+    add("--clip_vfeat_db", help="features of the clips")
+    add("--vid2nframe", help="{video: frames}, JSON (default: id2nframe.json in --vfeat_db)")
+    add("--frame_length", type=float, default=2.0, help="seconds per frame (default: %(default)s)")
+    add("--clip_interval", type=float, default=60.0, help="seconds per clip (default: %(default)s)")
+    add("--compressed_db", action="store_true", help="read and write the compressed variant")
+    add("--force", action="store_true", help="build the features of the clips anew")
+    options = parser.parse_args(argv)
+    if not options.frame_length > 0:
+        raise UserError(f"--frame_length must be positive, not {options.frame_length}")
+    if not (options.vid2nframe or options.vfeat_db):
+        raise UserError("give --vfeat_db, or --vid2nframe to cut subtitles only")
+    if bool(options.vfeat_db) != bool(options.clip_vfeat_db):
+        raise UserError("--vfeat_db and --clip_vfeat_db go together: give both or neither")
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Cut what the command line names."""
+    options = parse_arguments(argv)
+    clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
+    vid2nframe = read_json(options.vid2nframe or Path(options.vfeat_db) / "id2nframe.json")
+    lines = cut_lines(options.annotation, vid2nframe, clip_frames, options.clip_interval)
+    write_jsonl(options.output, lines)
+    if options.vfeat_db:
+        variant = (VERSION, options.frame_length, options.compressed_db)
+        source = FeatureDb(options.vfeat_db, *variant)
+        with FeatureDbWriter(options.clip_vfeat_db, *variant, force=options.force) as writer:
+            cut_features(source, writer, clip_frames)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,112 @@
+"""Choose the videos that pre-training learns from and validates on.
+
+python scripts/make_pretrain_splits.py --name tv --output txt_db/pretrain_splits \
+    --sub_txt_db txt_db/tv_subtitles.db --vfeat_db video_db/tv --exclude txt_db/tvr_val.db
+
+Writes <name>_train.json and <name>_val.json: JSON lists of the videos that have subtitles and
+features. With several --vfeat_db (shards) there is one training list for each:
+<name>_train_0.json, <name>_train_1.json, … The same options give the same lists.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.lmdb_io import TextDb
+from utils.errors import UserError, run_main
+from utils.files import read_json, write_json
+
+
+def split_videos(
+    vids: Iterable[str], val_share: float, seed: int, clips: bool = False
+) -> tuple[set[str], set[str]]:
+    """Training and validation videos.
+
+    Args:
+        vids: all of them.
+        val_share: share to validate on; one at least.
+        seed: of the draw.
+        clips: videos are clips ``<video>.<n>``: those of one video stay together.
+
+    Raises:
+        UserError: one of the two would be empty.
+    """
+    groups: dict[str, list[str]] = {}
+    for vid in sorted(vids):
+        groups.setdefault(vid.rpartition(".")[0] if clips else vid, []).append(vid)
+    names = list(groups)
+    count = max(1, round(val_share * len(names)))
+    if count >= len(names):
+        raise UserError(
+            f"{len(names)} videos cannot be split into training and validation "
+            f"(--val_share {val_share:g}): do --sub_txt_db and --vfeat_db belong together?"
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    val = {vid for place in order[:count] for vid in groups[names[place]]}
+    return {vid for members in groups.values() for vid in members} - val, val
+
+
+def excluded_videos(paths: Iterable[str]) -> set[str]:
+    """Videos that other data sets name.
+
+    Args:
+        paths: JSON lists of videos, or query databases.
+
+    Raises:
+        UserError: a file is neither.
+    """
+    vids: set[str] = set()
+    for path in paths:
+        is_db = Path(path).is_dir()
+        listed = TextDb(path).side("query2video.json") if is_db else read_json(path)
+        listed = list(listed.values()) if isinstance(listed, Mapping) else listed
+        if not (isinstance(listed, list) and all(isinstance(vid, str) for vid in listed)):
+            raise UserError(f"{path} is neither a JSON list of videos nor a query database")
+        vids.update(listed)
+    return vids
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--name", required=True, help="of the corpus, e.g. tv")
+    add("--output", required=True, type=Path, help="folder of the lists")
+    add("--sub_txt_db", required=True, help="subtitle database")
+    add("--vfeat_db", required=True, nargs="+", type=Path, help="features, in one or more shards")
+    add("--exclude", nargs="*", default=[], help="videos to leave out: JSON lists, query databases")
+    add("--val_share", type=float, default=0.02, help="to validate on (default: %(default)s)")
+    add("--clips", action="store_true", help="keep the clips of a video, <video>.<n>, together")
+    add("--seed", type=int, default=42)
+    options = parser.parse_args(argv)
+    if not 0 < options.val_share < 1:
+        raise UserError(f"--val_share must lie between 0 and 1, not {options.val_share:g}")
+    return options
+
+
+def main(argv: list[str] | None = None) -> dict[str, int]:
+    """Write the lists; return how many videos each has."""
+    options = parse_arguments(argv)
+    shards = [list(read_json(folder / "id2nframe.json")) for folder in options.vfeat_db]
+    spoken = set(TextDb(options.sub_txt_db).keys()) - excluded_videos(options.exclude)
+    usable = spoken.intersection(vid for shard in shards for vid in shard)
+    train, val = split_videos(usable, options.val_share, options.seed, options.clips)
+    endings = [""] if len(shards) == 1 else [f"_{number}" for number in range(len(shards))]
+    lists = {f"{options.name}_val.json": sorted(val)}
+    for ending, shard in zip(endings, shards, strict=True):
+        lists[f"{options.name}_train{ending}.json"] = sorted(train.intersection(shard))
+    for name, vids in lists.items():
+        write_json(options.output / name, vids)
+        print(f"{options.output / name}: {len(vids)} videos")
+    return {name: len(vids) for name, vids in lists.items()}
+
+
+if __name__ == "__main__":
+    run_main(main)
