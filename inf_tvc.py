@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     subtitles = TextDb(options.sub_txt_db)
     videos = open_videos(options, subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
-    split = CaptionSplit(options.target_clip, videos, vocabulary, run)
+    split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
     model = build_for_evaluation(HeroForTvc, run, videos.features.width, options.ckpt_step)
     metrics = split.evaluate(model, options.output)
     if metrics:

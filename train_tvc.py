@@ -27,11 +27,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     captions = CaptionDb(options.train_db)
     videos = open_videos(options, TextDb(options.sub_txt_db))
     train = CaptionDataset(
-        captions, videos, options.max_cap_per_vid, options.max_txt_len, options.seed
+        captions, videos.source, options.max_cap_per_vid, options.max_txt_len, options.seed
     )
     vocabulary = Vocabulary.of(captions.captions, options.toker)
-    validation = CaptionSplit(options.val_ref, videos, vocabulary, run, need_references=True)
-    val = CaptionDataset(CaptionDb(options.val_db), videos)
+    validation = CaptionSplit(options.val_ref, videos.source, vocabulary, run, need_references=True)
+    val = CaptionDataset(CaptionDb(options.val_db), videos.source)
     model = build_for_training(HeroForTvc, run, videos.features.width, label_smoothing=options.lsr)
     task = Task(
         name=options.task,

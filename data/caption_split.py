@@ -9,8 +9,8 @@ from tabulate import tabulate
 from torch import nn
 
 from data.loader import evaluation_batches
-from data.sources import VideoData
 from data.tvc import CaptionDataset, TargetClips
+from data.video import SubtitleSource
 from data.vocabulary import Vocabulary
 from utils.caption_metrics import score_lines
 from utils.decoding import DecodingSettings
@@ -30,13 +30,13 @@ class CaptionSplit:
         need_references: whether every clip must have captions to score with.
 
     Raises:
-        UserError: the file is malformed, a video has no features, or references are missing.
+        UserError: the file is malformed, a database lacks a video, or references are missing.
     """
 
     def __init__(
         self,
         target: str | Path,
-        videos: VideoData,
+        videos: SubtitleSource,
         vocabulary: Vocabulary,
         run: Run,
         need_references: bool = False,

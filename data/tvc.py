@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption, TokenGrid
-from data.lmdb_io import FeatureDb, TextDb
+from data.lmdb_io import TextDb
 from data.loader import ItemKey
-from data.sources import VideoData
-from data.video import VideoItem, collate_texts, collate_videos
+from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos
 from utils.errors import UserError
 from utils.files import read_jsonl
 from utils.logger import LOGGER
@@ -34,20 +33,6 @@ def clip_frames(start: float, end: float, interval: float, num_frames: int) -> t
 def starts_beyond(start: float, interval: float, num_frames: int) -> bool:
     """Whether a clip starts after the last of ``num_frames``."""
     return math.floor(start / interval) >= num_frames
-
-
-def kept_frames_of(features: FeatureDb, vid: str) -> int:
-    """Frames of a video after the cut.
-
-    Raises:
-        UserError: the database lacks the video.
-    """
-    if vid not in features.id2nframe:
-        raise UserError(
-            f"video {vid} is not in the feature database {features.path}; convert its features too"
-        )
-    frames, limit = features.id2nframe[vid], features.max_clip_len
-    return min(frames, limit) if limit >= 0 else frames
 
 
 def warn_of_clips_beyond(clip_ids: Sequence[str | int], consequence: str) -> None:
@@ -99,13 +84,13 @@ class CaptionDataset:
         seed: of the draws.
 
     Raises:
-        UserError: no caption is left, or a video has no features.
+        UserError: no caption is left, or a database lacks a video.
     """
 
     def __init__(
         self,
         db: CaptionDb,
-        videos: VideoData,
+        videos: SubtitleSource,
         max_cap_per_vid: int = -1,
         max_txt_len: int = -1,
         seed: int = 0,
@@ -126,9 +111,11 @@ class CaptionDataset:
         """Ids of the usable captions by video, in database order."""
         groups: dict[str, list[str]] = {}
         beyond: dict[str, None] = {}
-        interval = self.videos.source.interval
-        for vid, caption_ids in self.db.side("vid2caps.json").items():
-            frames = kept_frames_of(self.videos.features, vid)
+        interval = self.videos.interval
+        of_video = self.db.side("vid2caps.json")
+        self.videos.require(of_video, str(self.db.path.parent))
+        for vid, caption_ids in of_video.items():
+            frames = self.videos.num_frames(vid)
             for caption_id in caption_ids:
                 record = self.db[caption_id]
                 if starts_beyond(record["ts"][0], interval, frames):
@@ -148,11 +135,11 @@ class CaptionDataset:
         if 0 <= self.max_cap_per_vid < len(ids):
             drawn = key.generator(self.seed).permutation(len(ids))[: self.max_cap_per_vid]
             ids = [ids[i] for i in sorted(drawn)]
-        video = self.videos.source(vid)
+        video = self.videos(vid)
         by_clip: dict[str, list[dict]] = {}
         for record in map(self.db.__getitem__, ids):
             by_clip.setdefault(record["clip_id"], []).append(record)
-        interval = self.videos.source.interval
+        interval = self.videos.interval
         return CaptionItem(
             video,
             list(ids),
@@ -217,19 +204,20 @@ class TargetClips:
         videos: where videos come from.
 
     Raises:
-        UserError: a line lacks one of them, a clip stands there twice, or a video has no features.
+        UserError: a line lacks one of them, a clip stands there twice, or a database lacks a video.
     """
 
-    def __init__(self, path: str | Path, videos: VideoData) -> None:
+    def __init__(self, path: str | Path, videos: SubtitleSource) -> None:
         self.videos = videos
         self.lines = read_clip_lines(path)
         by_video: dict[str, list[int]] = {}
         beyond = []
         for place, line in enumerate(self.lines):
-            vid = line["vid_name"]
-            by_video.setdefault(vid, []).append(place)
-            frames = kept_frames_of(videos.features, vid)
-            if starts_beyond(line["ts"][0], videos.source.interval, frames):
+            by_video.setdefault(line["vid_name"], []).append(place)
+        videos.require(by_video, str(path))
+        for line in self.lines:
+            frames = videos.num_frames(line["vid_name"])
+            if starts_beyond(line["ts"][0], videos.interval, frames):
                 beyond.append(line["clip_id"])
         self.by_video = list(by_video.items())
         warn_of_clips_beyond(beyond, "are captioned from that frame")
@@ -239,8 +227,8 @@ class TargetClips:
 
     def __getitem__(self, key: ItemKey | int) -> TargetItem:
         vid, places = self.by_video[ItemKey.of(key).index]
-        video = self.videos.source(vid)
-        interval = self.videos.source.interval
+        video = self.videos(vid)
+        interval = self.videos.interval
         spans = (self.lines[place]["ts"] for place in places)
         clips = [clip_frames(*span, interval, video.num_frames) for span in spans]
         return TargetItem(video, clips, places)

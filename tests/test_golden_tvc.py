@@ -3,14 +3,12 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
 import inf_tvc
 from config.model_config import ModelConfig
 from data.lmdb_io import TextDb
-from data.sources import VideoData
 from data.tvc import CaptionDataset, CaptionDb, TargetClips
 from data.vocabulary import Vocabulary
 from model.layers import set_dropout
@@ -36,14 +34,7 @@ def recorded_model(expected):
 
 
 def recorded_videos(world):
-    source = recorded_source(world, context=1)
-    return VideoData(source.features, source.subtitles, source)
-
-
-@pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return dict(arrays)
+    return recorded_source(world, context=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,261 @@
+"""Clips and captions: frames by hand, draws, what a batch holds, and users' mistakes."""
+
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+
+import inf_tvc
+import train_tvc
+from data.lmdb_io import TextDb
+from data.loader import ItemKey
+from data.tvc import (
+    CaptionDataset,
+    CaptionDb,
+    TargetClips,
+    clip_frames,
+    read_clip_lines,
+    starts_beyond,
+)
+from data.vocabulary import Vocabulary
+from tests.recorded import recorded_source
+from utils.errors import UserError
+from utils.files import read_jsonl, write_jsonl
+
+
+@pytest.mark.parametrize(
+    ("span", "num_frames", "wanted"),
+    [
+        ((3.0, 9.0), 20, (2, 6)),  # 3 / 1.5 = 2; 9 / 1.5 = 6
+        ((4.4, 8.9), 20, (2, 6)),  # floor(2.93); round(5.93)
+        ((0.0, 3.75), 20, (0, 2)),  # 2.5 goes to the even 2
+        ((0.0, 5.25), 20, (0, 4)),  # 3.5 goes to the even 4
+        ((6.1, 6.2), 20, (4, 5)),  # round(4.13) = 4: at least one frame
+        ((6.0, 60.0), 20, (4, 20)),  # the end is the video's
+        ((29.9, 31.0), 20, (19, 20)),  # the last frame
+        ((30.0, 31.0), 20, (19, 20)),  # beyond it: collapses onto it
+        ((99.0, 120.0), 20, (19, 20)),
+    ],
+)
+def test_clip_frames_by_hand(span, num_frames, wanted):
+    assert clip_frames(*span, 1.5, num_frames) == wanted
+    assert starts_beyond(span[0], 1.5, num_frames) == (span[0] >= 30.0)
+
+
+@pytest.fixture
+def train_db(world):
+    return CaptionDb(world / "txt_db" / "tvc_train.db")
+
+
+@pytest.mark.golden
+class TestDataset:
+    def test_an_item_is_a_video_with_all_its_captions(self, world, train_db):
+        data = CaptionDataset(train_db, recorded_source(world))
+        of_video = train_db.captions.side("vid2caps.json")
+        assert data.vids == list(of_video)
+        for number, (vid, ids) in enumerate(of_video.items()):
+            item = data[number]
+            assert (item.video.vid, item.ids) == (vid, ids)
+            assert sum(map(len, item.captions)) == len(ids)
+            assert len(item.clips) == len({train_db.captions[i]["clip_id"] for i in ids})
+
+    def test_draws_depend_on_seed_epoch_and_item_alone(self, world, train_db):
+        source = recorded_source(world)
+        data = CaptionDataset(train_db, source, max_cap_per_vid=2, seed=5)
+        draws = [data[ItemKey(0, epoch)].ids for epoch in range(8)]
+        assert all(len(set(ids)) == 2 for ids in draws)
+        assert len({tuple(ids) for ids in draws}) > 1
+        again = CaptionDataset(train_db, source, max_cap_per_vid=2, seed=5)
+        assert [again[ItemKey(0, epoch)].ids for epoch in reversed(range(8))] == draws[::-1]
+        whole = train_db.captions.side("vid2caps.json")[data.vids[0]]
+        assert all(ids == [i for i in whole if i in ids] for ids in draws)
+
+    def test_a_batch_by_hand(self, world, train_db):
+        data = CaptionDataset(train_db, recorded_source(world))
+        items = [data[0], data[1]]
+        batch = data.collate(items)
+        begin, end = train_db.meta["BOS"], train_db.meta["EOS"]
+        captions = [c for item in items for clip in item.captions for c in clip]
+        inputs = [token for caption in captions for token in (begin, *caption)]
+        targets = [token for caption in captions for token in (*caption, end)]
+        assert batch.text.token_ids.tolist() == inputs
+        assert batch.targets.tolist() == targets
+        offsets = [0, items[0].video.num_frames]
+        spans = [
+            (offset + first, offset + last)
+            for offset, item in zip(offsets, items)
+            for first, last in item.clips
+        ]
+        rows, mask = batch.clips.grid()
+        assert [(row[m][0], row[m][-1] + 1) for row, m in zip(rows, mask)] == spans
+        sizes = [sum(len(c) + 1 for c in clip) for item in items for clip in item.captions]
+        grid = batch.grid
+        assert (grid.count, grid.length) == (len(sizes), max(sizes))
+        clip_of_token = np.repeat(np.arange(len(sizes)), sizes)
+        assert (grid.to_rows // grid.length).tolist() == clip_of_token.tolist()
+        assert grid.to_cells[grid.to_rows].tolist() == list(range(len(inputs)))
+
+    def test_long_captions_are_left_out(self, world, train_db):
+        ids = list(train_db.captions.keys())
+        lengths = {i: len(train_db.captions[i]["input_ids"]) for i in ids}
+        limit = sorted(lengths.values())[len(lengths) // 2]
+        data = CaptionDataset(train_db, recorded_source(world), max_txt_len=limit)
+        kept = [i for number in range(len(data)) for i in data[number].ids]
+        assert sorted(kept) == sorted(i for i, length in lengths.items() if length <= limit)
+        with pytest.raises(UserError, match="no caption to learn from"):
+            CaptionDataset(train_db, recorded_source(world), max_txt_len=1)
+
+    def test_clips_beyond_the_last_kept_frame(self, world, train_db, caplog):
+        clips = TextDb(train_db.path / "clip.db")
+        ids = list(clips.keys())
+        starts = {clip_id: clips[clip_id]["ts"][0] for clip_id in ids}
+        cut = 1 + int(sorted(starts.values())[len(starts) // 2] / 1.5)
+        source = recorded_source(world, max_clip_len=cut)
+        beyond = {clip_id for clip_id, start in starts.items() if start >= cut * 1.5}
+        assert beyond and len(beyond) < len(starts)
+        with caplog.at_level(logging.WARNING):
+            data = CaptionDataset(train_db, source)
+        assert f"{len(beyond)} clip(s) start after the last kept frame" in caplog.text
+        used = {
+            train_db.captions[i]["clip_id"] for number in range(len(data)) for i in data[number].ids
+        }
+        assert used == set(starts) - beyond
+
+        target = TargetClips(world / "ann" / "tvc_train.jsonl", source)
+        answered = [place for number in range(len(target)) for place in target[number].places]
+        assert sorted(answered) == list(range(len(starts)))
+        assert "captioned from that frame" in caplog.text
+        batch = target.collate([target[number] for number in range(len(target))])
+        assert (batch.clips.lengths >= 1).all()
+
+
+@pytest.mark.golden
+def test_the_tokenizer_of_a_database(world):
+    db = TextDb(world / "txt_db" / "tv_subtitles.db")
+    vocabulary = Vocabulary.of(db, str(world / "toker"))
+    assert vocabulary.known_ids == tuple(range(len(vocabulary.tokenizer)))
+    text = " Isn't it?"
+    assert (
+        vocabulary.text(vocabulary.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    )
+    with pytest.raises(UserError, match="no-such-tokenizer"):
+        Vocabulary.of(db, str(world / "no-such-tokenizer"))
+    db.meta["EOS"] = 7
+    with pytest.raises(UserError, match="not the one that made"):
+        Vocabulary.of(db, str(world / "toker"))
+
+
+LINE = {"vid_name": "v", "clip_id": 1, "ts": [0.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([LINE, {"vid_name": "v", "ts": [0, 1]}], r"clips\.jsonl:2 has no clip_id"),
+        ([{**LINE, "ts": [1.0]}], r":1: ts must be \[start, end\]"),
+        ([{**LINE, "ts": [0.0, float("nan")]}], r":1: ts must be"),
+        ([LINE, LINE], ":2: clip 1 stands in line 1 already"),
+        ([], "names no clip"),
+    ],
+)
+def test_malformed_clips(tmp_path, lines, message):
+    path = tmp_path / "clips.jsonl"
+    write_jsonl(path, lines)
+    with pytest.raises(UserError, match=message):
+        read_clip_lines(path)
+
+
+@pytest.fixture
+def options(world, expected, tmp_path):
+    databases = world / "txt_db"
+    return {
+        "train_db": str(databases / "tvc_train.db"),
+        "val_db": str(databases / "tvc_val.db"),
+        "val_ref": str(world / "ann" / "tvc_val.jsonl"),
+        "sub_txt_db": str(databases / "tv_subtitles.db"),
+        "vfeat_db": str(world / "video_db" / "tv"),
+        "model_config": str(expected / "model_tvc.json"),
+        "checkpoint": str(expected / "pretrained.pt"),
+        "output_dir": str(tmp_path / "run"),
+        "train_batch_size": 2,
+        "num_train_steps": 1,
+        "valid_steps": 1,
+        "max_gen_step": 4,
+        "n_workers": 0,
+        "max_cap_per_vid": 3,
+    }
+
+
+def train(options, tmp_path):
+    config = tmp_path / "options.json"
+    config.write_text(json.dumps(options))
+    return train_tvc.main(["--config", str(config)])
+
+
+@pytest.mark.golden
+class TestScripts:
+    def test_java_is_missed_before_training(self, options, tmp_path, monkeypatch):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(UserError, match="need Java"):
+            train(options, tmp_path)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_reference_file_that_misses_captions(self, options, tmp_path):
+        lines = [line for _, line in read_jsonl(options["val_ref"])]
+        del lines[1]["descs"]
+        options["val_ref"] = str(tmp_path / "ref.jsonl")
+        write_jsonl(options["val_ref"], lines)
+        with pytest.raises(UserError, match=f"clip {lines[1]['clip_id']} has no reference"):
+            train(options, tmp_path)
+
+    def test_a_video_without_features(self, options, tmp_path):
+        folder = tmp_path / "tv"
+        shutil.copytree(options["vfeat_db"], folder)
+        counts = json.loads((folder / "id2nframe.json").read_text())
+        lost = next(line["vid_name"] for _, line in read_jsonl(options["val_ref"]))
+        del counts[lost]
+        (folder / "id2nframe.json").write_text(json.dumps(counts))
+        with pytest.raises(UserError, match=f"{lost}.*feature database"):
+            train(options | {"vfeat_db": str(folder)}, tmp_path)
+
+    def test_train_then_caption(self, options, tmp_path, monkeypatch):
+        """Validation and inference write the same captions; a target without ``descs`` works too;
+        without Java the captions are there before the error."""
+        monkeypatch.setattr(
+            "data.caption_split.score_lines", lambda lines, references: {"CIDEr": float(len(lines))}
+        )
+        metrics = train(options, tmp_path)
+        count = len(read_clip_lines(options["val_ref"]))
+        assert metrics["CIDEr"] == count and np.isfinite(metrics["loss/caption"])
+        run = tmp_path / "run"
+        validated = (run / "results" / "results_1_all.jsonl").read_bytes()
+
+        def infer(target, output, *more):
+            words = ["--model_dir", str(run), "--ckpt_step", "1", "--target_clip", str(target)]
+            return inf_tvc.main([*words, "--output", str(output), "--n_workers", "0", *more])
+
+        output = tmp_path / "out" / "captions.jsonl"
+        assert infer(options["val_ref"], output) == {"CIDEr": count}
+        assert output.read_bytes() == validated
+        assert json.loads((output.parent / "metrics_1.json").read_text()) == {"CIDEr": count}
+
+        bare = [
+            {key: line[key] for key in ("vid_name", "clip_id", "ts")}
+            for _, line in read_jsonl(options["val_ref"])
+        ]
+        write_jsonl(tmp_path / "bare.jsonl", bare)
+        other = tmp_path / "bare" / "captions.jsonl"
+        assert infer(tmp_path / "bare.jsonl", other, "--batch_size", "1") == {}
+        assert other.read_bytes() == validated
+        assert not list(other.parent.glob("metrics*"))
+        assert infer(tmp_path / "bare.jsonl", other, "--beam", "3", "--length_penalty", "0") == {}
+        assert len(list(read_jsonl(other))) == count
+
+        monkeypatch.undo()
+        monkeypatch.setenv("PATH", str(tmp_path))
+        late = tmp_path / "late.jsonl"
+        with pytest.raises(UserError, match="need Java"):
+            infer(options["val_ref"], late)
+        assert late.read_bytes() == validated
