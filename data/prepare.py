@@ -19,7 +19,7 @@ from data.annotations import Line, read_lines
 from data.lmdb_io import TextDb, pack_record
 from utils.errors import UserError
 
-CHUNK = 256  # items that a worker takes at once
+CHUNK = 256  # lines that a worker takes at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ def map_lines(
         UserError: the file cannot be read or is empty.
     """
     total = sum(1 for _ in read_lines(path))
-    return map_in_chunks(work, read_lines(path), workers, total)
+    return map_in_chunks(work, read_lines(path), workers, total, CHUNK)
 
 
 def map_in_chunks(
@@ -89,7 +89,7 @@ def map_in_chunks(
     items: Iterable[Item],
     workers: int,
     total: int,
-    chunk: int = CHUNK,
+    chunk: int,
 ) -> Iterator[Result]:
     """``work`` over chunks of ``items``, in order, by worker processes, with a progress bar.
 

@@ -23,7 +23,7 @@
 # Environment:
 #   HERO_TOKER    tokenizer: hub name or local folder (default: roberta-base)
 #   HERO_WORKERS  processes (default: one per core, at most 8)
-#   HERO_DOCKER   1: run in the Docker image HERO_IMAGE (default: hero)
+#   HERO_DOCKER   1: run in the Docker image HERO_IMAGE (default: hero:1.0)
 #   PYTHON        interpreter (default: python)
 set -euo pipefail
 REPO=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")

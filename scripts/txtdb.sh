@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by create_txtdb.sh and prepro_tvc.sh: arguments, the container, finding annotations.
 
 fail() {
@@ -33,7 +34,7 @@ run_in_docker() {
     fi
     exec docker run --rm --user "$(id -u):$(id -g)" -e HOME=/tmp -e "HERO_TOKER=$toker" \
         -e "HERO_WORKERS=${HERO_WORKERS:-}" -v "$REPO:/src:ro" -v "$TXT:/txt" -v "$ANN:/ann:ro" \
-        ${mounts[@]+"${mounts[@]}"} "${HERO_IMAGE:-hero}" bash "/src/scripts/$1" /txt /ann
+        ${mounts[@]+"${mounts[@]}"} "${HERO_IMAGE:-hero:1.0}" bash "/src/scripts/$1" /txt /ann
 }
 
 # first_of NAMES…: the path of the first that is in ANN_DIR.

@@ -1,0 +1,425 @@
+"""Databases: published ones read unchanged, damaged ones refused, written ones whole or absent."""
+
+import io
+import json
+import multiprocessing
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import lmdb
+import lz4.frame
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+
+from data import lmdb_environment
+from data.build_folder import build_folder
+from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from utils.errors import UserError
+
+
+def write_values(folder: Path, values: dict[str, bytes]) -> None:
+    """An LMDB environment with just these bytes, written without the code under test."""
+    folder.mkdir(parents=True)
+    environment = lmdb.open(str(folder), map_size=1 << 24, lock=False)
+    with environment, environment.begin(write=True) as transaction:
+        for key, value in values.items():
+            transaction.put(key.encode(), value)
+
+
+@pytest.fixture
+def text_db(tmp_path: Path) -> Path:
+    """A text database with the records a and ü, and one side file."""
+    path = tmp_path / "some.db"
+    with TextDbWriter(path) as db:
+        db.put("a", {"input_ids": [1, 2]})
+        db.put("ü", {"input_ids": [], "ts": [0.5, 1e-9], "none": None})
+        db.write_side("id2len.json", {"a": 2, "ü": 0})
+        db.write_side("meta.json", {"CLS": 0})
+    return path
+
+
+def feature_db(folder: Path, values: dict[str, bytes], name: str = "resnet_slowfast_1.5") -> Path:
+    """A data set whose database holds these bytes."""
+    write_values(folder / name, values)
+    (folder / "id2nframe.json").write_text("{}")
+    return folder
+
+
+def plain(features: np.ndarray) -> bytes:
+    return msgpack.packb({"features": features}, default=msgpack_numpy.encode, use_bin_type=True)
+
+
+def zipped(**entries: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **entries)
+    return buffer.getvalue()
+
+
+# --------------------------------------------------------------------------------------------------
+# Published databases
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.golden
+def test_published_records_decode_as_plain_lmdb_does(world):
+    for data in sorted((world / "txt_db").rglob("data.mdb")):
+        db = TextDb(data.parent)
+        ids = list(db.keys())
+        assert len(db) == len(ids) > 0
+        records = [db[id_] for id_ in ids]
+        db.close()  # py-lmdb opens a file once per process
+        environment = lmdb.open(str(data.parent), readonly=True, lock=False)
+        with environment, environment.begin() as transaction:
+            for id_, record in zip(ids, records, strict=True):
+                raw = lz4.frame.decompress(transaction.get(id_.encode()))
+                assert record == msgpack.unpackb(raw, raw=False)
+
+
+@pytest.mark.golden
+def test_published_queries_keep_their_annotation(world):
+    for path in sorted((world / "txt_db").glob("tvr_*.db")):
+        db = TextDb(path)
+        lines = (path / "query_data.jsonl").read_text().splitlines()
+        for qid, line in zip(db.side("id2len.json"), lines, strict=True):
+            raw = json.loads(line)
+            assert db[qid].items() >= raw.items()
+            assert db[qid]["qid"] == qid == str(raw["desc_id"])
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("compressed", [False, True])
+def test_published_features_are_those_of_the_extractors(world, compressed):
+    db = FeatureDb(world / "video_db" / "tv", compressed=compressed)
+    files = {kind: world / "feat" / f"{kind}_features" / "tv" for kind in ("resnet", "slowfast")}
+    assert sorted(db.keys()) == sorted(db.id2nframe)
+    for vid, num_frames in db.id2nframe.items():
+        parts = [np.load(folder / f"{vid}.npz")["features"] for folder in files.values()]
+        joined = np.concatenate([part[:num_frames] for part in parts], axis=1)
+        features = db[vid]
+        assert features.dtype == np.float32 and features.flags.writeable
+        assert features.shape == (num_frames, db.width)
+        np.testing.assert_array_equal(features, joined.astype(np.float32))
+
+
+@pytest.mark.golden
+def test_parts_of_a_caption_database_have_their_meta_above(world):
+    path = sorted((world / "txt_db").glob("tvc_*.db"))[0]
+    assert TextDb(path / "cap.db").meta == TextDb(path / "clip.db").meta
+    assert "v_range" in TextDb(path / "cap.db").meta
+
+
+# --------------------------------------------------------------------------------------------------
+# Reading
+# --------------------------------------------------------------------------------------------------
+
+
+def test_records_and_side_files(text_db):
+    db = TextDb(text_db)
+    assert db["ü"] == {"input_ids": [], "ts": [0.5, 1e-9], "none": None}
+    assert list(db.keys()) == ["a", "ü"] and len(db) == 2
+    assert "a" in db and "b" not in db and "" not in db and "x" * 600 not in db
+    assert db.has_side("id2len.json") and db.side("id2len.json") == {"a": 2, "ü": 0}
+    assert not db.has_side("query2video.json")
+    with pytest.raises(UserError, match=r"some\.db has no query2video\.json"):
+        db.side("query2video.json")
+    for missing in ("b", "", "x" * 600):
+        with pytest.raises(KeyError):
+            db[missing]
+
+
+def test_several_readers_of_one_file(text_db, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(text_db)
+    readers = [TextDb(text_db), TextDb(link), pickle.loads(pickle.dumps(TextDb(text_db)))]
+    assert [db["a"] for db in readers] == [{"input_ids": [1, 2]}] * 3
+    readers[0].close()
+    assert readers[1]["a"] == readers[0]["a"]  # others go on, and a closed one opens again
+
+
+def test_threads_open_a_file_together(text_db):
+    db, found = TextDb(text_db), []
+    start = threading.Barrier(8)
+
+    def read():
+        start.wait()
+        found.append(db["a"])
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [{"input_ids": [1, 2]}] * 8
+
+
+def test_forked_child_reads_what_its_parent_had_open(text_db):
+    db = TextDb(text_db)
+    assert "a" in db  # opens it here, first
+
+    def read(queue):
+        queue.put((db["a"], TextDb(text_db)["a"]))
+
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=read, args=(queue,))
+    child.start()
+    assert queue.get(timeout=30) == ({"input_ids": [1, 2]}, {"input_ids": [1, 2]})
+    child.join()
+    assert child.exitcode == 0
+    assert db["a"] == {"input_ids": [1, 2]}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_features_become_float32_and_are_cut(tmp_path, compressed):
+    features = np.arange(12, dtype=np.float16).reshape(4, 3)
+    with FeatureDbWriter(tmp_path / "tv", compressed=compressed) as writer:
+        writer.put("v", features)
+    whole = FeatureDb(tmp_path / "tv", compressed=compressed)
+    assert whole.stored_dtype == np.float16 and whole["v"].dtype == np.float32
+    np.testing.assert_array_equal(whole["v"], features.astype(np.float32))
+    cut = FeatureDb(tmp_path / "tv", compressed=compressed, max_clip_len=3)
+    np.testing.assert_array_equal(cut["v"], whole["v"][:3])
+    assert cut.id2nframe == {"v": 4} and cut.width == 3
+    assert pickle.loads(pickle.dumps(cut))["v"].shape == (3, 3)
+
+
+def test_extra_entries_of_an_npz_are_left_alone(tmp_path):
+    features = np.ones((2, 3), np.float32)
+    value = zipped(features=features, extra=np.array([{"a": 1}], dtype=object))
+    folder = feature_db(tmp_path / "tv", {"v": value}, "resnet_slowfast_1.5_compressed")
+    np.testing.assert_array_equal(FeatureDb(folder, compressed=True)["v"], features)
+
+
+@pytest.mark.parametrize("interval", [2, 2.0])
+def test_interval_is_printed_short(tmp_path, interval):
+    feature_db(tmp_path / "how2", {"v": plain(np.ones((1, 2), np.float32))}, "resnet_slowfast_2")
+    assert FeatureDb(tmp_path / "how2", interval=interval).path.name == "resnet_slowfast_2"
+
+
+# --------------------------------------------------------------------------------------------------
+# Missing and damaged
+# --------------------------------------------------------------------------------------------------
+
+
+def test_missing_files_are_named(text_db, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.db is no database"):
+        TextDb(tmp_path / "nowhere.db")
+    (text_db / "meta.json").unlink()
+    with pytest.raises(UserError, match=r"some\.db has no meta\.json"):
+        TextDb(text_db)
+
+
+def test_truncation_is_seen_before_a_page_is_touched(tmp_path):
+    path = tmp_path / "long.db"
+    with TextDbWriter(path) as db:
+        for i in range(50):
+            db.put(f"{i}", {"noise": np.random.default_rng(i).bytes(3000)})
+        db.write_side("meta.json", {})
+    whole = (path / "data.mdb").read_bytes()
+    for size in (0, 100, 4096, 8192, len(whole) // 2, len(whole) - 4096, len(whole) - 1):
+        (path / "data.mdb").write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"long\.db/data\.mdb .*again"):
+            TextDb(path)
+    (path / "data.mdb").write_bytes(whole)
+    assert len(TextDb(path)) == 50
+
+
+def test_truncated_features_are_refused(tmp_path):
+    folder = feature_db(tmp_path / "tv", {"v": plain(np.ones((50, 100), np.float32))})
+    data = folder / "resnet_slowfast_1.5" / "data.mdb"
+    data.write_bytes(data.read_bytes()[:-8192])
+    with pytest.raises(UserError, match="is cut short"):
+        FeatureDb(folder)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"garbage",
+        lz4.frame.compress(b"\xc1"),
+        lz4.frame.compress(msgpack.packb([1])),
+        lz4.frame.compress(msgpack.packb({"a": [1, 2, 3]}))[:-3],
+        lz4.frame.compress(msgpack.packb({"a": 1}) + b"more"),
+    ],
+)
+def test_garbage_record_names_database_and_id(tmp_path, value):
+    write_values(tmp_path / "bad.db", {"q17": value})
+    (tmp_path / "bad.db" / "meta.json").write_text("{}")
+    with pytest.raises(UserError, match=r"bad\.db: the record of 'q17' is damaged"):
+        TextDb(tmp_path / "bad.db")["q17"]
+
+
+HARMFUL = np.array([{"would": "be unpickled"}], dtype=object)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"garbage",
+        plain(np.ones((2, 3), np.float32))[:-1],
+        plain(np.ones(3, np.float32)),
+        plain(np.ones((2, 3), np.int64)),
+        plain(HARMFUL),
+        msgpack.packb({"other": 1}),
+    ],
+)
+def test_garbage_features_name_database_and_video(tmp_path, value):
+    db = FeatureDb(feature_db(tmp_path / "tv", {"vid7": value}))
+    with pytest.raises(UserError, match=r"resnet_slowfast_1\.5: the features of 'vid7' are damag"):
+        db["vid7"]
+
+
+NPZ = zipped(features=np.random.default_rng(0).normal(size=(20, 30)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"garbage",
+        NPZ[: len(NPZ) // 2],
+        NPZ[:1000] + bytes(100) + NPZ[1100:],
+        zipped(other=np.ones((2, 3))),
+        zipped(features=HARMFUL),
+    ],
+)
+def test_garbage_npz_names_database_and_video(tmp_path, value):
+    folder = feature_db(tmp_path / "tv", {"vid7": value}, "resnet_slowfast_1.5_compressed")
+    with pytest.raises(UserError, match="_compressed: the features of 'vid7' are damaged"):
+        FeatureDb(folder, compressed=True)["vid7"]
+
+
+def test_features_of_another_width_are_refused(tmp_path):
+    values = {vid: plain(np.ones((2, width), np.float32)) for vid, width in (("a", 3), ("b", 4))}
+    db = FeatureDb(feature_db(tmp_path / "tv", values))
+    with pytest.raises(UserError, match="'b' have 4 values a frame, those of the first video 3"):
+        db["b"]
+
+
+def test_missing_video_and_version(tmp_path):
+    folder = feature_db(tmp_path / "tv", {"v": plain(np.ones((1, 2), np.float32))})
+    with pytest.raises(UserError, match=r"resnet_slowfast_1\.5 has no features of video 'w'"):
+        FeatureDb(folder)["w"]
+    with pytest.raises(UserError, match=r"resnet_slowfast_2 .*holds resnet_slowfast_1\.5\)"):
+        FeatureDb(folder, interval=2)
+    with pytest.raises(UserError, match="holds no database"):
+        FeatureDb(tmp_path / "nowhere")
+    (folder / "id2nframe.json").unlink()
+    with pytest.raises(UserError, match=r"id2nframe\.json does not exist"):
+        FeatureDb(folder)
+
+
+# --------------------------------------------------------------------------------------------------
+# Writing
+# --------------------------------------------------------------------------------------------------
+
+
+def test_the_map_grows(tmp_path, monkeypatch):
+    monkeypatch.setattr(lmdb_environment, "_FIRST_MAP_BYTES", 1 << 15)
+    monkeypatch.setattr(lmdb_environment, "_BATCH_BYTES", 1 << 14)
+    noise = {f"{i:03}": {"noise": np.random.default_rng(i).bytes(2000)} for i in range(300)}
+    with TextDbWriter(tmp_path / "big.db") as db:
+        for id_, record in noise.items():
+            db.put(id_, record)
+        db.write_side("meta.json", {})
+    read = TextDb(tmp_path / "big.db")
+    assert {id_: read[id_] for id_ in read.keys()} == noise  # noqa: SIM118 – no mapping
+    assert sorted(path.name for path in read.path.iterdir()) == ["data.mdb", "meta.json"]
+
+
+def test_an_error_leaves_nothing_new_and_what_was_there(text_db):
+    before = sorted(text_db.parent.rglob("*"))
+    with pytest.raises(ZeroDivisionError), TextDbWriter(text_db, force=True) as db:
+        db.put("b", {})
+        raise ZeroDivisionError
+    with pytest.raises(UserError, match="'b' occurs twice"), TextDbWriter(text_db, True) as db:
+        db.put("b", {})
+        db.put("b", {})
+    with pytest.raises(UserError, match="cannot be an id"), TextDbWriter(text_db, True) as db:
+        db.put("", {})
+    assert sorted(text_db.parent.rglob("*")) == before
+    assert TextDb(text_db)["a"] == {"input_ids": [1, 2]}
+
+
+def test_a_database_is_replaced_only_with_force(text_db):
+    with pytest.raises(UserError, match="exists already; pass --force"), TextDbWriter(text_db):
+        pass
+    old = TextDb(text_db)
+    assert "a" in old
+    with TextDbWriter(text_db, force=True) as db:
+        db.put("new", {})
+        db.write_side("meta.json", {})
+    assert list(TextDb(text_db).keys()) == ["new"]
+    assert old["a"] == {"input_ids": [1, 2]}  # a reader that had it open goes on with the old one
+    assert [path.name for path in text_db.parent.iterdir()] == ["some.db"]
+
+
+def test_force_never_wipes_another_folder(text_db):
+    (text_db.parent / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no database"), build_folder(text_db.parent, True):
+        pass
+    assert (text_db.parent / "precious.txt").exists() and text_db.exists()
+
+
+WRITE_AND_DIE = """
+import os, signal, sys
+from data.lmdb_io import TextDbWriter
+with TextDbWriter(sys.argv[1], force=True) as db:
+    for i in range(5000):
+        db.put(str(i), {"text": "x" * 1000})
+    db.write_side("meta.json", {})
+    db.finish()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_killed_writer_leaves_no_database(text_db, there_before):
+    if not there_before:
+        shutil.rmtree(text_db)
+    killed = subprocess.run(
+        [sys.executable, "-c", WRITE_AND_DIE, str(text_db)], cwd=Path(__file__).parents[1]
+    )
+    assert killed.returncode == -signal.SIGKILL
+    if there_before:
+        assert TextDb(text_db)["a"] == {"input_ids": [1, 2]}
+    else:
+        assert not text_db.exists()
+    with TextDbWriter(text_db, force=True) as db:  # the next one sweeps and succeeds
+        db.put("again", {})
+        db.write_side("meta.json", {})
+    assert list(TextDb(text_db).keys()) == ["again"]
+    assert [path.name for path in text_db.parent.iterdir()] == ["some.db"]
+
+
+def test_two_writers_of_one_database(tmp_path):
+    path = tmp_path / "one.db"
+    with TextDbWriter(path) as first:
+        with pytest.raises(UserError, match="another process builds the same"), TextDbWriter(path):
+            pass
+        first.put("a", {})
+        first.write_side("meta.json", {})
+    assert "a" in TextDb(path)
+
+
+def test_frame_counts_of_versions_must_agree(tmp_path):
+    folder = tmp_path / "tv"
+    with FeatureDbWriter(folder) as db:
+        db.put("v", np.ones((3, 2), np.float32))
+    with FeatureDbWriter(folder, compressed=True) as db:
+        db.put("v", np.ones((3, 2), np.float32))
+        db.put("w", np.ones((4, 2), np.float32))
+    assert FeatureDb(folder).id2nframe == {"v": 3, "w": 4}
+    contradiction = pytest.raises(UserError, match="says 3 frames of 'v', the features have 2")
+    with contradiction, FeatureDbWriter(folder, interval=2) as db:
+        db.put("v", np.ones((2, 2), np.float32))
+    assert not (folder / "resnet_slowfast_2").exists()
+    with FeatureDbWriter(folder, interval=2, recount=True) as db:
+        db.put("v", np.ones((2, 2), np.float32))
+    assert FeatureDb(folder, interval=2).id2nframe == {"v": 2, "w": 4}
