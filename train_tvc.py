@@ -22,8 +22,9 @@ from utils.run import start_training
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train, or go on training; returns the last validation's metrics."""
     options = parse_options(TvcOptions, argv)
-    require_java()  # not only when the first validation comes
     run = start_training(options)
+    if run.comm.is_main:
+        require_java()  # now, and not only when the first validation comes
     captions = CaptionDb(options.train_db)
     videos = open_videos(options, TextDb(options.sub_txt_db))
     train = CaptionDataset(
