@@ -1,5 +1,6 @@
 """Folders that are either whole or absent."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -8,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from utils.errors import UserError
+
+# Of file systems that know no locks: two builds at once are then the user's care.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
@@ -25,7 +29,10 @@ def build_folder(target: str | Path, force: bool = False) -> Iterator[Path]:
     _check_replaceable(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name}.building")
-    with _owned_folder(work):
+    with _exclusive(target):
+        if work.exists():
+            shutil.rmtree(work)
+        work.mkdir()
         try:
             yield work
             for path in [*work.rglob("*"), work]:
@@ -46,22 +53,25 @@ def _check_replaceable(target: Path, force: bool) -> None:
 
 
 @contextmanager
-def _owned_folder(work: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the (emptied) folder ``work``; the kernel drops it on a kill."""
-    work.mkdir(exist_ok=True)
-    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever held the lock before may just have renamed the folder away.
-        if not work.exists() or not os.path.samestat(os.fstat(descriptor), work.stat()):
-            raise BlockingIOError
-        for path in work.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield
-    except BlockingIOError:
-        raise UserError(f"{work} is in use: another process builds the same database") from None
-    finally:
-        os.close(descriptor)
+def _exclusive(target: Path) -> Iterator[None]:
+    """Hold a lock that the kernel drops on a kill."""
+    path = target.with_name(f".{target.name}.lock")
+    busy = UserError(f"another process builds the same database, {target}; wait for it")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        # Whoever held the lock before may have removed the file just after it was opened here.
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise busy
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _replace_folder(work: Path, target: Path) -> None:

@@ -20,7 +20,8 @@ _MAX_KEY_BYTES = 511  # LMDB's own limit
 _FIRST_MAP_BYTES = 64 << 20
 _BATCH_BYTES = 32 << 20
 
-# py-lmdb refuses to open one file twice in a process, so all readers of a file share one of these.
+# py-lmdb refuses to open one file twice in a process, so all readers of a file share one of these,
+# under its device and inode, for as long as any of them uses it.
 _environments: "weakref.WeakValueDictionary[tuple[int, int], _Environment]" = (
     weakref.WeakValueDictionary()
 )
@@ -32,51 +33,39 @@ os.register_at_fork(
 
 
 class _Environment:
-    """A read-only LMDB environment: opened at the first read, and anew in a forked child."""
+    """A read-only LMDB environment that opens anew in a forked child."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._opened: lmdb.Environment | None = None
-        self._pid = 0
-
-    def verify(self) -> None:
-        """Raise UserError if the file cannot be opened or is cut short; leave it closed."""
-        with _lock:
-            if self._pid != os.getpid():
-                self._close_inherited()
-                self._open().close()
+        self._folder = folder
+        self._opened = _open(folder)
+        self._pid = os.getpid()
 
     def begin(self) -> lmdb.Transaction:
         """A read transaction; the values it gives are views that are valid until it ends."""
         if self._pid != os.getpid():
             with _lock:
                 if self._pid != os.getpid():
-                    self._close_inherited()
-                    self._opened = self._open()
+                    self._opened.close()  # inherited: py-lmdb would refuse to open one beside it
+                    self._opened = _open(self._folder)
                     self._pid = os.getpid()
         return self._opened.begin(buffers=True)
 
-    def _close_inherited(self) -> None:
-        """Close what came through a fork: py-lmdb would refuse to open the file beside it."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
 
-    def _open(self) -> lmdb.Environment:
-        path = self.folder / "data.mdb"
-        try:
-            environment = lmdb.open(
-                str(self.folder), readonly=True, create=False, lock=False, readahead=False
-            )
-        except (lmdb.Error, OSError) as error:
-            raise UserError(f"{path} cannot be opened ({error}); {RESTORE}") from None
-        # Touching a page past the end of a mapped file kills the process: look at the size first.
-        promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        actual = path.stat().st_size
-        if actual < promised:
-            environment.close()
-            raise UserError(f"{path} is cut short ({actual} of {promised} bytes); {RESTORE}")
-        return environment
+def _open(folder: Path) -> lmdb.Environment:
+    path = folder / "data.mdb"
+    try:
+        environment = lmdb.open(
+            str(folder), readonly=True, create=False, lock=False, readahead=False
+        )
+    except (lmdb.Error, OSError) as error:
+        raise UserError(f"{path} cannot be opened ({error}); {RESTORE}") from None
+    # Touching a page past the end of a mapped file kills the process: look at the size first.
+    promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    actual = path.stat().st_size
+    if actual < promised:
+        environment.close()
+        raise UserError(f"{path} is cut short ({actual} of {promised} bytes); {RESTORE}")
+    return environment
 
 
 def _shared_environment(folder: Path) -> _Environment:
@@ -87,9 +76,11 @@ def _shared_environment(folder: Path) -> _Environment:
             f"{folder} is no database (it has no data.mdb): mend the path, or build it"
         ) from None
     with _lock:
-        environment = _environments.setdefault((stat.st_dev, stat.st_ino), _Environment(folder))
-    environment.verify()
-    return environment
+        environment = _environments.get((stat.st_dev, stat.st_ino))
+        if environment is None:
+            environment = _Environment(folder)
+            _environments[stat.st_dev, stat.st_ino] = environment
+        return environment
 
 
 def _encode_key(id_: str) -> bytes | None:
@@ -113,7 +104,8 @@ class LmdbReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._shared: _Environment | None = _shared_environment(path)
+        self._shared: _Environment | None = None
+        _shared_environment(path)  # closed again at once, unless another reader has it open
 
     def _begin(self) -> lmdb.Transaction:
         shared = self._shared  # another thread may close this reader meanwhile

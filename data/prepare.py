@@ -4,6 +4,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -142,6 +143,7 @@ _work: Callable[[list], list]
 def _start_worker(work: Callable[[list], list]) -> None:
     global _work
     _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it stops its workers
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

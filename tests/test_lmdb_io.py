@@ -24,10 +24,10 @@ from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from utils.errors import UserError
 
 
-def write_values(folder: Path, values: dict[str, bytes]) -> None:
+def write_values(folder: Path, values: dict[str, bytes], map_size: int = 1 << 24) -> None:
     """An LMDB environment with just these bytes, written without the code under test."""
     folder.mkdir(parents=True)
-    environment = lmdb.open(str(folder), map_size=1 << 24, lock=False)
+    environment = lmdb.open(str(folder), map_size=map_size, lock=False)
     with environment, environment.begin(write=True) as transaction:
         for key, value in values.items():
             transaction.put(key.encode(), value)
@@ -141,6 +141,34 @@ def test_several_readers_of_one_file(text_db, tmp_path):
     assert [db["a"] for db in readers] == [{"input_ids": [1, 2]}] * 3
     readers[0].close()
     assert readers[1]["a"] == readers[0]["a"]  # others go on, and a closed one opens again
+
+
+def test_a_huge_map_and_a_read_only_folder(tmp_path):
+    value = lz4.frame.compress(msgpack.packb({"a": 1}))
+    write_values(tmp_path / "db", {"q": value}, map_size=1 << 40)  # as published ones have
+    (tmp_path / "db" / "meta.json").write_text("{}")
+    (tmp_path / "db").chmod(0o555)
+    assert TextDb(tmp_path / "db")["q"] == {"a": 1}
+    assert sorted(path.name for path in (tmp_path / "db").iterdir()) == ["data.mdb", "meta.json"]
+
+
+def test_nothing_stays_open_before_the_first_read_and_after_close(text_db):
+    db = TextDb(text_db)
+    lmdb.open(str(text_db), readonly=True, lock=False).close()  # refused while it is open
+    assert "a" in db
+    with pytest.raises(lmdb.Error, match="already open"):
+        lmdb.open(str(text_db), readonly=True, lock=False)
+    db.close()
+    lmdb.open(str(text_db), readonly=True, lock=False).close()
+
+
+def test_a_database_replaced_before_the_first_read(text_db):
+    early = TextDb(text_db)
+    with TextDbWriter(text_db, force=True) as writer:
+        writer.put("new", {})
+        writer.write_side("meta.json", {})
+    late = TextDb(text_db)
+    assert list(early.keys()) == list(late.keys()) == ["new"]
 
 
 def test_threads_open_a_file_together(text_db):

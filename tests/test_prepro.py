@@ -155,6 +155,27 @@ def test_a_folder_without_annotations(tmp_path):
     assert help_text.returncode == 0 and "_vid2nframe.json" in help_text.stdout
 
 
+def test_the_container_gets_the_same_folders(tmp_path):
+    fake = tmp_path / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    for name in ("ann", "toker"):
+        (tmp_path / name).mkdir()
+    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
+    environment |= {"HERO_TOKER": "toker", "HERO_IMAGE": "some:image"}
+    command = ["bash", ROOT / "scripts" / "create_txtdb.sh", "txt_db", "ann"]
+    done = subprocess.run(
+        command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    arguments = done.stdout.splitlines()
+    assert arguments[:2] == ["run", "--rm"]
+    inside = ["some:image", "bash", "/src/scripts/create_txtdb.sh", "/txt", "/ann"]
+    assert arguments[-len(inside) :] == inside
+    assert {f"{tmp_path}/txt_db:/txt", f"{tmp_path}/ann:/ann:ro"} < set(arguments)
+    assert {f"{tmp_path}/toker:/toker:ro", "HERO_TOKER=/toker", f"{ROOT}:/src:ro"} < set(arguments)
+
+
 # --------------------------------------------------------------------------------------------------
 # Fields of the tasks
 # --------------------------------------------------------------------------------------------------
@@ -470,14 +491,14 @@ def test_a_killed_run_leaves_nothing_and_can_be_repeated(world, toker, tmp_path,
         run.send_signal(signal.SIGKILL)
         run.wait()
     assert not output.exists()
-    wait_until_unlocked(tmp_path / ".db.building")
+    wait_until_unlocked(tmp_path / ".db.lock")
     assert len(prepare_queries(annotation, output, "tvr", toker)) == 1000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["db", "many.jsonl"]
 
 
-def wait_until_unlocked(folder: Path) -> None:
+def wait_until_unlocked(lock: Path) -> None:
     """Workers notice that their parent is gone within moments; the lock goes with the last."""
-    command = ["flock", "--exclusive", "--timeout", "10", str(folder), "true"]
+    command = ["flock", "--exclusive", "--timeout", "10", str(lock), "true"]
     subprocess.run(command, check=True)
 
 
