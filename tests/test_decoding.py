@@ -143,6 +143,24 @@ def test_logits_step_by_step_equal_those_of_whole_captions(model, batch):
     torch.testing.assert_close(steps, whole, atol=1e-4, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_what_is_kept_follows_its_hypothesis(model, batch):
+    video, clips = batch
+    stepper = CaptionStepper(model, model.v_encoder(video), clips, settings(beam=2))
+    stepper(torch.full((10,), BEGIN))
+    written = torch.tensor([3, 4] * 5)
+    stepper(written)
+    # In every clip: both go on from the second, both from the first, exchanged, …
+    parents = torch.tensor([1, 1, 2, 2, 5, 4, 6, 7, 9, 8])
+    stepper.reorder(parents)
+    logits = stepper(torch.full((10,), 5)).view(5, 2, -1)
+    histories = written[parents].view(5, 2)
+    for place in range(2):
+        captions = [[history[place].item(), 5] for history in histories]
+        scratch = torch.stack([steps[-1] for steps in teacher_forced(model, batch, captions)])
+        torch.testing.assert_close(logits[:, place], scratch, atol=1e-4, rtol=1e-5)
+
+
 def test_captions_do_not_depend_on_the_batch(model, batch, videos):
     together = model.generate(*batch, settings())
     alone = []
