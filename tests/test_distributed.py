@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,11 @@ CHECKS = [
 ]
 
 
+def launched(test: Callable) -> Callable:
+    """Mark a test that starts real processes."""
+    return pytest.mark.launcher(pytest.mark.slow(test))
+
+
 @pytest.fixture(scope="session", params=LAUNCHERS)
 def backend(request) -> str:
     if request.param == "horovod" and importlib.util.find_spec("horovod") is None:
@@ -53,11 +59,11 @@ def backend(request) -> str:
     return request.param
 
 
-def launch(backend: str, worker: str, argument: object, **env: str) -> subprocess.CompletedProcess:
+def launch(backend: str, worker: str, *words: object, **env: str) -> subprocess.CompletedProcess:
     """Run tests/workers/WORKER on two CPU ranks; stderr is mixed into stdout."""
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "EXPECTED_BACKEND": backend}
     return subprocess.run(
-        [*LAUNCHERS[backend], str(WORKERS / worker), str(argument)],
+        [*LAUNCHERS[backend], str(WORKERS / worker), *map(str, words)],
         env={**os.environ, **settings, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -76,14 +82,32 @@ def results(backend, tmp_path_factory) -> list[dict[str, str]]:
     return [json.loads((folder / rank).read_text()) for rank in "01"]
 
 
-@pytest.mark.launcher
+@launched
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_two_ranks(results, check):
     for rank, result in enumerate(results):
         assert not result[check], f"rank {rank}: {result[check]}"
 
 
-@pytest.mark.launcher
+@pytest.mark.golden
+@launched
+def test_two_ranks_train_as_the_recorded_process(backend, expected, world, tmp_path):
+    with np.load(expected / "golden.npz") as arrays:
+        loss, norm, moved = (
+            arrays[f"train/tvr/{key}"] for key in ("loss", "grad_norm", "param_change")
+        )
+    output = tmp_path / "result.json"
+    run = launch(backend, "recorded_tvr.py", expected, world, output, len(norm))
+    assert run.returncode == 0, run.stdout
+    result = json.loads(output.read_text())
+    np.testing.assert_allclose(result["loss"], loss.reshape(len(norm), -1).mean(1), rtol=1e-4)
+    np.testing.assert_allclose(result["grad_norm"], norm, rtol=1e-4)
+    names = json.loads((expected / "train_tvr_parameters.json").read_text())
+    ours = [result["moved"][name] for name in names]
+    np.testing.assert_allclose(ours, moved, rtol=1e-3, atol=1e-6)
+
+
+@launched
 def test_a_dying_rank_ends_the_run_and_shows_its_traceback(backend):
     start = time.monotonic()
     run = launch(backend, "failing_rank.py", "dies")
@@ -92,7 +116,7 @@ def test_a_dying_rank_ends_the_run_and_shows_its_traceback(backend):
     assert "Traceback" in run.stdout and "ValueError: the planted fault" in run.stdout
 
 
-@pytest.mark.launcher
+@launched
 def test_a_late_rank_is_named(backend):
     start = time.monotonic()
     run = launch(backend, "failing_rank.py", "is late", HERO_COLLECTIVE_TIMEOUT="5")
