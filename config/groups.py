@@ -121,6 +121,12 @@ class BatchOptions(Options):
         60, help="leave longer texts out of training, -1: keep all", rule=POSITIVE_OR_OFF
     )
     train_batch_size: int = option(32, help="items per rank and accumulation step", rule=POSITIVE)
+    token_budget: int | None = option(
+        None,
+        help="bound a rank's batch by so many positions (frames and tokens) of its videos, not by "
+        "train_batch_size",
+        rule=POSITIVE,
+    )
     val_batch_size: int = option(20, help="items per rank in validation", rule=POSITIVE)
     gradient_accumulation_steps: int = option(
         1, help="batches whose losses are summed for one step", rule=POSITIVE

@@ -98,6 +98,7 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, Vide
         self.require(count > 0, "targets", "one corpus or more")
         same = len(self.targets_ratio) == count
         self.require(same, "targets_ratio", f"as long as targets ({count} values)")
+        self.require(self.token_budget is None, "token_budget", "null: pre-training mixes tasks")
 
     def corpora(self) -> list[CorpusOptions]:
         """The targets with their paths resolved against ``txt_db`` and ``img_db``."""

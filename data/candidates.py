@@ -6,6 +6,7 @@ the frames in the temporal transformer (paper, section 4.3).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -63,6 +64,13 @@ class CandidateDataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def positions(self) -> np.ndarray:
+        """(items,) positions of each item's video, once; every candidate runs as many and its own
+        tokens."""
+        video_of = query_videos(self.db)
+        count = cache(self.videos.positions)
+        return np.array([count(video_of[id_]) for id_ in self.ids])
 
     def target(self, record: dict, choices: int) -> int:
         """The right one of ``choices``, or UNKNOWN.

@@ -4,7 +4,10 @@ What an item draws at random comes from (seed, epoch, index), never from a worke
 number of workers and a restart change nothing.
 """
 
+import bisect
+import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -40,17 +43,44 @@ class SizedDataset(Protocol):
     def __getitem__(self, key: ItemKey) -> Any: ...
 
 
-class BatchSampler(Protocol):
-    """Endless batches of keys for one of ``size`` ranks, from batch ``start`` on."""
+class BatchSampler(ABC):
+    """Endless batches of keys for one of ``size`` ranks.
 
-    start: int
+    Attributes:
+        start: batches to pass over.
+    """
+
+    start: int = 0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[list]:
+        """The batches from ``start`` on."""
+
+    @abstractmethod
+    def items_in(self, batches: int) -> int:
+        """Items that all ranks have had after so many batches of each."""
+
+    @abstractmethod
+    def batches_for(self, items: int) -> int:
+        """Batches of each rank in which about so many items were had."""
+
+
+class EvenBatches(BatchSampler):
+    """Batches of ``batch_size`` items on each of ``size`` ranks."""
+
     batch_size: int
     size: int
 
-    def __iter__(self) -> Iterator[list]: ...
+    def items_in(self, batches: int) -> int:
+        """See :class:`BatchSampler`."""
+        return batches * self.batch_size * self.size
+
+    def batches_for(self, items: int) -> int:
+        """See :class:`BatchSampler`."""
+        return items // (self.batch_size * self.size)
 
 
-class RankBatches:
+class RankBatches(EvenBatches):
     """Endless batches of item keys for one rank.
 
     Each epoch all ranks shuffle alike and take every n-th item; the order wraps around so that all
@@ -63,7 +93,6 @@ class RankBatches:
     ) -> None:
         self.count, self.batch_size, self.rank, self.size = count, batch_size, rank, size
         self.seed = seed
-        self.start = 0  # batches to pass over
 
     @property
     def per_epoch(self) -> int:
@@ -77,9 +106,12 @@ class RankBatches:
 
     def epoch_items(self, epoch: int) -> np.ndarray:
         """Items of this rank in one epoch, in order."""
+        return self.epoch_grid(epoch)[:, self.rank]
+
+    def epoch_grid(self, epoch: int) -> np.ndarray:
+        """(per_rank, size): what every rank takes, one after the other."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        even = np.resize(order, self.per_rank * self.size)
-        return even[self.rank :: self.size]
+        return np.resize(order, self.per_rank * self.size).reshape(-1, self.size)
 
     def __iter__(self) -> Iterator[list[ItemKey]]:
         epoch, done = divmod(self.start, self.per_epoch)
@@ -89,6 +121,63 @@ class RankBatches:
                 chosen = items[number * self.batch_size : (number + 1) * self.batch_size]
                 yield [ItemKey(int(index), epoch) for index in chosen]
             epoch, done = epoch + 1, 0
+
+
+class BudgetBatches(RankBatches):
+    """Batches bounded by the positions that the cross-modal transformer sees, not by items.
+
+    All ranks cut their items at the same places, as soon as one of them would exceed the budget:
+    they do the same number of steps. An item that exceeds it alone is a batch of its own.
+
+    Args:
+        positions: (count,) of every item.
+        budget: positions of a rank's batch.
+        rank, size, seed: as for :class:`RankBatches`.
+    """
+
+    def __init__(
+        self, positions: np.ndarray, budget: int, rank: int = 0, size: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__(len(positions), 1, rank, size, seed)
+        self.positions = np.asarray(positions, dtype=np.int64)
+        self.budget = budget
+
+    def cuts(self, epoch: int) -> list[int]:
+        """Where batches of an epoch end among a rank's items."""
+        used = self.positions[self.epoch_grid(epoch)].cumsum(axis=0)  # (per_rank, size)
+        cuts, before = [], np.zeros(self.size, dtype=np.int64)
+        while not cuts or cuts[-1] < self.per_rank:
+            fits = min(
+                int(np.searchsorted(used[:, rank], before[rank] + self.budget, side="right"))
+                for rank in range(self.size)
+            )
+            cuts.append(max(fits, (cuts[-1] if cuts else 0) + 1))
+            before = used[cuts[-1] - 1]
+        return cuts
+
+    def __iter__(self) -> Iterator[list[ItemKey]]:
+        passed = 0
+        for epoch in itertools.count():
+            items, cuts = self.epoch_items(epoch), self.cuts(epoch)
+            for start, end in itertools.pairwise([0, *cuts]):
+                if passed >= self.start:
+                    yield [ItemKey(int(index), epoch) for index in items[start:end]]
+                passed += 1
+
+    def items_in(self, batches: int) -> int:
+        """See :class:`BatchSampler`."""
+        epoch = 0
+        while batches > len(cuts := self.cuts(epoch)):
+            batches -= len(cuts)
+            epoch += 1
+        within = cuts[batches - 1] if batches else 0
+        return (epoch * self.per_rank + within) * self.size
+
+    def batches_for(self, items: int) -> int:
+        """See :class:`BatchSampler`."""
+        epochs, within = divmod(items // self.size, self.per_rank)
+        whole = sum(len(self.cuts(epoch)) for epoch in range(epochs))
+        return whole + bisect.bisect_right(self.cuts(epochs), within)
 
 
 class _ErrorsAsItems(Dataset):
@@ -179,7 +268,15 @@ class LoadingRun(Protocol):
 
     comm: Communicator
     device: torch.device
-    options: Any  # train_batch_size, seed, n_workers, pin_mem
+    options: Any  # train_batch_size, token_budget, seed, n_workers, pin_mem
+
+
+def _sampler(dataset: SizedDataset, run: LoadingRun) -> BatchSampler:
+    options = run.options
+    ranks = run.comm.rank, run.comm.size, options.seed
+    if options.token_budget is None:
+        return RankBatches(len(dataset), options.train_batch_size, *ranks)
+    return BudgetBatches(dataset.positions(), options.token_budget, *ranks)
 
 
 class TrainLoader:
@@ -199,10 +296,7 @@ class TrainLoader:
         run: LoadingRun,
         sampler: BatchSampler | None = None,
     ) -> None:
-        size, seed = run.options.train_batch_size, run.options.seed
-        self.sampler = sampler or RankBatches(
-            len(dataset), size, run.comm.rank, run.comm.size, seed
-        )
+        self.sampler = sampler or _sampler(dataset, run)
         self.loader = _loader(dataset, collate, self.sampler, run.options)
         self.device = run.device
         self.batches = 0  # handed out so far
@@ -221,17 +315,13 @@ class TrainLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Position in the data."""
-        return {"batches": self.batches, "items": self.batches * self._global_batch}
+        return {"batches": self.batches, "items": self.sampler.items_in(self.batches)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from a saved position; with another global batch, from about the same item."""
-        same = state["items"] == state["batches"] * self._global_batch
-        self.batches = state["batches"] if same else state["items"] // self._global_batch
+        same = state["items"] == self.sampler.items_in(state["batches"])
+        self.batches = state["batches"] if same else self.sampler.batches_for(state["items"])
         self._iterator = None
-
-    @property
-    def _global_batch(self) -> int:
-        return self.sampler.batch_size * self.sampler.size
 
 
 def evaluation_batches(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.loader import ItemKey, RankBatches, SizedDataset
+from data.loader import EvenBatches, ItemKey, RankBatches, SizedDataset
 
 DRAWN_AT_ONCE = 1024  # steps: a restart counts the draws before it without making each alone
 
@@ -45,7 +45,7 @@ class TaskMix:
         return self.parts[key.part].dataset[key.item]
 
 
-class MixedBatches:
+class MixedBatches(EvenBatches):
     """Endless batches of one rank; those of one optimizer step come from one part.
 
     Each part has an order of its own (:class:`data.loader.RankBatches`), which goes on where it
@@ -76,7 +76,6 @@ class MixedBatches:
             RankBatches(len(part.dataset), batch_size, rank, size, part_seed(seed, number))
             for number, part in enumerate(parts)
         ]
-        self.start = 0  # batches to pass over
 
     def draws(self, block: int) -> np.ndarray:
         """Parts drawn for the steps block · 1024 … block · 1024 + 1023 (steps count from 0)."""

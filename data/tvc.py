@@ -128,6 +128,10 @@ class CaptionDataset:
     def __len__(self) -> int:
         return len(self.groups)
 
+    def positions(self) -> np.ndarray:
+        """(items,) positions that the cross-modal transformer sees of each video."""
+        return np.array([self.videos.positions(vid) for vid in self.vids])
+
     def __getitem__(self, key: ItemKey | int) -> CaptionItem:
         key = ItemKey.of(key)
         vid = self.vids[key.index]

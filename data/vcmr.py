@@ -7,6 +7,7 @@ query database make the difference. Evaluation is a view of the same databases.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -130,6 +131,12 @@ class MomentDataset:
             [self._target(record, video) for record in records],
             list(ids),
         )
+
+    def positions(self) -> np.ndarray:
+        """(items,) positions that the cross-modal transformer sees of each item's video."""
+        video_of = query_videos(self.db)
+        count = cache(self.videos.positions)
+        return np.array([count(video_of[ids[0]]) for ids in self.groups])
 
     def _draw(self, ids: list[str], rng: np.random.Generator) -> list[str]:
         if len(ids) >= QUERIES_PER_VIDEO:

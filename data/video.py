@@ -54,6 +54,9 @@ class VideoSource(Protocol):
 
     def __call__(self, vid: str) -> VideoItem: ...
 
+    def positions(self, vid: str) -> int:
+        """Frames and tokens that the cross-modal transformer sees of a video; reads no features."""
+
     def require(self, vids: Iterable[str], wanted_by: str) -> None:
         """Check at the start, not in the middle of a run, that videos are there.
 
@@ -101,8 +104,12 @@ class SubtitleSource:
 
     def num_frames(self, vid: str) -> int:
         """Frames that :meth:`__call__` will read of a video that is there, without reading them."""
-        total, most = self.features.id2nframe[vid], self.features.max_clip_len
-        return min(total, most) if most >= 0 else total
+        return cut_frames(self.features, vid)
+
+    def positions(self, vid: str) -> int:
+        """See :class:`VideoSource`."""
+        subtitles = self.with_context(self.transcript(vid, self.num_frames(vid)))
+        return sum(len(s.frames) + len(s.tokens) for s in subtitles if s.frames)
 
     def transcript(self, vid: str, num_frames: int) -> Transcript:
         """What is said over the first ``num_frames`` frames of a video.
@@ -140,6 +147,10 @@ class VideoOnlySource:
         every = list(range(len(features)))
         return VideoItem(vid, features, [Subtitle([self.cls_id], every)])
 
+    def positions(self, vid: str) -> int:
+        """See :class:`VideoSource`."""
+        return cut_frames(self.features, vid) + 1
+
     def require(self, vids: Iterable[str], wanted_by: str) -> None:
         """See :class:`VideoSource`."""
         require_features(self.features, vids, wanted_by)
@@ -155,9 +166,16 @@ def require_features(db: FeatureDb, vids: Iterable[str], wanted_by: str) -> None
     missing = [vid for vid in vids if vid not in db.id2nframe]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are not in "
-            f"the feature database {db.path}; convert their features too (scripts/convert_videodb.py)"
+            f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are not "
+            f"in the feature database {db.path}; convert their features too "
+            "(scripts/convert_videodb.py)"
         )
+
+
+def cut_frames(db: FeatureDb, vid: str) -> int:
+    """Frames of a video after the cut to ``max_clip_len``."""
+    frames = db.id2nframe[vid]
+    return frames if db.max_clip_len < 0 else min(frames, db.max_clip_len)
 
 
 def read_features(db: FeatureDb, vid: str) -> np.ndarray:

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from data.loader import ItemKey, RankBatches, TrainLoader, evaluation_batches
+from data.loader import (
+    BudgetBatches,
+    ItemKey,
+    RankBatches,
+    TrainLoader,
+    evaluation_batches,
+)
 from utils.batch import TensorBatch
 from utils.errors import UserError
 
@@ -31,7 +37,9 @@ class Batch(TensorBatch, list):
 
 
 def make_loader(count=10, batch_size=3, workers=0, rank=0, size=1, bad=None):
-    options = SimpleNamespace(train_batch_size=batch_size, seed=5, n_workers=workers, pin_mem=False)
+    options = SimpleNamespace(
+        train_batch_size=batch_size, token_budget=None, seed=5, n_workers=workers, pin_mem=False
+    )
     comm = SimpleNamespace(rank=rank, size=size)
     run = SimpleNamespace(options=options, comm=comm, device=torch.device("cpu"))
     return TrainLoader(Numbers(count, bad), Batch, run)
@@ -119,3 +127,33 @@ def test_a_loader_leaves_the_models_generator_alone():
 
 def test_keys_accept_plain_indices():
     assert ItemKey.of(4) == ItemKey(4, 0)
+
+
+POSITIONS = [5, 3, 9, 2, 2, 7, 4, 12, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_budget_bounds_every_rank_and_all_do_the_same_steps(size):
+    parts = [BudgetBatches(POSITIONS, 10, rank, size, seed=3) for rank in range(size)]
+    assert len({tuple(part.cuts(0)) for part in parts}) == 1
+    for part in parts:
+        for batch, _ in zip(part, range(20), strict=False):
+            assert sum(POSITIONS[key.index] for key in batch) <= 10 or len(batch) == 1
+    items = [index for part in parts for index in part.epoch_items(0)]
+    assert set(items) == set(range(10))
+
+
+def test_a_budget_fills_its_batches():
+    part = BudgetBatches([4, 4, 4, 4, 4], 8)
+    assert [len(batch) for batch, _ in zip(part, range(3), strict=False)] == [2, 2, 1]
+
+
+def test_a_budgets_position_can_be_taken_up():
+    batches = list(zip(range(12), BudgetBatches(POSITIONS, 10, seed=3), strict=False))
+    for start in (0, 1, 5, 9):
+        fresh = BudgetBatches(POSITIONS, 10, seed=3)
+        fresh.start = start
+        taken = list(zip(range(12 - start), fresh, strict=False))
+        assert [batch for _, batch in taken] == [batch for _, batch in batches[start:]]
+        items = sum(len(batch) for _, batch in batches[:start])
+        assert fresh.items_in(start) == items and fresh.batches_for(items) == start

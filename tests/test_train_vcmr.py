@@ -52,6 +52,7 @@ def test_a_run_leaves_its_files_and_evaluates_as_it_validated(tvr_options, tmp_p
         {"optim": "adamax", "ranking_loss_type": "lse"},
         {"max_clip_len": 5, "sub_ctx_len": 2},
         {"checkpoint": None, "max_clip_len": -1},
+        {"token_budget": 900},
     ],
     ids=lambda changes: next(iter(changes)),
 )

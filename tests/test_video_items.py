@@ -5,6 +5,7 @@ import pytest
 
 from data.vcmr import moment_frames
 from data.video import Subtitle, VideoItem, collate_videos, context_tokens, kept_frames
+from tests.recorded import recorded_source
 
 TEXTS = [[11], [12, 13], [], [14]]
 
@@ -63,3 +64,12 @@ def test_packing_two_videos():
     assert subtitles.token_ids.tolist() == [2, 5, 2, 6, 7]
     # rows of cat(slots, tokens) in sequence order: f f t t | f t t t
     assert subtitles.order.tolist() == [0, 1, 3, 4, 2, 5, 6, 7]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("max_clip_len", "context"), [(100, 0), (12, 2)])
+def test_positions_are_those_that_are_packed(world, max_clip_len, context):
+    source = recorded_source(world, max_clip_len, context)
+    for vid in source.features.id2nframe:
+        packed = collate_videos([source(vid)]).subtitles.layout.lengths.sum()
+        assert source.positions(vid) == packed
