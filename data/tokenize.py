@@ -1,19 +1,23 @@
-"""Text to token ids: RoBERTa's byte-level BPE and the rules applied to text before it."""
+"""Text to token ids: RoBERTa's byte-level BPE and the rules applied to text before it.
+
+Importing transformers takes seconds: only what loads a tokenizer does it.
+"""
 
 import html
 import itertools
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
-from transformers import PreTrainedTokenizerBase, RobertaTokenizer
+from typing import TYPE_CHECKING
 
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
 _FILES += ["special_tokens_map.json", "added_tokens.json"]
 
 
-def load_tokenizer(name_or_folder: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
     """A RoBERTa tokenizer from a local folder or, by name, from the hub (or its local cache).
 
     Raises:
@@ -30,6 +34,8 @@ def load_tokenizer(name_or_folder: str) -> PreTrainedTokenizerBase:
             f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
             "name another --toker"
         )
+    from transformers import RobertaTokenizer
+
     try:
         # Texts are cut elsewhere, if at all: no limit here, so no warning about one.
         return RobertaTokenizer.from_pretrained(folder, model_max_length=int(1e30))
@@ -38,6 +44,8 @@ def load_tokenizer(name_or_folder: str) -> PreTrainedTokenizerBase:
 
 
 def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
     except Exception as error:  # offline, no such name, no access, a path that does not exist: …
@@ -48,7 +56,7 @@ def _fetch(name: str) -> Path:
         ) from error
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[int]]:
     """The ids that ``meta.json`` records.
 
     ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
@@ -90,7 +98,7 @@ def normalize_subtitle(text: str) -> str:
     return normalize_query(html.unescape(text))
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
     """Token ids of each text, without special tokens."""
     if not texts:
         return []

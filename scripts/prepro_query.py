@@ -19,9 +19,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -39,6 +37,9 @@ from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
 from utils.errors import UserError, run_main
 from utils.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class PreparedQuery:
 class QueryPreparer:
     """Tokenise lines of one task."""
 
-    def __init__(self, task: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, task: str, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._read = TASKS[task]
         self._tokenizer = tokenizer
 

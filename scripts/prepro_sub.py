@@ -12,8 +12,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -24,6 +23,9 @@ from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
 from utils.errors import UserError, run_main
 from utils.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class SubtitlePreparer:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, vid2nframe: dict[str, int], frame_length: float
+        self, tokenizer: "PreTrainedTokenizerBase", vid2nframe: dict[str, int], frame_length: float
     ) -> None:
         self._tokenizer = tokenizer
         self._vid2nframe = vid2nframe

@@ -13,9 +13,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +34,9 @@ from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, special_ids
 from utils.errors import UserError, run_main
 from utils.files import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PARTS = ("cap.db", "clip.db")
 
@@ -97,7 +98,7 @@ class ClipPreparer:
         spans: per video, (start, end) of its subtitles in seconds.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, spans: dict[str, Spans]) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", spans: dict[str, Spans]) -> None:
         self._tokenizer = tokenizer
         self._spans = spans
 

@@ -85,6 +85,6 @@ def test_an_unreachable_hub(monkeypatch, tmp_path):
     def refuse(name, **options):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(tokenize, "snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(UserError, match=r"'roberta-base' is no local folder .*\(no route\); give"):
         load_tokenizer("roberta-base")
