@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from scripts.demo import TASKS, Demo, Step, main
+from scripts.demo import main
+from scripts.demo_corpus.demo_steps import Step
+from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
 from utils.chance import MomentBounds
 from utils.errors import UserError
@@ -65,7 +67,7 @@ def test_a_query_of_several_annotators_keeps_them_all():
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no checkpoint"):
-        Demo("tvr", TASKS["tvr"], tmp_path, "tiny", ()).last_checkpoint()
+        demo_tasks(tmp_path)["tvr"].last_checkpoint()
 
 
 @pytest.mark.slow
@@ -79,8 +81,8 @@ def test_the_whole_way(tmp_path, capfd):
     metrics = json.loads((tmp_path / "runs/tvr/results_val/metrics_2.json").read_text())
     assert set(metrics) >= {"VCMR", "SVMR", "VR"}
     assert (tmp_path / "tvr_moments.png").exists()
-    steps = list(Demo("tvr", TASKS["tvr"], tmp_path, "tiny", ()).steps())
-    assert all(step.makes.exists() for step in steps if step.makes)
+    task = demo_tasks(tmp_path)["tvr"]
+    assert all(step.makes.exists() for step in (*task.video_steps(), *task.text_steps()))
 
 
 def test_what_is_there_is_not_made_again(tmp_path, capsys):

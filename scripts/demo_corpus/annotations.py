@@ -13,6 +13,8 @@ from scripts.demo_corpus.scenes import Scene, Video
 from scripts.demo_corpus.sentences import (
     DESCRIPTIONS,
     QUESTIONS,
+    SEEN,
+    STATEMENTS,
     QuestionForm,
     false_version,
     pick,
@@ -21,8 +23,7 @@ from scripts.demo_corpus.sentences import (
 )
 from utils.files import atomic_write
 
-_TYPES = ("v", "t", "vt")
-_TYPE_SHARES = (0.6, 0.15, 0.25)
+_TYPE_SHARES = {"v": 0.6, "t": 0.15, "vt": 0.25}
 _NO_MOMENT = 0.02  # share of training questions whose ``ts`` is "NaN-NaN", as published
 
 
@@ -37,21 +38,29 @@ class Description:
 
 
 def describe(
-    video: Video, how_many: int, rng: np.random.Generator, visual_only: bool = False
+    video: Video,
+    how_many: int,
+    rng: np.random.Generator,
+    forms: dict[str, tuple[str, ...]] = DESCRIPTIONS,
 ) -> list[Description]:
     """Tell of the video's scenes in turn, with no sentence twice.
 
-    What is told of a silent video, or of any if ``visual_only``, is seen (type v).
+    Args:
+        video: a silent one is told of by what is seen (type v).
+        how_many: sentences; fewer if there are no more.
+        rng: source of the draws.
+        forms: templates by type.
     """
-    mixed = video.subtitles and not visual_only
+    types = [kind for kind in forms if video.subtitles or kind == "v"]
+    shares = np.array([_TYPE_SHARES[kind] for kind in types])
     found: dict[str, Description] = {}
     order = rng.permutation(len(video.scenes))
-    for turn in range(10 * how_many):  # a scene has a dozen sentences, a repeated draw is rare
+    for turn in range(10 * how_many):  # a scene has several sentences, a repeated draw is rare
         if len(found) == how_many:
             break
         scene = video.scenes[order[turn % len(order)]]
-        kind = str(rng.choice(_TYPES, p=_TYPE_SHARES)) if mixed else "v"
-        template = pick(DESCRIPTIONS[kind], rng)
+        kind = types[rng.choice(len(types), p=shares / shares.sum())]
+        template = pick(forms[kind], rng)
         text = tell(template, scene)
         found.setdefault(text, Description(scene, template, kind, text))
     return list(found.values())
@@ -171,7 +180,7 @@ def violin(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str,
     for split, videos in data.splits.items():
         files[f"violin_{split}.jsonl"] = rows = []
         for video in videos:
-            for number, told in enumerate(describe(video, per_video, rng)):
+            for number, told in enumerate(describe(video, per_video, rng, STATEMENTS)):
                 lie = false_version(told.template, told.scene, video, rng)
                 rows.extend(
                     {
@@ -192,7 +201,7 @@ def msrvtt(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str,
     for split, videos in data.splits.items():
         files[f"msrvtt_{split}.jsonl"] = rows = []
         for video in videos:
-            for told in describe(video, 1 if split == "test" else per_video, rng, visual_only=True):
+            for told in describe(video, 1 if split == "test" else per_video, rng, SEEN):
                 number = next(ids)
                 key = {"retrieval_key": f"ret{number}"} if split == "test" else {"sen_id": number}
                 rows.append({"clip_name": video.name, **key, "caption": told.text})
@@ -215,7 +224,7 @@ def didemo(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str,
                     "type": told.type,
                     "desc_id": next(ids),
                 }
-                for told in describe(video, per_video, rng, visual_only=True)
+                for told in describe(video, per_video, rng, SEEN)
             )
     return files
 

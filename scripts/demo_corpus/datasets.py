@@ -14,7 +14,6 @@ from scripts.demo_corpus.words import stable_hash
 _SHOWS = ("bay", "hill", "port")
 _ID_LETTERS = np.array(list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789_"))
 _SILENT = 0.05  # share of videos without subtitles
-_CLIP_SECONDS = 60.0  # How2's videos are cut into clips of this length
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def _didemo_lengths(rng: np.random.Generator) -> list[float]:
 
 def _how2_lengths(rng: np.random.Generator) -> list[float]:
     shares = rng.uniform(0.7, 1.3, rng.integers(5, 7))
-    return list(_CLIP_SECONDS * shares / shares.sum())
+    return list(CLIP_SECONDS * shares / shares.sum())
 
 
 _KINDS = {
@@ -89,6 +88,8 @@ _KINDS = {
     ),
 }
 DATASETS = tuple(_KINDS)
+INTERVALS = {name: kind.interval for name, kind in _KINDS.items()}  # seconds per frame
+CLIP_SECONDS = 60.0  # How2's videos are cut into clips of this length
 
 
 def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
@@ -163,7 +164,7 @@ def _long_video_jobs(dataset: Dataset) -> list[FeatureJob]:
     jobs: dict[str, FeatureJob] = {}
     for clip in dataset.videos:
         id_, number = clip.name.rsplit(".", 1)
-        offset = int(number) * _CLIP_SECONDS
+        offset = int(number) * CLIP_SECONDS
         spans = tuple(Span(s.start + offset, s.end + offset, s.words) for s in clip.spans)
         before = jobs[id_].spans if id_ in jobs else ()
         frames = math.ceil((offset + clip.duration) / dataset.interval)

@@ -29,6 +29,17 @@ DESCRIPTIONS = {
         "In the {s.place}, {s.person} talks about the {s.topic} to {s.other}.",
     ),
 }
+SEEN = {"v": DESCRIPTIONS["v"]}
+# Statements that are true or not (VIOLIN) are short: one wrong word then matters.
+STATEMENTS = {
+    "v": (
+        "{s.person} is in the {s.place}.",
+        "{s.person} {s.verb.third} the {s.thing}.",
+        "The {s.thing} is {s.adjective}.",
+        "Somebody {s.verb.third} the {s.thing} in the {s.place}.",
+    ),
+    "t": ("{s.person} talks about the {s.topic}.", "{s.other} hears about the {s.topic}."),
+}
 _TOPIC_LINES = (
     "{s.other}, what about the {s.topic}?",
     "The {s.topic}, {s.other}, that's it!",
