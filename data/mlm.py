@@ -1,5 +1,4 @@
-"""Masked language modelling (paper, section 3.2): guess words of a subtitle from the rest of it and
-from its frames."""
+"""Masked language modelling (paper, section 3.2): guess hidden words of the subtitles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,16 +1,21 @@
 """pretrain.py as a user runs it: learn, validate, be killed, hand over to fine-tuning."""
 
 import json
+import os
+import re
+import subprocess
 
 import pytest
 import torch
 
 import pretrain
+from config.config import PretrainOptions, parse_options
 from config.model_config import ModelConfig
 from data.lmdb_io import FeatureDb
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr
-from tests.survival import assert_survives_kills
+from tests.survival import REPOSITORY, assert_survives_kills
+from tests.test_distributed import LAUNCHERS
 from utils.errors import UserError
 
 pytestmark = pytest.mark.golden
@@ -117,3 +122,40 @@ def test_a_killed_run_ends_like_the_unbroken_one(options, tmp_path):
     ]
     assert points[0] == points[1]
     assert points[0]["batches"] == 2 * options["num_train_steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.launcher
+def test_two_ranks_draw_alike(options, tmp_path):
+    """Ranks that drew different objectives would wait for each other forever, or fail."""
+    config = tmp_path / "options.json"
+    config.write_text(json.dumps(options | {"train_batch_size": 2, "num_train_steps": 12}))
+    done = subprocess.run(
+        [*LAUNCHERS["torch"], "pretrain.py", "--config", str(config)],
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "log" / "metrics.jsonl").read_text().splitlines()
+    drawn = {name for line in lines if (name := json.loads(line)["name"]).startswith("loss/")}
+    assert drawn >= {"loss/mlm", "loss/mfm-nce", "loss/mffr", "loss/fom", "loss/neg_q"}
+    validated = {json.loads(line)["name"] for line in lines if '"valid/' in line}
+    assert {f"valid/{task}_tv_all/loss" for task in OBJECTIVES} <= validated
+
+
+def test_the_documented_configuration_is_one(tmp_path):
+    text = (REPOSITORY / "docs" / "PRETRAINING.md").read_text(encoding="utf-8")
+    (block,) = [
+        block for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL) if "targets" in block
+    ]
+    config = tmp_path / "options.json"
+    config.write_text(block)
+    parsed = parse_options(PretrainOptions, ["--config", str(config), "--output_dir", "run"])
+    tv, ht = parsed.corpora()
+    assert tv.vfeat_db == "/video/tv" and tv.sub_txt_db == "/txt/tv_subtitles.db"
+    assert ht.vfeat_shards == ["/video/ht_0", "/video/ht_1"]
+    assert ht.splits[0].train_idx[1] == "/txt/pretrain_splits/ht_train_1.json"
