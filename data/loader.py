@@ -330,7 +330,12 @@ def evaluation_batches(
     batch_size: int,
     run: LoadingRun,
 ) -> Iterator[TensorBatch]:
-    """One pass over this rank's part (every n-th item) in order, on the device."""
-    keys = [ItemKey(index) for index in range(run.comm.rank, len(dataset), run.comm.size)]
-    sampler = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    """One pass over this rank's part, on the device.
+
+    A rank takes every n-th of the batches that one process would make: what is computed together,
+    and so each result to its last bit, is the same on any number of ranks.
+    """
+    keys = [ItemKey(index) for index in range(len(dataset))]
+    batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    sampler = batches[run.comm.rank :: run.comm.size]
     return DevicePrefetcher(iter(_loader(dataset, collate, sampler, run.options)), run.device)
