@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +118,3 @@ def get_spans(raw: dict) -> list[tuple[float, float]]:
         if not is_span(list(span)):
             raise RecordError(f"start and end of a subtitle must be seconds, not {span}")
     return spans
-
-
-def agreed_moment(moments: list[list[float]]) -> list[float]:
-    """Of several annotators' [start, end], the one that most chose, the first of equals."""
-    return list(Counter(map(tuple, moments)).most_common(1)[0][0])

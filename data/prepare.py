@@ -2,17 +2,18 @@
 
 import argparse
 import itertools
+import math
 import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -26,11 +27,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help says more)")
+
+
+def script_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that shows ``description`` as it is written."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return _Parser(description=description, formatter_class=formatter, allow_abbrev=False)
+
+
 def work_parser(description: str) -> argparse.ArgumentParser:
     """A parser with ``--workers``."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(description)
     parser.add_argument(
         "--workers",
         type=int,
@@ -47,6 +59,23 @@ def add_force(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_frame_length(parser: argparse.ArgumentParser) -> None:
+    """``--frame_length``."""
+    parser.add_argument(
+        "--frame_length",
+        type=_positive,
+        default=1.5,
+        help="seconds per frame, as given to the feature extractors (default: %(default)s)",
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
 def text_parser(description: str) -> argparse.ArgumentParser:
     """A parser that also has ``--annotation``, ``--output``, ``--toker`` and ``--force``."""
     parser = work_parser(description)
@@ -59,6 +88,11 @@ def text_parser(description: str) -> argparse.ArgumentParser:
     )
     add_force(parser)
     return parser
+
+
+def agreed_moment(moments: list[list[float]]) -> list[float]:
+    """Of several annotators' [start, end], the one that most chose, the first of equals."""
+    return list(Counter(map(tuple, moments)).most_common(1)[0][0])
 
 
 def pack_line(line: Line, record: dict) -> bytes:

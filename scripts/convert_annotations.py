@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import agreed_moment
+from data.prepare import agreed_moment, script_parser
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_jsonl
 
@@ -159,9 +159,7 @@ CONVERTERS: dict[str, Callable[[str, int], Iterator[dict]]] = {
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--task", required=True, choices=CONVERTERS)
     parser.add_argument("--annotation", required=True, help="the published file")
     parser.add_argument("--output", required=True, help="JSON lines to be written")

@@ -26,7 +26,7 @@ from data.feature_files import (
     write_pickle,
 )
 from data.lmdb_io import FeatureCodec, FeatureDb, FeatureDbWriter, feature_db_path
-from data.prepare import add_force, map_in_chunks, work_parser
+from data.prepare import add_force, add_frame_length, map_in_chunks, work_parser
 from utils.errors import UserError, run_main
 
 VERSION = "resnet_slowfast"
@@ -195,12 +195,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, help="folder of the video databases")
     parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
-    parser.add_argument(
-        "--frame_length",
-        type=float,
-        default=1.5,
-        help="seconds per frame, as given to the extractors (default: %(default)s)",
-    )
+    add_frame_length(parser)
     parser.add_argument("--compress", action="store_true", help="smaller, but slower to read")
     parser.add_argument("--half", action="store_true", help="store half precision")
     parser.add_argument(
@@ -209,10 +204,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="cut videos into clips <video>.0, <video>.1, … of so many seconds (HowTo100M: 60)",
     )
     add_force(parser)
-    options = parser.parse_args(argv)
-    if not options.frame_length > 0:
-        raise UserError(f"--frame_length must be positive, not {options.frame_length}")
-    return options
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

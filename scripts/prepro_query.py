@@ -23,17 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import (
-    Line,
-    RecordError,
-    UniqueIds,
-    agreed_moment,
-    get_id,
-    get_text,
-    is_span,
-)
+from data.annotations import Line, RecordError, UniqueIds, get_id, get_text, is_span
 from data.lmdb_io import TextDbWriter
-from data.prepare import is_finished, map_lines, pack_line, text_parser
+from data.prepare import agreed_moment, is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
 from utils.errors import UserError, run_main
 from utils.files import read_json

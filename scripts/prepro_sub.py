@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.annotations import Line, RecordError, UniqueIds, get_id, get_spans, get_text
 from data.frame_matching import FrameMatches, match_frames
 from data.lmdb_io import TextDbWriter
-from data.prepare import is_finished, map_lines, pack_line, text_parser
+from data.prepare import add_frame_length, is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
 from utils.errors import UserError, run_main
 from utils.files import read_json
@@ -152,17 +152,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = text_parser(__doc__)
     parser.add_argument("--vid2nframe", required=True, help="{video: number of frames}, JSON")
-    parser.add_argument(
-        "--frame_length", type=float, default=1.5, help="seconds per frame (default: %(default)s)"
-    )
+    add_frame_length(parser)
     parser.add_argument(
         "--vid2dur_idx", help="{split: {video: [seconds, index]}}, JSON; kept with the database"
     )
     parser.add_argument("--task", default="tv", help="kept in meta.json (default: %(default)s)")
-    options = parser.parse_args(argv)
-    if not options.frame_length > 0:
-        raise UserError(f"--frame_length must be positive, not {options.frame_length}")
-    return options
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -415,6 +415,22 @@ def test_the_command_line_says_it_in_one_line(world, toker, tmp_path):
     assert "bad.jsonl:1:" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frame_length", "0"], "--frame_length: 0 is not positive"),
+        (["--frame_lenght", "1"], "unrecognized arguments: --frame_lenght"),
+        (["--vid2dur", "f"], "unrecognized arguments: --vid2dur f"),  # nothing is abbreviated
+    ],
+)
+def test_a_mistake_on_the_command_line(arguments, message):
+    good = ["--annotation", "a", "--output", "o", "--vid2nframe", "v"]
+    with pytest.raises(UserError, match=message):
+        prepro_sub.main([*good, *arguments])
+    with pytest.raises(UserError, match="required: --annotation"):
+        prepro_sub.main(good[2:])
+
+
 # --------------------------------------------------------------------------------------------------
 # Again
 # --------------------------------------------------------------------------------------------------
