@@ -36,7 +36,7 @@ def make_step(
     """A training step without optimizer; it returns the slowest rank's seconds."""
     encoder = build_encoder(dropout=0.0).to(device)
     broadcast_parameters(comm, encoder)
-    batch = tvr_like_batch(videos, seed=comm.rank).to(device)
+    batch = tvr_like_batch(videos).to(device)
     reducer = GradientReducer(comm, encoder.parameters(), overlap=reduce == "during backward")
 
     def step() -> float:
