@@ -1,0 +1,118 @@
+"""The encoder as one would write it first: everything padded to the longest, same weights.
+
+It exists to be compared with: outputs must agree, time and memory show what packing saves.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from data.batch import TextBatch, VideoBatch
+from model.hero import HierarchicalEncoder
+from model.layers import TransformerEncoder
+
+
+def _attention(block, x: Tensor, mask: Tensor) -> Tensor:
+    """(S, L, H) with mask (S, L) → (S, L, H)."""
+    count, length, width = x.shape
+    attention = block.self
+
+    def heads(layer) -> Tensor:
+        shape = (count, length, attention.num_heads, width // attention.num_heads)
+        return layer(x).view(shape).transpose(1, 2)
+
+    result = F.scaled_dot_product_attention(
+        heads(attention.query),
+        heads(attention.key),
+        heads(attention.value),
+        attn_mask=mask[:, None, None, :],
+        dropout_p=attention.dropout.p if attention.training else 0.0,
+    )
+    return block.output(result.transpose(1, 2).reshape(count, length, width), x)
+
+
+def _encode(encoder: TransformerEncoder, x: Tensor, mask: Tensor) -> Tensor:
+    for layer in encoder.layer:
+        attended = _attention(layer.attention, x, mask)
+        x = layer.output(layer.intermediate(attended), attended)
+    return x
+
+
+class PaddedVideos:
+    """A packed batch unpacked: per subtitle and per video, everything padded to the longest."""
+
+    def __init__(self, video: VideoBatch) -> None:
+        subtitles = video.subtitles
+        lengths = subtitles.layout.lengths.tolist()
+        slot_of_row = torch.full((sum(lengths),), -1)
+        slot_of_row[subtitles.slot_rows] = torch.arange(len(subtitles.slot_rows))
+        parts = slot_of_row.split(lengths)
+        frames = [part[part >= 0] for part in parts]
+        counts = [len(part) for part in frames]
+        texts = [length - count for length, count in zip(lengths, counts, strict=True)]
+        self.frames = video.layout.grid()
+        self.video_features = video.features[self.frames[0]] * self.frames[1][..., None]
+        self.features = pad_sequence(
+            [video.features[subtitles.slot_frames[part]] for part in frames], batch_first=True
+        )
+        self.targets = pad_sequence(
+            [subtitles.slot_targets[part] for part in frames], batch_first=True
+        )
+        self.tokens = pad_sequence(list(subtitles.token_ids.split(texts)), batch_first=True)
+        self.frame_mask = _mask(counts, self.features.shape[1])
+        self.token_mask = _mask(texts, self.tokens.shape[1])
+        # Where each position of "frames, then tokens" stands once the padding between is closed.
+        wide = torch.cat([self.frame_mask, self.token_mask], dim=1)
+        self.gather = (~wide).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
+        self.mask = _mask(lengths, max(lengths))
+
+
+def _mask(lengths: list[int], longest: int) -> Tensor:
+    return torch.arange(longest) < torch.tensor(lengths)[:, None]
+
+
+def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
+    """Outputs of the cross-modal transformer (S, L, H)."""
+    local = encoder.f_encoder
+    count, longest = video.frame_mask.shape
+    positions = torch.arange(longest).expand(count, longest)
+    projected = local.img_embeddings.project(video.features)
+    slots = local.img_embeddings(
+        projected.flatten(0, 1),
+        torch.arange(count * longest),
+        positions.flatten(),
+        local.embeddings.type_row,
+    ).view(count, longest, -1)
+    text_positions = torch.arange(video.tokens.shape[1]).expand(video.tokens.shape)
+    x = torch.cat([slots, local.embeddings(video.tokens, text_positions)], dim=1)
+    x = x.gather(1, video.gather[..., None].expand(-1, -1, x.shape[2]))
+    return _encode(local.encoder, x, video.mask)
+
+
+def padded_frame_vectors(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
+    """Frames before the temporal transformer (B, T, H); padded frames hold zeros."""
+    rows, mask = video.frames
+    x = padded_sequences(encoder, video)[:, : video.frame_mask.shape[1]]
+    vectors = encoder.frame_transform(video.video_features)
+    flat = vectors[mask].index_add(0, video.targets[video.frame_mask], x[video.frame_mask])
+    return flat[rows] * mask[..., None]
+
+
+def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor) -> Tensor:
+    """The temporal transformer: (B, T, H) with mask (B, T) → (B, T, H)."""
+    time = torch.arange(mask.shape[1]).expand(mask.shape)
+    vectors = encoder.c_encoder.embeddings(vectors, time)
+    return _encode(encoder.c_encoder.encoder, vectors, mask) * mask[..., None]
+
+
+def padded_forward(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
+    """Frame embeddings (B, T, H); padded frames hold zeros."""
+    return padded_temporal(encoder, padded_frame_vectors(encoder, video), video.frames[1])
+
+
+def padded_text(encoder: HierarchicalEncoder, text: TextBatch) -> Tensor:
+    """Texts alone through the cross-modal transformer, given and returned packed: (P, H)."""
+    rows, mask = text.layout.grid()
+    embedded = encoder.f_encoder.embeddings(text.token_ids[rows], text.positions[rows])
+    return _encode(encoder.f_encoder.encoder, embedded, mask)[mask]
