@@ -192,15 +192,18 @@ def test_forked_child_reads_what_its_parent_had_open(text_db):
     assert "a" in db  # opens it here, first
 
     def read(queue):
-        queue.put((db["a"], TextDb(text_db)["a"]))
+        found = (db["a"], TextDb(text_db)["a"])
+        queue.put((found, [env._pid for env in lmdb_environment._environments.values()]))
 
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=read, args=(queue,))
     child.start()
-    assert queue.get(timeout=30) == ({"input_ids": [1, 2]}, {"input_ids": [1, 2]})
+    found, opened_by = queue.get(timeout=30)
     child.join()
     assert child.exitcode == 0
+    assert found == ({"input_ids": [1, 2]}, {"input_ids": [1, 2]})
+    assert opened_by == [child.pid]  # not the environment that it inherited
     assert db["a"] == {"input_ids": [1, 2]}
 
 
@@ -285,6 +288,23 @@ def test_garbage_record_names_database_and_id(tmp_path, value):
 
 
 HARMFUL = np.array([{"would": "be unpickled"}], dtype=object)
+
+
+class Touch:
+    """Pickles as the order to make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_features_that_are_a_pickle_are_not_executed(tmp_path):
+    value = plain(np.array([Touch(tmp_path / "harm")], dtype=object))
+    with pytest.raises(UserError, match="an array of Python objects"):
+        FeatureDb(feature_db(tmp_path / "tv", {"v": value}))["v"]
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize(
