@@ -75,11 +75,12 @@ class HeroForTvc(nn.Module):
         """Scores of every next token, given the true ones before it: (P, V)."""
         self._check_length(batch.text.layout.max_length)
         frames = self.v_encoder(batch.video)
-        x = self._embed(batch.text.token_ids, batch.text.positions)
+        x = self.embed(batch.text.token_ids, batch.text.positions)
         x = self.decoder(x, batch.text.layout, frames, batch.clips, batch.grid)
         return self.v_encoder.f_encoder.lm_head(x)
 
-    def _embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        """(P,) ids and places within their caption → (P, H)."""
         words = self.v_encoder.f_encoder.embeddings.word_embeddings(token_ids)
         return self.emb_LayerNorm(words + self.position_embeddings(positions))
 
@@ -119,7 +120,7 @@ class CaptionStepper:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """(C × K,) last tokens → logits (C × K, V)."""
-        x = self.decoder(self.model._embed(tokens, self.position))
+        x = self.decoder(self.model.embed(tokens, self.position))
         self.position += 1
         return self.model.v_encoder.f_encoder.lm_head(x)
 

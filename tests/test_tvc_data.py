@@ -209,6 +209,20 @@ class TestScripts:
         with pytest.raises(UserError, match=f"{lost}.*feature database"):
             train(options | {"vfeat_db": str(folder)}, tmp_path)
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"bf16": True, "beam": 2},
+            {"lsr": 0.0, "max_cap_per_vid": -1},
+            {"checkpoint": None, "max_clip_len": 12, "n_workers": 1},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_variants_train(self, options, tmp_path, monkeypatch, changes):
+        monkeypatch.setattr("data.caption_split.score_lines", lambda lines, references: {})
+        metrics = train(options | changes, tmp_path)
+        assert np.isfinite(metrics["loss/caption"])
+
     def test_train_then_caption(self, options, tmp_path, monkeypatch):
         """Validation and inference write the same captions; a target without ``descs`` works too;
         without Java the captions are there before the error."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -134,8 +133,7 @@ class _Beam:
     def advance(self, stepper: Stepper, step: int) -> None:
         """Grow by one token and keep the K best of each sequence."""
         count, size = self.sums.shape
-        log_probs = self._log_probs(stepper(self.tokens[:, :, -1].flatten()))
-        candidates, tokens = log_probs.topk(min(size, log_probs.shape[-1]), dim=-1)  # (C, K, k)
+        candidates, tokens = self._candidates(stepper(self.tokens[:, :, -1].flatten()))
         sums = self.sums[:, :, None] + candidates
         lengths = torch.where(self.ended, self.lengths, step)
         scores = (sums / self._penalty(lengths)[:, :, None]).flatten(1)
@@ -149,15 +147,21 @@ class _Beam:
         self.ended = self.ended.gather(1, parents) | (tokens == self.settings.end)
         stepper.reorder((self.first_row + parents).view(count * size))
 
-    def _log_probs(self, logits: Tensor) -> Tensor:
-        """(C, K, V); a hypothesis that has ended goes on with ``end``, at no cost."""
+    def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest next tokens of every hypothesis: log-probabilities and ids (C, K, k).
+
+        One that has ended goes on with ``end``, at no cost, and with nothing else.
+        """
         if self.forbidden is None:
             self.forbidden = self.settings.forbidden(logits.shape[-1], logits.device)
         logits = logits.float().masked_fill(self.forbidden, float("-inf"))
-        log_probs = F.log_softmax(logits, dim=-1).view(*self.sums.shape, -1)
+        best, tokens = logits.topk(min(self.settings.beam, logits.shape[-1]), dim=-1)
+        log_probs = (best - logits.logsumexp(dim=-1, keepdim=True)).view(*self.sums.shape, -1)
         stay = torch.full_like(log_probs[0, 0], float("-inf"))
-        stay[self.settings.end] = 0.0
-        return torch.where(self.ended[:, :, None], stay, log_probs)
+        stay[0] = 0.0
+        ended = self.ended[:, :, None]
+        tokens = tokens.view_as(log_probs).masked_fill(ended, self.settings.end)
+        return torch.where(ended, stay, log_probs), tokens
 
     def _penalty(self, lengths: Tensor) -> Tensor:
         return lengths.clamp(min=1) ** self.settings.length_penalty
