@@ -1,6 +1,6 @@
 """Throughput of each pre-training objective, packed against padded.
 
-    python benchmarks/pretrain_objectives.py [--videos 4] [--repeats 2] [--dropout 0.1]
+    python benchmarks/pretrain_objectives.py [--videos 4] [--repeats 2] [--objectives mlm vsm …]
 
 A step is forward and backward of one batch of TVR-like videos through the full-size model. Both
 versions have the same weights and the same heads; losses agree. Times are medians.
@@ -187,8 +187,11 @@ def main() -> dict[str, float]:
     parser.add_argument("--videos", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--objectives", nargs="+", help="some of them only")
     arguments = parser.parse_args()
     batches = make_batches(arguments.videos)
+    if arguments.objectives:
+        batches = {name: batches[name] for name in arguments.objectives}
     check_equal(batches)
     seconds = measure(batches, arguments.dropout, arguments.repeats)
     ratios = {name: times["padded"] / times["packed"] for name, times in seconds.items()}
