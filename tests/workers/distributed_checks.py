@@ -17,6 +17,7 @@ from optim import AdamW, zero_gradients
 from utils.distributed import (
     Communicator,
     GradientReducer,
+    Pending,
     broadcast_parameters,
     gather_with_grad,
     setup,
@@ -201,18 +202,28 @@ def check_reducer_when_gradients_are_dropped(comm: Communicator) -> None:
                 torch.testing.assert_close(mine.grad, theirs)
 
 
+def counting(comm: Communicator) -> tuple[SimpleNamespace, list[int]]:
+    """A communicator that notes the sizes of the reductions it starts."""
+    started: list[int] = []
+
+    def all_reduce_async(tensor: Tensor, *args: str) -> Pending:
+        started.append(tensor.numel())
+        return comm.all_reduce_async(tensor, *args)
+
+    wrapped = SimpleNamespace(
+        size=comm.size,
+        all_reduce_=comm.all_reduce_,
+        broadcast_object=comm.broadcast_object,
+        all_reduce_async=all_reduce_async,
+    )
+    return wrapped, started
+
+
 def check_reduction_starts_during_backward(comm: Communicator) -> None:
     torch.manual_seed(0)
     net = Net()
-    started: list[int] = []
-    counting = SimpleNamespace(
-        size=comm.size,
-        all_reduce_=comm.all_reduce_,
-        all_reduce_async=lambda tensor, *args: (
-            started.append(tensor.numel()) or comm.all_reduce_async(tensor, *args)
-        ),
-    )
-    reducer = GradientReducer(counting, net.parameters(), bucket_mb=1e-4)
+    wrapped, started = counting(comm)
+    reducer = GradientReducer(wrapped, net.parameters(), bucket_mb=1e-4)
     during = []
     for _ in range(3):
         started.clear()
@@ -221,6 +232,23 @@ def check_reduction_starts_during_backward(comm: Communicator) -> None:
         reducer.finish()
     # All of body and heads[0], from the second step on.
     assert during == [0, 4 * 20 + 5, 4 * 20 + 5], during
+
+
+def check_reduction_does_not_wait_for_a_late_gradient(comm: Communicator) -> None:
+    """The first layer of the computation stands between the others in the list of parameters."""
+    first, second, third = (nn.Linear(4, 4) for _ in range(3))
+    parameters = [p for layer in (second, first, third) for p in layer.parameters()]
+    wrapped, started = counting(comm)
+    reducer = GradientReducer(wrapped, parameters, bucket_mb=1e-5)
+    seen: list[int] = []
+    for layer_parameter in first.parameters():
+        layer_parameter.register_hook(lambda _: seen.append(sum(started)))
+    for _ in range(2):
+        started.clear()
+        seen.clear()
+        third(second(first(step_rows(0, 0, comm.rank)))).sum().backward()
+        reducer.finish()
+    assert seen[0] >= 2 * 20 - 16, seen  # third, and at least the bias of second
 
 
 def check_second_backward_is_refused(comm: Communicator) -> None:

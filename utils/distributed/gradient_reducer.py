@@ -45,11 +45,13 @@ class GradientReducer:
         reducer.finish()                # gradients are averages now
 
     Parameters that have had a gradient on every rank in every step so far are reduced in flat
-    buckets, from the model's end to its beginning, each as soon as it is complete; the others (one
-    task's head among several tasks, a loss that a rank may skip) in ``finish``. A step's gradient
-    is the average over all ranks, ranks without one counting as zero; a parameter that had none
-    on any rank keeps ``grad`` as it was: ``None`` before its first, so that the optimizer leaves
-    it alone on all ranks alike.
+    buckets, in the order in which rank 0 got the gradients of the first step, each bucket as soon
+    as it is complete. The others (one task's head among several tasks, a loss that a rank may skip,
+    everything in the first step) are reduced in ``finish``.
+
+    A gradient becomes the average over all ranks, ranks without one counting as zero. A parameter
+    that no rank used keeps its ``grad``: ``None`` before its first, so that the optimizer leaves it
+    alone on all ranks alike.
 
     With one process there are no hooks and no copies.
 
@@ -69,9 +71,8 @@ class GradientReducer:
         self._bucket_bytes = bucket_mb * 2**20
         self._overlap = overlap
         self._accumulating = False
-        # Backward reaches the last module first.
-        self._parameters = [p for p in parameters if p.requires_grad][::-1]
-        self._touched = [0] * len(self._parameters)
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._touched: dict[int, None] = {}  # in this step, in order
         self._steady: list[int] | None = None  # None: no step has been seen yet
         self._buckets: list[_Bucket] = []
         self._bucket_of: dict[int, _Bucket] = {}
@@ -101,19 +102,24 @@ class GradientReducer:
                 if index not in bucket.arrived:
                     bucket.adopt(index, self._parameters[index])
         self._launch(self._buckets[self._launched :])
-        # On the CPU, so that no device is waited for.
-        counts = self._comm.all_reduce_(torch.tensor(self._touched, dtype=torch.int32)).tolist()
+        counts = self._count_ranks()
         self._reduce_loose([i for i, count in enumerate(counts) if count])
         for bucket in self._buckets:
             bucket.pending.wait()
             bucket.pending = None
             bucket.arrived.clear()
         self._launched = 0
-        self._touched = [0] * len(self._parameters)
         self._keep_steady({i for i, count in enumerate(counts) if count == self._comm.size})
+        self._touched.clear()
+
+    def _count_ranks(self) -> list[int]:
+        """How many ranks have a gradient of each parameter in this step."""
+        # On the CPU, so that no device is waited for.
+        mine = [int(index in self._touched) for index in range(len(self._parameters))]
+        return self._comm.all_reduce_(torch.tensor(mine, dtype=torch.int32)).tolist()
 
     def _on_gradient(self, index: int) -> None:
-        self._touched[index] = 1
+        self._touched[index] = None
         bucket = self._bucket_of.get(index)
         if self._accumulating or bucket is None:
             return
@@ -157,7 +163,9 @@ class GradientReducer:
 
     def _keep_steady(self, used_by_all: set[int]) -> None:
         """Drop from the buckets what some rank did not use in this step."""
-        before = range(len(self._parameters)) if self._steady is None else self._steady
+        before = self._steady
+        if before is None:
+            before = self._comm.broadcast_object(list(self._touched))
         steady = [index for index in before if index in used_by_all]
         if steady == self._steady:
             return
