@@ -1,16 +1,17 @@
 """The demo: its report by hand, and the whole way on a tiny corpus."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from scripts.demo import main
+from scripts.demo import ROOT, main
 from scripts.demo_corpus.demo_steps import Step
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
 from utils.chance import MomentBounds
 from utils.errors import UserError
-from utils.files import write_json, write_jsonl
+from utils.files import read_json, write_json, write_jsonl
 
 
 @pytest.fixture
@@ -68,6 +69,25 @@ def test_a_query_of_several_annotators_keeps_them_all():
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no checkpoint"):
         demo_tasks(tmp_path)["tvr"].last_checkpoint()
+
+
+@pytest.mark.parametrize("task", demo_tasks(Path("unused")).values(), ids=lambda task: task.name)
+def test_every_task_calls_scripts_and_a_recipe_that_exist(task):
+    steps = [*task.video_steps(), *task.text_steps(), *task.evaluation(1)]
+    assert all((ROOT / step.command[0]).is_file() for step in steps)
+    assert (ROOT / task.train).is_file()
+    assert (ROOT / f"config/debug-{task.name}.json").is_file()
+
+
+def test_pretraining_reads_the_demo_folder(tmp_path):
+    step = demo_tasks(tmp_path)["pretrain"].training(["--seed", "1"])
+    config = read_json(step.command[step.command.index("--config") + 1])
+    (corpus,) = config["targets"]
+    (split,) = corpus["splits"]
+    paths = [corpus["sub_txt_db"], corpus["vfeat_db"], split["train_idx"], split["val_idx"]]
+    assert all(path.startswith(str(tmp_path)) for path in paths)
+    assert config.keys() == read_json(ROOT / "config/debug-pretrain.json").keys()
+    assert step.command[-2:] == ["--seed", "1"]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from scripts.demo_corpus.sentences import (
 from utils.files import atomic_write
 
 _TYPE_SHARES = {"v": 0.6, "t": 0.15, "vt": 0.25}
+_QUESTIONS = 3  # times the sentences of a video
 _NO_MOMENT = 0.02  # share of training questions whose ``ts`` is "NaN-NaN", as published
 
 
@@ -115,7 +116,7 @@ def _questions(
         for video in videos:
             forms = [form for form in QUESTIONS if video.subtitles or form.slot != "topic"]
             pairs = [(scene, form) for scene in video.scenes for form in forms]
-            for number in rng.permutation(len(pairs))[:per_video]:
+            for number in rng.permutation(len(pairs))[: _QUESTIONS * per_video]:
                 scene, form = pairs[number]
                 question, right, wrong = _ask(video, scene, form, answers, rng)
                 place = int(rng.integers(answers))

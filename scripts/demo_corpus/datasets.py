@@ -42,6 +42,7 @@ class _Kind:
     splits: tuple[str, ...]
     name: Callable[[int, np.random.Generator], str]
     lengths: Callable[[np.random.Generator], list[float]]
+    train_factor: int = 1  # so many times the training videos that are asked for
 
 
 def _tv_name(number: int, rng: np.random.Generator) -> str:
@@ -57,6 +58,10 @@ def _flickr_name(number: int, rng: np.random.Generator) -> str:
 
 def _tv_lengths(rng: np.random.Generator) -> list[float]:
     return list(rng.uniform(6.0, 10.0, rng.integers(3, 6)))
+
+
+def _violin_lengths(rng: np.random.Generator) -> list[float]:
+    return list(rng.uniform(6.0, 9.0, rng.integers(1, 3)))
 
 
 def _msrvtt_lengths(rng: np.random.Generator) -> list[float]:
@@ -79,7 +84,11 @@ def _how2_lengths(rng: np.random.Generator) -> list[float]:
 _KINDS = {
     "tv": _Kind(1.5, ("train", "val", "test_public"), _tv_name, _tv_lengths),
     "violin": _Kind(
-        1.5, ("train", "val", "test"), lambda n, _: f"drama_{n // 20:02d}-clip_{n:04d}", _tv_lengths
+        1.5,
+        ("train", "val", "test"),
+        lambda n, _: f"drama_{n // 20:02d}-clip_{n:04d}",
+        _violin_lengths,
+        train_factor=3,  # a single bit per statement: it takes many, so they are short
     ),
     "didemo": _Kind(1.5, ("train", "val", "test"), _flickr_name, _didemo_lengths),
     "msrvtt": _Kind(2.0, ("train", "val", "test"), lambda n, _: f"video{n}", _msrvtt_lengths),
@@ -93,10 +102,7 @@ CLIP_SECONDS = 60.0  # How2's videos are cut into clips of this length
 
 
 def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
-    """Make the videos of a data set: for 8 training videos, 3 to validate and 1 to test.
-
-    A fourth as many videos, in clips of a minute, for How2.
-    """
+    """Make the videos (How2: clips) of a data set: 8 to train on for 3 to validate, 1 to test."""
     kind = _KINDS[name]
     rng = np.random.default_rng([seed, stable_hash(name)])
     shares = {"train": 8, "val": 3, "test": 1, "test_public": 1}
@@ -105,6 +111,8 @@ def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
     names: set[str] = set()
     for split in kind.splits:
         count = max(4, train_videos * shares[split] // 8)
+        if split == "train":
+            count *= kind.train_factor
         videos = splits[split] = []
         while len(videos) < count:
             id_ = kind.name(len(names), rng)

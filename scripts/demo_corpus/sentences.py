@@ -34,11 +34,10 @@ SEEN = {"v": DESCRIPTIONS["v"]}
 STATEMENTS = {
     "v": (
         "{s.person} is in the {s.place}.",
-        "{s.person} {s.verb.third} the {s.thing}.",
-        "The {s.thing} is {s.adjective}.",
-        "Somebody {s.verb.third} the {s.thing} in the {s.place}.",
+        "{s.person} has the {s.thing}.",
+        "The {s.thing} is in the {s.place}.",
     ),
-    "t": ("{s.person} talks about the {s.topic}.", "{s.other} hears about the {s.topic}."),
+    "t": ("Somebody talks about the {s.topic}.",),
 }
 _TOPIC_LINES = (
     "{s.other}, what about the {s.topic}?",
