@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from utils.distributed import SingleProcess
-from utils.engine import Task, Trainer
+from utils.engine import Seen, Task, Trainer
 from utils.precision import Precision
 from utils.restore import RunFolder
 from utils.run import Run
@@ -89,10 +89,9 @@ class StepRecorder:
     def _keep_losses(self) -> None:
         inner = self.trainer._forward_backward
 
-        def keep(batch: Any) -> torch.Tensor:
-            loss = inner(batch)
-            self.losses.append(loss.item())
-            return loss
+        def keep(batch: Any, seen: Seen) -> None:
+            inner(batch, seen)
+            self.losses.append(seen.totals[-1].item())
 
         self.trainer._forward_backward = keep
 

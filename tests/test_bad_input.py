@@ -11,7 +11,7 @@ import torch
 
 import eval_vcmr
 import train_vcmr
-from data.lmdb_io import FeatureDb, FeatureDbWriter
+from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -77,12 +77,15 @@ def test_a_video_without_features_is_named_before_training(options, databases):
 
 
 def test_a_video_without_subtitles_record_is_named_before_training(options, databases):
-    lengths = databases / "tv_subtitles.db" / "vid2len.json"
-    counts = json.loads(lengths.read_text())
+    source = TextDb(databases / "tv_subtitles.db")
     videos = json.loads((databases / "tvr_train.db" / "query2video.json").read_text())
     lost = next(iter(videos.values()))
-    del counts[lost]
-    lengths.write_text(json.dumps(counts))
+    with TextDbWriter(databases / "fewer.db") as fewer:
+        fewer.write_side("meta.json", source.meta)
+        for vid in source.keys():  # noqa: SIM118 (a database, not a dictionary)
+            if vid != lost:
+                fewer.put(vid, source[vid])
+    options["sub_txt_db"] = str(databases / "fewer.db")
     with pytest.raises(UserError, match=f"first: {lost}.*subtitle database"):
         train(options, databases)
 

@@ -84,6 +84,15 @@ class Running:
         return means
 
 
+@dataclass
+class Seen:
+    """What the batches of one optimizer step were."""
+
+    ids: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)  # of their losses
+    totals: list[Tensor] = field(default_factory=list)
+
+
 class FiniteGuard:
     """Stops a run whose loss or gradient is no longer finite.
 
@@ -94,11 +103,12 @@ class FiniteGuard:
     def __init__(self, task: str, lag: int) -> None:
         self.task = task
         self.lag = lag
-        self.pending: list[tuple[int, list[str], Tensor]] = []
+        self.pending: list[tuple[int, Seen, Tensor]] = []
 
-    def watch(self, step: int, ids: list[str], values: list[Tensor]) -> None:
+    def watch(self, step: int, seen: Seen, norm: Tensor) -> None:
         """Note the step's losses and gradient norm, check those that are old enough."""
-        self.pending.append((step, ids, torch.stack([v.detach().float() for v in values])))
+        values = [value.detach().float() for value in (*seen.totals, norm)]
+        self.pending.append((step, seen, torch.stack(values)))
         while len(self.pending) > self.lag:
             self._check_oldest()
 
@@ -108,11 +118,12 @@ class FiniteGuard:
             self._check_oldest()
 
     def _check_oldest(self) -> None:
-        step, ids, values = self.pending.pop(0)
+        step, seen, values = self.pending.pop(0)
         if not torch.isfinite(values).all().item():
             raise UserError(
-                f"loss or gradient is not finite at step {step} of task {self.task}; its batch "
-                f"holds {', '.join(ids)}: look at their features and targets, lower learning_rate"
+                f"loss ({', '.join(sorted(seen.names))}) or gradient is not finite at step {step} "
+                f"of task {self.task}; its batch holds {', '.join(seen.ids)}: look at their "
+                "features and targets, or lower learning_rate"
             )
 
 
@@ -160,27 +171,26 @@ class Trainer:
         """One step over all accumulation batches; False if fp16 overflowed and it was skipped."""
         self.task.model.train()
         zero_gradients(self.optimizer)
-        ids, losses = [], []
+        seen = Seen()
         for micro_step, last in self._micro_steps():
             with self.clock.phase("data"):
                 batch = next(self.task.loader)
             self.task.begin_batch(self.step, micro_step)
             with nullcontext() if last else self.reducer.accumulate():
-                losses.append(self._forward_backward(batch))
-            ids.extend(batch.ids)
+                self._forward_backward(batch, seen)
         with self.clock.phase("reduce"):
             self.reducer.finish()
         with self.clock.phase("optimizer"):
-            stepped = self._update(ids, losses)
+            stepped = self._update(seen)
         self.step += stepped
         return stepped
 
-    def _update(self, ids: list[str], losses: list[Tensor]) -> bool:
+    def _update(self, seen: Seen) -> bool:
         """Clip and step the optimizer; False if fp16 overflowed."""
         self.precision.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
-            self.guard.watch(self.step + 1, ids, [*losses, norm])
+            self.guard.watch(self.step + 1, seen, norm)
         self._set_learning_rate()
         stepped = self.precision.step(self.optimizer)
         if stepped:
@@ -198,7 +208,7 @@ class Trainer:
         last = self.accumulation - 1
         return ((number, number == last) for number in range(self.accumulation))
 
-    def _forward_backward(self, batch: Any) -> Tensor:
+    def _forward_backward(self, batch: Any, seen: Seen) -> None:
         with self.clock.phase("forward"), self.precision.autocast():
             losses = self.task.model(batch)
             total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
@@ -208,7 +218,9 @@ class Trainer:
         for name, loss in losses.items():
             self.running.add(f"loss/{name}", loss)
         self.running.add("loss/total", total)
-        return total
+        seen.ids += batch.ids
+        seen.names |= losses.keys()
+        seen.totals.append(total)
 
     # --- after a step -----------------------------------------------------------------------
 
