@@ -30,9 +30,13 @@ check_python() {
         fail "$PYTHON cannot make virtual environments; run: sudo apt-get install python3-venv"
 }
 
+interpreter() { # PYTHON
+    "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null
+}
+
 # What the environment is made from: these files and the interpreter.
 fingerprint() {
-    { "$PYTHON" --version && cat requirements*.txt constraints.txt && echo "$REQUIREMENTS"; } |
+    { interpreter "$PYTHON" && cat requirements*.txt constraints.txt && echo "$REQUIREMENTS"; } |
         sha256sum
 }
 
@@ -60,7 +64,9 @@ main() {
         return
     fi
     say "making $VENV (some minutes the first time)"
-    "$PYTHON" -m venv "$VENV"
+    if [ "$(interpreter "$VENV/bin/python")" != "$(interpreter "$PYTHON")" ]; then
+        "$PYTHON" -m venv --clear "$VENV"
+    fi
     install_torch
     pip_install --requirement "$REQUIREMENTS"
     fingerprint >"$STAMP"

@@ -11,6 +11,7 @@ from config.config import VcmrEvalOptions, load_run_options
 from scripts.demo_corpus.datasets import CLIP_SECONDS, INTERVALS
 from scripts.demo_corpus.demo_steps import Command, Step
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
+from scripts.demo_corpus.pretrain_demo import Transfer
 from utils.caption_metrics import score_lines
 from utils.chance import MomentBounds, random_recall
 from utils.errors import UserError
@@ -200,7 +201,8 @@ class MomentTask(QueryTask):
         )
         picture = self.output / f"{self.name}_moments.png"
         plot_moments(run, picture)
-        print(f"\n{recall_table(run)}\n\nTrue and predicted moments of some queries: {picture}")
+        print(f"\nBefore non-maximum suppression, beside a random ranking:\n{recall_table(run)}")
+        print(f"\nTrue and predicted moments of some queries: {picture}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +292,16 @@ class CaptionTask(DemoTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainTask(DemoTask):
-    """Pre-train on videos and subtitles."""
+class PretrainTask(QueryTask):
+    """Pre-train on videos and subtitles; evaluated by fine-tuning on their queries.
+
+    Attributes:
+        finetune_steps: of every fine-tuning.
+        seeds: of the fine-tunings.
+    """
+
+    finetune_steps: int = 60
+    seeds: tuple[int, ...] = (1, 2, 3)
 
     def training(self, options: list[str]) -> Step:
         """The recipe names its databases inside: point a copy of it at the demo's folder."""
@@ -305,10 +315,31 @@ class PretrainTask(DemoTask):
         write_json(config, recipe, indent=2)
         return Step("Train", [self.train, "--config", config, "--output_dir", self.run, *options])
 
+    def transfer(self, checkpoint: int) -> Transfer:
+        """The fine-tunings."""
+        queries = ("--train_query_txt_db", self.query_db("train"))
+        return Transfer(
+            script=self.evaluate,
+            task=self.queries,
+            databases=[*queries, "--val_query_txt_db", self.query_db("val"), *self.videos],
+            runs=self.run.parent,
+            checkpoint=self.run / "ckpt" / f"model_step_{checkpoint}.pt",
+            steps=self.finetune_steps,
+            seeds=self.seeds,
+        )
+
+    def evaluation(self, checkpoint: int) -> Iterator[Step]:
+        return self.transfer(checkpoint).steps_to_run()
+
     def report(self, checkpoint: int) -> None:
         lines = [row for _, row in read_jsonl(self.run / "log" / "metrics.jsonl")]
-        values = {row["name"]: row["value"] for row in lines if row["step"] == checkpoint}
+        values = {
+            row["name"].removeprefix("valid/"): row["value"]
+            for row in lines
+            if row["step"] == checkpoint and row["name"].startswith("valid/")
+        }
         print("\n" + tabulate(sorted(values.items()), headers=("validation", "value")))
+        print(f"\n{self.transfer(checkpoint).report()}")
 
 
 def _compare(
@@ -338,6 +369,8 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
         AnswerTask(name="how2qa", queries="how2qa", choices=4, **how2, **questions),
         AnswerTask(name="violin", queries="violin", choices=2, **violin, **statements),
         CaptionTask(name="tvc", train="train_tvc.py", **tv),
-        PretrainTask(name="pretrain", train="pretrain.py", **tv),
+        PretrainTask(
+            name="pretrain", queries="tvr", train="pretrain.py", evaluate="train_vcmr.py", **tv
+        ),
     )
     return {task.name: task for task in tasks}

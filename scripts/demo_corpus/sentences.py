@@ -94,21 +94,10 @@ class QuestionForm:
 
 
 QUESTIONS = (
-    QuestionForm("thing", "What does {s.person} {s.verb.base} in the {s.place}?", "The {s.thing}."),
-    QuestionForm("person", "Who {s.verb.third} the {s.adjective} {s.thing}?", "{s.person}."),
-    QuestionForm(
-        "place", "Where is {s.person} {s.verb.gerund} the {s.thing}?", "In the {s.place}."
-    ),
-    QuestionForm(
-        "verb",
-        "What does {s.person} do with the {s.thing} in the {s.place}?",
-        "{s.person} {s.verb.third} it.",
-    ),
-    QuestionForm(
-        "topic",
-        "What does {s.person} talk about while {s.verb.gerund} the {s.thing}?",
-        "The {s.topic}.",
-    ),
+    QuestionForm("thing", "What does {s.person} {s.verb.base}?", "The {s.thing}."),
+    QuestionForm("person", "Who has the {s.thing}?", "{s.person}."),
+    QuestionForm("place", "Where is the {s.thing}?", "In the {s.place}."),
+    QuestionForm("topic", "What does {s.other} hear about?", "The {s.topic}."),
 )
 
 

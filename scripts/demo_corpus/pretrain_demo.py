@@ -1,0 +1,91 @@
+"""Does pre-training help? A few steps of fine-tuning from it and from scratch, side by side."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from tabulate import tabulate
+
+from scripts.demo_corpus.demo_steps import Command, Step
+from utils.chance import random_recall
+from utils.files import read_json
+
+PRETRAINED, SCRATCH = "pre-trained", "scratch"
+_K = 5  # recall among the first K videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Fine-tuning on a task of moment retrieval, from both starts, with several seeds.
+
+    Attributes:
+        script: that fine-tunes.
+        task: its recipe is ``config/debug-{task}.json``.
+        databases: the options that name its databases.
+        runs: folder of runs.
+        checkpoint: what pre-training saved.
+        steps: of each fine-tuning: few, so that the start matters.
+        seeds: one fine-tuning from either start for each.
+    """
+
+    script: str
+    task: str
+    databases: Command
+    runs: Path
+    checkpoint: Path
+    steps: int
+    seeds: tuple[int, ...]
+
+    def steps_to_run(self) -> Iterator[Step]:
+        """Every fine-tuning; it looks for videos only, and only at its end."""
+        for seed in self.seeds:
+            for start in (PRETRAINED, SCRATCH):
+                yield self._fine_tuning(start, seed)
+
+    def _fine_tuning(self, start: str, seed: int) -> Step:
+        folder = self.folder(start, seed)
+        steps = str(self.steps)
+        from_checkpoint = ["--checkpoint", self.checkpoint] if start == PRETRAINED else []
+        return Step(
+            f"Fine-tune for {steps} steps, {start}, seed {seed}",
+            [
+                *(self.script, "--config", f"config/debug-{self.task}.json", *self.databases),
+                *("--output_dir", folder, *from_checkpoint, "--seed", str(seed)),
+                *("--num_train_steps", steps, "--warmup_steps", str(self.steps // 10)),
+                *("--valid_steps", steps, "--full_eval_tasks", "VR"),
+            ],
+            makes=folder / "ckpt" / f"model_step_{steps}.pt",
+        )
+
+    def folder(self, start: str, seed: int) -> Path:
+        """A fine-tuning's folder; another checkpoint has other folders."""
+        origin = self.checkpoint.stem if start == PRETRAINED else "random"
+        return self.runs / f"{self.task}_from_{origin}_seed_{seed}"
+
+    def recall(self, start: str, seed: int) -> float:
+        """VR R@5 in percent."""
+        metrics = self.folder(start, seed) / "results" / f"metrics_{self.steps}.json"
+        return read_json(metrics)["VR"][f"r{_K}"]
+
+    def chance(self) -> float:
+        """The same of a random ranking of all videos."""
+        results = self.folder(SCRATCH, self.seeds[0]) / "results" / f"results_{self.steps}_all.json"
+        return 100.0 * random_recall(1, len(read_json(results)["video2idx"]), _K)
+
+    def table(self) -> str:
+        """Recalls from both starts, and chance, for each seed and in the mean."""
+        rows = []
+        for start in (PRETRAINED, SCRATCH):
+            recalls = [self.recall(start, seed) for seed in self.seeds]
+            rows.append((start, *recalls, fmean(recalls)))
+        rows.append(("chance", *["" for _ in self.seeds], self.chance()))
+        headers = ("start", *(f"seed {seed}" for seed in self.seeds), "mean")
+        return tabulate(rows, headers=headers, floatfmt=".1f")
+
+    def report(self) -> str:
+        """The table and what it shows."""
+        return (
+            f"VR R@{_K} (%) of {self.task} after {self.steps} steps of fine-tuning, by what it "
+            f"started from:\n{self.table()}"
+        )
