@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.demo_corpus.demo_steps import Step
-from scripts.demo_corpus.demo_tasks import demo_tasks
+from scripts.demo_corpus.demo_tasks import DemoTask, demo_tasks
 from scripts.make_demo_data import SIZES
 from utils.errors import run_main
 
@@ -35,8 +35,18 @@ def main(argv: list[str] | None = None) -> None:
     if output.is_relative_to(ROOT):
         output = output.relative_to(ROOT)  # commands run there, and are short to read
     os.chdir(ROOT)
-    task = demo_tasks(output)[options.task]
-    corpus = ["scripts/make_demo_data.py", "--output", output, "--size", options.size]
+    run_demo(demo_tasks(output)[options.task], options.size, train_options)
+
+
+def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
+    """Make the corpus, train, evaluate and report.
+
+    Args:
+        task: which, and in which folder.
+        size: of the corpus.
+        train_options: for the training script, after the demo's own.
+    """
+    corpus = ["scripts/make_demo_data.py", "--output", task.output, "--size", size]
     Step("Make the corpus", [*corpus, "--datasets", task.dataset]).call()
     for step in (*task.video_steps(), *task.text_steps(), task.training(train_options)):
         step.call()

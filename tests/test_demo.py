@@ -1,14 +1,16 @@
 """The demo: its report by hand, and the whole way on a tiny corpus."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scripts.demo import ROOT, main
+from scripts.demo import ROOT, main, run_demo
 from scripts.demo_corpus.demo_steps import Step
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
+from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, Transfer
 from utils.chance import MomentBounds
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
@@ -88,6 +90,68 @@ def test_pretraining_reads_the_demo_folder(tmp_path):
     assert all(path.startswith(str(tmp_path)) for path in paths)
     assert config.keys() == read_json(ROOT / "config/debug-pretrain.json").keys()
     assert step.command[-2:] == ["--seed", "1"]
+
+
+@pytest.fixture
+def transfer(tmp_path) -> Transfer:
+    """Two seeds of two steps, with their metrics but without a run."""
+    transfer = Transfer(
+        script="train_vcmr.py",
+        task="tvr",
+        databases=["--vfeat_db", "tv"],
+        runs=tmp_path,
+        checkpoint=Path("ckpt/model_step_8.pt"),
+        steps=20,
+        seeds=(1, 2),
+    )
+    recalls = {PRETRAINED: (30.0, 41.0), SCRATCH: (12.0, 11.0)}
+    for start, values in recalls.items():
+        for seed, value in zip(transfer.seeds, values, strict=True):
+            results = transfer.folder(start, seed) / "results"
+            write_json(results / "metrics_20.json", {"VR": {"r1": 0.0, "r5": value}})
+            pool = {f"video{index}": index for index in range(40)}
+            write_json(results / "results_20_all.json", {"video2idx": pool})
+    return transfer
+
+
+def test_pretrained_and_scratch_stand_beside_chance(transfer):
+    rows = [line.split() for line in transfer.table().splitlines()[2:]]
+    assert rows == [
+        ["pre-trained", "30.0", "41.0", "35.5"],
+        ["scratch", "12.0", "11.0", "11.5"],
+        ["chance", "12.5"],  # 5 of 40 videos
+    ]
+
+
+def test_both_starts_differ_in_the_checkpoint_only(transfer):
+    pretrained, scratch = list(transfer.steps_to_run())[:2]
+    with_checkpoint, without = ([*step.command] for step in (pretrained, scratch))
+    place = with_checkpoint.index("--checkpoint")
+    assert with_checkpoint[place + 1] == Path("ckpt/model_step_8.pt")
+    del with_checkpoint[place : place + 2]
+    for command in (with_checkpoint, without):
+        command.remove(command[command.index("--output_dir") + 1])
+    assert with_checkpoint == without
+    assert pretrained.makes != scratch.makes
+
+
+def test_another_checkpoint_has_other_folders(transfer):
+    later = replace(transfer, checkpoint=Path("ckpt/model_step_9.pt"))
+    assert later.folder(PRETRAINED, 1) != transfer.folder(PRETRAINED, 1)
+    assert later.folder(SCRATCH, 1) == transfer.folder(SCRATCH, 1)
+
+
+@pytest.mark.slow
+def test_pretraining_then_fine_tuning(tmp_path, capfd):
+    """A few steps of each on a tiny corpus."""
+    task = replace(demo_tasks(tmp_path)["pretrain"], finetune_steps=2, seeds=(1,))
+    quick = ["--num_train_steps", "2", "--warmup_steps", "1", "--valid_steps", "2"]
+    run_demo(task, "tiny", quick)
+    printed = capfd.readouterr().out
+    assert "VR R@5 (%) of tvr after 2 steps" in printed
+    assert "vsm_tv_all/loss" in printed
+    log = task.transfer(2).folder(PRETRAINED, 1) / "log" / "log.txt"
+    assert "model_step_2.pt" in log.read_text()
 
 
 @pytest.mark.slow
