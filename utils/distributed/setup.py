@@ -5,6 +5,7 @@ import random
 import sys
 import time
 import traceback
+from functools import cache
 from types import TracebackType
 
 import numpy as np
@@ -44,23 +45,36 @@ def init_communicator() -> Communicator:
     horovodrun sets ``HOROVOD_RANK``, mpirun ``OMPI_COMM_WORLD_RANK``, torchrun ``RANK``,
     ``WORLD_SIZE`` and ``LOCAL_RANK``; without any of them this is one process. A collective that
     takes longer than ``$HERO_COLLECTIVE_TIMEOUT`` seconds (1800) fails.
+
+    A process joins once: scripts that are called one after the other in it get the same
+    communicator, and after its ``shutdown()`` there is no other.
     """
     env = os.environ
     timeout = _timeout_seconds()
     if "HOROVOD_RANK" in env or "OMPI_COMM_WORLD_RANK" in env:
-        from utils.distributed.horovod_backend import HorovodRanks
-
         _check_gpus(int(env.get("HOROVOD_LOCAL_RANK", env.get("OMPI_COMM_WORLD_LOCAL_RANK", 0))))
-        comm: Communicator = HorovodRanks(timeout)
+        comm = _join_horovod(timeout)
     elif all(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
-        from utils.distributed.torch_backend import TorchDistributed
-
         _check_gpus(int(env["LOCAL_RANK"]))
-        comm = TorchDistributed(timeout)
+        comm = _join_torch(timeout)
     else:
         return SingleProcess()
     sys.excepthook = _die
     return comm
+
+
+@cache
+def _join_horovod(timeout: int) -> Communicator:
+    from utils.distributed.horovod_backend import HorovodRanks
+
+    return HorovodRanks(timeout)
+
+
+@cache
+def _join_torch(timeout: int) -> Communicator:
+    from utils.distributed.torch_backend import TorchDistributed
+
+    return TorchDistributed(timeout)
 
 
 def seed_all(seed: int, rank: int = 0) -> None:
