@@ -46,12 +46,12 @@ def start_training(options: Any) -> Run:
     folder = RunFolder(options.output_dir)
     model_config = ModelConfig.from_json(options.model_config)
     precision = Precision.from_options(options, device)
+    setup_logging(comm.is_main, folder.log / "log.txt")
     _check_options(options, folder)
     comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options, model_config)
-    setup_logging(comm.is_main, folder.log / "log.txt")
     LOGGER.info(
         "%s: %d rank(s) (%s) on %s, %s",
         folder.path,
