@@ -1,15 +1,13 @@
 """Captioning in real processes: killed and restarted, and on two ranks."""
 
 import json
-import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.recorded_captions import tvc_options
+from tests.recorded_captions import install_fake_java, tvc_options
 from tests.survival import assert_survives_kills, train_to_the_end
 from utils.files import read_jsonl
 
@@ -18,26 +16,10 @@ pytestmark = [pytest.mark.golden, pytest.mark.slow]
 REPOSITORY = Path(__file__).resolve().parents[1]
 TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
-# Answers like the PTB tokenizer and like METEOR, at once and without Java.
-FAKE_JAVA = """#!/bin/sh
-case "$*" in *PTBTokenizer*) exec cat;; esac
-clips=0
-while read -r line; do
-    case "$line" in
-        EVAL*) while [ "$clips" -ge 0 ]; do echo 0.5; clips=$((clips - 1)); done;;
-        *) clips=$((clips + 1)); echo 1;;
-    esac
-done
-"""
-
 
 @pytest.fixture(autouse=True)
 def fake_java(tmp_path, monkeypatch):
-    program = tmp_path / "bin" / "java"
-    program.parent.mkdir()
-    program.write_text(FAKE_JAVA)
-    program.chmod(program.stat().st_mode | stat.S_IEXEC)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    install_fake_java(tmp_path / "bin", monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
