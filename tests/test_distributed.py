@@ -68,7 +68,7 @@ def launch(backend: str, worker: str, *words: object, **env: str) -> subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
