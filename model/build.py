@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from model.apex_norm import use_fused_layer_norm
 from model.checkpoint import initialise, load_weights, read_state_dict
 from model.embed import grow_rows
 from model.layers import set_activation_checkpointing, set_dropout
@@ -55,4 +56,7 @@ def build_for_evaluation(
 def _placed(model: ModelT, run: Run) -> ModelT:
     frames = model.v_encoder.f_encoder.img_embeddings.position_embeddings
     grow_rows(frames, run.options.max_clip_len)
-    return model.to(run.device)
+    model = model.to(run.device)
+    if run.options.apex:
+        use_fused_layer_norm(model)
+    return model

@@ -1,0 +1,40 @@
+"""apex's fused layer norm in place of PyTorch's, where it is installed."""
+
+from torch import nn
+
+from utils.logger import LOGGER
+
+
+def use_fused_layer_norm(model: nn.Module) -> int:
+    """Let apex's ``FusedLayerNorm`` compute every layer norm; weights keep their names.
+
+    Returns:
+        How many were replaced: none, and a warning, where apex is not installed or the model is
+        not on a GPU.
+    """
+    try:
+        from apex.normalization import FusedLayerNorm
+    except ImportError as error:
+        LOGGER.warning("--apex: no fused layer norm (%s); using PyTorch's", error)
+        return 0
+    if not next(model.parameters()).is_cuda:
+        LOGGER.warning("--apex: its fused layer norm needs a GPU; using PyTorch's")
+        return 0
+    return replace_layer_norms(model, FusedLayerNorm)
+
+
+def replace_layer_norms(model: nn.Module, norm_class: type[nn.Module]) -> int:
+    """Put ``norm_class(shape, eps=…)`` with the same weights in the place of every LayerNorm.
+
+    Returns:
+        How many were replaced.
+    """
+    count = 0
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.LayerNorm:
+                fused = norm_class(child.normalized_shape, eps=child.eps)
+                fused.weight, fused.bias = child.weight, child.bias
+                setattr(parent, name, fused)
+                count += 1
+    return count
