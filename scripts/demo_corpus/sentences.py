@@ -96,6 +96,8 @@ class QuestionForm:
 QUESTIONS = (
     QuestionForm("thing", "What does {s.person} {s.verb.base}?", "The {s.thing}."),
     QuestionForm("person", "Who has the {s.thing}?", "{s.person}."),
+    QuestionForm("person", "Who is in the {s.place}?", "{s.person}."),
+    QuestionForm("person", "Who {s.verb.third} something?", "{s.person}."),
     QuestionForm("place", "Where is the {s.thing}?", "In the {s.place}."),
     QuestionForm("topic", "What does {s.other} hear about?", "The {s.topic}."),
 )
