@@ -240,7 +240,7 @@ def test_recipes_use_every_key_and_name_their_task(name, caplog):
 @pytest.mark.parametrize("name", DEBUG)
 def test_debug_recipes_are_small_and_stay_in_the_demo_folder(name):
     opts = recipe(name)
-    assert opts.num_train_steps <= 400
+    assert opts.num_train_steps <= 500
     assert not (opts.fp16 or opts.bf16) and opts.checkpoint is None and opts.n_workers == 1
     assert ModelConfig.from_json(ROOT / opts.model_config).f_config.hidden_size == 128
     values = options_to_dict(opts)

@@ -13,6 +13,7 @@ from utils.files import read_json
 
 PRETRAINED, SCRATCH = "pre-trained", "scratch"
 _K = 5  # recall among the first K videos
+_BATCH_SIZE = 8  # small, so that a few steps from scratch do not yet suffice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class Transfer:
                 *(self.script, "--config", f"config/debug-{self.task}.json", *self.databases),
                 *("--output_dir", folder, *from_checkpoint, "--seed", str(seed)),
                 *("--num_train_steps", steps, "--warmup_steps", str(self.steps // 10)),
+                *("--train_batch_size", str(_BATCH_SIZE)),
                 *("--valid_steps", steps, "--full_eval_tasks", "VR"),
             ],
             makes=folder / "ckpt" / f"model_step_{steps}.pt",
