@@ -67,7 +67,12 @@ def load_joined(paths: FeaturePaths) -> np.ndarray:
 
 
 def write_paths(path: Path, paths: dict[str, FeaturePaths]) -> None:
-    """Pickle {video: (frames, slowfast file, resnet file, folder)}."""
+    """Pickle {video: (frames, slowfast file, resnet file, folder)}.
+
+    A file that says the same is left alone: what was made from it stays newer than it.
+    """
+    if path.is_file() and read_paths(path) == paths:
+        return
     write_pickle(path, {vid: dataclasses.astuple(of_video) for vid, of_video in paths.items()})
 
 

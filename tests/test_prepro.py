@@ -707,3 +707,11 @@ def test_real_annotations(world, toker, tmp_path):
         convert_annotations.main(["--task", task, "--annotation", source, "--output", str(lines)])
         db = prepare_queries(lines, tmp_path / task, task, toker)
         assert len(db) == len(lines.read_text().splitlines()) > 2000
+
+
+def test_feature_paths_that_are_the_same_are_left_alone(world, tmp_path):
+    arguments = ["--feature_dir", str(world / "feat"), "--output", str(tmp_path), "--dataset", "tv"]
+    collect_video_feature_paths.main(arguments)
+    before = (tmp_path / "tv" / "video_feat_info.pkl").stat().st_mtime_ns
+    collect_video_feature_paths.main(arguments)
+    assert (tmp_path / "tv" / "video_feat_info.pkl").stat().st_mtime_ns == before
