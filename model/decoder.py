@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from config.model_config import BlockConfig
 from data.batch import ClipBatch, TokenGrid
-from model.layers import Intermediate, ResidualNorm, SelfAttention
+from model.layers import AttentionProjections, Intermediate, ResidualNorm, SelfAttention
 from utils.packing import PackedLayout
 
 
@@ -76,16 +76,8 @@ class CausalSelfAttention(SelfAttention):
         return result.reshape(rows, -1)
 
 
-class ClipAttention(nn.Module):
+class ClipAttention(AttentionProjections):
     """Tokens attend to the frames of their clip."""
-
-    def __init__(self, config: BlockConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def remember(self, frames: Tensor, clips: ClipBatch) -> ClipMemory:
         """Project every frame once, then lay out each clip's: frames (F, H)."""

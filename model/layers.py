@@ -47,8 +47,8 @@ class _CellsToRows(torch.autograd.Function):
         return grad.new_zeros(ctx.shape).index_copy_(0, to_rows, grad), None
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention within each packed sequence; padding does not exist for it."""
+class AttentionProjections(nn.Module):
+    """Query, key and value projections of a multi-head attention, and its dropout."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -57,6 +57,10 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+
+class SelfAttention(AttentionProjections):
+    """Multi-head attention within each packed sequence; padding does not exist for it."""
 
     def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
         """Attend.

@@ -1,4 +1,4 @@
-"""apex's fused AdamW, brought to the arithmetic of :class:`optim.adamw.AdamW`.
+"""apex's fused AdamW, brought to the arithmetic of ``optim.adamw.AdamW``.
 
 apex adds its epsilon to the corrected root √(v/c2); giving it eps/√c2 at each step puts epsilon
 where the recipes have it. Two differences remain:
