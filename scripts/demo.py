@@ -22,12 +22,16 @@ from scripts.make_demo_data import SIZES
 from utils.errors import run_main
 
 
+# Data sets with two tasks: the one that is meant where only the data set is named.
+SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the demo of a task."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=demo_tasks(Path()), default="tvr")
+    parser.add_argument("--task", choices=[*demo_tasks(Path()), *SHORT_NAMES], default="tvr")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything")
     parser.add_argument("--size", choices=SIZES, default="debug", help="of the corpus")
     options, train_options = parser.parse_known_args(argv)
@@ -35,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     if output.is_relative_to(ROOT):
         output = output.relative_to(ROOT)  # commands run there, and are short to read
     os.chdir(ROOT)
-    run_demo(demo_tasks(output)[options.task], options.size, train_options)
+    name = SHORT_NAMES.get(options.task, options.task)
+    run_demo(demo_tasks(output)[name], options.size, train_options)
 
 
 def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo import ROOT, main, run_demo
+from scripts.demo import ROOT, SHORT_NAMES, main, run_demo
 from scripts.demo_corpus.demo_steps import Step
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
@@ -79,6 +79,11 @@ def test_every_task_calls_scripts_and_a_recipe_that_exist(task):
     assert all((ROOT / step.command[0]).is_file() for step in steps)
     assert (ROOT / task.train).is_file()
     assert (ROOT / f"config/debug-{task.name}.json").is_file()
+
+
+def test_short_names_mean_tasks_that_exist():
+    assert set(SHORT_NAMES.values()) <= set(demo_tasks(Path("demo")))
+    assert not set(SHORT_NAMES) & set(demo_tasks(Path("demo")))
 
 
 def test_pretraining_reads_the_demo_folder(tmp_path):
