@@ -21,7 +21,6 @@ from scripts.demo_corpus.demo_tasks import DemoTask, demo_tasks
 from scripts.make_demo_data import SIZES
 from utils.errors import run_main
 
-
 # Data sets with two tasks: the one that is meant where only the data set is named.
 SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
 
