@@ -194,7 +194,9 @@ def test_forked_child_reads_what_its_parent_had_open(text_db):
 
     def read(queue):
         found = (db["a"], TextDb(text_db)["a"])
-        queue.put((found, [env._pid for env in lmdb_environment._environments.values()]))
+        # Other tests may have left environments of other files open.
+        opened = lmdb_environment._environments.values()
+        queue.put((found, [env._pid for env in opened if env.folder == text_db]))
 
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
