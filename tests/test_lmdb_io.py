@@ -196,7 +196,7 @@ def test_forked_child_reads_what_its_parent_had_open(text_db):
         found = (db["a"], TextDb(text_db)["a"])
         # Other tests may have left environments of other files open.
         opened = lmdb_environment._environments.values()
-        queue.put((found, [env._pid for env in opened if env.folder == text_db]))
+        queue.put((found, [env._pid for env in opened if env._folder == text_db]))
 
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
