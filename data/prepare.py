@@ -20,6 +20,7 @@ from tqdm import tqdm
 from data.annotations import Line, read_lines
 from data.lmdb_io import TextDb, pack_record
 from utils.errors import UserError
+from utils.files import read_json
 
 CHUNK = 256  # lines that a worker takes at once
 
@@ -88,6 +89,29 @@ def text_parser(description: str) -> argparse.ArgumentParser:
     )
     add_force(parser)
     return parser
+
+
+def read_vid2nframe(paths: list[str]) -> dict[str, int]:
+    """Frames per video, of all files together.
+
+    Raises:
+        UserError: a file is unreadable or holds something else, or two files disagree.
+    """
+    frames: dict[str, int] = {}
+    for path in paths:
+        table = read_json(path)
+        if not isinstance(table, dict) or not all(
+            isinstance(count, int) and count >= 0 for count in table.values()
+        ):
+            raise UserError(f"{path} must map every video to its number of frames")
+        for vid in frames.keys() & table.keys():
+            if frames[vid] != table[vid]:
+                raise UserError(
+                    f"{path} says {table[vid]} frames of video {vid!r}, a file before it "
+                    f"{frames[vid]}: give files of one interval"
+                )
+        frames |= table
+    return frames
 
 
 def agreed_moment(moments: list[list[float]]) -> list[float]:

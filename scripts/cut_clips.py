@@ -7,12 +7,13 @@ Video v of T frames becomes the clips v.0, v.1, … of --clip_interval seconds; 
 shorter. Times of a clip's subtitles count from the clip's start; a subtitle over a cut is in both
 clips. A clip without subtitles has a line with an empty list. Where features are still files of
 the extractors, scripts/convert_videodb.py --clip_interval cuts them, and only subtitles are left
-to cut here (--vid2nframe instead of the two databases).
+to cut here (--vid2nframe, the id2nframe.json of every shard, instead of the two databases).
 """
 
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import RecordError, get_spans
 from data.lmdb_io import FeatureDb, FeatureDbWriter
+from data.prepare import read_vid2nframe
 from scripts.convert_videodb import VERSION, clip_names, frames_per_clip
 from utils.errors import UserError, run_main
-from utils.files import read_json, read_jsonl, write_jsonl
+from utils.files import read_jsonl, write_jsonl
 
 DECIMALS = 3  # of times, in seconds
 
@@ -50,6 +52,16 @@ def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list
             }
             clips[number].append({**subtitle, **inside})
     return clips
+
+
+def with_whole_videos(vid2nframe: dict[str, int]) -> dict[str, int]:
+    """The same table, and the frames of the videos whose clips ``<video>.<n>`` it has."""
+    whole: Counter[str] = Counter()
+    for vid, frames in vid2nframe.items():
+        stem, _, number = vid.rpartition(".")
+        if stem and number.isdecimal():
+            whole[stem] += frames
+    return {**whole, **vid2nframe}
 
 
 def cut_lines(
@@ -92,7 +104,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--output", required=True, help="subtitles of the clips")
     add("--vfeat_db", help="features of whole videos, e.g. video_db/ht")
     add("--clip_vfeat_db", help="features of the clips")
-    add("--vid2nframe", help="{video: frames}, JSON (default: id2nframe.json in --vfeat_db)")
+    add(
+        "--vid2nframe",
+        nargs="+",
+        default=[],
+        help="{video or clip: frames}, JSON, one or more (default: id2nframe.json in --vfeat_db)",
+    )
     add("--frame_length", type=float, default=2.0, help="seconds per frame (default: %(default)s)")
     add("--clip_interval", type=float, default=60.0, help="seconds per clip (default: %(default)s)")
     add("--compressed_db", action="store_true", help="read and write the compressed variant")
@@ -111,7 +128,8 @@ def main(argv: list[str] | None = None) -> None:
     """Cut what the command line names."""
     options = parse_arguments(argv)
     clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
-    vid2nframe = read_json(options.vid2nframe or Path(options.vfeat_db) / "id2nframe.json")
+    tables = options.vid2nframe or [str(Path(options.vfeat_db) / "id2nframe.json")]
+    vid2nframe = with_whole_videos(read_vid2nframe(tables))
     lines = cut_lines(options.annotation, vid2nframe, clip_frames, options.clip_interval)
     write_jsonl(options.output, lines)
     if options.vfeat_db:

@@ -51,7 +51,7 @@ def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
         train_options: for the training script, after the demo's own.
     """
     corpus = ["scripts/make_demo_data.py", "--output", task.output, "--size", size]
-    Step("Make the corpus", [*corpus, "--datasets", task.dataset]).call()
+    Step("Make the corpus", [*corpus, "--datasets", *task.datasets]).call()
     for step in (*task.video_steps(), *task.text_steps(), task.training(train_options)):
         step.call()
     checkpoint = task.last_checkpoint()

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.demo_corpus.annotations import TASKS, texts_of, write_csv
 from scripts.demo_corpus.datasets import (
     DATASETS,
-    feature_jobs,
+    LONG_VIDEOS,
+    feature_roots,
     make_dataset,
     vid2dur_idx,
     vid2nframe,
@@ -48,8 +49,8 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
         lines, jobs = _write_real(options)
     else:
         lines, jobs = _write_made_up(options)
-    for dataset, some in jobs.items():
-        form = FeatureFormat(options.output / "features" / dataset, options.seed, options.half)
+    for root, some in jobs.items():
+        form = FeatureFormat(options.output / "features" / root, options.seed, options.half)
         write_features(some, form, options.workers)
     print(tabulate(lines.items(), headers=("annotations", "lines")))
     rows = [(name, len(some), sum(job.frames for job in some)) for name, some in jobs.items()]
@@ -137,7 +138,9 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
     for split in ("train", "val"):
         names = [video.name for video in datasets["tv"].splits[split]]
         _write_once(write_json, options.output / f"txt_db/pretrain_splits/tv_{split}.json", names)
-    jobs = {name: feature_jobs(datasets[name]) for name in DATASETS if name in options.datasets}
+    jobs: dict[str, list[FeatureJob]] = {}
+    for name in options.datasets:
+        jobs |= feature_roots(datasets[name])
     return {name: len(rows) for name, rows in files.items()}, jobs
 
 
@@ -165,7 +168,9 @@ def _write_annotations(
     for name, rows in files.items():
         _write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
     if not (toker / "config.json").exists():  # the last file that it writes
-        train_tokenizer(_sentences(files.values()), options.toker_size, toker)
+        # As RoBERTa's knows nothing of what HERO is pre-trained on.
+        known = [rows for name, rows in files.items() if not name.startswith(f"{LONG_VIDEOS}_")]
+        train_tokenizer(_sentences(known), options.toker_size, toker)
 
 
 def _write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:

@@ -19,9 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.annotations import Line, RecordError, UniqueIds, get_id, get_spans, get_text
 from data.frame_matching import FrameMatches, match_frames
 from data.lmdb_io import TextDbWriter
-from data.prepare import add_frame_length, is_finished, map_lines, pack_line, text_parser
+from data.prepare import (
+    add_frame_length,
+    is_finished,
+    map_lines,
+    pack_line,
+    read_vid2nframe,
+    text_parser,
+)
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
-from utils.errors import UserError, run_main
+from utils.errors import run_main
 from utils.files import read_json
 
 if TYPE_CHECKING:
@@ -117,20 +124,6 @@ def _prepare(
     return PreparedVideo(line, video.vid, video.num_frames, max_len, pack_line(line, record))
 
 
-def read_vid2nframe(path: str) -> dict[str, int]:
-    """Frames per video.
-
-    Raises:
-        UserError: the file is unreadable or holds something else.
-    """
-    vid2nframe = read_json(path)
-    if not isinstance(vid2nframe, dict) or not all(
-        isinstance(count, int) and count >= 0 for count in vid2nframe.values()
-    ):
-        raise UserError(f"{path} must map every video to its number of frames")
-    return vid2nframe
-
-
 def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> None:
     """Build the database ``options.output`` with the side files given and its own."""
     tokenizer = load_tokenizer(options.toker)
@@ -151,7 +144,12 @@ def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> Non
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = text_parser(__doc__)
-    parser.add_argument("--vid2nframe", required=True, help="{video: number of frames}, JSON")
+    parser.add_argument(
+        "--vid2nframe",
+        required=True,
+        nargs="+",
+        help="{video: number of frames}, JSON; with features in shards, the file of each",
+    )
     add_frame_length(parser)
     parser.add_argument(
         "--vid2dur_idx", help="{split: {video: [seconds, index]}}, JSON; kept with the database"
@@ -165,10 +163,12 @@ def main(argv: list[str] | None = None) -> None:
     options = parse_arguments(argv)
     names = ("annotation", "vid2nframe", "frame_length", "output", "toker", "task")
     recipe = {name: getattr(options, name) for name in names}
+    if len(options.vid2nframe) == 1:
+        recipe["vid2nframe"] = options.vid2nframe[0]  # as published
     sides = {}
     if options.vid2dur_idx:
         sides["vid2dur_idx.json"] = read_json(options.vid2dur_idx)
-    inputs = [options.annotation, options.vid2nframe]
+    inputs = [options.annotation, *options.vid2nframe]
     if not options.force and is_finished(Path(options.output), recipe, inputs, sides=sides):
         return
     write_subtitles(options, {**recipe, "tokenizer": options.toker}, sides)

@@ -97,6 +97,19 @@ def test_pretraining_reads_the_demo_folder(tmp_path):
     assert step.command[-2:] == ["--seed", "1"]
 
 
+def test_a_recipe_for_shards_reads_the_demo_folder(tmp_path):
+    """Every database and list that it names is what a step before it makes."""
+    task = demo_tasks(tmp_path)["pretrain_ht"]
+    step = task.training([])
+    corpora = read_json(step.command[step.command.index("--config") + 1])["targets"]
+    assert [corpus["name"] for corpus in corpora] == ["tv", "ht"]
+    assert [Path(shard) for shard in corpora[1]["vfeat_shards"]] == task.shards
+    made = {step.makes for step in task.video_steps()}
+    assert {tmp_path / "video_db" / f"ht_{number}" / "id2nframe.json" for number in (0, 1)} < made
+    assert {Path(corpus["sub_txt_db"]) for corpus in corpora} < made
+    assert Path(corpora[1]["splits"][0]["train_idx"][-1]) in made
+
+
 @pytest.fixture
 def transfer(tmp_path) -> Transfer:
     """Two seeds of two steps, with their metrics but without a run."""
@@ -148,13 +161,14 @@ def test_another_checkpoint_has_other_folders(transfer):
 
 @pytest.mark.slow
 def test_pretraining_then_fine_tuning(tmp_path, capfd):
-    """A few steps of each on a tiny corpus."""
-    task = replace(demo_tasks(tmp_path)["pretrain"], finetune_steps=2, seeds=(1,))
+    """A few steps of each on tiny corpora: TV, and long videos in shards."""
+    task = replace(demo_tasks(tmp_path)["pretrain_ht"], finetune_steps=2, seeds=(1,))
     quick = ["--num_train_steps", "2", "--warmup_steps", "1", "--valid_steps", "2"]
     run_demo(task, "tiny", quick)
     printed = capfd.readouterr().out
     assert "VR R@5 (%) of tvr after 2 steps" in printed
     assert "vsm_tv_all/loss" in printed
+    assert "vsm_ht_clips/loss" in printed
     log = task.transfer(2).folder(PRETRAINED, 1) / "log" / "log.txt"
     assert "model_step_2.pt" in log.read_text()
 

@@ -274,6 +274,26 @@ def test_subtitles_are_as_rough_as_in_the_wild(corpus):
     assert any("&" in text and ";" in text for text in texts)
 
 
+def test_long_videos_are_whole_and_in_shards(corpus):
+    """What HowTo100M looks like: minutes long, subtitles of the whole video, features in shards."""
+    frames = read_json(corpus / "ann/ht_vid2nframe.json")
+    assert all(2 * count > 60 for count in frames.values())
+    subtitles = {row["vid_name"]: row["sub"] for row in lines(corpus / "ann/ht_subtitles.jsonl")}
+    assert subtitles.keys() == frames.keys()
+    assert max(line["end"] for sub in subtitles.values() for line in sub) > 60
+    found = []
+    for shard in (0, 1):
+        files = (corpus / f"features/ht_{shard}/resnet_features").rglob("*.npz")
+        names = {path.stem for path in files}
+        assert names and all(
+            len(np.load(path)["features"]) == frames[path.stem]
+            for path in (corpus / f"features/ht_{shard}/resnet_features").rglob("*.npz")
+        )
+        found.append(names)
+    assert not found[0] & found[1]
+    assert found[0] | found[1] == frames.keys()
+
+
 @pytest.mark.parametrize("dataset", INTERVALS)
 def test_feature_files_are_as_long_as_the_tables_say(corpus, dataset):
     expected = defaultdict(int)

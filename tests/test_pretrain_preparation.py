@@ -86,6 +86,19 @@ def test_subtitles_alone(tmp_path, long_videos):
         cut(tmp_path, "--vid2nframe", tmp_path / "frames.json")
 
 
+def test_subtitles_by_the_clips_of_shards(tmp_path, long_videos):
+    """Features were cut by convert_videodb.py: only the clips' frames are known, shard by shard."""
+    (tmp_path / "shard0.json").write_text('{"x.0": 30, "x.1": 1}')
+    (tmp_path / "shard1.json").write_text('{"y.0.0": 30, "y.0.1": 30, "y.0.2": 2}')
+    cut(tmp_path, "--vid2nframe", tmp_path / "shard0.json", tmp_path / "shard1.json")
+    lines = [line for _, line in read_jsonl(tmp_path / "clips.jsonl")]
+    assert [line["vid_name"] for line in lines] == ["x.0", "x.1", "y.0.0", "y.0.1", "y.0.2"]
+    assert [len(line["sub"]) for line in lines] == [1, 1, 0, 0, 0]
+    (tmp_path / "shard1.json").write_text('{"x.1": 2}')
+    with pytest.raises(UserError, match=r"shard1\.json says 2 frames of video 'x\.1'"):
+        cut(tmp_path, "--vid2nframe", tmp_path / "shard0.json", tmp_path / "shard1.json")
+
+
 def test_clips_hold_whole_frames(tmp_path, long_videos):
     with pytest.raises(UserError, match="no multiple"):
         cut(tmp_path, "--vid2nframe", tmp_path / "none.json", "--clip_interval", "45")

@@ -34,6 +34,7 @@ SCRIPTS = {
     "tvc": TvcOptions,
     "tv": PretrainOptions,
     "pretrain": PretrainOptions,
+    "pretrain_ht": PretrainOptions,
 }
 
 COMMON = {

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from scripts.demo_corpus.words import stable_hash
 _SHOWS = ("bay", "hill", "port")
 _ID_LETTERS = np.array(list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789_"))
 _SILENT = 0.05  # share of videos without subtitles
+CLIP_SECONDS = 60.0  # the clips that How2's and HowTo100M's videos are cut into
+LONG_VIDEOS = "ht"
+SHARDS = 2  # feature databases that the long videos are shared out to
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class _Kind:
     splits: tuple[str, ...]
     name: Callable[[int, np.random.Generator], str]
     lengths: Callable[[np.random.Generator], list[float]]
-    train_factor: int = 1  # so many times the training videos that are asked for
+    train_factor: float = 1.0  # so many times the training videos that are asked for
 
 
 def _tv_name(number: int, rng: np.random.Generator) -> str:
@@ -96,9 +99,10 @@ _KINDS = {
         2.0, ("train", "val"), lambda n, rng: "".join(rng.choice(_ID_LETTERS, 11)), _how2_lengths
     ),
 }
+# What HowTo100M looks like: long videos, whose subtitles are those of the whole video.
+_KINDS[LONG_VIDEOS] = replace(_KINDS["how2"], splits=("train",), train_factor=0.25)
 DATASETS = tuple(_KINDS)
 INTERVALS = {name: kind.interval for name, kind in _KINDS.items()}  # seconds per frame
-CLIP_SECONDS = 60.0  # How2's videos are cut into clips of this length
 
 
 def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
@@ -112,13 +116,15 @@ def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
     for split in kind.splits:
         count = max(4, train_videos * shares[split] // 8)
         if split == "train":
-            count *= kind.train_factor
+            count = int(count * kind.train_factor)
         videos = splits[split] = []
         while len(videos) < count:
             id_ = kind.name(len(names), rng)
             names.add(id_)
             if name == "how2":
                 videos.extend(_clips(id_, maker, rng))
+            elif name == LONG_VIDEOS:
+                videos.append(_joined(id_, _clips(id_, maker, rng)))
             else:
                 videos.append(maker.video(id_, kind.lengths(rng)))
     dataset = Dataset(name, kind.interval, splits)
@@ -135,6 +141,17 @@ def _clips(id_: str, maker: SceneMaker, rng: np.random.Generator) -> list[Video]
     last.scenes.pop()
     last.duration = last.scenes[-1].end
     return clips
+
+
+def _joined(id_: str, clips: list[Video]) -> Video:
+    """The long video that was made clip by clip."""
+    starts = [number * CLIP_SECONDS for number in range(len(clips))]
+    scenes = [
+        replace(scene, start=scene.start + start, end=scene.end + start)
+        for clip, start in zip(clips, starts, strict=True)
+        for scene in clip.scenes
+    ]
+    return Video(id_, starts[-1] + clips[-1].duration, scenes)
 
 
 def vid2nframe(dataset: Dataset) -> dict[str, int]:
@@ -166,6 +183,14 @@ def feature_jobs(dataset: Dataset) -> list[FeatureJob]:
         )
         for video in dataset.videos
     ]
+
+
+def feature_roots(dataset: Dataset) -> dict[str, list[FeatureJob]]:
+    """The feature files by the extractors' folder: one for a data set, or one for each shard."""
+    jobs = feature_jobs(dataset)
+    if dataset.name != LONG_VIDEOS:
+        return {dataset.name: jobs}
+    return {f"{LONG_VIDEOS}_{shard}": jobs[shard::SHARDS] for shard in range(SHARDS)}
 
 
 def _long_video_jobs(dataset: Dataset) -> list[FeatureJob]:

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from config.config import VcmrEvalOptions, load_run_options
-from scripts.demo_corpus.datasets import CLIP_SECONDS, INTERVALS
+from scripts.demo_corpus.datasets import CLIP_SECONDS, INTERVALS, LONG_VIDEOS, SHARDS
 from scripts.demo_corpus.demo_steps import Command, Step
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.pretrain_demo import Transfer
@@ -33,6 +34,11 @@ class DemoTask:
     dataset: str
     train: str
     output: Path
+
+    @property
+    def datasets(self) -> list[str]:
+        """Whose feature files it needs."""
+        return [self.dataset]
 
     @property
     def ann(self) -> Path:
@@ -71,33 +77,39 @@ class DemoTask:
 
     def video_steps(self) -> Iterator[Step]:
         """Feature and subtitle databases."""
-        paths, interval = self.features / "video_feat_info.pkl", str(INTERVALS[self.dataset])
-        target = ["--dataset", self.dataset, "--output", self.features.parent]
-        source = self.output / "features" / self.dataset
-        yield Step(
-            "Find each video's feature files",
-            ["scripts/collect_video_feature_paths.py", "--feature_dir", source, *target],
-            makes=paths,
-        )
-        clips = ["--clip_interval", str(CLIP_SECONDS)] if self.dataset == "how2" else []
-        yield Step(
-            "Gather the features in a database",
-            [
-                *("scripts/convert_videodb.py", "--vfeat_info_file", paths, *target),
-                *("--frame_length", interval, *clips),
-            ],
-            makes=self.features / "id2nframe.json",
-        )
+        yield from self.feature_steps(self.dataset, self.dataset, clips=self.dataset == "how2")
         prefix = "" if self.dataset == "tv" else f"{self.dataset}_"  # TV's is published without
         yield Step(
             "Tokenise the subtitles and match them with frames",
             [
                 *("scripts/prepro_sub.py", "--annotation"),
                 *(self.ann / f"{self.dataset}_subtitles.jsonl", "--output", self.subtitles),
-                *("--vid2nframe", self.features / "id2nframe.json", "--frame_length", interval),
+                *("--vid2nframe", self.features / "id2nframe.json"),
+                *("--frame_length", str(INTERVALS[self.dataset])),
                 *("--vid2dur_idx", self.ann / f"{prefix}vid2dur_idx.json", *self.toker),
             ],
             makes=self.subtitles,
+        )
+
+    def feature_steps(self, name: str, dataset: str, clips: bool) -> Iterator[Step]:
+        """The feature database ``name`` of (a shard of) a data set, cut into clips or not."""
+        folder = self.output / "video_db" / name
+        paths = folder / "video_feat_info.pkl"
+        target = ["--dataset", name, "--output", folder.parent]
+        source = self.output / "features" / name
+        yield Step(
+            "Find each video's feature files",
+            ["scripts/collect_video_feature_paths.py", "--feature_dir", source, *target],
+            makes=paths,
+        )
+        cut = ["--clip_interval", str(CLIP_SECONDS)] if clips else []
+        yield Step(
+            "Gather the features in a database",
+            [
+                *("scripts/convert_videodb.py", "--vfeat_info_file", paths, *target),
+                *("--frame_length", str(INTERVALS[dataset]), *cut),
+            ],
+            makes=folder / "id2nframe.json",
         )
 
     def text_steps(self) -> Iterator[Step]:
@@ -305,15 +317,20 @@ class PretrainTask(QueryTask):
 
     def training(self, options: list[str]) -> Step:
         """The recipe names its databases inside: point a copy of it at the demo's folder."""
-        recipe = read_json(f"config/debug-{self.name}.json")
-        for corpus in recipe["targets"]:
-            corpus |= {"sub_txt_db": str(self.subtitles), "vfeat_db": str(self.features)}
-            for split in corpus["splits"]:
-                for names in ("train_idx", "val_idx"):
-                    split[names] = str(self.txt_db / "pretrain_splits" / Path(split[names]).name)
+        recipe = self._moved(read_json(f"config/debug-{self.name}.json"))
         config = self.output / f"debug-{self.name}.json"
         write_json(config, recipe, indent=2)
         return Step("Train", [self.train, "--config", config, "--output_dir", self.run, *options])
+
+    def _moved(self, value: Any) -> Any:
+        """A recipe's value with its paths taken from the demo's folder."""
+        if isinstance(value, dict):
+            return {name: self._moved(member) for name, member in value.items()}
+        if isinstance(value, list):
+            return [self._moved(member) for member in value]
+        if isinstance(value, str) and value.startswith("demo/"):
+            return str(self.output / value.removeprefix("demo/"))
+        return value
 
     def transfer(self, checkpoint: int) -> Transfer:
         """The fine-tunings."""
@@ -342,6 +359,60 @@ class PretrainTask(QueryTask):
         print(f"\n{self.transfer(checkpoint).report()}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class LongVideoPretrainTask(PretrainTask):
+    """Pre-train on a second corpus too: long videos in shards, as HowTo100M."""
+
+    @property
+    def datasets(self) -> list[str]:
+        return [self.dataset, LONG_VIDEOS]
+
+    @property
+    def shards(self) -> list[Path]:
+        """The feature databases of the long videos' clips."""
+        folder = self.output / "video_db"
+        return [folder / f"{LONG_VIDEOS}_{number}" for number in range(SHARDS)]
+
+    def video_steps(self) -> Iterator[Step]:
+        yield from super().video_steps()
+        for shard in self.shards:
+            yield from self.feature_steps(shard.name, LONG_VIDEOS, clips=True)
+        yield from self._clip_steps()
+
+    def _clip_steps(self) -> Iterator[Step]:
+        interval = str(INTERVALS[LONG_VIDEOS])
+        whole, clips = (self.ann / f"{LONG_VIDEOS}_{name}.jsonl" for name in ("subtitles", "clips"))
+        frames = ["--vid2nframe", *(shard / "id2nframe.json" for shard in self.shards)]
+        timing = ["--frame_length", interval]
+        subtitles = self.txt_db / f"{LONG_VIDEOS}_subtitles.db"
+        lists = self.txt_db / "pretrain_splits"
+        yield Step(
+            "Cut the long videos' subtitles as their features were cut",
+            [
+                *("scripts/cut_clips.py", "--annotation", whole, "--output", clips),
+                *(*frames, *timing, "--clip_interval", str(CLIP_SECONDS)),
+            ],
+            makes=clips,
+        )
+        yield Step(
+            "Tokenise the clips' subtitles and match them with frames",
+            [
+                *("scripts/prepro_sub.py", "--annotation", clips, "--output", subtitles),
+                *(*frames, *timing, *self.toker, "--task", LONG_VIDEOS),
+            ],
+            makes=subtitles,
+        )
+        yield Step(
+            "Choose clips to learn from and to validate on",
+            [
+                *("scripts/make_pretrain_splits.py", "--name", LONG_VIDEOS, "--output", lists),
+                *("--sub_txt_db", subtitles, "--vfeat_db", *self.shards, "--clips"),
+                *("--val_share", "0.1"),
+            ],
+            makes=lists / f"{LONG_VIDEOS}_train_{SHARDS - 1}.json",
+        )
+
+
 def _compare(
     what: str, found: dict[str, float], chance: dict[str, float], beside: str = "chance"
 ) -> None:
@@ -358,6 +429,7 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
     videos = {"train": "train_vr.py", "evaluate": "eval_vr.py"}
     questions = {"train": "train_videoQA.py", "evaluate": "eval_videoQA.py"}
     statements = {"train": "train_violin.py", "evaluate": "eval_violin.py"}
+    pretraining = {"queries": "tvr", "train": "pretrain.py", "evaluate": "train_vcmr.py"}
     tasks = (
         MomentTask(name="tvr", queries="tvr", **tv, **moments),
         MomentTask(name="how2r", queries="how2r", **how2, **moments),
@@ -369,8 +441,7 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
         AnswerTask(name="how2qa", queries="how2qa", choices=4, **how2, **questions),
         AnswerTask(name="violin", queries="violin", choices=2, **violin, **statements),
         CaptionTask(name="tvc", train="train_tvc.py", **tv),
-        PretrainTask(
-            name="pretrain", queries="tvr", train="pretrain.py", evaluate="train_vcmr.py", **tv
-        ),
+        PretrainTask(name="pretrain", **pretraining, **tv),
+        LongVideoPretrainTask(name="pretrain_ht", **pretraining, **tv),
     )
     return {task.name: task for task in tasks}
