@@ -29,17 +29,7 @@ from utils.errors import UserError
 
 WORKERS = Path(__file__).parent / "workers"
 LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK")
-LAUNCHERS = {
-    "torch": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
-    "horovod": [
-        sys.executable,
-        "-c",
-        "from horovod.runner.launch import run_commandline; run_commandline()",
-        "-np",
-        "2",
-        sys.executable,
-    ],
-}
+LAUNCHERS = ("torch", "horovod")
 CHECKS = [
     node.name
     for node in ast.parse((WORKERS / "distributed_checks.py").read_text()).body
@@ -59,11 +49,22 @@ def backend(request) -> str:
     return request.param
 
 
-def launch(backend: str, worker: str, *words: object, **env: str) -> subprocess.CompletedProcess:
-    """Run tests/workers/WORKER on two CPU ranks; stderr is mixed into stdout."""
+def launch_command(backend: str, ranks: int) -> list[str]:
+    """What starts a Python script, whose name follows, on so many ranks of this machine."""
+    if backend == "torch":
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*torchrun, f"--nproc-per-node={ranks}"]
+    horovodrun = "from horovod.runner.launch import run_commandline; run_commandline()"
+    return [sys.executable, "-c", horovodrun, "-np", str(ranks), sys.executable]
+
+
+def launch(
+    backend: str, worker: str, *words: object, ranks: int = 2, **env: str
+) -> subprocess.CompletedProcess:
+    """Run tests/workers/WORKER on CPU ranks; stderr is mixed into stdout."""
     settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "EXPECTED_BACKEND": backend}
     return subprocess.run(
-        [*LAUNCHERS[backend], str(WORKERS / worker), *map(str, words)],
+        [*launch_command(backend, ranks), str(WORKERS / worker), *map(str, words)],
         env={**os.environ, **settings, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

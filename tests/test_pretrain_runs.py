@@ -15,7 +15,7 @@ from data.lmdb_io import FeatureDb
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr
 from tests.survival import REPOSITORY, assert_survives_kills
-from tests.test_distributed import LAUNCHERS
+from tests.test_distributed import launch_command
 from utils.errors import UserError
 
 pytestmark = pytest.mark.golden
@@ -131,7 +131,7 @@ def test_two_ranks_draw_alike(options, tmp_path):
     config = tmp_path / "options.json"
     config.write_text(json.dumps(options | {"train_batch_size": 2, "num_train_steps": 12}))
     done = subprocess.run(
-        [*LAUNCHERS["torch"], "pretrain.py", "--config", str(config)],
+        [*launch_command("torch", 2), "pretrain.py", "--config", str(config)],
         cwd=REPOSITORY,
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stderr=subprocess.PIPE,
