@@ -64,13 +64,14 @@ def add_frame_length(parser: argparse.ArgumentParser) -> None:
     """``--frame_length``."""
     parser.add_argument(
         "--frame_length",
-        type=_positive,
+        type=positive,
         default=1.5,
         help="seconds per frame, as given to the feature extractors (default: %(default)s)",
     )
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """The type of an option that is a number greater than 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not positive")

@@ -4,6 +4,9 @@ python scripts/convert_videodb.py --vfeat_info_file video_db/tv/video_feat_info.
     --output video_db --dataset tv --frame_length 1.5 [--compress]
 
 Writes <output>/<dataset>/resnet_slowfast_<frame_length>[_compressed] and id2nframe.json beside it.
+Its meta.json says what made the features, as far as extract_features.py recorded it:
+{"extraction": {extractor: {model, weights, weights_sha256, interval, width}}, "interval", "width",
+"dtype"}.
 Videos whose files cannot be used are listed in failed_<database>.pkl ({video: reason}).
 """
 
@@ -17,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.extraction import extraction_of
 from data.feature_files import (
     FeatureFileError,
     FeaturePaths,
@@ -28,8 +32,10 @@ from data.feature_files import (
 from data.lmdb_io import FeatureCodec, FeatureDb, FeatureDbWriter, feature_db_path
 from data.prepare import add_force, add_frame_length, map_in_chunks, work_parser
 from utils.errors import UserError, run_main
+from utils.files import read_json, write_json
 
 VERSION = "resnet_slowfast"
+META_FILE = "meta.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class EncodedClip:
 
     vid: str
     num_frames: int
+    width: int
     value: bytes
 
 
@@ -77,7 +84,7 @@ class Converter:
         size = self._clip_frames or len(features)
         parts = [features[at : at + size] for at in range(0, len(features), size)]
         clips = [
-            EncodedClip(name, len(part), self._codec.encode(part))
+            EncodedClip(name, *part.shape, self._codec.encode(part))
             for name, part in zip(names, parts, strict=True)
         ]
         return Converted(vid, clips, None)
@@ -123,6 +130,8 @@ class VideoDbTask:
         self._version = (VERSION, options.frame_length, options.compress)
         self._precision = np.dtype(np.float16 if options.half else np.float32)
         self._clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
+        files = (file for paths in self._paths.values() for file in (paths.resnet, paths.slowfast))
+        self._extraction = extraction_of(files, options.frame_length)
         self._workers = options.workers
 
     def is_finished(self) -> bool:
@@ -148,7 +157,8 @@ class VideoDbTask:
             for name in clip_names(vid, paths.frames, self._clip_frames)
         }
         older = (db.path / "data.mdb").stat().st_mtime < self._info_file.stat().st_mtime
-        if older or db.stored_dtype != self._precision or set(db.keys()) != expected:
+        changed = older or _recorded_extraction(db.path) not in (None, self._extraction)
+        if changed or db.stored_dtype != self._precision or set(db.keys()) != expected:
             raise UserError(
                 f"{db.path} is there already, made from other feature files or with other options; "
                 "pass --force to build it anew, or choose another --dataset"
@@ -165,7 +175,7 @@ class VideoDbTask:
         Raises:
             UserError: no video can be converted, or their frames contradict id2nframe.json.
         """
-        failed = {}
+        failed, widths = {}, set()
         with FeatureDbWriter(self._folder, *self._version, force=True, recount=recount) as db:
             convert = Converter(db.codec, self._precision, self._clip_frames)
             items = self._paths.items()
@@ -174,13 +184,34 @@ class VideoDbTask:
                     failed[video.vid] = video.problem
                 for clip in video.clips:
                     db.put_encoded(clip.vid, clip.num_frames, clip.value)
+                    widths.add(clip.width)
             if len(failed) == len(self._paths):
                 reasons = "; ".join(f"{vid}: {problem}" for vid, problem in failed.items())
                 raise UserError(f"no video of {self._info_file} can be used ({reasons[:500]})")
+            write_json(db.folder / META_FILE, self._meta(widths), indent=2)
             _failed_file(db.path).unlink(missing_ok=True)
             if failed:
                 write_pickle(_failed_file(db.path), failed)
         print(f"{db.path}: {len(items) - len(failed)} videos; failed: {len(failed)}")
+
+    def _meta(self, widths: set[int]) -> dict:
+        if len(widths) > 1:
+            raise UserError(
+                f"features of {self._info_file} are {' and '.join(map(str, sorted(widths)))} "
+                "values wide; extract them all with the same networks"
+            )
+        extraction = {} if self._extraction is None else {"extraction": self._extraction}
+        return extraction | {
+            "interval": self._version[1],
+            "width": widths.pop(),
+            "dtype": self._precision.name,
+        }
+
+
+def _recorded_extraction(database: Path) -> dict | None:
+    """What made the features of a database; None where it does not say."""
+    path = database / META_FILE
+    return read_json(path).get("extraction") if path.is_file() else None
 
 
 def _failed_file(database: Path) -> Path:

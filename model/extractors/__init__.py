@@ -1,0 +1,1 @@
+"""Networks that turn raw video into frame features."""

@@ -1,0 +1,146 @@
+"""Weights of published networks, whose files name them in several ways."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from utils.errors import UserError
+
+# A Hugging Face model folder holds one of these.
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+# Where training code keeps the weights beside its own state.
+WRAPPERS = ("model_state", "state_dict", "model")
+# Counts training batches; old files lack it, and nothing is computed with it.
+COUNTER = "num_batches_tracked"
+
+Replacement = str | Callable[[re.Match], str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one kind of file names its weights.
+
+    Attributes:
+        title: for messages.
+        marker: pattern of a name that only this kind has.
+        unused: pattern of names that features do not need: the classifier.
+        rules: (pattern, replacement) from a whole name to the network's own; the first that matches
+            holds.
+    """
+
+    title: str
+    marker: str
+    unused: str
+    rules: tuple[tuple[str, Replacement], ...]
+
+    def rename(self, name: str) -> str | None:
+        """The network's own name, or None for one that no rule knows."""
+        for pattern, replacement in self.rules:
+            renamed, count = re.subn(f"^{pattern}$", replacement, name)
+            if count:
+                return renamed
+        return None
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file itself, also where ``path`` is a Hugging Face model folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in FOLDER_FILES if (path / name).is_file()]
+        if not found:
+            raise UserError(f"{path} holds no weights ({' or '.join(FOLDER_FILES)})")
+        return found[0]
+    if not path.is_file():
+        raise UserError(f"the weights {path} do not exist; mend the path, or download them")
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_published(model: nn.Module, path: Path, layouts: tuple[Layout, ...]) -> None:
+    """Load a file of weights by name: every weight of ``model`` and nothing that it does not know.
+
+    Args:
+        model: its names are those that the layouts' rules give.
+        path: a file.
+        layouts: kinds of file that are known.
+
+    Raises:
+        UserError: the file is damaged or of another kind, lacks weights, or has other shapes.
+    """
+    state = _read(path)
+    layout = _recognise(state, layouts, path)
+    renamed, unknown = {}, []
+    for name, value in state.items():
+        if re.search(layout.unused, name):
+            continue
+        own = layout.rename(name)
+        if own is None:
+            unknown.append(name)
+        else:
+            renamed[own] = value
+    _check(model.state_dict(), renamed, unknown, f"{path} ({layout.title})")
+    model.load_state_dict(renamed, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the unpickler raise all sorts
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the weights {path} cannot be read ({reason}); was the download cut short, or is it "
+            "no PyTorch file (Caffe2's .pkl files are not)?"
+        ) from error
+    for key in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
+    if not tensors:
+        raise UserError(f"{path} holds no dictionary of weights")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def _recognise(state: dict[str, Tensor], layouts: tuple[Layout, ...], path: Path) -> Layout:
+    for layout in layouts:
+        if any(re.search(layout.marker, name) for name in state):
+            return layout
+    known = ", ".join(layout.title for layout in layouts)
+    first = next(iter(state), "nothing")
+    raise UserError(f"{path} names its weights in no known way ({first}, …; known: {known})")
+
+
+def _check(
+    own: dict[str, Tensor], renamed: dict[str, Tensor], unknown: list[str], where: str
+) -> None:
+    needed = [name for name in own if not name.endswith(COUNTER)]
+    missing = [name for name in needed if name not in renamed]
+    unknown = unknown + [name for name in renamed if name not in own]
+    if missing or unknown:
+        parts = [("lacks", missing), ("has the unknown", unknown)]
+        said = "; ".join(
+            f"{verb} {names[0]} (one of {len(names)})" for verb, names in parts if names
+        )
+        raise UserError(f"{where} belongs to another network: it {said}")
+    for name in needed:
+        if renamed[name].shape != own[name].shape:
+            raise UserError(
+                f"{where} belongs to another network: {name} is {tuple(renamed[name].shape)} there "
+                f"and {tuple(own[name].shape)} here"
+            )
