@@ -8,6 +8,7 @@ horovodrun -np 16 python pretrain.py --config config/pretrain-tv-16gpu.json
 from functools import partial
 
 from config.config import PretrainOptions, parse_options
+from data.doctor.checkup import check_before_training
 from data.loader import TrainLoader, evaluation_batches
 from data.mix import MixedBatches, TaskMix
 from data.pretraining import collate_objective, make_parts, open_corpora
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train, or go on training; returns the last validation's metrics."""
     options = parse_options(PretrainOptions, argv)
     run = start_training(options)
+    check_before_training(options, run.model_config)
     corpora = open_corpora(options)
     train, val = (make_parts(corpora, options, train=train) for train in (True, False))
     model = build_for_training(

@@ -6,6 +6,7 @@ horovodrun -np 8 python train_tvc.py --config config/train-tvc-8gpu.json
 
 from config.config import TvcOptions, parse_options
 from data.caption_split import CaptionSplit
+from data.doctor.checkup import check_before_training
 from data.lmdb_io import TextDb
 from data.loader import TrainLoader
 from data.sources import open_videos
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train, or go on training; returns the last validation's metrics."""
     options = parse_options(TvcOptions, argv)
     run = start_training(options)
+    check_before_training(options, run.model_config)
     if run.comm.is_main:
         require_java()  # now, and not only when the first validation comes
     captions = CaptionDb(options.train_db)

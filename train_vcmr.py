@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from config.config import VcmrOptions, parse_options
 from config.training import RetrievalOptions
+from data.doctor.checkup import check_before_training
 from data.lmdb_io import TextDb
 from data.loader import TrainLoader
 from data.retrieval_split import RetrievalSplit
@@ -44,6 +45,7 @@ def train_retrieval(
         settings: what validation lists for a query.
     """
     run = start_training(options)
+    check_before_training(options, run.model_config)
     queries = TextDb(options.train_query_txt_db)
     videos = open_videos(options, queries, is_video_only(options.task))
     train = MomentDataset(

@@ -10,6 +10,7 @@ from config.config import VideoQaOptions, parse_options
 from config.training import AnswerOptions
 from data.answer_split import AnswerSplit
 from data.candidates import CandidateDataset
+from data.doctor.checkup import check_before_training
 from data.lmdb_io import TextDb
 from data.loader import TrainLoader
 from data.sources import open_videos
@@ -44,6 +45,7 @@ def train_to_answer(
         weights: factor of every loss.
     """
     run = start_training(options)
+    check_before_training(options, run.model_config)
     texts = TextDb(options.train_query_txt_db)
     videos = open_videos(options, texts)
     train = dataset_class(texts, videos.source, options.max_txt_len, training=True)

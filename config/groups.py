@@ -210,6 +210,9 @@ class TrainingOptions(
     allow_changed_options: bool = option(
         False, help="resume a run although its options changed", affects_result=False
     )
+    skip_data_check: bool = option(
+        False, help="start without checking that the databases fit each other", affects_result=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

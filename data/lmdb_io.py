@@ -20,6 +20,8 @@ from data.lmdb_environment import RESTORE, LmdbReader, LmdbWriter
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
+NPZ_MAGIC = b"PK\x03\x04"  # how the bytes of every zip file begin
+
 
 def pack_record(record: dict) -> bytes:
     """A text record as stored: lz4 frame of a msgpack map."""
@@ -189,6 +191,7 @@ class FeatureDb(LmdbReader):
         path: the database's own folder.
         id2nframe: frames per video, before the cut.
         interval: seconds per frame.
+        compressed: whether records are npz.
 
     Raises:
         UserError: folder, database or ``id2nframe.json`` is missing, or the LMDB is cut short.
@@ -204,6 +207,7 @@ class FeatureDb(LmdbReader):
     ) -> None:
         self._arguments = (folder, version, interval, compressed, max_clip_len)
         self._codec = feature_codec(compressed)
+        self.compressed = compressed
         self.interval = interval
         self.max_clip_len = max_clip_len
         super().__init__(_existing(feature_db_path(Path(folder), version, interval, compressed)))
@@ -219,12 +223,17 @@ class FeatureDb(LmdbReader):
         Raises:
             UserError: the database is empty, or that record damaged.
         """
-        return self._read(self._first_id(), np.shape)[1]
+        return self.read_stored(self._first_id(), np.shape)[1]
 
     @cached_property
     def stored_dtype(self) -> np.dtype:
         """Precision of the first record, before it becomes float32."""
-        return self._read(self._first_id(), lambda stored: stored.dtype)
+        return self.read_stored(self._first_id(), lambda stored: stored.dtype)
+
+    def is_npz(self, vid: str) -> bool:
+        """Whether a video's record is npz bytes, whatever the folder's name says."""
+        with self._value(vid) as value:
+            return value is not None and bytes(value[: len(NPZ_MAGIC)]) == NPZ_MAGIC
 
     def __getitem__(self, vid: str) -> np.ndarray:
         """Features (T, D) float32, T cut to ``max_clip_len``; the caller's own copy.
@@ -233,7 +242,7 @@ class FeatureDb(LmdbReader):
             UserError: no such video, or its record is damaged.
         """
         end = self.max_clip_len if self.max_clip_len >= 0 else None
-        features = self._read(vid, lambda stored: np.array(stored[:end], dtype=np.float32))
+        features = self.read_stored(vid, lambda stored: np.array(stored[:end], dtype=np.float32))
         if features.shape[1] != self.width:
             raise UserError(
                 f"{self.path}: the features of {vid!r} have {features.shape[1]} values a frame, "
@@ -241,8 +250,12 @@ class FeatureDb(LmdbReader):
             )
         return features
 
-    def _read(self, vid: str, use: Callable[[np.ndarray], Any]) -> Any:
-        """``use(features)`` of one record, (T, D) as stored."""
+    def read_stored(self, vid: str, use: Callable[[np.ndarray], Any]) -> Any:
+        """``use(features)`` of one record, (T, D) in its own precision; valid during the call only.
+
+        Raises:
+            UserError: no such video, or its record is damaged.
+        """
         with self._value(vid) as value:
             if value is None:
                 raise UserError(

@@ -211,6 +211,23 @@ class CorpusQueries:
         )
 
 
+def _split_indices(split: str, subtitles: TextDb | None) -> dict[str, list]:
+    """A split's {video: [seconds, index]} in ``vid2dur_idx.json``; empty where there is none."""
+    if subtitles is None or not subtitles.has_side("vid2dur_idx.json"):
+        return {}
+    return subtitles.side("vid2dur_idx.json").get(split, {})
+
+
+def pool_videos(split: str, queries: TextDb, subtitles: TextDb | None) -> list[str]:
+    """Videos to search for a split's queries; which ones: see :func:`video_pool`."""
+    indexed = _split_indices(split, subtitles)
+    if indexed:
+        return list(indexed)
+    if queries.has_side("video_ids.json"):
+        return queries.side("video_ids.json")
+    return list(dict.fromkeys(query_videos(queries).values()))
+
+
 def video_pool(
     split: str,
     queries: TextDb,
@@ -227,19 +244,12 @@ def video_pool(
     Raises:
         UserError: neither names any, or the feature database lacks some.
     """
-    indexed: dict[str, dict] = {}
-    if subtitles is not None and subtitles.has_side("vid2dur_idx.json"):
-        indexed = subtitles.side("vid2dur_idx.json")
-    if split in indexed:
-        vids = list(indexed[split])
-    elif queries.has_side("video_ids.json"):
-        vids = queries.side("video_ids.json")
-    else:
-        vids = list(dict.fromkeys(query_videos(queries).values()))
+    vids = pool_videos(split, queries, subtitles)
     place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
     pool = {vid: place.get(vid, -1) for vid in vids}
-    if own_indices and split in indexed:
-        pool = {vid: int(entry[1]) for vid, entry in indexed[split].items()}
+    indexed = _split_indices(split, subtitles)
+    if own_indices and indexed:
+        pool = {vid: int(entry[1]) for vid, entry in indexed.items()}
     if not pool:
         raise UserError(
             f"split {split} names no videos: neither {queries.path} nor the subtitle database's "

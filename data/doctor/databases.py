@@ -1,0 +1,303 @@
+"""Every database that a run's options name, opened as far as it can be."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data.doctor.findings import CANNOT_OPEN, Finding, examine
+from data.lmdb_environment import RESTORE
+from data.lmdb_io import FeatureDb, TextDb, feature_db_path
+from data.pretraining import read_split
+from data.sources import is_video_only
+from data.tvc import read_clip_lines
+from data.vcmr import pool_videos, query_videos
+from utils.errors import UserError
+
+MOMENTS, VIDEOS, QUESTIONS, STATEMENTS = "moments", "videos", "questions", "statements"
+KINDS = {"tvqa": QUESTIONS, "how2qa": QUESTIONS, "violin": STATEMENTS}
+KINDS |= dict.fromkeys(("msrvtt_video_sub", "msrvtt_video_only"), VIDEOS)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries, questions or statements of a split.
+
+    Attributes:
+        db: their database.
+        kind: MOMENTS (what the queries describe), VIDEOS, QUESTIONS or STATEMENTS.
+        split: ``train``, ``val`` or ``test``.
+        lengths: ``id2len.json``.
+        videos: ``query2video.json``, empty where there is none.
+    """
+
+    db: TextDb
+    kind: str
+    split: str
+    lengths: dict[str, Any]
+    videos: dict[str, str]
+
+    @property
+    def searches(self) -> bool:
+        """Whether its queries search a pool of videos."""
+        return self.kind in (MOMENTS, VIDEOS)
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """Captions of a split, and the clips that they tell of.
+
+    Attributes:
+        path: the folder of both.
+        captions: ``cap.db``.
+        clips: ``clip.db``.
+        by_video: ``vid2caps.json``.
+    """
+
+    path: Path
+    captions: TextDb
+    clips: TextDb
+    by_video: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class WantedVideos:
+    """Videos that something asks for.
+
+    Attributes:
+        by: the database, file or pool that does.
+        vids: their names.
+        shard: the feature database that must have them; None: any.
+    """
+
+    by: str
+    vids: list[str]
+    shard: FeatureDb | None = None
+
+
+@dataclass
+class Corpus:
+    """Videos and the texts about them.
+
+    Attributes:
+        interval: seconds per frame, as the run is told.
+        max_clip_len: frames that the run keeps of a video, −1: all.
+        reads_text: whether the run reads the subtitles' text.
+        masks_text: whether it hides some of it (masked language modelling).
+        features: feature databases (several: shards) that could be opened.
+        all_features: whether that is all of them.
+        subtitles: subtitle database.
+        queries, captions: texts.
+        wanted: which videos are asked for.
+    """
+
+    interval: float
+    max_clip_len: int
+    reads_text: bool
+    masks_text: bool = False
+    features: list[FeatureDb] = field(default_factory=list)
+    all_features: bool = False
+    subtitles: TextDb | None = None
+    queries: list[QuerySet] = field(default_factory=list)
+    captions: list[CaptionSet] = field(default_factory=list)
+    wanted: list[WantedVideos] = field(default_factory=list)
+
+    @cached_property
+    def id2nframe(self) -> dict[str, int]:
+        """Frames of the videos of all feature databases."""
+        return {vid: frames for db in self.features for vid, frames in db.id2nframe.items()}
+
+    @cached_property
+    def used(self) -> Collection[str] | None:
+        """Videos that the run reads; None where nothing tells."""
+        return {vid for wanted in self.wanted for vid in wanted.vids} or None
+
+    @cached_property
+    def vid2len(self) -> dict[str, int]:
+        """Frames of the subtitle database's videos; empty where it does not tell."""
+        if self.subtitles is None or not self.subtitles.has_side("vid2len.json"):
+            return {}
+        return side_table(self.subtitles, "vid2len.json")
+
+    def kept(self, frames: int) -> int:
+        """Frames that the run keeps."""
+        return frames if self.max_clip_len < 0 else min(frames, self.max_clip_len)
+
+
+@dataclass
+class RunData:
+    """All databases of a run.
+
+    Attributes:
+        vocab_size: of the model.
+        max_txt_len: tokens of the longest text to train on, −1: any.
+        corpora: one, or in pre-training several.
+        findings: what could be opened, and what not.
+    """
+
+    vocab_size: int
+    max_txt_len: int
+    corpora: list[Corpus] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def texts(self) -> Iterator[TextDb]:
+        """All text databases."""
+        for corpus in self.corpora:
+            if corpus.subtitles is not None:
+                yield corpus.subtitles
+            yield from (queries.db for queries in corpus.queries)
+            yield from (captions.captions for captions in corpus.captions)
+
+    def open(self, where: object, opener: Callable[..., Result], *arguments: Any) -> Result | None:
+        """What ``opener(*arguments)`` gives; None, and a finding, if it raises UserError."""
+        try:
+            opened = opener(*arguments)
+        except UserError as error:
+            self.findings += examine(where, [CANNOT_OPEN], [CANNOT_OPEN("", str(error))])
+            return None
+        self.findings += examine(where, [CANNOT_OPEN], [])
+        return opened
+
+
+def side_table(db: TextDb, name: str) -> dict:
+    """A side file that holds a JSON object.
+
+    Raises:
+        UserError: it is missing, or something else.
+    """
+    return _table(db.side(name), db.path / name)
+
+
+def _table(value: Any, where: Path) -> dict:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must hold a JSON object; {RESTORE}")
+    return value
+
+
+def _open_text(path: str | Path) -> TextDb:
+    db = TextDb(path)
+    _table(db.meta, Path(path) / "meta.json")
+    return db
+
+
+def _open_features(options: Any, folder: str, interval: float) -> FeatureDb:
+    db = FeatureDb(folder, options.vfeat_version, interval, options.compressed_db)
+    _table(db.id2nframe, Path(folder) / "id2nframe.json")
+    return db
+
+
+def _open_subtitles(path: str) -> TextDb:
+    db = _open_text(path)
+    for name in ("vid2len.json", "vid2dur_idx.json"):
+        if db.has_side(name):
+            side_table(db, name)
+    return db
+
+
+def _open_queries(path: str, kind: str, split: str) -> QuerySet:
+    db = _open_text(path)
+    videos = _table(query_videos(db), db.path / "query2video.json")
+    return QuerySet(db, kind, split, side_table(db, "id2len.json"), videos)
+
+
+def _open_captions(path: str) -> CaptionSet:
+    captions, clips = (_open_text(Path(path, part)) for part in ("cap.db", "clip.db"))
+    return CaptionSet(Path(path), captions, clips, side_table(captions, "vid2caps.json"))
+
+
+def open_databases(options: Any, vocab_size: int, testing: bool = True) -> RunData:
+    """Open whatever can be opened.
+
+    Args:
+        options: of any training script (``config.groups.TrainingOptions``).
+        vocab_size: of its model.
+        testing: also the databases that only evaluation reads.
+    """
+    data = RunData(vocab_size, options.max_txt_len)
+    if hasattr(options, "targets"):
+        for corpus in options.corpora():
+            _open_pretraining(data, options, corpus)
+        return data
+    corpus = Corpus(options.vfeat_interval, options.max_clip_len, not is_video_only(options.task))
+    data.corpora.append(corpus)
+    _open_videos(data, corpus, options, [options.vfeat_db], options.sub_txt_db)
+    if hasattr(options, "train_db"):
+        _open_caption_sets(data, corpus, options)
+    else:
+        _open_query_sets(data, corpus, options, ("train", "val", "test")[: 3 if testing else 2])
+    return data
+
+
+def _open_videos(
+    data: RunData, corpus: Corpus, options: Any, folders: list[str], subtitles: str | None
+) -> None:
+    for folder in folders:
+        path = feature_db_path(
+            Path(folder), options.vfeat_version, corpus.interval, options.compressed_db
+        )
+        db = data.open(path, _open_features, options, folder, corpus.interval)
+        corpus.features += [db] if db is not None else []
+    corpus.all_features = len(corpus.features) == len(folders)
+    if subtitles:
+        corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
+
+
+def _open_query_sets(data: RunData, corpus: Corpus, options: Any, splits: tuple[str, ...]) -> None:
+    kind = KINDS.get(options.task, MOMENTS)
+    opened: set[str] = set()
+    for split in splits:
+        path = getattr(options, f"{split}_query_txt_db")
+        if not path or path in opened:
+            continue
+        opened.add(path)
+        queries = data.open(path, _open_queries, path, kind, split)
+        if queries is None:
+            continue
+        corpus.queries.append(queries)
+        vids = list(dict.fromkeys(queries.videos.values()))
+        corpus.wanted += [WantedVideos(path, vids)] if vids else []
+        if queries.searches and split != "train":
+            corpus.wanted.append(_pool(corpus, queries))
+
+
+def _pool(corpus: Corpus, queries: QuerySet) -> WantedVideos:
+    """The videos that a split's queries search."""
+    indexed: dict = {}
+    if corpus.subtitles is not None and corpus.subtitles.has_side("vid2dur_idx.json"):
+        indexed = corpus.subtitles.side("vid2dur_idx.json")
+    # Evaluation may call the test split by either name.
+    names = [name for name in (queries.split, f"{queries.split}_public") if name in indexed]
+    pools = (pool_videos(name, queries.db, corpus.subtitles) for name in names or [queries.split])
+    vids = list(dict.fromkeys(vid for pool in pools for vid in pool))
+    return WantedVideos(f"{queries.db.path} (videos to search)", vids)
+
+
+def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
+    for path in dict.fromkeys((options.train_db, options.val_db)):
+        captions = data.open(path, _open_captions, path)
+        if captions is not None:
+            corpus.captions.append(captions)
+            corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
+    lines = data.open(options.val_ref, read_clip_lines, options.val_ref)
+    if lines is not None:
+        vids = list(dict.fromkeys(str(line["vid_name"]) for line in lines))
+        corpus.wanted.append(WantedVideos(options.val_ref, vids))
+
+
+def _open_pretraining(data: RunData, options: Any, chosen: Any) -> None:
+    """Open a corpus (``config.pretraining.CorpusOptions``)."""
+    masks = any("mlm" in split.tasks for split in chosen.splits)
+    corpus = Corpus(chosen.vfeat_interval, options.max_clip_len, True, masks)
+    data.corpora.append(corpus)
+    folders = chosen.vfeat_shards or [chosen.vfeat_db]
+    _open_videos(data, corpus, options, folders, chosen.sub_txt_db)
+    whole = corpus.all_features and len(folders) > 1
+    for files in (files for split in chosen.splits for files in (split.train_idx, split.val_idx)):
+        per_shard = whole and isinstance(files, list) and len(files) == len(folders)
+        for number, file in enumerate([files] if isinstance(files, str) else files):
+            vids = data.open(file, read_split, file)
+            shard = corpus.features[number] if per_shard else None
+            corpus.wanted += [WantedVideos(file, vids, shard)] if vids is not None else []

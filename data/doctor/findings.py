@@ -1,0 +1,120 @@
+"""What the data doctor looks for, and what it found."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+NAMED = 5  # ids that a row of the table shows
+
+
+class Severity(StrEnum):
+    """How bad it is."""
+
+    ERROR = "error"  # training or evaluation stumbles, or computes something wrong in silence
+    WARNING = "warning"  # odd, but dealt with
+    OK = "ok"
+
+
+class Drops(StrEnum):
+    """What can be left out to be rid of a problem."""
+
+    VIDEO = "video"
+    RECORD = "record"  # of the database itself: a query, a caption
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that can be wrong with a database.
+
+    Attributes:
+        topic: what is looked at, in a word or two.
+        title: what is wrong with it, in a few words.
+        mend: what to do about it.
+        severity: how bad it is.
+        drops: what leaving out mends it; None: nothing.
+    """
+
+    topic: str
+    title: str
+    mend: str
+    severity: Severity = Severity.ERROR
+    drops: Drops | None = None
+
+    def __call__(self, id_: str, detail: str = "") -> "Case":
+        """It is wrong with ``id_``."""
+        return Case(self, id_, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One id with which something is wrong."""
+
+    check: Check
+    id: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.detail})" if self.id and self.detail else self.id or self.detail
+
+
+@dataclass
+class Finding:
+    """A check of a database, and the ids that failed it (none: it passed)."""
+
+    check: Check
+    where: str
+    cases: list[Case] = field(default_factory=list)
+    of: int | None = None  # ids looked at
+    lenient: bool = False  # nobody reads these ids: a warning at most
+
+    @property
+    def severity(self) -> Severity:
+        if not self.cases:
+            return Severity.OK
+        return Severity.WARNING if self.lenient else self.check.severity
+
+    @property
+    def title(self) -> str:
+        return f"{self.check.title} (not read by this run)" if self.lenient else self.check.title
+
+    @property
+    def examples(self) -> str:
+        """The first few cases."""
+        shown = "; ".join(map(str, self.cases[:NAMED]))
+        return shown + "; …" * (len(self.cases) > NAMED)
+
+    def line(self) -> str:
+        """One line for a log."""
+        if self.check is CANNOT_OPEN:
+            return self.examples
+        count = f"{len(self.cases)} of {self.of}" if self.of else str(len(self.cases))
+        return f"{self.where} (first: {self.cases[0]}): {self.title} ({count}); {self.check.mend}"
+
+
+CANNOT_OPEN = Check(
+    "opens", "cannot be opened", "mend the path, or copy, download or build it again"
+)
+
+
+def examine(
+    where: object,
+    checks: Iterable[Check],
+    cases: Iterable[Case],
+    of: int | None = None,
+    read: Collection[str] | None = None,
+) -> list[Finding]:
+    """One finding per check, also for those that nothing failed.
+
+    Args:
+        where: the database.
+        checks: all that were made; each case belongs to one of them.
+        cases: what is wrong.
+        of: how many ids were looked at.
+        read: ids that the run reads; errors of others become warnings of their own. None: all.
+    """
+    findings = {(check, False): Finding(check, str(where), of=of) for check in checks}
+    for case in cases:
+        lenient = read is not None and case.id not in read
+        new = Finding(case.check, str(where), of=of, lenient=lenient)
+        findings.setdefault((case.check, lenient), new).cases.append(case)
+    return list(findings.values())

@@ -1,0 +1,223 @@
+"""Queries, questions and statements: texts, videos, and what is known to be right about them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from data.annotations import is_span
+from data.doctor.databases import MOMENTS, QUESTIONS, STATEMENTS, Corpus, QuerySet, RunData
+from data.doctor.features import most_common
+from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
+from data.doctor.records import OF_TEXTS, RecordReader, record_cases
+from data.doctor.tokens import OUTSIDE_MODEL, outside
+from data.videoQA import parse_seconds
+from data.violin import partner_id
+
+AGAIN = "make the database again (scripts/prepro_query.py)"
+ANNOTATION = "mend the annotation and make the database again"
+WARNING = Severity.WARNING
+
+
+def _record_check(topic: str, title: str, mend: str) -> Check:
+    return Check(topic, title, mend, drops=Drops.RECORD)
+
+
+NO_VIDEO = _record_check(
+    "videos",
+    "query has no video",
+    "this split cannot train or validate: give one whose lines name vid_name",
+)
+STRAY = Check("side files", "query2video.json has ids that id2len.json lacks", AGAIN, WARNING)
+COUNT = Check("side files", "fewer records than id2len.json has ids", AGAIN)
+NO_LENGTH = _record_check("side files", "id2len.json gives no number of tokens", AGAIN)
+ANSWERS = _record_check(
+    "answers", "questions with more or fewer answers than the others", ANNOTATION
+)
+EMPTY = Check("empty texts", "texts without a token", "nothing: they are read as such", WARNING)
+TOO_LONG = Check("text lengths", "all texts are longer than max_txt_len", "raise --max_txt_len")
+NO_LINES = Check("side files", "there is no query_data.jsonl to score with", AGAIN)
+PAIRS = _record_check("pairs", "a statement and its partner are about different videos", ANNOTATION)
+SIDE_CHECKS = (STRAY, COUNT, NO_LENGTH, EMPTY)
+
+LOST = _record_check("records", "id2len.json has the id, the database not", AGAIN)
+UNLISTED = Check("records", "in the database, not in id2len.json", AGAIN, WARNING)
+NAME = _record_check("records", "record calls itself otherwise", AGAIN)
+OTHER_VIDEO = _record_check("side files", "video differs from query2video.json's", AGAIN)
+LENGTH = _record_check("side files", "number of tokens differs from id2len.json's", AGAIN)
+OUTSIDE = _record_check(
+    "vocabulary", OUTSIDE_MODEL, "take the model_config of the tokenizer, or " + AGAIN
+)
+NO_TARGET = Check(
+    "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
+)
+BAD_SPAN = _record_check("spans", "moments that are no [start, end] in seconds", ANNOTATION)
+BEYOND = Check(
+    "spans",
+    "moments that reach more than a frame beyond the video's end",
+    "nothing: they are cut to the last frame",
+    WARNING,
+)
+NO_SPAN = Check(
+    "spans", "questions whose ts says nothing", "nothing: they teach the answer alone", WARNING
+)
+TARGET = _record_check(
+    "answers and labels", "right answer or label missing or out of range", ANNOTATION
+)
+RECORD_CHECKS = (
+    *OF_TEXTS.both(),
+    LOST,
+    UNLISTED,
+    NAME,
+    OTHER_VIDEO,
+    LENGTH,
+    OUTSIDE,
+)
+TARGET_CHECKS = {
+    MOMENTS: (NO_TARGET, BAD_SPAN, BEYOND),
+    QUESTIONS: (TARGET, NO_SPAN, BAD_SPAN, BEYOND),
+    STATEMENTS: (TARGET,),
+}
+
+
+def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
+    """Check what the side files tell."""
+    for queries in corpus.queries:
+        checks = list(SIDE_CHECKS)
+        checks += [NO_VIDEO] if queries.split != "test" or not queries.searches else []
+        checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
+        checks += [NO_LINES] if queries.searches and queries.videos else []
+        checks += {QUESTIONS: [ANSWERS], STATEMENTS: [PAIRS]}.get(queries.kind, [])
+        cases = (case for case in _side_cases(queries, data) if case.check in checks)
+        yield from examine(queries.db.path, checks, cases, of=len(queries.lengths))
+
+
+def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
+    lengths, videos = queries.lengths, queries.videos
+    yield from (STRAY(id_) for id_ in videos if id_ not in lengths)
+    yield from (NO_VIDEO(id_) for id_ in lengths if id_ not in videos)
+    if len(queries.db) < len(lengths):
+        yield COUNT("", f"{len(queries.db)}, not {len(lengths)}")
+    if not queries.db.path.joinpath("query_data.jsonl").is_file():
+        yield NO_LINES("query_data.jsonl")
+    yield from _length_cases(lengths, data.max_txt_len)
+    for id_, vid in videos.items():
+        partner = partner_id(id_)
+        if partner in videos and videos[partner] != vid:
+            yield PAIRS(id_, f"{vid}, {partner}: {videos[partner]}")
+
+
+def _length_cases(lengths: dict[str, Any], max_txt_len: int) -> Iterator[Case]:
+    """Lengths are a number, or one per part of a question."""
+    parts = {id_: value if isinstance(value, list) else [value] for id_, value in lengths.items()}
+    usual = most_common(map(len, parts.values()))
+    shortest = None
+    for id_, counts in parts.items():
+        if not counts or not all(isinstance(count, int) for count in counts):
+            yield NO_LENGTH(id_, f"{lengths[id_]}")
+            continue
+        if len(counts) != usual or (len(counts) == 1 and isinstance(lengths[id_], list)):
+            yield ANSWERS(id_, f"{len(counts) - 1}, not {usual - 1}")
+        if 0 in counts:
+            yield EMPTY(id_)
+        length = counts[0] + max(counts[1:], default=0)
+        shortest = length if shortest is None else min(length, shortest)
+    if shortest is not None and shortest > max_txt_len:
+        yield TOO_LONG("", f"the shortest has {shortest} tokens, max_txt_len is {max_txt_len}")
+
+
+def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Finding]:
+    """Read every record."""
+    for queries in corpus.queries:
+        ids = list(queries.db.keys())
+        there = set(ids)
+        cases = [LOST(id_) for id_ in queries.lengths if id_ not in there]
+        cases += [UNLISTED(id_) for id_ in ids if id_ not in queries.lengths]
+        look = QueryLimits(queries, corpus.id2nframe, corpus.interval, data.vocab_size)
+        cases += record_cases(RecordReader(queries.db, look, OF_TEXTS), ids, workers)
+        checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
+        yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
+
+
+@dataclass(frozen=True)
+class QueryLimits:
+    """What a record has to agree with.
+
+    Attributes:
+        queries: the side files.
+        id2nframe: frames of the features.
+        interval: seconds per frame.
+        vocab_size: of the model.
+    """
+
+    queries: QuerySet
+    id2nframe: dict[str, int]
+    interval: float
+    vocab_size: int
+
+    def __call__(self, id_: str, record: dict) -> Iterator[Case]:
+        """What is wrong with the record of an id."""
+        texts = record["input_ids"]
+        is_question = self.queries.kind == QUESTIONS
+        length = [len(text) for text in texts] if is_question else len(texts)
+        told = self.queries.lengths.get(id_, length)
+        if length != told:
+            yield LENGTH(id_, f"{length}, not {told}")
+        odd = outside(texts if is_question else [texts], self.vocab_size)
+        if odd:
+            yield OUTSIDE(id_, odd)
+        if record["qid"] != id_:
+            yield NAME(id_, f"{record['qid']!r}")
+        vid = record.get("vid")
+        if vid != self.queries.videos.get(id_):
+            yield OTHER_VIDEO(id_, f"{vid}, not {self.queries.videos.get(id_)}")
+        if self.queries.kind == MOMENTS:
+            yield from self._moment_cases(id_, record)
+        elif is_question:
+            yield from self._target_cases(id_, record, len(texts) - 1)
+            yield from self._answer_span_cases(id_, record)
+        elif self.queries.kind == STATEMENTS:
+            yield from self._target_cases(id_, record, 2)
+
+    def _target_cases(self, id_: str, record: dict, choices: int) -> Iterator[Case]:
+        target = record.get("target")
+        if target is None and self.queries.split != "train":
+            return
+        if target is None or target not in range(choices):
+            yield TARGET(id_, f"{target}, not 0 … {choices - 1}")
+
+    def _moment_cases(self, id_: str, record: dict) -> Iterator[Case]:
+        target = record.get("target")
+        if target is not None:
+            yield from self._span_cases(id_, target, record.get("vid"))
+        elif self.queries.split != "test":
+            yield NO_TARGET(id_)
+
+    def _answer_span_cases(self, id_: str, record: dict) -> Iterator[Case]:
+        seconds = parse_seconds(record.get("ts"))
+        if seconds is not None:
+            yield from self._span_cases(id_, list(seconds), record.get("vid"))
+        elif self.queries.split != "test":
+            yield NO_SPAN(id_, f"{record.get('ts')}")
+
+    def _span_cases(self, id_: str, span: Any, vid: str | None) -> Iterator[Case]:
+        yield from span_cases(id_, span, self.id2nframe.get(vid), self.interval, BAD_SPAN, BEYOND)
+
+
+def span_cases(
+    id_: str, span: Any, frames: int | None, interval: float, bad: Check, beyond: Check
+) -> Iterator[Case]:
+    """What is wrong with a moment.
+
+    Args:
+        id_: whose moment.
+        span: [start, end] in seconds, or what stands in its place.
+        frames: of its video, None if nobody knows.
+        interval: seconds per frame.
+        bad: it is no moment at all.
+        beyond: it starts after the video's end, or reaches beyond it by more than a frame (features
+            are often a frame shorter than the annotated duration).
+    """
+    if not is_span(span) or span[0] < 0 or span[1] < span[0]:
+        yield bad(id_, f"{span}")
+    elif frames is not None and (span[0] >= frames * interval or span[1] > (frames + 1) * interval):
+        yield beyond(id_, f"{span}, video ends at {frames * interval:g}")

@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""Check the databases of a training run, and say in a table what is wrong.
+
+python scripts/check_data.py --config config/train-tvr-8gpu.json
+python scripts/check_data.py --script train_vcmr --config … --vfeat_db /video/tv --fix-list bad.json
+
+Takes the options of the training script besides its own, and opens what they name: queries of all
+splits, subtitles, captions, features, lists of videos. An error is what training or evaluation
+would stumble over, or would compute something wrong from; a warning is odd, but dealt with. Exit
+code 0: no errors; 1: errors; 2: a mistake in the command. scripts/drop_ids.py takes the --fix-list.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.config import (
+    PretrainOptions,
+    TvcOptions,
+    VcmrOptions,
+    VideoQaOptions,
+    ViolinOptions,
+    VrOptions,
+    parse_options,
+)
+from config.model_config import ModelConfig
+from config.options import Options
+from config.values import field_hints
+from data.doctor.checkup import full_check, quick_check
+from data.doctor.databases import open_databases
+from data.doctor.report import Report
+from data.prepare import work_parser
+from utils.errors import UserError, run_main
+from utils.files import read_json, write_json
+
+SCRIPTS: dict[str, type[Options]] = {
+    "train_vcmr": VcmrOptions,
+    "train_vr": VrOptions,
+    "train_videoQA": VideoQaOptions,
+    "train_violin": ViolinOptions,
+    "train_tvc": TvcOptions,
+    "pretrain": PretrainOptions,
+}
+
+
+def script_of(config: dict) -> str:
+    """The script whose task a config has.
+
+    Raises:
+        UserError: none has.
+    """
+    if "targets" in config:
+        return "pretrain"
+    for name, cls in SCRIPTS.items():
+        if config.get("task") in get_args(field_hints(cls).get("task")):
+            return name
+    raise UserError(f"give the --script that trains: {', '.join(SCRIPTS)}")
+
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and what of it is the training script's."""
+    parser = work_parser(__doc__)
+    add = parser.add_argument
+    add("--script", choices=SCRIPTS, help="that trains (not given: the config's task tells)")
+    add("--config", metavar="FILE.json", help="options of that script")
+    add("--quick", action="store_true", help="only what training checks at its start")
+    add("--json", metavar="FILE", help="write everything that was checked, with all ids")
+    add("--fix-list", metavar="FILE", help="write the ids to leave out, for scripts/drop_ids.py")
+    given, rest = parser.parse_known_args(argv)
+    if given.config:
+        rest = ["--config", given.config, *rest]
+    return given, rest
+
+
+def write_fix_list(report: Report, path: str) -> None:
+    """Write what to leave out, and say what that does not mend."""
+    drops = report.drop_list()
+    drops.save(path)
+    records = sum(map(len, drops.records.values()))
+    print(f"{path}: {len(drops.videos)} video(s) and {records} record(s) to leave out")
+    for found in report.undroppable():
+        print(f"leaving ids out does not mend: {found.line()}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table; exits with 1 if there are errors."""
+    given, rest = parse_arguments(argv)
+    config = read_json(given.config) if given.config else {}
+    options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
+    vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
+    data = open_databases(options, vocab_size)
+    report = quick_check(data) if given.quick else full_check(data, given.workers)
+    print(report.table())
+    if given.json:
+        write_json(given.json, report.to_json(), indent=1)
+    if given.fix_list:
+        write_fix_list(report, given.fix_list)
+    if report.errors:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_main(main)

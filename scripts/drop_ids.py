@@ -1,0 +1,45 @@
+#!/usr/bin/env python
+"""Copy databases without the videos, queries and captions of a list.
+
+python scripts/drop_ids.py --list bad.json --output clean_txt_db txt_db/tvr_*.db \\
+    txt_db/tv_subtitles.db
+
+Takes query, subtitle and caption databases, JSON lists of videos (pretrain_splits/*.json) and JSON
+lines with vid_name (tvc_val_release.jsonl). Copies keep their names and leave the originals alone.
+The list is {"videos": [names], "records": {database: [ids]}}, as scripts/check_data.py --fix-list
+writes it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.drop_list import DropList, drop_from
+from data.prepare import add_force, script_parser
+from utils.errors import run_main
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = script_parser(__doc__)
+    parser.add_argument("databases", nargs="+", help="databases, lists and annotations to copy")
+    parser.add_argument("--list", required=True, help="what to leave out")
+    parser.add_argument("--output", required=True, help="folder of the copies")
+    add_force(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Copy."""
+    options = parse_arguments(argv)
+    drops = DropList.load(options.list)
+    for database in map(Path, options.databases):
+        target = Path(options.output, database.name)
+        total, dropped = drop_from(database, target, drops, options.force)
+        print(f"{target}: {total - dropped} of {total} left")
+
+
+if __name__ == "__main__":
+    run_main(main)
