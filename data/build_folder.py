@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +14,15 @@ from utils.errors import UserError
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
+def is_database(folder: Path) -> bool:
+    """Whether ``folder`` is a text or feature database, or a caption database of two parts."""
+    return any((folder / part / "data.mdb").exists() for part in (".", "cap.db", "clip.db"))
+
+
 @contextmanager
-def build_folder(target: str | Path, force: bool = False) -> Iterator[Path]:
+def build_folder(
+    target: str | Path, force: bool = False, replaceable: Callable[[Path], bool] = is_database
+) -> Iterator[Path]:
     """Give an empty folder beside ``target`` that takes its place once the block has succeeded.
 
     The content reaches the disk before the rename. A kill leaves at worst a hidden
@@ -23,10 +30,10 @@ def build_folder(target: str | Path, force: bool = False) -> Iterator[Path]:
 
     Raises:
         UserError: ``target`` holds something already and ``force`` is not given, or what it holds
-            is no database (never deleted), or another process is building it.
+            is not ``replaceable`` (never deleted), or another process is building it.
     """
     target = Path(target).absolute()
-    _check_replaceable(target, force)
+    _check_target(target, force, replaceable)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name}.building")
     with _exclusive(target):
@@ -42,11 +49,11 @@ def build_folder(target: str | Path, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _check_replaceable(target: Path, force: bool) -> None:
+def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     # --force must never wipe a folder that was given by mistake.
-    if not any((target / part / "data.mdb").exists() for part in (".", "cap.db", "clip.db")):
+    if not replaceable(target):
         raise UserError(f"{target} exists and is no database; choose another output folder")
     if not force:
         raise UserError(f"{target} exists already; pass --force to build it anew")
