@@ -38,7 +38,10 @@ class LoaderOptions(Options):
     """Loading"""
 
     n_workers: int = option(
-        4, help="loader processes per rank", rule=NOT_NEGATIVE, affects_result=False
+        4,
+        help="loader processes per rank, no more than there are cores",
+        rule=NOT_NEGATIVE,
+        affects_result=False,
     )
     pin_mem: bool = option(
         False, help="copy batches through page-locked memory", affects_result=False

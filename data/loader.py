@@ -7,6 +7,7 @@ number of workers and a restart change nothing.
 import bisect
 import itertools
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
@@ -216,7 +217,8 @@ def _loader(dataset: SizedDataset, collate: Callable, sampler: Any, options: Any
         _ErrorsAsItems(dataset),
         batch_sampler=sampler,
         collate_fn=_Collate(collate),
-        num_workers=options.n_workers,
+        # More processes than cores only take turns; what they load does not depend on their number.
+        num_workers=min(options.n_workers, len(os.sched_getaffinity(0))),
         pin_memory=options.pin_mem and torch.cuda.is_available(),
         # The loader seeds its workers from this; the global generator stays the model's alone, so
         # that making a loader (at a restart, in validation) does not move dropout.
