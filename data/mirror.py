@@ -64,6 +64,18 @@ class HttpMirror:
         self._patience = patience
         self._lock = Lock()
         self._has_something = False
+        self._gone: SourceGoneError | None = None
+
+    def _ask(self) -> dict[str, str]:
+        """Checksums by name; whoever asks after it was found gone hears it at once."""
+        with self._lock:
+            if self._gone is not None:
+                raise self._gone
+            try:
+                return self._checksums
+            except SourceGoneError as error:
+                self._gone = error
+                raise
 
     @cached_property
     def _checksums(self) -> dict[str, str]:
@@ -83,8 +95,7 @@ class HttpMirror:
 
     def fetch(self, name: str, target: Path, packed: bool) -> Path:
         """See :class:`Mirror`."""
-        with self._lock:  # one asks for all
-            checksums = self._checksums
+        checksums = self._ask()
         # What the list names comes first: fewer questions.
         names = sorted(_file_names(name, packed), key=lambda name: name not in checksums)
         try:

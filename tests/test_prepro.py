@@ -146,8 +146,9 @@ def test_all_databases_of_a_folder(world, toker, tmp_path):
 
 def test_a_folder_without_annotations(tmp_path):
     command = ["bash", str(ROOT / "scripts" / "create_txtdb.sh"), str(tmp_path / "txt")]
+    environment = {**os.environ, "PYTHON": sys.executable}
     for ann, message in ((tmp_path, "none of the files"), (tmp_path / "no", "is no folder")):
-        done = subprocess.run([*command, str(ann)], capture_output=True, text=True)
+        done = subprocess.run([*command, str(ann)], capture_output=True, text=True, env=environment)
         assert done.returncode == 2 and message in done.stderr
     help_text = subprocess.run([*command, "--help"], capture_output=True, text=True)
     assert help_text.returncode == 2  # --help stands alone

@@ -1,0 +1,136 @@
+"""Run the steps of a plan, as many at once as wanted, each after those it needs."""
+
+import fcntl
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.preparation.graph import Graph, Reason, Step, Why
+from utils.errors import UserError
+
+LOCK = ".prepare_data.lock"
+
+
+class Runner:
+    """Runs a plan once.
+
+    A step that fails keeps those that need it from running; all others run.
+
+    Args:
+        graph: all steps.
+        plan: those to run, as :meth:`Graph.plan` gives them.
+        jobs: how many at a time.
+        fatal: an error that no further step would escape; it ends the run at once.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Mapping[str, Reason],
+        jobs: int,
+        fatal: type[UserError],
+    ) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._fatal = fatal
+        self._pool = ThreadPoolExecutor(jobs)
+        self._waiting = {name: graph.needs[name] & plan.keys() for name in plan}
+        self._running: dict[Future, str] = {}
+        self._done: set[str] = set()
+        self._failed: dict[str, Exception] = {}
+
+    def run(self) -> None:
+        """Run all steps.
+
+        Raises:
+            UserError: names the steps that failed; each has had a line of its own.
+        """
+        try:
+            while self._waiting or self._running:
+                self._start_ready()
+                if not self._running:
+                    break  # all others wait for steps that failed
+                for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+                    self._finish(self._running.pop(future), future)
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._remove_temporary()
+        self._remove_empty_folders()
+        if self._failed:
+            raise self._verdict()
+
+    def _start_ready(self) -> None:
+        for name in [name for name, needs in self._waiting.items() if needs <= self._done]:
+            del self._waiting[name]
+            self._running[self._pool.submit(self._do, name)] = name
+
+    def _do(self, name: str) -> None:
+        step, reason = self._graph[name], self._plan[name]
+        if reason.why is Why.AFTER:
+            reason = step.reason()
+            if reason is None:
+                _say(f"{name}: current")
+                return
+        _say(f"{name}: {step.what} ({reason.text})")
+        start = time.monotonic()
+        step.action(reason.rebuild)
+        _say(f"{name}: done ({time.monotonic() - start:.0f} s)")
+
+    def _finish(self, name: str, future: Future) -> None:
+        error = future.exception()
+        if error is None:
+            self._done.add(name)
+            self._remove_temporary()
+            return
+        if isinstance(error, self._fatal) or not isinstance(error, UserError | OSError):
+            raise error
+        self._failed[name] = error
+        print(f"failed: {name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+    def _temporary(self) -> list[Step]:
+        return [self._graph[name] for name in self._graph.order if self._graph[name].temporary]
+
+    def _remove_temporary(self) -> None:
+        """What steps left for others that are all done by now."""
+        for step in self._temporary():
+            needed_by = self._graph.needed_by[step.name]
+            if all(other in self._done or other not in self._plan for other in needed_by):
+                for path in step.outputs:
+                    path.unlink(missing_ok=True)
+
+    def _remove_empty_folders(self) -> None:
+        """At the end only: meanwhile another step may be about to write there."""
+        for path in [path for step in self._temporary() for path in step.outputs]:
+            for folder in (path.parent, path.parent.parent):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def _verdict(self) -> UserError:
+        names = ", ".join(self._failed)
+        left = f"; {', '.join(self._waiting)} could not be started" if self._waiting else ""
+        return UserError(
+            f"{len(self._failed)} of {len(self._plan)} steps failed: {names}{left}; mend what the "
+            "lines above say and run the same command again: it goes on where it stopped"
+        )
+
+
+def _say(line: str) -> None:
+    """Print a line in one go: other threads print, too."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Wait until no other process prepares data in ``folder``; a kill drops the lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"waiting for another process that prepares data in {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,188 @@
+"""Get the data of a task: download published databases, or make them from raw files.
+
+python scripts/prepare_data.py --dataset tvr --storage $PATH_TO_STORAGE
+python scripts/prepare_data.py --dataset tvr --storage $PATH_TO_STORAGE --from raw \
+    --ann_dir $PATH_TO_STORAGE/ann --feature_dir $PATH_TO_STORAGE/features
+
+Steps whose results are there, whole and newer than what they are made from, are passed over, so
+the same command goes on after a kill, and a second time does nothing. Each result appears whole or
+not at all. docs/DATA.md tells more.
+
+Downloads come from $HERO_BLOB_URL: a server, or a local folder of the same layout.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
+from data.prepare import work_parser
+from scripts.preparation import raw
+from scripts.preparation.datasets import DATASETS
+from scripts.preparation.graph import Graph, Reason, Step
+from scripts.preparation.published import published_steps
+from scripts.preparation.runner import Runner, sole_use
+from utils.errors import UserError, run_main
+
+PRETRAINED = "pretrained"
+FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = work_parser(f"{__doc__}\nWith --from raw:\n\n{raw.__doc__}")
+    add = parser.add_argument
+    add(
+        "--dataset",
+        required=True,
+        nargs="+",
+        choices=(*DATASETS, PRETRAINED),
+        metavar="NAME",
+        help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
+    )
+    add("--storage", type=Path, help="folder of txt_db, video_db, pretrained and finetune")
+    add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db), raw files only")
+    add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
+    add("--from", dest="origin", choices=("download", "raw"), default="download")
+    add("--ann_dir", type=Path, help="annotation files")
+    add("--feature_dir", type=Path, help="per-video feature files; without: no features are made")
+    add(
+        "--toker",
+        default=os.environ.get("HERO_TOKER") or "roberta-base",
+        help="tokenizer: hub name or local folder (default: $HERO_TOKER or roberta-base)",
+    )
+    add("--asr", action="store_true", help="also download recognised speech (DiDeMo, MSR-VTT)")
+    add("--jobs", type=int, default=1, help="steps that run at a time (default: %(default)s)")
+    add(
+        "--only", nargs="+", metavar="STEP", help="only these steps (* and ? match) and their needs"
+    )
+    add("--force", nargs="*", metavar="STEP", help="run these steps (default: all) in any case")
+    add("--dry-run", action="store_true", help="show which steps would run, and why")
+    add(
+        "--graph",
+        nargs="?",
+        const="list",
+        choices=("list", "dot"),
+        help="show all steps, as a list or in Graphviz's language",
+    )
+    options = parser.parse_args(argv)
+    _check(options)
+    return options
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {options.jobs}")
+    if options.origin == "download":
+        if options.storage is None:
+            raise UserError("--storage is missing: the folder that downloads go to")
+        raw_only = ("ann_dir", "feature_dir", "txt_db", "video_db")
+        given = [f"--{name}" for name in raw_only if getattr(options, name) is not None]
+        if given:
+            raise UserError(f"{', '.join(given)} needs --from raw")
+        return
+    if PRETRAINED in options.dataset:
+        raise UserError(f"{PRETRAINED} weights are downloaded, not made from raw files")
+    if options.storage is None and options.txt_db is None:
+        raise UserError("--storage is missing: the folder that databases go to")
+    if options.ann_dir is None or not options.ann_dir.is_dir():
+        raise UserError(f"{options.ann_dir} is no folder; --ann_dir is where the annotations lie")
+    if options.feature_dir is not None and not options.feature_dir.is_dir():
+        raise UserError(f"--feature_dir {options.feature_dir} is no folder")
+
+
+def download_steps(options: argparse.Namespace) -> list[Step]:
+    """Steps that download published databases.
+
+    Raises:
+        UserError: a data set's databases were never published, and no mirror is named.
+    """
+    mirror = open_mirror()
+    unpublished = [
+        name for name in options.dataset if name in DATASETS and not DATASETS[name].published
+    ]
+    if unpublished and mirror.address == PUBLISHED_ADDRESS:
+        raise UserError(
+            f"the databases of {', '.join(unpublished)} were never published: make them with "
+            "--from raw, or set HERO_BLOB_URL to a mirror that has them"
+        )
+    return published_steps(options.dataset, options.storage, mirror, options.asr)
+
+
+def raw_steps(options: argparse.Namespace) -> list[Step]:
+    """Steps that make databases from raw files."""
+    txt_db = options.txt_db or options.storage / "txt_db"
+    files = raw.RawFiles(
+        annotations=options.ann_dir,
+        features=options.feature_dir,
+        txt_db=txt_db,
+        video_db=options.video_db or (options.storage or txt_db.parent) / "video_db",
+        toker=options.toker,
+        workers=max(1, options.workers // options.jobs),
+    )
+    return raw.raw_steps(options.dataset, files)
+
+
+def show_plan(graph: Graph, plan: dict[str, Reason]) -> None:
+    """Print which steps would run, and why."""
+    rows = [
+        (name, "run" if name in plan else "skip", plan[name].text if name in plan else "current")
+        for name in graph.order
+        if name in plan or not graph[name].temporary
+    ]
+    print(tabulate(rows, headers=("step", "", "why")))
+
+
+def prepare(graph: Graph, options: argparse.Namespace) -> None:
+    """Run what has to run."""
+    forced = graph.order if options.force == [] else graph.select(options.force or [])
+    graph.require_inputs()
+    if options.dry_run:
+        show_plan(graph, graph.plan(forced))
+        return
+    folder = options.storage or options.txt_db
+    with sole_use(folder):
+        plan = graph.plan(forced)
+        Runner(graph, plan, options.jobs, fatal=SourceGoneError).run()
+    if options.origin == "download":
+        for name in FOLDERS:  # the container wants all of them
+            (folder / name).mkdir(exist_ok=True)
+    made = [name for name in plan if not graph[name].temporary]
+    if made:
+        print(f"{len(made)} results in {folder}: {', '.join(made)}")
+    else:
+        print(f"nothing to do: all is in {folder} already, whole and current")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Show or run the steps."""
+    options = parse_arguments(argv)
+    steps = (download_steps if options.origin == "download" else raw_steps)(options)
+    graph = Graph(steps)
+    if options.only:
+        graph = graph.only(graph.select(options.only))
+    if options.graph:
+        print(graph.dot() if options.graph == "dot" else graph.listing())
+        return
+    prepare(graph, options)
+    if options.origin == "raw" and not options.only:
+        for name in raw.missing_annotations(options.dataset, steps):
+            print(f"passed over: {name}, which has no annotation in {options.ann_dir}")
+
+
+def main_or_stop() -> None:
+    """Ctrl-C ends all at once: what is half done is gone on from, or done again, next time."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        os._exit(130)
+
+
+if __name__ == "__main__":
+    run_main(main_or_stop)
