@@ -21,6 +21,7 @@ from utils.errors import UserError
 from utils.files import atomic_write, read_json, write_json
 
 EXTRACTION_FILE, FAILED_FILE = "extraction.json", "failed.json"
+META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTION_FILE said
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
     *(".ts", ".m2ts", ".mts", ".vob", ".ogv", ".3gp"),
@@ -224,3 +225,9 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
                 f"features in {found[0][0]} and {folder} were made by different networks or weights"
             )
     return found[0][1] if found else None
+
+
+def database_extraction(database: Path) -> dict[str, Any] | None:
+    """What made the features of a database; None where it does not say, as published ones."""
+    path = database / META_FILE
+    return read_json(path).get("extraction") if path.is_file() else None

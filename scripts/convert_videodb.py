@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.extraction import extraction_of
+from data.extraction import META_FILE, database_extraction, extraction_of
 from data.feature_files import (
     FeatureFileError,
     FeaturePaths,
@@ -32,10 +32,9 @@ from data.feature_files import (
 from data.lmdb_io import FeatureCodec, FeatureDb, FeatureDbWriter, feature_db_path
 from data.prepare import add_force, add_frame_length, map_in_chunks, work_parser
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_json
+from utils.files import write_json
 
 VERSION = "resnet_slowfast"
-META_FILE = "meta.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class VideoDbTask:
             for name in clip_names(vid, paths.frames, self._clip_frames)
         }
         older = (db.path / "data.mdb").stat().st_mtime < self._info_file.stat().st_mtime
-        changed = older or _recorded_extraction(db.path) not in (None, self._extraction)
+        changed = older or database_extraction(db.path) not in (None, self._extraction)
         if changed or db.stored_dtype != self._precision or set(db.keys()) != expected:
             raise UserError(
                 f"{db.path} is there already, made from other feature files or with other options; "
@@ -206,12 +205,6 @@ class VideoDbTask:
             "width": widths.pop(),
             "dtype": self._precision.name,
         }
-
-
-def _recorded_extraction(database: Path) -> dict | None:
-    """What made the features of a database; None where it does not say."""
-    path = database / META_FILE
-    return read_json(path).get("extraction") if path.is_file() else None
 
 
 def _failed_file(database: Path) -> Path:
