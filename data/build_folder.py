@@ -5,8 +5,10 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from utils.errors import UserError
 
@@ -16,7 +18,60 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 def is_database(folder: Path) -> bool:
     """Whether ``folder`` is a text or feature database, or a caption database of two parts."""
-    return any((folder / part / "data.mdb").exists() for part in (".", "cap.db", "clip.db"))
+    parts = (folder / part / "data.mdb" for part in (".", "cap.db", "clip.db"))
+    return any(part.exists() for part in parts) or any(folder.glob("*.safetensors"))
+
+
+class FolderWriter:
+    """Write one database beside ``path`` and put it in place, whole, when the block succeeds.
+
+    Args:
+        path: folder of the database to be.
+        force: replace a database that is there.
+        at_last: called when all is written, before the database is put in place.
+
+    Attributes:
+        folder: the temporary folder; other files put here become part of the database.
+
+    Raises:
+        UserError: see :func:`build_folder`.
+    """
+
+    folder: Path
+
+    def __init__(
+        self, path: str | Path, force: bool = False, at_last: Callable[[], None] | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._force = force
+        self._at_last = at_last
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.folder = stack.enter_context(build_folder(self.path, self._force))
+            self.begin(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def begin(self, stack: ExitStack) -> None:
+        """Called when ``folder`` is there; ``stack`` is closed before it is put in place."""
+
+    def finish(self) -> None:
+        """Called when the block has succeeded, before the folder is put in place."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:  # an error in here, too, removes the temporary folder
+            self.finish()
+            if self._at_last is not None:
+                self._at_last()
 
 
 @contextmanager

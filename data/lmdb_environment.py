@@ -3,15 +3,13 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import lmdb
 
-from data.build_folder import build_folder
+from data.build_folder import FolderWriter
 from utils.errors import UserError
 
 RESTORE = "copy, download or build this database again"
@@ -114,7 +112,7 @@ class LmdbReader:
         return shared.begin()
 
     @contextmanager
-    def _value(self, id_: str) -> Iterator[memoryview | None]:
+    def value(self, id_: str) -> Iterator[memoryview | None]:
         """The value of ``id_`` (None if absent), not to be used after the block."""
         key = _encode_key(id_)
         with self._begin() as transaction:
@@ -125,7 +123,7 @@ class LmdbReader:
             yield value
 
     def __contains__(self, id_: str) -> bool:
-        with self._value(id_) as value:
+        with self.value(id_) as value:
             return value is not None
 
     def __len__(self) -> int:
@@ -138,7 +136,7 @@ class LmdbReader:
             keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
         return (key.decode("utf-8") for key in keys)
 
-    def _first_id(self) -> str:
+    def first_id(self) -> str:
         """The first of :meth:`keys`.
 
         Raises:
@@ -154,39 +152,28 @@ class LmdbReader:
         self._shared = None
 
 
-class LmdbWriter:
-    """Write one environment beside ``path`` and put it in place, whole, when the block succeeds.
-
-    Args:
-        path: folder of the database to be.
-        force: replace a database that is there.
-
-    Attributes:
-        folder: the temporary folder; other files put here become part of the database.
+class LmdbWriter(FolderWriter):
+    """Write one environment: see :class:`data.build_folder.FolderWriter`.
 
     Raises:
-        UserError: see :func:`data.build_folder.build_folder`; an id is unusable or occurs twice.
+        UserError: an id is unusable or occurs twice.
     """
 
-    folder: Path
-
-    def __init__(self, path: str | Path, force: bool = False) -> None:
-        self.path = Path(path)
-        self._force = force
+    def __init__(
+        self, path: str | Path, force: bool = False, at_last: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(path, force, at_last)
         self._map_bytes = _FIRST_MAP_BYTES
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            self.folder = stack.enter_context(build_folder(self.path, self._force))
-            # Nobody else sees the folder, and finish() syncs once: no locks, no sync per batch.
-            self._environment = lmdb.open(
-                str(self.folder), map_size=self._map_bytes, lock=False, sync=False, metasync=False
-            )
-            stack.callback(self._environment.close)
-            self._stack = stack.pop_all()
-        return self
+    def begin(self, stack: ExitStack) -> None:
+        """Open the environment."""
+        # Nobody else sees the folder, and finish() syncs once: no locks, no sync per batch.
+        self._environment = lmdb.open(
+            str(self.folder), map_size=self._map_bytes, lock=False, sync=False, metasync=False
+        )
+        stack.callback(self._environment.close)
 
     def put_value(self, id_: str, value: bytes) -> None:
         """Add an encoded value."""
@@ -201,21 +188,9 @@ class LmdbWriter:
             self._flush()
 
     def finish(self) -> None:
-        """Called when the block has succeeded, before the folder is put in place."""
+        """Write what is pending."""
         self._flush()
         self._environment.sync(True)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, trace)
-            return
-        with self._stack:  # an error in here, too, removes the temporary folder
-            self.finish()
 
     def _flush(self) -> None:
         while not self._committed():

@@ -1,22 +1,25 @@
 """Text and frame-feature databases.
 
 A text database is a folder with one LMDB environment (key: id as UTF-8, value: lz4 frame of a
-msgpack map) and JSON side files. Frame features lie in ``<version>_<interval>`` (msgpack-numpy
-maps) or ``<version>_<interval>_compressed`` (npz bytes), with ``id2nframe.json`` one level above.
+msgpack map) and JSON side files. Frame features lie in ``<version>_<interval>`` (LMDB of
+msgpack-numpy maps), ``<version>_<interval>_compressed`` (LMDB of npz bytes) or
+``<version>_<interval>_safetensors``, with ``id2nframe.json`` one level above.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import lz4.frame
 import msgpack
 import msgpack_numpy
 import numpy as np
 
+from data.build_folder import is_database
 from data.lmdb_environment import RESTORE, LmdbReader, LmdbWriter
+from data.safetensors_io import SafetensorsReader, SafetensorsWriter
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -70,7 +73,7 @@ class TextDb(LmdbReader):
             KeyError: no such id.
             UserError: the record is damaged.
         """
-        with self._value(id_) as value:
+        with self.value(id_) as value:
             if value is None:
                 raise KeyError(id_)
             try:
@@ -114,15 +117,15 @@ class TextDbWriter(LmdbWriter):
 
 
 class FeatureCodec(Protocol):
-    """How one video's features are stored as bytes: the seam for another format."""
+    """What a store holds of one video's features: the seam for another format."""
 
     suffix: str  # of the folder's name
 
-    def encode(self, features: np.ndarray) -> bytes:
-        """Bytes of ``features`` (T, D), in their own precision."""
+    def encode(self, features: np.ndarray) -> Any:
+        """What is stored of ``features`` (T, D), in their own precision."""
 
-    def decode(self, value: memoryview) -> np.ndarray:
-        """``features`` (T, D) as stored; damaged bytes raise any exception."""
+    def decode(self, value: Any) -> np.ndarray:
+        """``features`` (T, D) as stored; damaged values raise any exception."""
 
 
 def _decode_array(stored: dict) -> Any:
@@ -165,20 +168,60 @@ class CompressedCodec:
             return entries["features"]
 
 
-def feature_codec(compressed: bool) -> FeatureCodec:
-    """The codec of a compressed or plain feature database."""
-    return CompressedCodec() if compressed else PlainCodec()
+class ArrayCodec:
+    """Arrays as they are, for safetensors files."""
+
+    suffix = "_safetensors"
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        """See :class:`FeatureCodec`."""
+        return features
+
+    def decode(self, value: np.ndarray) -> np.ndarray:
+        """See :class:`FeatureCodec`."""
+        return value
 
 
-def feature_db_path(folder: Path, version: str, interval: float, compressed: bool) -> Path:
-    """``folder``/``resnet_slowfast_1.5``, ``…/resnet_slowfast_2_compressed``, …"""
-    return folder / f"{version}_{interval:g}{feature_codec(compressed).suffix}"
+FeatureFormat = Literal["lmdb", "safetensors"]
 
 
-class FeatureDb(LmdbReader):
+def feature_codec(compressed: bool, format_: FeatureFormat = "lmdb") -> FeatureCodec:
+    """The codec of a database.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    if format_ == "lmdb":
+        return CompressedCodec() if compressed else PlainCodec()
+    if compressed:
+        raise UserError("only LMDB has a compressed variant; leave compression or safetensors out")
+    return ArrayCodec()
+
+
+def feature_db_path(
+    folder: Path,
+    version: str,
+    interval: float,
+    compressed: bool,
+    format_: FeatureFormat = "lmdb",
+) -> Path:
+    """``folder``/``resnet_slowfast_1.5``, ``…_compressed``, ``…_safetensors``."""
+    return folder / f"{version}_{interval:g}{feature_codec(compressed, format_).suffix}"
+
+
+def _format_there(folder: Path, version: str, interval: float, compressed: bool) -> FeatureFormat:
+    """LMDB, the published format, unless there are safetensors files only."""
+    if compressed or feature_db_path(folder, version, interval, compressed).is_dir():
+        return "lmdb"
+    other = feature_db_path(folder, version, interval, compressed, "safetensors")
+    return "safetensors" if other.is_dir() else "lmdb"
+
+
+class FeatureDb:
     """Frame features of one data set, ``video_db/<dataset>/``; read-only.
 
-    Opened lazily and at most once per process and file, safe across forks and threads, picklable.
+    LMDB is read, as published, or safetensors files where there are these only. Opened lazily and
+    at most once per process and file, safe across forks and threads, picklable.
 
     Args:
         folder: the data set's folder.
@@ -206,15 +249,32 @@ class FeatureDb(LmdbReader):
         max_clip_len: int = -1,
     ) -> None:
         self._arguments = (folder, version, interval, compressed, max_clip_len)
-        self._codec = feature_codec(compressed)
+        variant = (Path(folder), version, interval, compressed)
+        format_ = _format_there(*variant)
+        self._codec = feature_codec(compressed, format_)
         self.compressed = compressed
         self.interval = interval
         self.max_clip_len = max_clip_len
-        super().__init__(_existing(feature_db_path(Path(folder), version, interval, compressed)))
+        self.path = _existing(feature_db_path(*variant, format_))
+        self._store = (LmdbReader if format_ == "lmdb" else SafetensorsReader)(self.path)
         self.id2nframe: dict[str, int] = read_json(Path(folder) / "id2nframe.json")
 
     def __reduce__(self) -> tuple:
         return FeatureDb, self._arguments
+
+    def __contains__(self, vid: str) -> bool:
+        return vid in self._store
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def keys(self) -> Iterator[str]:
+        """All videos, in the order of their names' UTF-8 bytes."""
+        return self._store.keys()
+
+    def close(self) -> None:
+        """Let go of the files; a later read opens them again."""
+        self._store.close()
 
     @cached_property
     def width(self) -> int:
@@ -223,16 +283,16 @@ class FeatureDb(LmdbReader):
         Raises:
             UserError: the database is empty, or that record damaged.
         """
-        return self.read_stored(self._first_id(), np.shape)[1]
+        return self.read_stored(self._store.first_id(), np.shape)[1]
 
     @cached_property
     def stored_dtype(self) -> np.dtype:
         """Precision of the first record, before it becomes float32."""
-        return self.read_stored(self._first_id(), lambda stored: stored.dtype)
+        return self.read_stored(self._store.first_id(), lambda stored: stored.dtype)
 
     def is_npz(self, vid: str) -> bool:
         """Whether a video's record is npz bytes, whatever the folder's name says."""
-        with self._value(vid) as value:
+        with self._store.value(vid) as value:
             return value is not None and bytes(value[: len(NPZ_MAGIC)]) == NPZ_MAGIC
 
     def __getitem__(self, vid: str) -> np.ndarray:
@@ -256,7 +316,7 @@ class FeatureDb(LmdbReader):
         Raises:
             UserError: no such video, or its record is damaged.
         """
-        with self._value(vid) as value:
+        with self._store.value(vid) as value:
             if value is None:
                 raise UserError(
                     f"{self.path} has no features of video {vid!r}; extract and add them, or leave "
@@ -276,12 +336,13 @@ class FeatureDb(LmdbReader):
 def _existing(path: Path) -> Path:
     if path.is_dir():
         return path
-    versions = sorted(database.parent.name for database in path.parent.glob("*/data.mdb"))
+    databases = filter(is_database, path.parent.glob("*"))
+    versions = sorted(database.name for database in databases)
     there = f"{path.parent} holds {', '.join(versions) or 'no database'}"
     raise UserError(f"{path} does not exist ({there}); mend version, interval or compression")
 
 
-class FeatureDbWriter(LmdbWriter):
+class FeatureDbWriter:
     """Build a feature database of a data set; it appears, whole, when the block succeeds.
 
     ``id2nframe.json`` beside it is shared by all versions: new videos are added to it.
@@ -293,6 +354,11 @@ class FeatureDbWriter(LmdbWriter):
         compressed: write the npz variant.
         force: replace a database that is there.
         recount: replace numbers of frames that ``id2nframe.json`` has.
+        format_: of the database.
+
+    Attributes:
+        path: the database's own folder.
+        codec: makes what :meth:`put_encoded` takes.
 
     Raises:
         UserError: a database is there and ``force`` is not given; frames contradict
@@ -307,24 +373,38 @@ class FeatureDbWriter(LmdbWriter):
         compressed: bool = False,
         force: bool = False,
         recount: bool = False,
+        format_: FeatureFormat = "lmdb",
     ) -> None:
-        self.codec = feature_codec(compressed)
-        super().__init__(feature_db_path(Path(folder), version, interval, compressed), force)
+        self.codec = feature_codec(compressed, format_)
+        self.path = feature_db_path(Path(folder), version, interval, compressed, format_)
+        writer = LmdbWriter if format_ == "lmdb" else SafetensorsWriter
+        self._store = writer(self.path, force, self._merge_counts)
         self._recount = recount
         self._id2nframe: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._store.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._store.__exit__(*error)
+
+    @property
+    def folder(self) -> Path:
+        """The temporary folder; other files put here become part of the database."""
+        return self._store.folder
 
     def put(self, vid: str, features: np.ndarray) -> None:
         """Add the features (T, D) of a video, stored in their own precision."""
         self.put_encoded(vid, len(features), self.codec.encode(features))
 
-    def put_encoded(self, vid: str, num_frames: int, value: bytes) -> None:
+    def put_encoded(self, vid: str, num_frames: int, value: Any) -> None:
         """Add what the codec made elsewhere of ``num_frames`` frames."""
         self._id2nframe[vid] = num_frames
-        self.put_value(vid, value)
+        self._store.put_value(vid, value)
 
-    def finish(self) -> None:
+    def _merge_counts(self) -> None:
         """Bring ``id2nframe.json`` up to date, before the database appears: it never lacks one."""
-        super().finish()
         path = self.path.parent / "id2nframe.json"
         known = read_json(path) if path.is_file() else {}
         for vid, num_frames in self._id2nframe.items():

@@ -231,6 +231,51 @@ def test_extra_entries_of_an_npz_are_left_alone(tmp_path):
     np.testing.assert_array_equal(FeatureDb(folder, compressed=True)["v"], features)
 
 
+def test_safetensors_are_read_where_there_is_no_lmdb(tmp_path, monkeypatch):
+    """Several files, in the precision that was given, cut, pickled, and read by a child."""
+    monkeypatch.setattr("data.safetensors_io._FILE_BYTES", 40)
+    rng = np.random.default_rng(0)
+    given = {f"v{n}": rng.random((n + 2, 3)).astype(np.float16) for n in range(5)}
+    with FeatureDbWriter(tmp_path / "tv", format_="safetensors") as writer:
+        for vid, features in given.items():
+            writer.put(vid, features)
+    assert len(list(writer.path.glob("*.safetensors"))) == 2
+    db = FeatureDb(tmp_path / "tv", max_clip_len=4)
+    assert (list(db.keys()), len(db), db.width) == (sorted(given), 5, 3)
+    assert db.stored_dtype == np.float16 and db["v4"].dtype == np.float32
+    assert db.id2nframe == {vid: len(features) for vid, features in given.items()}
+    again = pickle.loads(pickle.dumps(db))
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        by_child = pool.map(db.__getitem__, given)
+    for (vid, features), childs in zip(given.items(), by_child, strict=True):
+        for found in (db[vid], again[vid], childs):
+            np.testing.assert_array_equal(found, features[:4].astype(np.float32))
+    assert "v9" not in db
+    with pytest.raises(UserError, match="no features of video 'v9'"):
+        db["v9"]
+    with FeatureDbWriter(tmp_path / "tv") as writer:
+        writer.put("v0", given["v0"] + 1)
+    np.testing.assert_array_equal(FeatureDb(tmp_path / "tv")["v0"], given["v0"] + 1)
+
+
+def test_damaged_safetensors_are_refused(tmp_path):
+    with FeatureDbWriter(tmp_path / "tv", format_="safetensors") as writer:
+        writer.put("v", np.ones((3, 2), np.float32))
+        with pytest.raises(UserError, match="the id 'v' occurs twice"):
+            writer.put("v", np.ones((3, 2), np.float32))
+    (file,) = writer.path.glob("*.safetensors")
+    whole = file.read_bytes()
+    for size in (0, 4, 20, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"00000\.safetensors is damaged or cut short"):
+            FeatureDb(tmp_path / "tv")
+    file.unlink()
+    with pytest.raises(UserError, match=r"has no \*\.safetensors"):
+        FeatureDb(tmp_path / "tv")
+    with pytest.raises(UserError, match="only LMDB has a compressed variant"):
+        FeatureDbWriter(tmp_path / "tv", compressed=True, format_="safetensors")
+
+
 @pytest.mark.parametrize("interval", [2, 2.0])
 def test_interval_is_printed_short(tmp_path, interval):
     feature_db(tmp_path / "how2", {"v": plain(np.ones((1, 2), np.float32))}, "resnet_slowfast_2")
