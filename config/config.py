@@ -1,6 +1,7 @@
 """The options of every script: one class each, read by ``parse_options(Class, argv)``."""
 
 from config.evaluation import (
+    SearchOptions,
     TvcInferenceOptions,
     VcmrEvalOptions,
     VideoQaEvalOptions,
@@ -15,6 +16,7 @@ from config.training import TvcOptions, VcmrOptions, VideoQaOptions, ViolinOptio
 __all__ = [
     "CorpusOptions",
     "PretrainOptions",
+    "SearchOptions",
     "SplitOptions",
     "TvcInferenceOptions",
     "TvcOptions",

@@ -17,7 +17,7 @@ from config.groups import (
     VideoDbOptions,
     VideoRankingOptions,
 )
-from config.options import option, redefault
+from config.options import POSITIVE, option, redefault
 from config.training import VcmrTask, VideoQaTask, VrTask
 
 
@@ -113,3 +113,22 @@ class TvcInferenceOptions(DecodingOptions, RunOptions):
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
     # fp16 is the published default here; a machine without CUDA then computes in fp32.
     fp16: bool | None = option(None, help="half precision (null: where there is CUDA)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(MomentEvalOptions, RetrievalDbOptions, RunOptions):
+    """Search (scripts/search_videos.py)"""
+
+    RUN_FOLDER: ClassVar[str] = "run_dir"
+    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "checkpoint", "nms_thd")
+
+    run_dir: str = option(help="folder of a finished run of train_vcmr.py")
+    checkpoint: str = option(help="step of one of the run's checkpoints, or a file")
+    query: list[str] = option(help="one sentence or more, each in quotes")
+    top: int = option(10, help="moments listed per sentence", rule=POSITIVE)
+    output: str | None = option(None, help="JSON file to write the moments to")
+    toker: str | None = option(
+        None, help="tokenizer, hub name or folder (null: the one that made the subtitle database)"
+    )
+    task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
+    nms_thd: float = redefault(MomentEvalOptions, "nms_thd", 0.5)

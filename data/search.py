@@ -1,0 +1,52 @@
+"""Sentences that are typed in, and the videos there are to search for them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from data.batch import QueryBatch
+from data.sources import VideoData
+from data.tokenize import encode_texts, normalize_query
+from data.vcmr import query_tokens
+from data.video import collate_texts
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def sentence_queries(
+    sentences: Sequence[str], tokenizer: "PreTrainedTokenizerBase", cls_id: int
+) -> QueryBatch:
+    """Sentences as queries "0", "1", …
+
+    Args:
+        cls_id: the token ``<s>``.
+
+    Raises:
+        UserError: one is empty.
+    """
+    for sentence in sentences:
+        if not sentence.strip():
+            raise UserError("--query is empty; describe a moment in a sentence")
+    encoded = encode_texts(tokenizer, [normalize_query(sentence) for sentence in sentences])
+    texts = [query_tokens({"input_ids": ids}, {"CLS": cls_id}) for ids in encoded]
+    ids = [str(number) for number in range(len(sentences))]
+    return QueryBatch(ids, ids, [None] * len(ids), collate_texts(texts))
+
+
+def searchable_videos(videos: VideoData) -> list[str]:
+    """Videos with features and, where subtitles are read, in the subtitle database.
+
+    Raises:
+        UserError: there are none.
+    """
+    with_features = list(videos.features.keys())
+    if videos.subtitles is None:
+        return with_features
+    both = [vid for vid in with_features if vid in videos.subtitles]
+    if not both:
+        raise UserError(
+            f"{videos.features.path} and {videos.subtitles.path} have no video in common; do they "
+            "belong together?"
+        )
+    return both

@@ -1,0 +1,133 @@
+"""Search videos for the moments that sentences describe, with a fine-tuned model.
+
+python scripts/search_videos.py --run_dir runs/tvr --checkpoint 4800 --vfeat_db video_db/mine \
+    --sub_txt_db txt_db/mine_subtitles.db --query "A dog jumps into the water."
+
+Prints the best moments of all videos of the databases for each sentence: video, start and end in
+seconds, score. Options of the run (number of frames, length of moments, …) hold unless they are
+given.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.config import SearchOptions, parse_options
+from data.extraction import database_extraction
+from data.lmdb_io import TextDb
+from data.loader import evaluation_batches
+from data.search import searchable_videos, sentence_queries
+from data.sources import VideoData, is_video_only, open_videos
+from data.tokenize import load_tokenizer, special_ids
+from data.vcmr import CorpusVideos
+from data.video import collate_videos
+from data.vocabulary import Vocabulary
+from model.build import build_for_evaluation
+from model.vcmr import HeroForVcmr
+from utils.errors import UserError, run_main
+from utils.files import write_json
+from utils.logger import LOGGER
+from utils.moment_ranking import SearchSettings
+from utils.run import Run, start_evaluation
+from utils.vcmr_evaluation import evaluate_corpus
+from utils.vcmr_results import suppress_overlaps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Moment = dict[str, str | float]  # video, start, end (seconds), score
+
+
+def open_tokenizer(options: SearchOptions) -> "PreTrainedTokenizerBase":
+    """The tokenizer of the subtitles; without subtitles, the one that is named.
+
+    Raises:
+        UserError: none is known, or it is another than the subtitle database's.
+    """
+    if options.sub_txt_db is not None:
+        return Vocabulary.of(TextDb(options.sub_txt_db), options.toker).tokenizer
+    if options.toker is None:
+        raise UserError("--toker is missing: name the tokenizer of the run's training queries")
+    return load_tokenizer(options.toker)
+
+
+def warn(videos: VideoData, vids: list[str]) -> None:
+    """Say what the search will not see, or what makes its answers worthless."""
+    longest = videos.features.max_clip_len
+    if longest >= 0:
+        longer = [vid for vid in vids if videos.features.id2nframe.get(vid, 0) > longest]
+        if longer:
+            LOGGER.warning(
+                "%d videos, such as %s, are searched up to %g seconds only (--max_clip_len %d)",
+                *(len(longer), longer[0], longest * videos.features.interval, longest),
+            )
+    for name, made_by in (database_extraction(videos.features.path) or {}).items():
+        if made_by.get("weights") is None:
+            LOGGER.warning(
+                "the %s features come from an untrained network: they mean nothing", name
+            )
+
+
+def search(
+    run: Run, tokenizer: "PreTrainedTokenizerBase", videos: VideoData, vids: list[str]
+) -> list[np.ndarray]:
+    """For each sentence its moments, best first: (n, 4), place of the video, start, end, score."""
+    options = run.options
+    queries = sentence_queries(options.query, tokenizer, special_ids(tokenizer)["CLS"])
+    batches = evaluation_batches(
+        CorpusVideos(vids, videos.source), collate_videos, options.vcmr_eval_video_batch_size, run
+    )
+    settings = dataclasses.replace(SearchSettings.for_moments(options), tasks=("VCMR",))
+    model = build_for_evaluation(HeroForVcmr, run, videos.features.width, options.checkpoint)
+    places = {vid: place for place, vid in enumerate(vids)}
+    with run.precision.autocast():
+        results = evaluate_corpus(
+            model, batches, [queries], settings, run.comm, places, queries.qids
+        )
+    if options.nms_thd != -1:
+        results = suppress_overlaps(results, options.nms_thd)
+    return [entry["predictions"][: options.top] for entry in results["VCMR"]]
+
+
+def name_moments(found: np.ndarray, vids: list[str]) -> list[Moment]:
+    """Rows of :func:`search` as records."""
+    return [
+        {"video": vids[int(place)], "start": start, "end": end, "score": score}
+        for place, start, end, score in found.tolist()
+    ]
+
+
+def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
+    """Print, and return, the moments of each sentence."""
+    options = parse_options(SearchOptions, argv)
+    run = start_evaluation(options, options.run_dir)
+    tokenizer = open_tokenizer(options)
+    named = SimpleNamespace(meta=special_ids(tokenizer))
+    videos = open_videos(options, named, is_video_only(options.task))
+    vids = searchable_videos(videos)
+    warn(videos, vids)
+    found = search(run, tokenizer, videos, vids)
+    moments = {
+        sentence: name_moments(rows, vids)
+        for sentence, rows in zip(options.query, found, strict=True)
+    }
+    for sentence, listed in moments.items():
+        print(f"\n{sentence}")
+        if listed:
+            print(tabulate(listed, headers="keys", floatfmt=("", ".1f", ".1f", ".4g")))
+        else:
+            print(f"no video has the {options.min_pred_l + 1} frames of the shortest moment")
+    if options.output is not None:
+        write_json(options.output, moments, indent=2)
+    return moments
+
+
+if __name__ == "__main__":
+    run_main(main)
