@@ -229,6 +229,7 @@ class FeatureDb:
         interval: seconds per frame.
         compressed: read the npz variant.
         max_clip_len: frames past this many are cut; -1 keeps all.
+        format_: of the database; None takes the one that is there.
 
     Attributes:
         path: the database's own folder.
@@ -247,10 +248,11 @@ class FeatureDb:
         interval: float = 1.5,
         compressed: bool = False,
         max_clip_len: int = -1,
+        format_: FeatureFormat | None = None,
     ) -> None:
-        self._arguments = (folder, version, interval, compressed, max_clip_len)
+        self._arguments = (folder, version, interval, compressed, max_clip_len, format_)
         variant = (Path(folder), version, interval, compressed)
-        format_ = _format_there(*variant)
+        format_ = format_ or _format_there(*variant)
         self._codec = feature_codec(compressed, format_)
         self.compressed = compressed
         self.interval = interval

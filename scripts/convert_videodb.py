@@ -1,13 +1,17 @@
-"""Convert per-video feature files to a feature database.
+"""Convert per-video feature files, or a feature database, to a feature database.
 
 python scripts/convert_videodb.py --vfeat_info_file video_db/tv/video_feat_info.pkl \
     --output video_db --dataset tv --frame_length 1.5 [--compress]
+python scripts/convert_videodb.py --vfeat_db video_db/tv --output video_db_half --dataset tv \
+    --frame_length 1.5 --format safetensors --half
 
-Writes <output>/<dataset>/resnet_slowfast_<frame_length>[_compressed] and id2nframe.json beside it.
+Writes <output>/<dataset>/resnet_slowfast_<frame_length>[_compressed|_safetensors] and
+id2nframe.json beside it. The database is read where the configuration names <output>/<dataset>;
+if that holds LMDB and safetensors files, LMDB is.
 Its meta.json says what made the features, as far as extract_features.py recorded it:
 {"extraction": {extractor: {model, weights, weights_sha256, interval, width}}, "interval", "width",
 "dtype"}.
-Videos whose files cannot be used are listed in failed_<database>.pkl ({video: reason}).
+Videos whose features cannot be used are listed in failed_<database>.pkl ({video: reason}).
 """
 
 import argparse
@@ -15,21 +19,23 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.extraction import META_FILE, database_extraction, extraction_of
-from data.feature_files import (
-    FeatureFileError,
-    FeaturePaths,
-    load_joined,
-    read_paths,
-    read_pickle,
-    write_pickle,
+from data.build_folder import is_database
+from data.extraction import META_FILE, database_extraction
+from data.feature_files import FeatureFileError, read_pickle, write_pickle
+from data.feature_sources import FeatureSource, FileFeatures, StoredFeatures
+from data.lmdb_io import (
+    FeatureCodec,
+    FeatureDb,
+    FeatureDbWriter,
+    FeatureFormat,
+    feature_db_path,
 )
-from data.lmdb_io import FeatureCodec, FeatureDb, FeatureDbWriter, feature_db_path
 from data.prepare import add_force, add_frame_length, map_in_chunks, work_parser
 from utils.errors import UserError, run_main
 from utils.files import write_json
@@ -44,7 +50,7 @@ class EncodedClip:
     vid: str
     num_frames: int
     width: int
-    value: bytes
+    value: Any  # what the codec made
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +63,34 @@ class Converted:
 
 
 class Converter:
-    """Join, cut and encode the features of videos.
+    """Load, cut and encode the features of videos.
 
     Args:
+        source: of the features.
         codec: of the database.
         precision: of the database.
         clip_frames: cut videos into clips of this many frames; None keeps them whole.
     """
 
-    def __init__(self, codec: FeatureCodec, precision: np.dtype, clip_frames: int | None) -> None:
+    def __init__(
+        self,
+        source: FeatureSource,
+        codec: FeatureCodec,
+        precision: np.dtype,
+        clip_frames: int | None,
+    ) -> None:
+        self._source = source
         self._codec = codec
         self._precision = precision
         self._clip_frames = clip_frames
 
-    def __call__(self, videos: list[tuple[str, FeaturePaths]]) -> list[Converted]:
+    def __call__(self, vids: list[str]) -> list[Converted]:
         """The stored form of each video."""
-        return [self._convert(vid, paths) for vid, paths in videos]
+        return [self._convert(vid) for vid in vids]
 
-    def _convert(self, vid: str, paths: FeaturePaths) -> Converted:
+    def _convert(self, vid: str) -> Converted:
         try:
-            features = self._cast(load_joined(paths))
+            features = self._cast(self._source.load(vid))
         except FeatureFileError as error:
             return Converted(vid, [], str(error))
         names = clip_names(vid, len(features), self._clip_frames)
@@ -119,18 +133,37 @@ def frames_per_clip(clip_interval: float | None, frame_length: float) -> int | N
     return int(frames)
 
 
+def open_source(options: argparse.Namespace) -> FeatureSource:
+    """The features that the command line names.
+
+    Raises:
+        UserError: it names none or both kinds, or they cannot be opened.
+    """
+    if (options.vfeat_info_file is None) == (options.vfeat_db is None):
+        raise UserError("give either --vfeat_info_file or --vfeat_db to convert from")
+    if options.vfeat_info_file is not None:
+        return FileFeatures(options.vfeat_info_file, options.frame_length)
+    variant = (VERSION, options.frame_length, options.compressed_db)
+    return StoredFeatures(FeatureDb(options.vfeat_db, *variant))
+
+
 class VideoDbTask:
-    """What the command line asks for."""
+    """What the command line asks for.
+
+    Raises:
+        UserError: it makes no sense, or the source cannot be opened.
+    """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._folder = Path(options.output) / options.dataset
-        self._info_file = Path(options.vfeat_info_file)
-        self._paths = read_paths(self._info_file)
         self._version = (VERSION, options.frame_length, options.compress)
+        self._format: FeatureFormat = options.format
+        self._path = feature_db_path(self._folder, *self._version, self._format)
+        self._source = open_source(options)
+        if self._path.resolve() == self._source.path.resolve():
+            raise UserError(f"{self._path} would replace itself; choose another --output")
         self._precision = np.dtype(np.float16 if options.half else np.float32)
         self._clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
-        files = (file for paths in self._paths.values() for file in (paths.resnet, paths.slowfast))
-        self._extraction = extraction_of(files, options.frame_length)
         self._workers = options.workers
 
     def is_finished(self) -> bool:
@@ -139,31 +172,34 @@ class VideoDbTask:
         Raises:
             UserError: one is there that was made otherwise, or from older files.
         """
-        path = feature_db_path(self._folder, *self._version)
-        if not (path / "data.mdb").exists():
+        if not is_database(self._path):
             return False
         try:
-            db = FeatureDb(self._folder, *self._version)
+            db = FeatureDb(self._folder, *self._version, format_=self._format)
         except UserError as error:
-            print(f"building {path} anew: {error}")
+            print(f"building {self._path} anew: {error}")
             return False
-        failed_file = _failed_file(db.path)
-        failed = read_pickle(failed_file) if failed_file.exists() else {}
-        expected = {
-            name
-            for vid, paths in self._paths.items()
-            if vid not in failed
-            for name in clip_names(vid, paths.frames, self._clip_frames)
-        }
-        older = (db.path / "data.mdb").stat().st_mtime < self._info_file.stat().st_mtime
-        changed = older or database_extraction(db.path) not in (None, self._extraction)
-        if changed or db.stored_dtype != self._precision or set(db.keys()) != expected:
+        if self._differs(db):
             raise UserError(
-                f"{db.path} is there already, made from other feature files or with other options; "
+                f"{db.path} is there already, made from other features or with other options; "
                 "pass --force to build it anew, or choose another --dataset"
             )
         print(f"{db.path} is made already ({len(db)} records)")
         return True
+
+    def _differs(self, db: FeatureDb) -> bool:
+        failed_file = _failed_file(db.path)
+        failed = read_pickle(failed_file) if failed_file.exists() else {}
+        expected = {
+            name
+            for vid, frames in self._source.frames.items()
+            if vid not in failed
+            for name in clip_names(vid, frames, self._clip_frames)
+        }
+        made = min(file.stat().st_mtime for file in db.path.iterdir())
+        older = made < self._source.modified()
+        changed = older or database_extraction(db.path) not in (None, self._source.extraction)
+        return changed or db.stored_dtype != self._precision or set(db.keys()) != expected
 
     def build(self, recount: bool) -> None:
         """Write the database.
@@ -174,32 +210,33 @@ class VideoDbTask:
         Raises:
             UserError: no video can be converted, or their frames contradict id2nframe.json.
         """
-        failed, widths = {}, set()
-        with FeatureDbWriter(self._folder, *self._version, force=True, recount=recount) as db:
-            convert = Converter(db.codec, self._precision, self._clip_frames)
-            items = self._paths.items()
-            for video in map_in_chunks(convert, items, self._workers, len(items), chunk=4):
+        failed, widths, vids = {}, set(), list(self._source.frames)
+        options = {"force": True, "recount": recount, "format_": self._format}
+        with FeatureDbWriter(self._folder, *self._version, **options) as db:
+            convert = Converter(self._source, db.codec, self._precision, self._clip_frames)
+            for video in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
                 if video.problem is not None:
                     failed[video.vid] = video.problem
                 for clip in video.clips:
                     db.put_encoded(clip.vid, clip.num_frames, clip.value)
                     widths.add(clip.width)
-            if len(failed) == len(self._paths):
+            if len(failed) == len(vids):
                 reasons = "; ".join(f"{vid}: {problem}" for vid, problem in failed.items())
-                raise UserError(f"no video of {self._info_file} can be used ({reasons[:500]})")
+                raise UserError(f"no video of {self._source.path} can be used ({reasons[:500]})")
             write_json(db.folder / META_FILE, self._meta(widths), indent=2)
             _failed_file(db.path).unlink(missing_ok=True)
             if failed:
                 write_pickle(_failed_file(db.path), failed)
-        print(f"{db.path}: {len(items) - len(failed)} videos; failed: {len(failed)}")
+        print(f"{db.path}: {len(vids) - len(failed)} videos; failed: {len(failed)}")
 
     def _meta(self, widths: set[int]) -> dict:
         if len(widths) > 1:
             raise UserError(
-                f"features of {self._info_file} are {' and '.join(map(str, sorted(widths)))} "
+                f"features of {self._source.path} are {' and '.join(map(str, sorted(widths)))} "
                 "values wide; extract them all with the same networks"
             )
-        extraction = {} if self._extraction is None else {"extraction": self._extraction}
+        made_by = self._source.extraction
+        extraction = {} if made_by is None else {"extraction": made_by}
         return extraction | {
             "interval": self._version[1],
             "width": widths.pop(),
@@ -214,13 +251,23 @@ def _failed_file(database: Path) -> Path:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = work_parser(__doc__)
+    parser.add_argument("--vfeat_info_file", help="what collect_video_feature_paths.py wrote")
+    parser.add_argument("--vfeat_db", help="or a feature database to convert, e.g. video_db/tv")
     parser.add_argument(
-        "--vfeat_info_file", required=True, help="what collect_video_feature_paths.py wrote"
+        "--compressed_db", action="store_true", help="--vfeat_db is of the compressed variant"
     )
     parser.add_argument("--output", required=True, help="folder of the video databases")
     parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
     add_frame_length(parser)
-    parser.add_argument("--compress", action="store_true", help="smaller, but slower to read")
+    parser.add_argument(
+        "--format",
+        choices=get_args(FeatureFormat),
+        default="lmdb",
+        help="lmdb, as published, or safetensors files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compress", action="store_true", help="LMDB that is smaller, but slower to read"
+    )
     parser.add_argument("--half", action="store_true", help="store half precision")
     parser.add_argument(
         "--clip_interval",
