@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from data.annotations import get_id
 from data.build_folder import build_folder
 from data.lmdb_io import TextDb, TextDbWriter
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, write_json, write_jsonl
+from utils.retrieval_metrics import ID_KEYS
 
 
 @dataclass
@@ -164,9 +164,13 @@ def without(name: str, value: Any, gone: Collection[str], videos: Collection[str
 
 
 def _query_lines(path: Path, gone: Collection[str]) -> str:
-    names = ("qid", "sen_id", "retrieval_key", "desc_id")
-    lines = (line for _, line in read_jsonl(path))
-    return "\n".join(json.dumps(line) for line in lines if get_id(line, *names) not in gone)
+    """The raw lines that are left."""
+    left = (
+        line
+        for _, line in read_jsonl(path)
+        if not any(str(line[key]) in gone for key in ("qid", *ID_KEYS) if key in line)
+    )
+    return "\n".join(map(json.dumps, left))
 
 
 def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> tuple[int, int]:

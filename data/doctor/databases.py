@@ -71,11 +71,13 @@ class WantedVideos:
         by: the database, file or pool that does.
         vids: their names.
         shard: the feature database that must have them; None: any.
+        asked_for: if they are a pool to search, the videos that its queries are about.
     """
 
     by: str
     vids: list[str]
     shard: FeatureDb | None = None
+    asked_for: list[str] | None = None
 
 
 @dataclass
@@ -158,7 +160,7 @@ class RunData:
         except UserError as error:
             self.findings += examine(where, [CANNOT_OPEN], [CANNOT_OPEN("", str(error))])
             return None
-        self.findings += examine(where, [CANNOT_OPEN], [])
+        self.findings += examine(getattr(opened, "path", where), [CANNOT_OPEN], [])
         return opened
 
 
@@ -272,7 +274,8 @@ def _pool(corpus: Corpus, queries: QuerySet) -> WantedVideos:
     names = [name for name in (queries.split, f"{queries.split}_public") if name in indexed]
     pools = (pool_videos(name, queries.db, corpus.subtitles) for name in names or [queries.split])
     vids = list(dict.fromkeys(vid for pool in pools for vid in pool))
-    return WantedVideos(f"{queries.db.path} (videos to search)", vids)
+    asked_for = list(dict.fromkeys(queries.videos.values()))
+    return WantedVideos(f"{queries.db.path} (videos to search)", vids, asked_for=asked_for)
 
 
 def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:

@@ -1,17 +1,20 @@
 """Queries, questions and statements: texts, videos, and what is known to be right about them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from data.annotations import is_span
+from data.annotations import RecordError, get_id, is_span
 from data.doctor.databases import MOMENTS, QUESTIONS, STATEMENTS, Corpus, QuerySet, RunData
-from data.doctor.features import most_common
 from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
 from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
 from data.videoQA import parse_seconds
 from data.violin import partner_id
+from utils.errors import UserError
+from utils.files import read_jsonl
+from utils.retrieval_metrics import ID_KEYS
 
 AGAIN = "make the database again (scripts/prepro_query.py)"
 ANNOTATION = "mend the annotation and make the database again"
@@ -31,13 +34,13 @@ STRAY = Check("side files", "query2video.json has ids that id2len.json lacks", A
 COUNT = Check("side files", "fewer records than id2len.json has ids", AGAIN)
 NO_LENGTH = _record_check("side files", "id2len.json gives no number of tokens", AGAIN)
 ANSWERS = _record_check(
-    "answers", "questions with more or fewer answers than the others", ANNOTATION
+    "text lengths", "texts with more or fewer parts (question, answers) than the others", ANNOTATION
 )
 EMPTY = Check("empty texts", "texts without a token", "nothing: they are read as such", WARNING)
 TOO_LONG = Check("text lengths", "all texts are longer than max_txt_len", "raise --max_txt_len")
 NO_LINES = Check("side files", "there is no query_data.jsonl to score with", AGAIN)
 PAIRS = _record_check("pairs", "a statement and its partner are about different videos", ANNOTATION)
-SIDE_CHECKS = (STRAY, COUNT, NO_LENGTH, EMPTY)
+SIDE_CHECKS = (STRAY, COUNT, NO_LENGTH, ANSWERS, EMPTY)
 
 LOST = _record_check("records", "id2len.json has the id, the database not", AGAIN)
 UNLISTED = Check("records", "in the database, not in id2len.json", AGAIN, WARNING)
@@ -46,6 +49,11 @@ OTHER_VIDEO = _record_check("side files", "video differs from query2video.json's
 LENGTH = _record_check("side files", "number of tokens differs from id2len.json's", AGAIN)
 OUTSIDE = _record_check(
     "vocabulary", OUTSIDE_MODEL, "take the model_config of the tokenizer, or " + AGAIN
+)
+LINES = Check(
+    "scoring",
+    "query_data.jsonl has other ids than id2len.json, or a line without an id",
+    AGAIN,
 )
 NO_TARGET = Check(
     "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
@@ -86,7 +94,7 @@ def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
         checks += [NO_VIDEO] if queries.split != "test" or not queries.searches else []
         checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
         checks += [NO_LINES] if queries.searches and queries.videos else []
-        checks += {QUESTIONS: [ANSWERS], STATEMENTS: [PAIRS]}.get(queries.kind, [])
+        checks += [PAIRS] if queries.kind == STATEMENTS else []
         cases = (case for case in _side_cases(queries, data) if case.check in checks)
         yield from examine(queries.db.path, checks, cases, of=len(queries.lengths))
 
@@ -99,30 +107,53 @@ def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
         yield COUNT("", f"{len(queries.db)}, not {len(lengths)}")
     if not queries.db.path.joinpath("query_data.jsonl").is_file():
         yield NO_LINES("query_data.jsonl")
-    yield from _length_cases(lengths, data.max_txt_len)
-    for id_, vid in videos.items():
+    yield from _length_cases(lengths, data.max_txt_len, queries.kind == QUESTIONS)
+    for id_, vid in videos.items() if queries.kind == STATEMENTS else ():
         partner = partner_id(id_)
         if partner in videos and videos[partner] != vid:
             yield PAIRS(id_, f"{vid}, {partner}: {videos[partner]}")
 
 
-def _length_cases(lengths: dict[str, Any], max_txt_len: int) -> Iterator[Case]:
-    """Lengths are a number, or one per part of a question."""
-    parts = {id_: value if isinstance(value, list) else [value] for id_, value in lengths.items()}
-    usual = most_common(map(len, parts.values()))
-    shortest = None
-    for id_, counts in parts.items():
-        if not counts or not all(isinstance(count, int) for count in counts):
-            yield NO_LENGTH(id_, f"{lengths[id_]}")
-            continue
-        if len(counts) != usual or (len(counts) == 1 and isinstance(lengths[id_], list)):
-            yield ANSWERS(id_, f"{len(counts) - 1}, not {usual - 1}")
-        if 0 in counts:
-            yield EMPTY(id_)
-        length = counts[0] + max(counts[1:], default=0)
-        shortest = length if shortest is None else min(length, shortest)
-    if shortest is not None and shortest > max_txt_len:
+class LengthShape(NamedTuple):
+    """What matters of the length of a text with one part, or of a question with its answers."""
+
+    parts: int
+    shortest: int  # tokens of the shortest part
+    read: int  # tokens that are read at once: the question and its longest answer
+
+
+def _shape(value: Any) -> LengthShape | None:
+    """Of an entry of ``id2len.json``; None if it is no length."""
+    if isinstance(value, int):
+        return LengthShape(1, value, value)
+    if not isinstance(value, list) or set(map(type, value)) != {int}:
+        return None
+    return LengthShape(len(value), min(value), value[0] + max(value[1:], default=0))
+
+
+def _length_cases(lengths: dict[str, Any], max_txt_len: int, are_questions: bool) -> Iterator[Case]:
+    """Check ``id2len.json``."""
+    shapes = {id_: _shape(value) for id_, value in lengths.items()}
+    numbers = Counter(shapes.values())  # there are few different ones
+    parts: Counter[int] = Counter()
+    for shape, number in numbers.items():
+        parts[shape.parts if shape else 0] += number
+    usual = max(2, parts.most_common(1)[0][0]) if are_questions and parts else 1
+    wrong = {shape: _wrong_length(shape, usual) for shape in numbers}
+    if any(wrong.values()):
+        for id_, shape in shapes.items():
+            yield from (check(id_, f"{lengths[id_]}") for check in wrong[shape])
+    shortest = min((shape.read for shape in numbers if shape), default=0)
+    if shortest > max_txt_len:
         yield TOO_LONG("", f"the shortest has {shortest} tokens, max_txt_len is {max_txt_len}")
+
+
+def _wrong_length(shape: LengthShape | None, usual: int) -> list[Check]:
+    """Checks that a length fails, if so many parts are ``usual``."""
+    if shape is None:
+        return [NO_LENGTH]
+    checks = [ANSWERS] if shape.parts != usual else []
+    return checks + ([EMPTY] if shape.shortest == 0 else [])
 
 
 def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Finding]:
@@ -136,6 +167,22 @@ def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Findi
         cases += record_cases(RecordReader(queries.db, look, OF_TEXTS), ids, workers)
         checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
         yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
+        if queries.searches and queries.videos and queries.split != "train":
+            yield from examine(queries.db.path, [LINES], _line_cases(queries), of=len(ids))
+
+
+def _line_cases(queries: QuerySet) -> Iterator[Case]:
+    """Compare the lines that predictions are scored with; every one of them counts."""
+    path = queries.db.path / "query_data.jsonl"
+    if not path.is_file():
+        return
+    try:
+        lines = {get_id(line, *ID_KEYS) for _, line in read_jsonl(path)}
+    except (UserError, RecordError) as error:
+        yield LINES("", str(error))
+        return
+    yield from (LINES(id_, "no line") for id_ in queries.lengths if id_ not in lines)
+    yield from (LINES(id_, "a line only") for id_ in sorted(lines - queries.lengths.keys()))
 
 
 @dataclass(frozen=True)
