@@ -202,7 +202,12 @@ _work: Callable[[list], list]
 def _start_worker(work: Callable[[list], list]) -> None:
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it stops its workers
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """Let this worker process end with its parent. Ctrl-C is the parent's: it stops its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -1,7 +1,6 @@
 """The frames of many videos, decoded by several processes while a model computes."""
 
 import multiprocessing
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
 from data.extraction import VideoFile
+from data.prepare import follow_parent
 from data.video_frames import Sampling, VideoError, read_windows
 from utils.errors import UserError
 
@@ -91,7 +91,7 @@ def decode_videos(
         collate_fn=_unchanged,
         num_workers=0 if alone else min(workers, len(videos)),
         prefetch_factor=None if alone else PIECES_AHEAD,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_start_worker,
         in_order=False,
         multiprocessing_context=None if alone else "fork",
     )
@@ -110,5 +110,5 @@ def _unchanged(piece: Piece) -> Piece:
     return piece
 
 
-def _ignore_interrupt(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it stops its workers
+def _start_worker(_: int) -> None:
+    follow_parent()

@@ -1,5 +1,6 @@
 """extract_features.py with small networks: what it writes, what it keeps, what it refuses."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -105,6 +106,18 @@ def test_a_feature_is_the_network_of_its_window(videos):
         values = found[f"{kind}_features/{TOP_FOLDER}/a.npz"]
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
         assert np.abs(values[0] - values[2]).max() > 1e-3  # the video gets brighter
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_half_precision_is_close(kind):
+    rng = np.random.default_rng(0)
+    model = build_extractor(kind, None, torch.device("cpu"), half=False)
+    shape = (2, len(model.frame_times), 224, 224, 3)
+    frames = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+    found = build_extractor(kind, None, torch.device("cpu"), half=True)(frames)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), model(frames), rtol=0.02, atol=0.02)
 
 
 def test_several_processes_and_other_batches_make_the_same(videos, tmp_path):
@@ -423,13 +436,25 @@ def test_a_decoder_that_is_killed_is_said(videos, monkeypatch):
         extract(videos, "--workers", "2")
 
 
+def running(session: int) -> list[str]:
+    """Processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, _, _, of_session, *_ = path.read_text().rpartition(")")[2].split()
+            if int(of_session) == session and state != "Z":
+                found.append(path.parent.name)
+    return found
+
+
 @pytest.mark.slow
 def test_a_killed_run_leaves_whole_files_and_goes_on(videos):
     for number in range(12):
         shutil.copy(videos / "a.mp4", videos / f"copy{number}.mp4")
     arguments = ["--video_dir", str(videos), "--output", str(videos.parent / "features")]
+    arguments.append("--random_weights")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.small_extractors", *arguments, "--random_weights"],
+        [sys.executable, "-m", "tests.small_extractors", *arguments, "--workers", "2"],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
@@ -440,6 +465,9 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(videos):
         time.sleep(0.01)
     process.kill()
     process.wait()
+    while alive := running(process.pid):
+        assert time.monotonic() < deadline, f"{alive} outlive the run"
+        time.sleep(0.05)
     before = times(features)
     assert 3 <= len(before) < 30, "killed too early or too late"
     assert all(len(values) for values in read_all(features).values())
