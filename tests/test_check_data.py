@@ -23,6 +23,7 @@ from scripts import check_data, drop_ids
 from tests.doctor_world import FRAMES, INTERVAL, META, TASKS, WIDTH, World
 from tests.survival import REPOSITORY
 from tests.test_distributed import backend, launch_command, launched  # noqa: F401 (a fixture)
+from tests.test_search_videos import documented_commands
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 
@@ -704,6 +705,24 @@ def test_lists_of_videos_lose_names(tmp_path):
     assert check(config, "--fix-list", str(tmp_path / "bad.json"))[0] == 1
     assert check(drop(tmp_path, "vids.json", SUB))[0] == 0
     assert read_json(tmp_path / "clean" / "vids.json") == ["a", "c", "d"]
+
+
+def test_the_documented_commands(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    text("train", "a0", target=[3.0, 1.0])(world)
+    paths = {"config/train-tvr-8gpu.json": world.write(), "/video/tv": tmp_path / "video"}
+    paths = {name: str(path) for name, path in paths.items()}
+    paths |= {"txt_db/tvr_train.db": TRAIN, "txt_db/tvr_val.db": VAL, "txt_db/tv_subtitles.db": SUB}
+    monkeypatch.chdir(tmp_path)
+    check_first, check_all, drop_all = documented_commands("Checking data")
+    for _, _, *words in (check_first, check_all):
+        with pytest.raises(SystemExit) as stopped:
+            check_data.main([paths.get(word, word) for word in words])
+        assert stopped.value.code == 1
+    assert read_json(tmp_path / "bad.json")["records"] == {TRAIN: ["a0"]}
+    assert (tmp_path / "checked.json").exists()
+    drop_ids.main([paths.get(word, word) for word in drop_all[2:]])
+    assert "a0" not in TextDb(tmp_path / "clean_txt_db" / TRAIN)
 
 
 def test_what_cannot_be_left_out_is_said(tmp_path, capsys):
