@@ -207,7 +207,7 @@ def test_a_database_made_from_other_weights_is_not_taken_for_finished(videos, tm
     convert(features, "1.5")
     assert "is made already" in capsys.readouterr().out
     extract(videos, "--force", "--resnet_weights", str(small_weights(tmp_path / "w.pth")))
-    with pytest.raises(UserError, match="made from other feature files"):
+    with pytest.raises(UserError, match="made from other feature"):
         convert(features, "1.5")
     convert(features, "1.5", "--force")
     (database / "meta.json").unlink()  # as older databases: they say nothing
