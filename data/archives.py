@@ -13,6 +13,7 @@ from data.build_folder import build_folder
 from utils.errors import UserError
 
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second: an empty one
 _UNPACKED = ".unpacked"
 
 
@@ -78,7 +79,7 @@ def extract(archive: Path, folder: Path) -> None:
     """
     guard = _Guard(archive)
     try:
-        if zipfile.is_zipfile(archive):
+        if _is_zip(archive):
             with zipfile.ZipFile(archive) as packed:
                 for member in packed.infolist():
                     guard.zip_member(member)
@@ -88,6 +89,12 @@ def extract(archive: Path, folder: Path) -> None:
                 packed.extractall(folder, filter=guard.tar_member)
     except _DAMAGED as error:
         raise ArchiveError(f"{archive} is damaged, or no archive ({error})") from None
+
+
+def _is_zip(archive: Path) -> bool:
+    """By its beginning: a tar file may end in a checkpoint, which is a zip file."""
+    with archive.open("rb") as file:
+        return file.read(4) in _ZIP
 
 
 def put_folder(

@@ -125,6 +125,16 @@ def test_damaged_archives(folder, tmp_path, mode):
         extract(archive, folder)
 
 
+def test_a_tar_file_that_ends_in_a_zip_file(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as checkpoint:
+        checkpoint.writestr("weights", "")
+    with tarfile.open(tmp_path / "run.tar", "w") as tar:
+        tar.add(tmp_path / "model.pt", "model.pt")
+    assert zipfile.is_zipfile(tmp_path / "run.tar")  # so Python takes it for one
+    extract(tmp_path / "run.tar", folder)
+    assert [path.name for path in folder.iterdir()] == ["model.pt"]
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>no such blob</html>"])
 def test_no_archives(folder, tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)

@@ -69,7 +69,7 @@ class Step:
         """Why it has to run as things stand; None if its outputs are current."""
         for path in self.outputs:
             if not path.exists():
-                return Reason(Why.MISSING, f"{path} is missing")
+                return Reason(Why.MISSING, f"{path.name} is missing")
         if self.check is not None:
             try:
                 self.check()

@@ -35,8 +35,11 @@ class Runner:
     ) -> None:
         self._graph = graph
         self._plan = plan
+        self._jobs = jobs
         self._fatal = fatal
         self._pool = ThreadPoolExecutor(jobs)
+        # The deepest first: no archive lies about while the next one is downloaded.
+        self._ranks = {name: -level for level, names in enumerate(graph.levels) for name in names}
         self._waiting = {name: graph.needs[name] & plan.keys() for name in plan}
         self._running: dict[Future, str] = {}
         self._done: set[str] = set()
@@ -63,7 +66,9 @@ class Runner:
             raise self._verdict()
 
     def _start_ready(self) -> None:
-        for name in [name for name, needs in self._waiting.items() if needs <= self._done]:
+        ready = [name for name, needs in self._waiting.items() if needs <= self._done]
+        ready.sort(key=self._ranks.get)  # stable: within a level, in the plan's order
+        for name in ready[: self._jobs - len(self._running)]:
             del self._waiting[name]
             self._running[self._pool.submit(self._do, name)] = name
 
