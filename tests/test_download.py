@@ -45,6 +45,14 @@ def fetch(server: FlakyServer, folder: Path, sha256: str | None = None) -> Path:
     return target
 
 
+def break_off(server: FlakyServer, folder: Path, after: int) -> None:
+    """A download that ends after so many bytes."""
+    server.faults.drop_after = [after]
+    with pytest.raises(UnreachableError, match="cannot be downloaded"):
+        target = folder / "here" / "some.db.tar"
+        download(f"{server.address}/{NAME}", target, patience=Patience(0, 0))
+
+
 def assert_only(target: Path) -> None:
     """Nothing else is left beside a finished file."""
     assert [path.name for path in target.parent.iterdir()] == [target.name]
@@ -104,12 +112,7 @@ def test_one_that_ignores_ranges_and_always_breaks_is_given_up(server, tmp_path)
 @pytest.mark.parametrize("tags", [True, False])
 def test_a_file_that_changes_meanwhile(server, tmp_path, content, tags):
     server.faults.tags = tags
-    server.faults.drop_after = [100_000] * 4
-    with pytest.raises(UnreachableError):
-        download(
-            f"{server.address}/{NAME}", tmp_path / "here" / "some.db.tar", patience=Patience(0, 0)
-        )
-    server.faults.drop_after = []
+    break_off(server, tmp_path, 100_000)
     other = content[::-1] + b"!"
     change(server, other)
     assert fetch(server, tmp_path).read_bytes() == other
@@ -117,12 +120,7 @@ def test_a_file_that_changes_meanwhile(server, tmp_path, content, tags):
 
 def test_one_that_became_shorter_than_what_came(server, tmp_path, content):
     server.faults.tags = False
-    server.faults.drop_after = [200_000] * 4
-    with pytest.raises(UnreachableError):
-        download(
-            f"{server.address}/{NAME}", tmp_path / "here" / "some.db.tar", patience=Patience(0, 0)
-        )
-    server.faults.drop_after = []
+    break_off(server, tmp_path, 200_000)
     change(server, content[:1000])
     assert fetch(server, tmp_path).read_bytes() == content[:1000]
     assert (("bytes=200000-", 416)) in server.asked(NAME)
@@ -142,10 +140,7 @@ def test_a_wrong_beginning_is_noticed_by_the_checksum(server, tmp_path, content)
     server.faults.tags = False
     right = file_sha256(server.folder / NAME)
     change(server, bytes(SIZE))
-    server.faults.drop_after = [100_000]
-    with pytest.raises(UnreachableError):
-        target = tmp_path / "here" / "some.db.tar"
-        download(f"{server.address}/{NAME}", target, right, Patience(0, 0))
+    break_off(server, tmp_path, 100_000)
     change(server, content)
     assert fetch(server, tmp_path, right).read_bytes() == content
     assert server.asked(NAME)[-2:] == [("bytes=100000-", 206), (None, 200)]

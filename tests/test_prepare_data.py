@@ -569,7 +569,7 @@ def test_documented_options_and_files(mirrors, capsys):
     known = set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
     # The options of prepare_data.py: those of its table, and no other script's.
     table = text.partition("| option | |")[2].partition("```")[0]
-    named = set(re.findall(r"--[a-z_-]+", "".join(re.findall(r"`(--[^`]*)`", table))))
+    named = set(re.findall(r"--[a-z_-]+", " ".join(re.findall(r"`(--[^`]*)`", table))))
     assert named <= known and {"--dry-run", "--graph", "--force", "--jobs", "--from"} <= named
     for script in re.findall(r"`(\w+\.(?:py|sh))`", text):
         assert (ROOT / "scripts" / script).exists() or (ROOT / script).exists(), script
