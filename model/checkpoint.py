@@ -4,7 +4,6 @@ Nothing is dropped in silence: :class:`LoadReport` tells what was loaded, what i
 ignored and what nobody expected.
 """
 
-import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,22 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.embed import grow_rows
 from utils.errors import UserError
+from utils.tensor_files import UnreadableFileError, load_tensors
 
-# What reading a damaged file raises.
-UNREADABLE = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 # Buffers that hold no knowledge, found in published files.
 IGNORED = re.compile(r"(^|\.)(pad|vocab_padded|tri_mask|one_hot)$")
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}
@@ -93,12 +82,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} cannot be read ({reason}); was it cut short?") from None
+        state = load_tensors(path)
+    except UnreadableFileError as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error}); was it cut short?") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"checkpoint {path} is no flat dictionary of tensors (a state_dict)")
     return state

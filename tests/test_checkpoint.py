@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -138,3 +139,18 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
     torch.save({"step": 3}, tmp_path / "point.pt")
     with pytest.raises(UserError, match="no flat dictionary of tensors"):
         read_state_dict(tmp_path / "point.pt")
+
+
+def test_junk_is_one_clear_line(tmp_path):
+    """The unpickler trips over damaged bytes in many ways; a user sees one."""
+    whole = tmp_path / "whole.pt"
+    torch.save({"a": torch.zeros(5, 5)}, whole, _use_new_zipfile_serialization=False)
+    content = bytearray(whole.read_bytes())
+    rng = np.random.default_rng(0)
+    damaged = tmp_path / "damaged.pt"
+    for size in [0, 1, 20, *rng.integers(1, len(content), 40)]:
+        broken = content.copy()
+        broken[rng.integers(len(broken))] ^= 0xFF
+        damaged.write_bytes(rng.bytes(size) if size < 30 else bytes(broken[:size]))
+        with pytest.raises(UserError, match=r"damaged\.pt cannot be read \(.+\); was it cut short"):
+            read_state_dict(damaged)

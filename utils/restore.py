@@ -4,7 +4,6 @@ A restore point holds everything that the rest of a run depends on. Files are wr
 renamed, and the point before stays as a backup: a kill at any instant leaves a loadable one.
 """
 
-import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import torch
 
 from utils.errors import UserError
 from utils.files import atomic_write
-
-# What reading a damaged file of torch.save raises.
-DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError)
+from utils.tensor_files import UnreadableFileError, load_tensors
 
 
 class RunFolder:
@@ -108,8 +105,8 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
         if not path.exists():
             continue
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except DAMAGE:
+            return load_tensors(path)
+        except UnreadableFileError:
             damaged.append(path)
     if damaged:
         raise UserError(

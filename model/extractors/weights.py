@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.tensor_files import UnreadableFileError, load_tensors
 
 # A Hugging Face model folder holds one of these.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -99,13 +98,10 @@ def load_published(model: nn.Module, path: Path, layouts: tuple[Layout, ...]) ->
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler raise all sorts
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        content = load_tensors(path)
+    except UnreadableFileError as error:
         raise UserError(
-            f"the weights {path} cannot be read ({reason}); was the download cut short, or is it "
+            f"the weights {path} cannot be read ({error}); was the download cut short, or is it "
             "no PyTorch file (Caffe2's .pkl files are not)?"
         ) from error
     for key in WRAPPERS:
