@@ -73,9 +73,9 @@ class HttpMirror:
                 raise self._gone
             try:
                 return self._checksums
-            except SourceGoneError as error:
-                self._gone = error
-                raise
+            except UserError as error:
+                self._gone = SourceGoneError(self.address, error)
+                raise self._gone from None
 
     @cached_property
     def _checksums(self) -> dict[str, str]:
@@ -85,8 +85,6 @@ class HttpMirror:
                 download(self._url(CHECKSUMS), target, patience=self._patience)
             except AbsentError:
                 return {}
-            except UnreachableError as error:
-                raise SourceGoneError(self.address, error) from None
             self._has_something = True
             return read_checksums(target)
 

@@ -246,6 +246,10 @@ def test_a_source_that_is_gone(server, tmp_path):
         with pytest.raises(SourceGoneError) as gone:
             HttpMirror(server.address, NOW).fetch("txt_db/other.db", tmp_path / "a", packed=True)
         assert_says_what_to_do(str(gone.value), server.address)
+    server.faults.statuses = []
+    (server.folder / "SHA256SUMS").write_text("<html>Log in first</html>")
+    with pytest.raises(SourceGoneError, match="SHA256SUMS:1 of the mirror is no line"):
+        HttpMirror(server.address, NOW).fetch("txt_db/some.db", tmp_path / "a", packed=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceGoneError) as gone:
         FolderMirror(tmp_path / "empty").fetch("a", tmp_path / "a", packed=False)
