@@ -17,17 +17,10 @@ from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.config import (
-    PretrainOptions,
-    TvcOptions,
-    VcmrOptions,
-    VideoQaOptions,
-    ViolinOptions,
-    VrOptions,
-    parse_options,
-)
+from config import pretraining, training
 from config.model_config import ModelConfig
 from config.options import Options
+from config.parsing import parse_options
 from config.values import field_hints
 from data.doctor.checkup import full_check, quick_check
 from data.doctor.databases import open_databases
@@ -37,12 +30,12 @@ from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 
 SCRIPTS: dict[str, type[Options]] = {
-    "train_vcmr": VcmrOptions,
-    "train_vr": VrOptions,
-    "train_videoQA": VideoQaOptions,
-    "train_violin": ViolinOptions,
-    "train_tvc": TvcOptions,
-    "pretrain": PretrainOptions,
+    "train_vcmr": training.VcmrOptions,
+    "train_vr": training.VrOptions,
+    "train_videoQA": training.VideoQaOptions,
+    "train_violin": training.ViolinOptions,
+    "train_tvc": training.TvcOptions,
+    "pretrain": pretraining.PretrainOptions,
 }
 
 
