@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from config.config import changed_options
+from config.groups import RankingLossOptions
 from config.model_config import ModelConfig
 from utils.distributed import Communicator, setup
 from utils.errors import UserError
@@ -120,11 +121,9 @@ def _log_batch_size(run: Run) -> None:
         run.comm.size,
         run.accumulation,
     )
-    LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
     if run.stand_in > 1:
-        LOGGER.info(
-            "each rank stands in for %d of the recipe's: the effective batch is the recipe's, but "
-            "its ranking losses saw the negatives of %d items",
-            run.stand_in,
-            at_once * run.stand_in,
-        )
+        LOGGER.info("each rank stands in for %d of the recipe's", run.stand_in)
+    if isinstance(options, RankingLossOptions):
+        LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
+        if run.stand_in > 1:
+            LOGGER.info("the recipe's drew them from %d items", at_once * run.stand_in)
