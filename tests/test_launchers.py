@@ -244,23 +244,20 @@ def test_a_run_goes_on_with_another_number_of_ranks(several, single, tmp_path):
     assert "now there are" not in (unbroken / "log" / "log.txt").read_text()
 
 
-def test_as_users_type_it(launcher, single, tmp_path):
-    """torchrun … train_vcmr.py; horovodrun … eval_vcmr.py."""
-    run = tmp_path / "tvr"
-    if launcher == "torch":
-        script, words = train_command("tvr", single.configs, run, BATCH // 2)
-        typed = ["torchrun", "--nproc-per-node", "2", f"{script}.py"]
-    else:
-        script, words = evaluation_command("tvr", copy_run(single.runs / "tvr", run), "")
-        typed = ["horovodrun", "-np", "2", "python", f"{script}.py"]
+def typed(launcher: str, script: str, *words: str) -> subprocess.CompletedProcess:
+    """Start a script on two ranks in the words of the README."""
+    start = {
+        "torch": ["torchrun", "--nproc-per-node", "2", f"{script}.py"],
+        "horovod": ["horovodrun", "-np", "2", "python", f"{script}.py"],
+    }
     settings = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "PET_STANDALONE": "1",  # torchrun: any free port, others may be running
     }
-    done = subprocess.run(
-        [*typed, *words, "--n_workers", "1"],
+    return subprocess.run(
+        [*start[launcher], *words],
         cwd=REPOSITORY,
         env=os.environ | settings,
         capture_output=True,
@@ -268,9 +265,29 @@ def test_as_users_type_it(launcher, single, tmp_path):
         timeout=300,
         check=False,
     )
+
+
+def test_as_users_type_it(launcher, single, tmp_path):
+    """torchrun … train_vcmr.py; horovodrun … eval_vcmr.py."""
+    run = tmp_path / "tvr"
+    if launcher == "torch":
+        script, words = train_command("tvr", single.configs, run, BATCH // 2)
+    else:
+        script, words = evaluation_command("tvr", copy_run(single.runs / "tvr", run), "")
+    done = typed(launcher, script, *words, "--n_workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     if launcher == "torch":
         assert_same_weights(run, single.runs / "tvr", step=1)
         return
     assert result_files(run) == result_files(single.runs / "tvr")
     assert done.stdout.count("wrote ") == len(list(run.glob("results_val/results*")))
+
+
+def test_a_mistake_of_all_ranks_is_said_once(launcher, tmp_path):
+    config = tmp_path / "options.json"
+    config.write_text('{"learning_rat": 1}')
+    done = typed(launcher, "train_vcmr", "--config", str(config))
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert said.count("error: ") == 1, said
+    assert "learning_rate" in said
