@@ -1,5 +1,6 @@
 """The one place that finds out how a run was started and sets up ranks, device and seeds."""
 
+import atexit
 import os
 import random
 import sys
@@ -74,7 +75,9 @@ def _join_horovod(timeout: int) -> Communicator:
 def _join_torch(timeout: int) -> Communicator:
     from utils.distributed.torch_backend import TorchDistributed
 
-    return TorchDistributed(timeout)
+    comm = TorchDistributed(timeout)
+    atexit.register(comm.shutdown)  # Horovod does so itself
+    return comm
 
 
 def seed_all(seed: int, rank: int = 0) -> None:

@@ -1,5 +1,6 @@
 """torch.distributed: NCCL between GPUs, Gloo between CPUs."""
 
+import gc
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,8 +36,15 @@ class TorchDistributed(Communicator):
         self._reports = dist.PrefixStore("hero-failed", store)
 
     def shutdown(self) -> None:
-        """Leave the process group."""
-        dist.destroy_process_group()
+        """Leave the process group; once.
+
+        Gloo's threads let go of tensors after a collective, for which they need the interpreter: a
+        process in which they outlive it is aborted. They end with the group, which whatever is
+        left of its collectives would keep alive.
+        """
+        if dist.is_initialized():
+            gc.collect()
+            dist.destroy_process_group()
 
     def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
         reduce_op = dist.ReduceOp.MAX if op == "max" else dist.ReduceOp.SUM
