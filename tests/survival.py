@@ -26,9 +26,8 @@ def start_training(script: str, config: Path, output_dir: Path, *more: str) -> s
     )
 
 
-def train_to_the_end(script: str, config: Path, output_dir: Path, *more: str) -> None:
-    """Run to the end; the error output is shown where it fails."""
-    process = start_training(script, config, output_dir, *more)
+def wait_for_the_end(process: subprocess.Popen) -> None:
+    """Wait for a training that is under way; the error output is shown where it fails."""
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
 
@@ -60,11 +59,12 @@ def assert_survives_kills(script: str, options: dict, folder: Path, kills: int =
     config = folder / "options.json"
     config.write_text(json.dumps(options | {"log_steps": 1}))
     whole, broken = folder / "whole", folder / "broken"
-    train_to_the_end(script, config, whole)
     rng = random.Random(time.time_ns())
-    for _ in range(kills):
-        kill_after_steps(script, config, broken, rng)
-    train_to_the_end(script, config, broken)
+    with start_training(script, config, whole) as unbroken:  # beside the others: it saves time
+        for _ in range(kills):
+            kill_after_steps(script, config, broken, rng)
+        wait_for_the_end(start_training(script, config, broken))
+        wait_for_the_end(unbroken)
     assert_same_end(whole, broken, options["num_train_steps"])
 
 
