@@ -13,7 +13,7 @@ from data.build_folder import FolderWriter
 from data.lmdb_environment import RESTORE
 from utils.errors import UserError
 
-_FILE_BYTES = 1 << 30  # of one file: what a writer holds in memory
+_FILE_BYTES = 256 << 20  # of one file: what a writer holds in memory
 
 
 class SafetensorsReader:
