@@ -19,7 +19,7 @@ demo: venv ## make a small corpus, train on it, evaluate (TASK=tvr)
 
 test: venv ## build Horovod (once) and run all tests
 	PYTHON=$(PYTHON) bash scripts/install_horovod.sh
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
 
 lint: venv ## check style
 	$(PYTHON) -m ruff check .

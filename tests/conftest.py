@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Tests start many processes, at times several at once: more threads would only take turns.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
