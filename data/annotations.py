@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from utils.errors import UserError
+from utils.errors import RecordError, UserError
 
 Result = TypeVar("Result")
-
-
-class RecordError(ValueError):
-    """What is wrong with an annotation; whoever knows the file and line says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +71,6 @@ class UniqueIds:
         if id_ in self._lines:
             raise line.error(f"the id {id_!r} was used in line {self._lines[id_]} already")
         self._lines[id_] = line.number
-
-
-def get_id(raw: dict, *names: str) -> str:
-    """The first of these fields that is there, as a string; RecordError if none is a usable id."""
-    value = next((raw[name] for name in names if raw.get(name) is not None), None)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise RecordError(f"{' or '.join(names)} must be a non-empty string or a whole number")
-    return str(value)
 
 
 def get_text(raw: dict, *names: str) -> str:

@@ -29,25 +29,24 @@ class StatementDataset(CandidateDataset):
 
     def __getitem__(self, key: ItemKey | int) -> CandidateItem:
         id_ = self.ids[ItemKey.of(key).index]
-        records = [self.db[id_]]
-        if self.training:
-            records += self._partner(id_)
-        vid = records[0]["vid"]
-        if any(record["vid"] != vid for record in records):
+        ids = [id_, *self._partner(id_)] if self.training else [id_]
+        vids = {self.video_of.get(one) for one in ids}
+        if len(vids) > 1:
             raise UserError(
-                f"statement {id_} of {self.db.path} and its partner {records[1]['qid']} are about "
+                f"statement {id_} of {self.db.path} and its partner {ids[1]} are about "
                 "different videos; a pair (ids that end in -0 and -1) shares one"
             )
+        records = [self.db[one] for one in ids]
         return CandidateItem(
-            ids=[record["qid"] for record in records],
-            video=self.videos(vid),
+            ids=ids,
+            video=self.videos(self.video_of[id_]),
             texts=[[self.db.meta["SEP"], *record["input_ids"]] for record in records],
             targets=[self.target(record, 2) for record in records],
         )
 
-    def _partner(self, id_: str) -> list[dict]:
+    def _partner(self, id_: str) -> list[str]:
         partner = partner_id(id_)
-        return [self.db[partner]] if partner in self._usable else []
+        return [partner] if partner in self._usable else []
 
     @cached_property
     def _usable(self) -> frozenset[str]:
