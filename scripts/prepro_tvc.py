@@ -142,13 +142,19 @@ def read_spans(path: str) -> dict[str, Spans]:
     """Spans of all subtitles, by video.
 
     Raises:
-        UserError: the file is unreadable, or a line malformed.
+        UserError: the file is unreadable, a line malformed, or a video there twice.
     """
 
     def read(raw: dict) -> tuple[str, Spans]:
         return get_name(raw, "vid_name"), get_spans(raw)
 
-    return dict(line.read(read) for line in read_lines(path))
+    spans: dict[str, Spans] = {}
+    ids = UniqueIds()
+    for line in read_lines(path):
+        vid, of_video = line.read(read)
+        ids.claim(vid, line)
+        spans[vid] = of_video
+    return spans
 
 
 class CaptionIndex:

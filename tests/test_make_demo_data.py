@@ -419,7 +419,7 @@ def test_real_queries_are_split_by_video(tmp_path):
 def test_a_real_query_without_a_moment_is_refused(tmp_path):
     real = write_real_queries(tmp_path)
     Path(real[1]).write_text('{"desc": "x", "desc_id": 1}\n')
-    with pytest.raises(UserError, match=r"queries.jsonl:1 has no vid_name, ts or desc"):
+    with pytest.raises(UserError, match=r"queries.jsonl:1: it has no vid_name, ts or desc"):
         main(["--output", str(tmp_path / "out"), *real])
 
 

@@ -293,6 +293,10 @@ def test_clips_of_a_test_split(world, toker, tmp_path):
         prepare_captions(tmp_path / "c.jsonl", tmp_path / "s.jsonl", tmp_path / "d.db", toker)
     assert not (tmp_path / "d.db").exists()
 
+    write_jsonl(tmp_path / "s.jsonl", [{"vid_name": vid, "sub": []} for vid in (1, "v", "1")])
+    with pytest.raises(UserError, match=r"s\.jsonl:3: the id '1' was used in line 1"):
+        prepare_captions(tmp_path / "c.jsonl", tmp_path / "s.jsonl", tmp_path / "d.db", toker)
+
 
 def test_video_ids_of_a_split_without_videos(world, toker, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"desc": "A man.", "desc_id": 7}])

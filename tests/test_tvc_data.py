@@ -154,6 +154,7 @@ LINE = {"vid_name": "v", "clip_id": 1, "ts": [0.0, 1.0]}
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
+        ([LINE | {"vid_name": 1.5}], r"clips\.jsonl:1: vid_name must be a non-empty string or a"),
         ([LINE, {"vid_name": "v", "ts": [0, 1]}], r"clips\.jsonl:2: it has no clip_id"),
         ([{**LINE, "ts": [1.0]}], r":1: ts must be \[start, end\]"),
         ([{**LINE, "ts": [0.0, float("nan")]}], r":1: ts must be"),

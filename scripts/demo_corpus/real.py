@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data.annotations import read_lines
 from scripts.demo_corpus.features import FeatureJob
 from scripts.demo_corpus.scenes import Span
 from scripts.demo_corpus.words import stable_hash
-from utils.errors import UserError
-from utils.files import read_json, read_jsonl
+from utils.errors import RecordError, UserError
+from utils.files import read_json
+from utils.names import QUERY_NAMES, get_name
 
 INTERVAL = 1.5  # seconds per frame
 _STOPWORDS = """a about after all an and are as at back be before by for from has have he her him
@@ -51,13 +53,16 @@ def make_real_corpus(
     Raises:
         UserError: a query without a moment, or a video without a duration.
     """
-    queries: dict[str, list[dict]] = defaultdict(list)
-    for number, row in read_jsonl(annotations):
+
+    def read(row: dict) -> tuple[str, dict]:
         if not {"vid_name", "ts", "desc"} <= row.keys():
-            raise UserError(
-                f"{annotations}:{number} has no vid_name, ts or desc: not a public split"
-            )
-        queries[row["vid_name"]].append(row)
+            raise RecordError("it has no vid_name, ts or desc: not a public split")
+        return get_name(row, *QUERY_NAMES.videos), row
+
+    queries: dict[str, list[dict]] = defaultdict(list)
+    for line in read_lines(annotations):
+        vid, row = line.read(read)
+        queries[vid].append(row)
     lengths = {
         vid: entry for videos in read_json(video2dur).values() for vid, entry in videos.items()
     }
