@@ -362,6 +362,8 @@ def test_the_table_of_fields():
         get_name({"a": None}, "a", "b")
     with pytest.raises(UserError, match=r"list\.json: a name or id must be .*, not 1\.5"):
         text_names(["a", 1.5], "list.json")
+    with pytest.raises(UserError, match=r"list\.json must list names, .*, not 7"):
+        text_names(7, "list.json")
 
 
 # --- video files' endings -------------------------------------------------------------------------

@@ -60,12 +60,14 @@ def get_name(raw: Mapping[str, Any], *fields: str) -> str:
     return as_name(None, " or ".join(fields)) if name is None else name
 
 
-def text_names(values: list, where: object) -> list[str]:
+def text_names(values: Any, where: object) -> list[str]:
     """The names in a list that a JSON file holds, as text.
 
     Raises:
-        UserError: an entry is no usable name (names the file ``where``).
+        UserError: it is no list, or an entry is no usable name (names the file ``where``).
     """
+    if not isinstance(values, list):
+        raise UserError(f'{where} must list names, ["a", "b", …], not {reprlib.repr(values)}')
     try:
         return [as_name(value) for value in values]
     except RecordError as error:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from utils.chance import MomentBounds, QueryTruth, chance_recall
 from utils.files import atomic_write, read_json, read_jsonl
+from utils.names import QUERY_NAMES, get_name
 
 SHOWN = ("0.5-r1", "0.5-r5", "0.7-r1", "r1", "r5", "r10")
 _TRUE, _PREDICTED, _SPOKEN = "tab:green", "tab:blue", "tab:gray"
@@ -42,7 +43,7 @@ class MomentRun:
 def truth_of(row: dict) -> QueryTruth:
     """The right answer of a raw query; DiDeMo's have several annotators."""
     spans = row["ts"] if isinstance(row["ts"][0], list) else [row["ts"]]
-    return QueryTruth(row["vid_name"], spans)
+    return QueryTruth(get_name(row, *QUERY_NAMES.videos), spans)
 
 
 def recall_table(run: MomentRun) -> str:
@@ -79,13 +80,13 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
     results = read_json(run.results)
     queries = [row for _, row in read_jsonl(run.queries)]
     chosen = range(0, len(queries), max(1, len(queries) // how_many))[:how_many]
-    subtitles = {row["vid_name"]: row["sub"] for _, row in read_jsonl(run.subtitles)}
+    subtitles = {get_name(row, "vid_name"): row["sub"] for _, row in read_jsonl(run.subtitles)}
     figure, axes = plt.subplots(
         len(chosen), 1, figsize=(11, 1.5 * len(chosen)), squeeze=False, layout="constrained"
     )
     for axis, place in zip(axes[:, 0], chosen, strict=True):
         row = queries[place]
-        vid = row["vid_name"]
+        vid = get_name(row, *QUERY_NAMES.videos)
         ranked = [line[0] for line in results["VR"][place]["predictions"]]
         index = results["video2idx"][vid]
         rank = ranked.index(index) + 1 if index in ranked else f"> {len(ranked)}"
