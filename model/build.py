@@ -5,9 +5,10 @@ from typing import Any, TypeVar
 from torch import nn
 
 from model.apex_norm import use_fused_layer_norm
-from model.checkpoint import initialise, load_weights, read_state_dict
+from model.checkpoint import load_checkpoint
 from model.embed import grow_rows
 from model.layers import set_activation_checkpointing, set_dropout
+from model.roberta import load_roberta_checkpoint
 from utils.logger import LOGGER
 from utils.run import Run
 
@@ -27,7 +28,7 @@ def build_for_training(cls: type[ModelT], run: Run, feature_size: int, **argumen
         UserError: the checkpoint cannot be used.
     """
     model = cls(run.model_config, feature_size, **arguments)
-    initialise(model, run.options, LOGGER.info)
+    _initialise(model, run.options)
     set_dropout(model, run.options.dropout)
     set_activation_checkpointing(model, run.options.activation_checkpointing)
     return _placed(model, run)
@@ -46,11 +47,17 @@ def build_for_evaluation(
     """
     model = cls(run.model_config, feature_size, **arguments)
     path = run.folder.find_checkpoint(checkpoint)
-    report = load_weights(model, read_state_dict(path))
-    for line in report.lines():
-        LOGGER.info("%s: %s", path, line)
-    report.require_complete(path)
+    load_checkpoint(model, path).require_complete(path)
     return _placed(model, run).eval()
+
+
+def _initialise(model: nn.Module, options: Any) -> None:
+    if not options.checkpoint:
+        LOGGER.info("no checkpoint: random weights")
+    elif options.load_partial_pretrained:
+        load_roberta_checkpoint(model, options.checkpoint, options.skip_layer_loading)
+    else:
+        load_checkpoint(model, options.checkpoint)
 
 
 def _placed(model: ModelT, run: Run) -> ModelT:

@@ -8,9 +8,9 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 
 from config.model_config import ModelConfig
 from data.video import collate_texts
-from model.checkpoint import load_roberta, read_roberta
 from model.layers import set_dropout
 from model.pretrain import HeroForPretraining
+from model.roberta import load_roberta, read_roberta
 from utils.errors import UserError
 
 WORDS, PADDED_WORDS = 61, 64
