@@ -107,10 +107,22 @@ def test_a_run_validates_saves_and_goes_on(tmp_path):
     trainer = make_trainer(tmp_path, **changes)
     assert trainer.train() == {"seen": 4.0}
     steps = {path.name for path in (tmp_path / "ckpt").iterdir()}
-    assert steps == {"model_step_2.pt", "model_step_4.pt"}
+    assert steps == {"model_step_2.pt", "model_step_3.pt", "model_step_4.pt"}
     assert load_restore_point(RunFolder(tmp_path))["loader"] == {"number": 4}
     again = make_trainer(tmp_path, **changes)
     assert again.step == 4 and again.train() == {"seen": 4.0}
+
+
+def test_a_validation_that_fails_does_not_cost_the_weights(tmp_path):
+    trainer = make_trainer(tmp_path, valid_steps=1)
+
+    def fail(step):
+        raise RuntimeError("no Java")
+
+    trainer.task.validate = fail
+    with pytest.raises(RuntimeError, match="no Java"):
+        trainer.train()
+    assert (tmp_path / "ckpt" / "model_step_1.pt").exists()
 
 
 def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path):
