@@ -61,10 +61,10 @@ def real_predictions(predictions: list) -> list:
 def assert_same_list(ours: list, wanted: list, where: str, absolute: float) -> None:
     assert len(ours) >= len(wanted) > 0, where
     scores = {tuple(row[:3]): row[3] for row in ours}
+    last = ours[-1][3]  # which of those that tie with it still stand in a full list is chance
     for row in wanted:
-        assert scores[tuple(row[:3])] == pytest.approx(row[3], rel=RELATIVE, abs=absolute), (
-            f"{where} {row}"
-        )
+        score = scores.get(tuple(row[:3]), last)
+        assert score == pytest.approx(row[3], rel=RELATIVE, abs=absolute), f"{where} {row}"
     for (*_, ours_score), (*_, score) in zip(ours, wanted, strict=False):
         assert ours_score == pytest.approx(score, rel=RELATIVE, abs=absolute), where
 

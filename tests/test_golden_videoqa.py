@@ -60,7 +60,7 @@ def test_logits_and_losses(model, data, recorded):
 @torch.no_grad()
 def test_questions_alone_equal_questions_in_a_mixed_batch(model, data):
     items = [data[number] for number in range(len(data))]
-    assert len({item.video.num_frames for item in items}) > 2
+    assert len({item.video.num_frames for item in items}) > 1
     together = model.answer(data.collate(items))
     alone = [model.answer(data.collate([item])) for item in items]
     torch.testing.assert_close(

@@ -36,7 +36,7 @@ def recorded(expected):
 def test_logits_and_losses_alone_and_in_a_mixed_batch(expected, world, recorded):
     model, data = VIOLIN.model(expected).eval(), VIOLIN.data(world)
     items = [data[number] for number in range(len(data))]
-    assert len({item.video.num_frames for item in items}) > 2
+    assert len({item.video.num_frames for item in items}) > 1
     together = model.answer(data.collate(items))
     for number, id_ in enumerate(data.ids):
         alone = model.answer(data.collate([items[number]]))
