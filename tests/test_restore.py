@@ -1,14 +1,17 @@
 """Restore points: whole at any instant, exact, and honest about changes."""
 
 import json
+import os
 import random
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
 import train_vcmr
-from tests.survival import assert_survives_kills
+from tests.survival import REPOSITORY, assert_survives_kills
+from tests.test_distributed import launch_command
 from utils.errors import UserError
 from utils.restore import (
     OWN_KEYS,
@@ -237,6 +240,29 @@ def test_any_other_programs_restore_point_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "restore.pt")
     with pytest.raises(UserError, match=r"no restore point of this program \(it lacks loader, "):
         check_restore_points(RunFolder(tmp_path))
+
+
+@pytest.mark.launcher
+@pytest.mark.slow
+def test_all_ranks_refuse_it_and_one_says_so(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    torch.save(ORIGINAL, run / "restore.pt")
+    databases = ("train_query_txt_db", "val_query_txt_db", "sub_txt_db", "vfeat_db")
+    words = [word for name in databases for word in (f"--{name}", "any.db")]
+    done = subprocess.run(
+        [*launch_command("torch", 2), "train_vcmr.py", *words, "--output_dir", str(run)],
+        cwd=REPOSITORY,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stdout.count("is a restore point of the original program") == 1, done.stdout
+    assert [path.name for path in run.iterdir()] == ["restore.pt"]
 
 
 def test_a_foreign_point_beside_an_own_one_is_not_overwritten(tmp_path):
