@@ -43,7 +43,7 @@ TYPE_TABLE = re.compile(r"token_type_embeddings\.weight$")
 SHARED_ENCODER = "v_encoder."
 ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
 # Kinds of names in a report that a run may not want to have.
-MISSING, UNEXPECTED, UNEQUAL = "MISSING", "UNEXPECTED", "UNEQUAL"
+MISSING, UNEQUAL = "MISSING", "UNEQUAL"
 
 
 @dataclass
@@ -104,7 +104,7 @@ class LoadReport:
             "new head, initialised": self.new_heads,
             "ignored (buffer, or no tensor)": self.ignored,
             f"{MISSING} from the checkpoint, initialised": self.missing,
-            f"{UNEXPECTED} in the checkpoint, not used": self.unexpected,
+            "UNEXPECTED in the checkpoint, not used": self.unexpected,
             f"{UNEQUAL} to the weight that it is tied to, not used": self.unequal,
         }
         counted = (self.loaded, self.left_out)
@@ -116,10 +116,15 @@ class LoadReport:
         ]
         return [f"names without their prefix {self.prefix}", *lines] if self.prefix else lines
 
-    def log(self, path: str | Path) -> None:
-        """Log :meth:`lines`; what a run may not want is a warning."""
+    def log(self, path: str | Path, partial: bool = False) -> None:
+        """Log :meth:`lines`; what a run may not want is a warning.
+
+        Args:
+            path: of the file.
+            partial: it is known to lack a part of the encoder.
+        """
         for line in self.lines():
-            doubtful = line.startswith((MISSING, UNEXPECTED, UNEQUAL))
+            doubtful = line.startswith(UNEQUAL if partial else (MISSING, UNEQUAL))
             LOGGER.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", path, line)
 
 

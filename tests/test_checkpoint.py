@@ -221,6 +221,14 @@ def test_a_file_without_a_weight_of_the_encoder_stops_the_run(tmp_path, rename, 
         load_checkpoint(small_model(), saved(tmp_path, state))
 
 
+def test_a_part_of_the_encoder_that_is_missing_is_a_warning(tmp_path, caplog):
+    state = copied(small_model()) | {"other_head.weight": torch.ones(1)}
+    del state["v_encoder.mask_embedding.weight"], state["video_query_linear.weight"]
+    load_checkpoint(small_model(), saved(tmp_path, state))
+    (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "MISSING" in warning.getMessage() and "v_encoder.mask_embedding" in warning.getMessage()
+
+
 def test_old_names_and_half_precision():
     state = normalise_names(
         {"a.LayerNorm.gamma": torch.ones(2).half(), "a.LayerNorm.beta": torch.zeros(2)}

@@ -255,6 +255,9 @@ class TestScripts:
         assert infer(tmp_path / "bare.jsonl", other, "--batch_size", "1") == {}
         assert other.read_bytes() == validated
         assert not list(other.parent.glob("metrics*"))
+        final = tmp_path / "final.jsonl"  # the published code's name of a run's last step
+        assert infer(tmp_path / "bare.jsonl", final, "--ckpt_step", "1_final") == {}
+        assert final.read_bytes() == validated
         assert infer(tmp_path / "bare.jsonl", other, "--beam", "3", "--length_penalty", "0") == {}
         assert len(list(read_jsonl(other))) == count
 
