@@ -176,7 +176,8 @@ def saved(folder, content, **options):
         lambda state: {"global_step": 4, "model_state_dict": state, "optim_state_dict": {}},
         lambda state: {"global_step": 4, "model_state_dict": state, "amp_state_dict": {"x": {}}},
         lambda state: {"step": 4, "model": state, "optimizer": {"state": {0: {}}}},
-        lambda state: {"epoch": 1, "state_dict": state},
+        lambda state: {"epoch": torch.tensor(1), "state_dict": state, "model": {"name": "hero"}},
+        lambda state: {"state_dict": {"model": state}},
         lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
     ],
 )
@@ -277,7 +278,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
     for content, named in (
         ({"step": 3, "optimizer": {}}, r"\['step', 'optimizer'\]"),
         (nested, r"\['step', 'layers'\]"),
-        ({"model": {"step": 3}}, r"\['step'\]"),
+        ({"model": {"step": 3}}, r"\['model'\]"),
         ([torch.ones(2)], "list"),
         (torch.ones(2), "Tensor"),
     ):

@@ -63,13 +63,10 @@ def unwrap(content: Any) -> tuple[Any, list[str]]:
     """The weights out of what training code saved with its own state, and the keys that led there.
 
     Returns:
-        The innermost dictionary below :data:`WRAPPERS`; ``content`` itself where there is none.
+        The dictionary of tensors below :data:`WRAPPERS`; ``content`` itself where there is none.
     """
-    keys: list[str] = []
-    while isinstance(content, Mapping) and not holds_tensors(content):
-        key = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if key is None:
-            break
-        content = content[key]
-        keys.append(key)
-    return content, keys
+    for key in WRAPPERS if isinstance(content, Mapping) else ():
+        inner, keys = unwrap(content.get(key))
+        if holds_tensors(inner):
+            return inner, [key, *keys]
+    return content, []
