@@ -82,6 +82,20 @@ def test_a_run_without_suppression(tmp_path):
     assert not list((run / "results_val").glob("*nms*"))
 
 
+def test_its_restore_point_can_be_evaluated(tmp_path):
+    """It lies in the run's folder; its weights are rounded to half precision."""
+    run = copied_run("run_tvr", tmp_path, full_eval_tasks=["VR"])
+    for checkpoint in ("restore.pt", "4"):
+        evaluate(run, checkpoint)
+    rounded, exact = (
+        read_results(run / "results_val", f"results_{name}_all.json")["VR"]
+        for name in ("restore", "4")
+    )
+    for one, other in zip(rounded, exact, strict=True):
+        scores = [{row[0]: row[3] for row in entry["predictions"]} for entry in (one, other)]
+        assert scores[0] == pytest.approx(scores[1], rel=0.02)
+
+
 def test_foreign_files_break_no_listing(tmp_path):
     run = copied_run("run_tvr", tmp_path)
     for name in ("best.pt", "train_state_4.pt", "model_step_4_final.pt"):
