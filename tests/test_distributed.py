@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -106,6 +107,21 @@ def test_two_ranks_train_as_the_recorded_process(backend, expected, world, tmp_p
     names = json.loads((expected / "train_tvr_parameters.json").read_text())
     ours = [result["moved"][name] for name in names]
     np.testing.assert_allclose(ours, moved, rtol=1e-3, atol=1e-6)
+
+
+@launched
+def test_runs_end_in_order(backend):
+    """No thread of a collective outlives ``shutdown()``: it could abort a run that is done.
+
+    tests/orderly_ends.py counts ends on a busy machine.
+    """
+    for _ in range(3):
+        run = launch(backend, "short_run.py", ranks=3)
+        assert run.returncode == 0 and "terminate called" not in run.stdout, run.stdout
+        counts = re.findall(r"collective threads: (\d+) before shutdown, (\d+) after", run.stdout)
+        assert [after for _, after in counts] == ["0"] * 3, run.stdout
+        if backend == "torch":
+            assert all(int(before) > 0 for before, _ in counts), run.stdout
 
 
 @launched
