@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.test_distributed import LAUNCHERS, launch
+from tests.conftest import LAUNCHERS
+from tests.test_distributed import launch
 
 SIGNS_OF_AN_ABORT = ("terminate called", "SIGABRT", "Signal 6", "core dumped", "Traceback")
 LAST_LINES = 30

@@ -17,7 +17,7 @@ import torch
 from tests.launcher_options import BATCH, OBJECTIVES, STEPS, training_options
 from tests.recorded_captions import install_fake_java
 from tests.survival import REPOSITORY
-from tests.test_distributed import LAUNCHERS, launch
+from tests.test_distributed import launch
 from tests.workers.run_scripts import Command, run_scripts
 from utils.files import read_json, read_jsonl, write_json
 
@@ -126,11 +126,9 @@ def single(world, expected, tmp_path_factory) -> Finished:
     return Finished(runs, *by_task, folder, target)
 
 
-@pytest.fixture(scope="module", params=LAUNCHERS)
-def launcher(request) -> str:
-    if request.param == "horovod":
-        pytest.importorskip("horovod", reason="no Horovod: scripts/install_horovod.sh")
-    return request.param
+@pytest.fixture(scope="module")
+def launcher(backend) -> str:
+    return backend
 
 
 @pytest.fixture(scope="module", params=RANKS, ids=lambda ranks: f"{ranks} ranks")
