@@ -14,7 +14,7 @@ from data.mix import MixedBatches, TaskMix
 from data.pretraining import collate_objective, make_parts, open_corpora
 from model.build import build_for_training
 from model.pretrain import HeroForPretraining
-from model.vcmr import MomentSchedule, ranking_weights
+from model.vcmr import MomentSchedule, ranking_gradient_factors, ranking_weights
 from utils.engine import Task, Trainer
 from utils.errors import run_main
 from utils.objective_validation import validate_objectives
@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         loss_weights=dict.fromkeys(("mlm", "mfm-nce", "mffr", "fom"), 1.0) | weights,
         validate=lambda step: validate_objectives(model.scores, validation, weights, run.comm),
         begin_batch=model.begin_batch,
+        gradient_factors=ranking_gradient_factors(
+            options.ranking_gradient, run.comm.size, run.stand_in
+        ),
     )
     return Trainer(task, run).train()
 

@@ -16,7 +16,13 @@ from data.retrieval_split import RetrievalSplit
 from data.sources import is_video_only, open_videos
 from data.vcmr import MomentDataset, collate_moments
 from model.build import build_for_training
-from model.vcmr import HeroForVcmr, MomentRetrievalModel, MomentSchedule, ranking_weights
+from model.vcmr import (
+    HeroForVcmr,
+    MomentRetrievalModel,
+    MomentSchedule,
+    ranking_gradient_factors,
+    ranking_weights,
+)
 from utils.engine import Task, Trainer
 from utils.errors import run_main
 from utils.moment_ranking import SearchSettings
@@ -63,6 +69,9 @@ def train_retrieval(
         loss_weights=weights,
         validate=lambda step: val.validate(model, weights, step),
         begin_batch=model.begin_batch,
+        gradient_factors=ranking_gradient_factors(
+            options.ranking_gradient, run.comm.size, run.stand_in
+        ),
     )
     return Trainer(task, run).train()
 

@@ -227,6 +227,11 @@ class RankingLossOptions(Options):
     ranking_loss_type: Literal["hinge", "lse"] = option("hinge", help="form of the ranking losses")
     margin: float = option(0.1, help="margin of the hinge form", rule=NOT_NEGATIVE)
     use_all_neg: bool = option(True, help="use every negative of the batch, not one drawn")
+    ranking_gradient: Literal["published", "undivided"] = option(
+        "published",
+        help="gradient of the ranking losses on several ranks: published = one process's divided "
+        "by the (recipe's) number of ranks, or undivided",
+    )
     hard_pool_size: list[int] = option(
         [20], help="number of negatives that count as hard, per stage", rule=POSITIVE
     )

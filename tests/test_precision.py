@@ -106,13 +106,15 @@ def test_training_on_a_gpu(mode):
     layer, precision = nn.Linear(64, 1, device=device), Precision(mode, device)
     optimizer = AdamW(layer.parameters(), lr=0.01)
     rows = torch.randn(256, 64, device=device)
-    losses = []
+    losses, taken = [], []
     for _ in range(30):
         optimizer.zero_grad(set_to_none=False)
         with precision.autocast():
             loss = (layer(rows) - rows[:, :1]).float().square().mean()
         precision.backward(loss)
         precision.unscale_(optimizer)
-        assert precision.step(optimizer)
+        taken.append(precision.step(optimizer))
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+    first = 5 if mode == "fp16" else 0  # until the loss scale fits, fp16 may skip
+    assert all(taken[first:])

@@ -55,6 +55,8 @@ class Task:
         loss_weights: factor of every loss, by name.
         validate: metrics by name; may write files into the run's ``results/``.
         begin_batch: told (optimizer steps done, accumulation step) before every batch.
+        gradient_factors: by name of a loss, a factor on its gradient alone, which logged losses do
+            not show; 1 where absent.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Task:
     loss_weights: Mapping[str, float]
     validate: Callable[[int], dict[str, float | str]]
     begin_batch: Callable[[int, int], None] = _nothing
+    gradient_factors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,8 +93,13 @@ class Seen:
     """What the batches of one optimizer step were."""
 
     ids: list[str] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)  # of their losses
+    losses: list[dict[str, Tensor]] = field(default_factory=list)  # unweighted, by name
     totals: list[Tensor] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the losses."""
+        return set().union(*self.losses)
 
 
 class FiniteGuard:
@@ -196,6 +204,10 @@ class Trainer:
         stepped = self.precision.step(self.optimizer)
         if stepped:
             self.running.add("grad_norm", norm)
+            for losses, total in zip(seen.losses, seen.totals, strict=True):
+                for name, loss in losses.items():
+                    self.running.add(f"loss/{name}", loss)
+                self.running.add("loss/total", total)
         return stepped
 
     def _set_learning_rate(self) -> None:
@@ -212,15 +224,15 @@ class Trainer:
     def _forward_backward(self, batch: Any, seen: Seen) -> None:
         with self.clock.phase("forward"), self.precision.autocast():
             losses = self.task.model(batch)
-            total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
+            weighted = {name: self.task.loss_weights[name] * x for name, x in losses.items()}
+            factors = self.task.gradient_factors
+            differentiated = sum(factors.get(name, 1.0) * x for name, x in weighted.items())
+            total = sum(weighted.values()).detach()
         with self.clock.phase("backward"):
             # Accumulation steps are summed, ranks averaged: standing in for ranks averages.
-            self.precision.backward(total / self.stand_in)
-        for name, loss in losses.items():
-            self.running.add(f"loss/{name}", loss)
-        self.running.add("loss/total", total)
+            self.precision.backward(differentiated / self.stand_in)
         seen.ids += batch.ids
-        seen.names |= losses.keys()
+        seen.losses.append({name: loss.detach() for name, loss in losses.items()})
         seen.totals.append(total)
 
     # --- after a step -----------------------------------------------------------------------

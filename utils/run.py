@@ -128,3 +128,9 @@ def _log_batch_size(run: Run) -> None:
         LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
         if run.stand_in > 1:
             LOGGER.info("the recipe's drew them from %d items", at_once * run.stand_in)
+        if options.ranking_gradient == "published" and run.comm.size * run.stand_in > 1:
+            LOGGER.info(
+                "the gradient of the ranking losses is divided by %d, as in the published training "
+                "on so many GPUs (--ranking_gradient undivided: it is not)",
+                run.comm.size * run.stand_in,
+            )
