@@ -11,7 +11,7 @@ scripts/convert_annotations.py):
   msrvtt           sen_id or retrieval_key, clip_name or vid_name, desc or caption
   tvqa, how2qa     qid, q, a0 … a4 (how2qa: a0 … a3), ts "start-end"; vid_name, answer_idx
   violin           desc_id, desc; vid_name, label
-A query, question or answer that is all upper case is lower-cased.
+A query, question or answer that is all upper case is lower-cased; white space around is stripped.
 """
 
 import argparse

@@ -5,7 +5,8 @@ python scripts/prepro_tvc.py --annotation ann/tvc_val_release.jsonl \
 
 A line of the annotation: {"vid_name", "duration", "ts": [start, end], "clip_id",
 "descs": [{"desc", "desc_id", …}, …]}; a test split has no descs. Captions are tokenised as they
-are. The database has two parts, cap.db (captions) and clip.db (clips with their captions).
+are, without white space around them. The database has two parts, cap.db (captions) and clip.db
+(clips with their captions).
 """
 
 import argparse
