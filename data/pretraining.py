@@ -13,6 +13,7 @@ from data.loader import SizedDataset
 from data.mfm import MfmDataset, MfmItem, collate_mfm
 from data.mix import Part, part_seed
 from data.mlm import MlmDataset, MlmItem, collate_mlm
+from data.sources import open_features
 from data.vcmr import MomentItem, collate_moments
 from data.video import SubtitleSource, require_features
 from data.vsm import VsmDataset
@@ -138,13 +139,7 @@ def open_corpora(options: Any) -> list[Corpus]:
     corpora = []
     for corpus, weight in zip(options.corpora(), options.targets_ratio, strict=True):
         shards = [
-            FeatureDb(
-                folder,
-                options.vfeat_version,
-                corpus.vfeat_interval,
-                options.compressed_db,
-                options.max_clip_len,
-            )
+            open_features(options, folder, corpus.vfeat_interval)
             for folder in corpus.vfeat_shards or [corpus.vfeat_db]
         ]
         features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)
