@@ -203,6 +203,17 @@ def test_a_subtitle_beyond_the_cut_is_no_query():
     assert data[ItemKey(0)].queries == [[CLS, 11, 12, 13]] * 5
 
 
+def test_a_video_whose_features_end_before_any_subtitle_is_passed_over(caplog):
+    source = make_source(VIDEOS | {"late": (9, [([40], [6])])})
+    data = VsmDataset(["late", "a", "b"], source, 60, seed=0)
+    assert [data[n].video.vid for n in range(3)] == ["late", "a", "b"]
+    source.features.id2nframe["late"] = 4  # after the data set was made: the record has but 4
+    assert [data[n].video.vid for n in range(3)] == ["a", "a", "b"]
+    assert [data[ItemKey(0, epoch)].video.vid for epoch in range(2)] == ["a", "a"]
+    (said,) = caplog.records
+    assert said.getMessage().startswith("late has 4 frames, fewer than id2nframe.json says")
+
+
 @pytest.mark.parametrize("objective", ["mlm", "mfm", "fom", "vsm"])
 def test_draws_follow_from_seed_epoch_and_item(objective):
     many = {f"v{n}": (30, [([20 + i] * 6, [i]) for i in range(12)]) for n in range(3)}
