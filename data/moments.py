@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from data.annotations import RecordError
 from utils.logger import LOGGER
 
 NAMED = 5  # ids that a warning shows
@@ -17,10 +18,17 @@ def as_moment(value: Any) -> tuple[float, float] | None:
     return tuple(value) if numbers and all(map(math.isfinite, value)) else None
 
 
-def is_clamped(moment: tuple[float, float]) -> bool:
+def is_clamped(moment: Sequence[float]) -> bool:
     """Return whether a moment has a negative time, or ends before it starts."""
     start, end = moment
     return start < 0 or end < start
+
+
+def refuse_clamped(moment: Sequence[float]) -> None:
+    """Raise RecordError for a moment that readers would clamp: databases are written without."""
+    if is_clamped(moment):
+        start, end = moment
+        raise RecordError(f"the moment [{start:g}, {end:g}] is negative or ends before it starts")
 
 
 def warn_of_clamped(moments: Iterable[tuple[object, tuple[float, float]]], where: object) -> None:

@@ -31,6 +31,7 @@ from data.annotations import (
 )
 from data.build_folder import build_folder
 from data.lmdb_io import TextDbWriter
+from data.moments import refuse_clamped
 from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, special_ids
 from utils.errors import UserError, run_main
@@ -71,6 +72,7 @@ def read_clip(raw: dict) -> Clip:
     """The clip that a line describes."""
     if not is_span(raw.get("ts")) or not is_seconds(raw.get("duration")):
         raise RecordError("ts must be [start, end], and duration a time, in seconds")
+    refuse_clamped(raw["ts"])
     captions = raw.get("descs", [])
     if not isinstance(captions, list) or not all(isinstance(cap, dict) for cap in captions):
         raise RecordError("descs must be a list of {desc, desc_id}")
