@@ -19,6 +19,7 @@ from data.video import SubtitleSource, require_features
 from data.vsm import VsmDataset
 from utils.errors import UserError
 from utils.files import read_json
+from utils.logger import LOGGER
 
 COLLATE: dict[type, Callable] = {
     MlmItem: collate_mlm,
@@ -40,10 +41,11 @@ class ShardedFeatures:
     """Several feature databases read as one (:class:`data.lmdb_io.FeatureDb`).
 
     Args:
-        shards: the databases, of one version and interval; each video is in one of them.
+        shards: the databases, of one version and interval. A video that is in several is read
+            from the first of them.
 
     Raises:
-        UserError: two shards have the same video, or features of different widths.
+        UserError: shards have features of different widths.
     """
 
     def __init__(self, shards: Sequence[FeatureDb]) -> None:
@@ -65,13 +67,12 @@ class ShardedFeatures:
             )
         twice = self.id2nframe.keys() & shard.id2nframe.keys()
         if twice:
-            vid = min(twice)
-            raise UserError(
-                f"video {vid} is in two shards, {self.shards[self._shard_of[vid]].path} and "
-                f"{shard.path}: leave it in one"
+            LOGGER.warning(
+                "%d videos of %s (such as %s) are in a shard before it, and read from there",
+                *(len(twice), shard.path, min(twice)),
             )
-        self.id2nframe |= shard.id2nframe
-        self._shard_of |= dict.fromkeys(shard.id2nframe, number)
+        self.id2nframe = shard.id2nframe | self.id2nframe
+        self._shard_of = dict.fromkeys(shard.id2nframe, number) | self._shard_of
 
     def __getitem__(self, vid: str) -> np.ndarray:
         """(T, D), as :meth:`data.lmdb_io.FeatureDb.__getitem__`."""

@@ -14,7 +14,10 @@ from data.tokenize import SPECIAL
 TOKENIZE_AGAIN = "make it again with the --toker of the others"
 
 OTHER_TOKENIZER = Check(
-    "tokenizer", "special token ids differ from the other databases'", TOKENIZE_AGAIN
+    "tokenizer",
+    "special token ids differ from the other databases'",
+    TOKENIZE_AGAIN,
+    Severity.WARNING,
 )
 OTHER_NAME = Check(
     "tokenizer",
