@@ -691,7 +691,7 @@ def test_odd_data_trains_and_is_named(tmp_path, caplog):
     assert np.isfinite(metrics["loss/total"])
     said = caplog.text
     for part in (
-        "first: a (40, features have 3); b (2, features have 5); c (4, features have 40)): subtitles",
+        "first: a (40, features have 3); b (2, features have 5); c (4, features have 40)): sub",
         "frame_length (1.5, vfeat_interval 2.0)",
         "interval of resnet (1.5, not 2.0)",
         "a0 [-3, 1], b0 [9, 1]",
