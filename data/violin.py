@@ -1,14 +1,12 @@
 """Statements that a video entails or contradicts: VIOLIN (arXiv 2003.11618)."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 
 from data.batch import StatementBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
-from utils.errors import UserError
 
 PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
 
@@ -20,38 +18,27 @@ def partner_id(id_: str) -> str | None:
 
 
 class StatementDataset(CandidateDataset):
-    """Statements with their video; in training each brings its partner.
+    """Statements with their video; in training each brings its partner, of whatever length.
 
-    A statement whose partner the database lacks, or whose partner is too long, comes alone.
+    A statement whose partner the database lacks, or has about another video, comes alone.
     """
 
     kind, label = "statement", "label"
 
     def __getitem__(self, key: ItemKey | int) -> CandidateItem:
-        id_ = self.ids[ItemKey.of(key).index]
-        records = [self.db[id_]]
-        if self.training:
-            records += self._partner(id_)
-        vid = records[0]["vid"]
-        if any(record["vid"] != vid for record in records):
-            raise UserError(
-                f"statement {id_} of {self.db.path} and its partner {records[1]['qid']} are about "
-                "different videos; a pair (ids that end in -0 and -1) shares one"
-            )
+        record = self.db[self.ids[ItemKey.of(key).index]]
+        records = [record, *self._partner(record)] if self.training else [record]
         return CandidateItem(
             ids=[record["qid"] for record in records],
-            video=self.videos(vid),
+            video=self.videos(record["vid"]),
             texts=[[self.db.meta["SEP"], *record["input_ids"]] for record in records],
             targets=[self.target(record, 2) for record in records],
         )
 
-    def _partner(self, id_: str) -> list[dict]:
-        partner = partner_id(id_)
-        return [self.db[partner]] if partner in self._usable else []
-
-    @cached_property
-    def _usable(self) -> frozenset[str]:
-        return frozenset(self.ids)
+    def _partner(self, record: dict) -> list[dict]:
+        id_ = partner_id(record["qid"])
+        partners = [self.db[id_]] if id_ in self.db.side("id2len.json") else []
+        return [partner for partner in partners if partner["vid"] == record["vid"]]
 
     @staticmethod
     def collate(items: Sequence[CandidateItem]) -> StatementBatch:

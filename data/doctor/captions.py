@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from data.doctor.databases import CaptionSet, Corpus, RunData
 from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
-from data.doctor.queries import ANNOTATION, span_cases
+from data.doctor.queries import ANNOTATION, CLAMPED, span_cases
 from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
+from data.moments import as_moment
 from data.tvc import starts_beyond
 
 AGAIN = "make the database again (scripts/prepro_tvc.py)"
@@ -48,6 +49,7 @@ RECORD_CHECKS = (
     OUTSIDE,
     EMPTY,
     BAD_SPAN,
+    CLAMPED,
     BEYOND,
     AFTER_CUT,
     CLIP_LOST,
@@ -103,7 +105,7 @@ class CaptionLimits:
         vid, tokens, span = record["vid_name"], record["input_ids"], record["ts"]
         if self.video_of.get(id_, vid) != vid:
             yield OTHER_VIDEO(id_, f"{vid}, not {self.video_of[id_]}")
-        if record["clip_id"] not in self.clips:
+        if str(record["clip_id"]) not in self.clips:
             yield CLIP_LOST(id_, f"{record['clip_id']}")
         odd = outside([tokens], self.vocab_size)
         if odd:
@@ -111,9 +113,12 @@ class CaptionLimits:
         if not tokens:
             yield EMPTY(id_)
         frames, interval = self.corpus.id2nframe.get(vid), self.corpus.interval
-        spans = list(span_cases(id_, span, frames, interval, BAD_SPAN, BEYOND))
-        yield from spans
-        if not any(case.check is BAD_SPAN for case in spans) and frames is not None:
+        moment = as_moment(span)
+        if moment is None:
+            yield BAD_SPAN(id_, f"{span}")
+            return
+        yield from span_cases(id_, moment, frames, interval, BEYOND)
+        if frames is not None:
             kept = self.corpus.kept(frames)
-            if starts_beyond(span[0], interval, kept):
-                yield AFTER_CUT(id_, f"from {span[0]:g} s, kept until {kept * interval:g}")
+            if starts_beyond(moment[0], interval, kept):
+                yield AFTER_CUT(id_, f"from {moment[0]:g} s, kept until {kept * interval:g}")

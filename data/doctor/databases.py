@@ -10,7 +10,7 @@ from data.doctor.findings import CANNOT_OPEN, Finding, examine
 from data.lmdb_environment import RESTORE
 from data.lmdb_io import FeatureDb, TextDb, feature_db_path
 from data.pretraining import read_split
-from data.sources import is_video_only
+from data.sources import is_video_only, open_features
 from data.tvc import read_clip_lines
 from data.vcmr import pool_videos, query_videos
 from utils.errors import UserError
@@ -185,12 +185,6 @@ def _open_text(path: str | Path) -> TextDb:
     return db
 
 
-def _open_features(options: Any, folder: str, interval: float) -> FeatureDb:
-    db = FeatureDb(folder, options.vfeat_version, interval, options.compressed_db)
-    _table(db.id2nframe, Path(folder) / "id2nframe.json")
-    return db
-
-
 def _open_subtitles(path: str) -> TextDb:
     db = _open_text(path)
     for name in ("vid2len.json", "vid2dur_idx.json"):
@@ -240,7 +234,7 @@ def _open_videos(
         path = feature_db_path(
             Path(folder), options.vfeat_version, corpus.interval, options.compressed_db
         )
-        db = data.open(path, _open_features, options, folder, corpus.interval)
+        db = data.open(path, open_features, options, folder, corpus.interval)
         corpus.features += [db] if db is not None else []
     corpus.all_features = len(corpus.features) == len(folders)
     if subtitles:
