@@ -1,19 +1,14 @@
 """Annotation files: JSON lines whose mistakes are named by file and line."""
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from utils.errors import UserError
+from utils.errors import RecordError, UserError
 
 Result = TypeVar("Result")
-
-
-class RecordError(ValueError):
-    """What is wrong with an annotation; whoever knows the file and line says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +72,6 @@ class UniqueIds:
         self._lines[id_] = line.number
 
 
-def get_id(raw: dict, *names: str) -> str:
-    """The first of these fields that is there, as a string; RecordError if none is a usable id."""
-    value = next((raw[name] for name in names if raw.get(name) is not None), None)
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise RecordError(f"{' or '.join(names)} must be a non-empty string or a whole number")
-    return str(value)
-
-
 def get_text(raw: dict, *names: str) -> str:
     """The first of these fields that is there; RecordError if none is a text."""
     value = next((raw[name] for name in names if raw.get(name) is not None), None)
@@ -100,7 +87,7 @@ def get_text(raw: dict, *names: str) -> str:
 def is_seconds(value: object) -> bool:
     """Whether ``value`` is a time that can be one of a video."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and abs(value) < 1e6
+    return is_number and abs(value) < 1e6  # neither NaN nor infinity is
 
 
 def is_span(value: object) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 
 from data.batch import CandidateBatch
 from data.lmdb_io import TextDb
-from data.vcmr import query_videos, usable_query_ids
+from data.vcmr import usable_query_ids
 from data.video import Subtitle, VideoItem, VideoSource, collate_videos, pack_sequences
+from data.video_pool import query_videos
 from utils.errors import UserError
 from utils.packing import PackedLayout
 
@@ -53,7 +54,7 @@ class CandidateDataset:
         self.videos = videos
         self.training = training
         self.ids = usable_query_ids(db, max_txt_len)
-        video_of = query_videos(db)
+        self.video_of = video_of = query_videos(db, videos.features.id2nframe)
         without = [id_ for id_ in self.ids if id_ not in video_of]
         if without:
             raise UserError(
@@ -68,9 +69,8 @@ class CandidateDataset:
     def positions(self) -> np.ndarray:
         """(items,) positions of each item's video, once; every candidate runs as many and its own
         tokens."""
-        video_of = query_videos(self.db)
         count = cache(self.videos.positions)
-        return np.array([count(video_of[id_]) for id_ in self.ids])
+        return np.array([count(self.video_of[id_]) for id_ in self.ids])
 
     def target(self, record: dict, choices: int) -> int:
         """The right one of ``choices``, or UNKNOWN.

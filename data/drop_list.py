@@ -1,6 +1,5 @@
 """Copies of databases and lists without some videos, queries or captions."""
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +7,20 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from data.annotations import read_lines
 from data.build_folder import build_folder
 from data.lmdb_io import TextDb, TextDbWriter
+from data.video_pool import feature_name
 from utils.errors import UserError
-from utils.files import read_json, read_jsonl, write_json, write_jsonl
-from utils.retrieval_metrics import ID_KEYS
+from utils.files import read_json, write_json, write_jsonl
+from utils.names import (
+    QUESTION_NAMES,
+    VIDEO_QUERY_NAMES,
+    NameFields,
+    find_name,
+    names_of_task,
+    text_names,
+)
 
 
 @dataclass
@@ -20,8 +28,8 @@ class DropList:
     """What to leave out.
 
     Attributes:
-        videos: names of videos, everywhere.
-        records: ids of queries or captions, by the name of their database's folder.
+        videos: names of videos, everywhere; as text.
+        records: ids of queries or captions, as text, by the name of their database's folder.
     """
 
     videos: set[str] = field(default_factory=set)
@@ -30,6 +38,10 @@ class DropList:
     def of(self, database: str | Path) -> set[str]:
         """Records to leave out of a database; what is added to the set counts."""
         return self.records.setdefault(Path(database).name, set())
+
+    def has_video(self, name: object) -> bool:
+        """Whether a video is to be left out, as a file names it: a number, a file's name, None."""
+        return name is not None and feature_name(str(name), self.videos) in self.videos
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file ``{"videos": [...], "records": {database: [...]}}``."""
@@ -47,7 +59,10 @@ class DropList:
         try:
             videos, records = value["videos"], value.get("records", {})
             if all(isinstance(ids, list) for ids in (videos, *records.values())):
-                return cls(set(videos), {name: set(ids) for name, ids in records.items()})
+                return cls(
+                    set(text_names(videos, path)),
+                    {name: set(text_names(ids, path)) for name, ids in records.items()},
+                )
         except (TypeError, KeyError, AttributeError):
             pass
         raise UserError(
@@ -60,8 +75,8 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
     """Write ``source`` without what ``drops`` names to ``target``.
 
     Args:
-        source: a query, subtitle or caption database, a JSON list of videos, or JSON lines with
-            ``vid_name``.
+        source: a query, subtitle or caption database, a JSON list of videos, or JSON lines that
+            name a video.
         target: where to; the source stays as it is.
         drops: what to leave out.
         force: replace what is there.
@@ -77,24 +92,27 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
     if (source / "cap.db").is_dir():
         return _copy_captions(source, target, drops, force)
     if source.is_dir():
-        return _copy_texts(source, target, drops.videos, drops.of(source), force)
+        return _copy_texts(source, target, drops, drops.of(source), force)
     if target.exists() and not force:
         raise UserError(f"{target} exists already; pass --force to write it anew")
     if source.suffix == ".json":
-        return _copy_names(source, target, drops.videos)
+        return _copy_names(source, target, drops)
     if source.suffix == ".jsonl":
-        lines = [line for _, line in read_jsonl(source)]
-        left = [line for line in lines if str(line.get("vid_name")) not in drops.videos]
+        fields = VIDEO_QUERY_NAMES.videos
+        lines = [
+            line.read(lambda raw: (find_name(raw, *fields), raw)) for line in read_lines(source)
+        ]
+        left = [raw for vid, raw in lines if not drops.has_video(vid)]
         write_jsonl(target, left)
         return len(lines), len(lines) - len(left)
     raise UserError(f"{source} is neither a database nor a .json list nor .jsonl annotations")
 
 
-def _copy_names(source: Path, target: Path, videos: Collection[str]) -> tuple[int, int]:
+def _copy_names(source: Path, target: Path, drops: DropList) -> tuple[int, int]:
     names = read_json(source)
     if not isinstance(names, list):
         raise UserError(f"{source} is no list of video names")
-    left = [name for name in names if name not in videos]
+    left = [name for name in names if not drops.has_video(name)]
     write_json(target, left)
     return len(names), len(names) - len(left)
 
@@ -102,7 +120,7 @@ def _copy_names(source: Path, target: Path, videos: Collection[str]) -> tuple[in
 def _copy_texts(
     source: Path,
     target: Path,
-    videos: Collection[str],
+    drops: DropList,
     ids: Collection[str],
     force: bool,
     change: Callable[[dict], dict] = lambda record: record,
@@ -111,7 +129,7 @@ def _copy_texts(
 
     Args:
         source, target: folders.
-        videos: whose records are left out.
+        drops: videos whose records are left out.
         ids: of further records to leave out.
         force: replace what is there.
         change: applied to the records that stay.
@@ -122,55 +140,56 @@ def _copy_texts(
         for id_ in tqdm(list(db.keys()), desc=source.name, disable=None):
             record = db[id_]
             vid = record.get("vid", record.get("vid_name", record.get("v_id")))
-            if id_ in ids or vid in videos:
+            if id_ in ids or drops.has_video(vid):
                 gone.add(id_)
             else:
                 writer.put(id_, change(record))
         for path in sorted(source.glob("*.json")):
-            value = without(path.name, read_json(path), gone, videos)
+            value = without(path.name, read_json(path), gone, drops)
             writer.write_side(path.name, value, indent=4 if path.name == "meta.json" else None)
         if db.has_side("query_data.jsonl"):
-            text = _query_lines(source / "query_data.jsonl", gone)
+            names = names_of_task(db.meta.get("task"))
+            text = _query_lines(source / "query_data.jsonl", names, gone)
             (writer.folder / "query_data.jsonl").write_text(text, encoding="utf-8")
     return len(db), len(gone)
 
 
-def without(name: str, value: Any, gone: Collection[str], videos: Collection[str]) -> Any:
+def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> Any:
     """A side file's content without what was left out.
 
     Args:
         name: of the file, which says what it holds.
         value: its content.
         gone: ids of records.
-        videos: names of videos.
+        drops: names the videos.
     """
     if name in ("meta.json", "sub_info.json"):
         return value
     if name == "video_ids.json":
-        return [vid for vid in value if vid not in videos]
+        return [vid for vid in value if not drops.has_video(vid)]
     if name == "vid2dur_idx.json":
         return {
-            split: {vid: entry for vid, entry in members.items() if vid not in videos}
+            split: {vid: entry for vid, entry in members.items() if not drops.has_video(vid)}
             for split, members in value.items()
         }
     if name in ("vid2caps.json", "vid2clips.json"):
         left = {
             vid: [id_ for id_ in ids if str(id_) not in gone]
             for vid, ids in value.items()
-            if vid not in videos
+            if not drops.has_video(vid)
         }
         return {vid: ids for vid, ids in left.items() if ids}
     return {id_: of_id for id_, of_id in value.items() if id_ not in gone}
 
 
-def _query_lines(path: Path, gone: Collection[str]) -> str:
-    """The raw lines that are left."""
-    left = (
-        line
-        for _, line in read_jsonl(path)
-        if not any(str(line[key]) in gone for key in ("qid", *ID_KEYS) if key in line)
+def _query_lines(path: Path, names: NameFields, gone: Collection[str]) -> str:
+    """The raw lines that are left, as they are."""
+    # meta.json may name no task, or (published video retrieval) that of moments.
+    fields = (*names.ids, *QUESTION_NAMES.ids, *VIDEO_QUERY_NAMES.ids)
+    lines = (
+        (line.text, line.read(lambda raw: find_name(raw, *fields))) for line in read_lines(path)
     )
-    return "\n".join(map(json.dumps, left))
+    return "\n".join(text for text, id_ in lines if id_ not in gone)
 
 
 def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> tuple[int, int]:
@@ -181,9 +200,7 @@ def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> 
         return {**clip, "captions": captions}
 
     with build_folder(target, force) as folder:
-        counts = _copy_texts(source / "cap.db", folder / "cap.db", drops.videos, gone, False)
-        _copy_texts(
-            source / "clip.db", folder / "clip.db", drops.videos, (), False, with_fewer_captions
-        )
+        counts = _copy_texts(source / "cap.db", folder / "cap.db", drops, gone, False)
+        _copy_texts(source / "clip.db", folder / "clip.db", drops, (), False, with_fewer_captions)
         write_json(folder / "meta.json", read_json(source / "meta.json"), indent=4)
     return counts

@@ -20,6 +20,7 @@ from data.vsm import VsmDataset
 from utils.errors import UserError
 from utils.files import read_json
 from utils.logger import LOGGER
+from utils.names import text_names
 
 COLLATE: dict[type, Callable] = {
     MlmItem: collate_mlm,
@@ -117,18 +118,18 @@ class Corpus:
 
 
 def read_split(file: str) -> list[str]:
-    """A JSON list of video names.
+    """A JSON list of video names, as text.
 
     Raises:
         UserError: it is something else, or empty.
     """
     vids = read_json(file)
-    if not (isinstance(vids, list) and vids and all(isinstance(vid, str) for vid in vids)):
+    if not isinstance(vids, list) or not vids:
         raise UserError(
             f'{file} is not a list of video names, ["a", "b", …]; make it with '
             "scripts/make_pretrain_splits.py"
         )
-    return vids
+    return text_names(vids, file)
 
 
 def open_corpora(options: Any) -> list[Corpus]:

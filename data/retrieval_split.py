@@ -2,24 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from data.annotations import read_lines
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from data.lmdb_io import TextDb
 from data.loader import evaluation_batches
-from data.sources import VideoData
-from data.vcmr import (
-    CorpusQueries,
-    CorpusVideos,
-    MomentDataset,
-    collate_moments,
-    query_videos,
-    video_pool,
-)
+from data.sources import VideoData, is_video_only
+from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments
 from data.video import collate_videos
-from utils.files import read_jsonl
+from data.video_pool import check_own_videos, query_videos, video_pool
+from utils.logger import LOGGER
 from utils.moment_ranking import SearchSettings
+from utils.names import find_name, get_name, names_of_task
 from utils.run import Run
 from utils.validation import mean_losses
 from utils.vcmr_evaluation import evaluate_corpus
@@ -34,11 +31,13 @@ class RetrievalSplit:
         queries: its query database.
         videos: where its videos are.
         run: batch sizes, ranks, folder.
-        settings: what to list. Results of video retrieval alone name queries by strings and number
-            videos by their sorted names, as its published files do.
+        settings: what to list. Results of video retrieval alone name queries by strings, as its
+            published files do. There, and without subtitles, the videos that the queries name are
+            searched, numbered by their sorted names.
 
     Raises:
-        UserError: no videos are named, or the feature database lacks some.
+        UserError: no videos are named, the feature database lacks some, or no query is about one
+            that is searched.
     """
 
     def __init__(
@@ -50,10 +49,11 @@ class RetrievalSplit:
         self.run = run
         self.settings = settings
         moments = settings.searched_videos > 0
-        self.corpus = CorpusQueries(queries, raw_ids=moments)
-        self.video2idx = video_pool(
-            name, queries, videos.subtitles, videos.features, own_indices=moments
-        )
+        own_indices = moments and not is_video_only(run.options.task)
+        self.video2idx = video_pool(name, queries, videos.subtitles, videos.features, own_indices)
+        self.video_of = query_videos(queries, videos.features.id2nframe)
+        self.corpus = CorpusQueries(queries, moments, self.video_of)
+        check_own_videos(queries.path, self.corpus.ids, self.video_of, self.video2idx)
 
     def evaluate(
         self,
@@ -85,15 +85,12 @@ class RetrievalSplit:
             )
         if not self.run.comm.is_main:
             return {}
-        truth = None
-        if query_videos(self.queries):
-            truth = (line for _, line in read_jsonl(self.queries.path / "query_data.jsonl"))
         metrics = save_results(
             results,
             folder or self.run.folder.path / f"results_{self.name}",
             Path(str(checkpoint)).stem,
             getattr(options, "nms_thd", -1),
-            truth,
+            self.ground_truth(),
             getattr(options, "eval_with_query_type", False),
         )
         return {
@@ -102,6 +99,24 @@ class RetrievalSplit:
             for task, values in tasks.items()
             for name, value in values.items()
         }
+
+    def ground_truth(self) -> list[dict[str, Any]] | None:
+        """Annotation lines to score with, by ``desc_id`` and ``vid_name`` as the database has them.
+
+        Lines of queries without a video are left out. None where no query has one.
+        """
+        if not self.video_of:
+            LOGGER.info("no metrics: the queries of %s name no video", self.queries.path)
+            return None
+        names, known = names_of_task(self.run.options.task), set(self.corpus.ids)
+
+        def read(line: dict) -> dict[str, Any] | None:
+            qid = get_name(line, *names.ids)
+            own = self.video_of.get(qid) if qid in known else find_name(line, *names.videos)
+            return None if own is None else line | {"desc_id": qid, "vid_name": own}
+
+        lines = (line.read(read) for line in read_lines(self.queries.path / "query_data.jsonl"))
+        return [line for line in lines if line is not None]
 
     def validate(
         self, model: nn.Module, weights: Mapping[str, float], step: int

@@ -4,7 +4,7 @@ An item is one video with its clips, so that a video is encoded once however man
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.annotations import UniqueIds, read_lines
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption, TokenGrid
 from data.lmdb_io import TextDb
 from data.loader import ItemKey, first_usable
 from data.moments import as_moment, warn_of_clamped
 from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos, cut_texts
-from utils.errors import UserError
-from utils.files import read_jsonl
+from data.video_pool import feature_name
+from utils.errors import RecordError, UserError
 from utils.logger import LOGGER
+from utils.names import CLIP_NAMES, get_name, text_names
 from utils.packing import segment_positions
 
 
@@ -62,6 +64,25 @@ class CaptionDb:
     def meta(self) -> dict:
         """Ids of the special tokens."""
         return self.captions.meta
+
+
+def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str, list[str]]:
+    """Ids of every video's captions, in database order.
+
+    Args:
+        captions: ``cap.db``.
+        known: names of the feature database (see :func:`data.video_pool.feature_name`).
+
+    Raises:
+        UserError: ``vid2caps.json`` is missing, or holds something else.
+    """
+    where, table = captions.path / "vid2caps.json", captions.side("vid2caps.json")
+    if not isinstance(table, dict) or not all(isinstance(ids, list) for ids in table.values()):
+        raise UserError(f"{where} must list every video's captions; make the database again")
+    groups: dict[str, list[str]] = {}
+    for vid, ids in table.items():
+        groups.setdefault(feature_name(vid, known), []).extend(text_names(ids, where))
+    return groups
 
 
 @dataclass
@@ -119,7 +140,7 @@ class CaptionDataset:
         beyond: dict[str, None] = {}
         spans: dict[str, tuple[float, float]] = {}
         interval = self.videos.interval
-        of_video = self.db.side("vid2caps.json")
+        of_video = captions_by_video(self.db, self.videos.features.id2nframe)
         self.videos.require(of_video, str(self.db.path.parent))
         for vid, caption_ids in of_video.items():
             frames = self.videos.num_frames(vid)
@@ -251,14 +272,15 @@ class TargetClips:
     def __init__(self, path: str | Path, videos: SubtitleSource) -> None:
         self.videos = videos
         self.lines = read_clip_lines(path)
+        known = videos.features.id2nframe
+        vids = [feature_name(get_name(line, *CLIP_NAMES.videos), known) for line in self.lines]
         by_video: dict[str, list[int]] = {}
         beyond = []
-        for place, line in enumerate(self.lines):
-            by_video.setdefault(line["vid_name"], []).append(place)
+        for place, vid in enumerate(vids):
+            by_video.setdefault(vid, []).append(place)
         videos.require(by_video, str(path))
-        for line in self.lines:
-            frames = videos.num_frames(line["vid_name"])
-            if starts_beyond(line["ts"][0], videos.interval, frames):
+        for vid, line in zip(vids, self.lines, strict=True):
+            if starts_beyond(line["ts"][0], videos.interval, videos.num_frames(vid)):
                 beyond.append(line["clip_id"])
         self.by_video = list(by_video.items())
         warn_of_clips_beyond(beyond, "are captioned from that frame")
@@ -286,24 +308,25 @@ class TargetClips:
 
 
 def read_clip_lines(path: str | Path) -> list[dict]:
-    """Lines of an annotation or submission file, checked.
+    """Lines of an annotation or submission file, checked; names as they stand there.
 
     Raises:
         UserError: names file and line of what is missing, malformed or there twice.
     """
-    lines, seen = [], {}
-    for number, line in read_jsonl(path):
-        where = f"{path}:{number}"
-        for key in ("vid_name", "clip_id", "ts"):
-            if key not in line:
-                raise UserError(f"{where} has no {key}; a clip needs vid_name, clip_id and ts")
-        span = line["ts"]
-        if as_moment(span) is None:
-            raise UserError(f"{where}: ts must be [start, end] in seconds, it is {span}")
-        before = seen.setdefault(str(line["clip_id"]), number)
-        if before != number:
-            raise UserError(f"{where}: clip {line['clip_id']} stands in line {before} already")
-        lines.append(line)
-    if not lines:
-        raise UserError(f"{path} names no clip")
+    lines, ids = [], UniqueIds()
+    for line in read_lines(path):
+        raw = line.read(_check_clip_line)
+        ids.claim(get_name(raw, *CLIP_NAMES.ids), line)
+        lines.append(raw)
     return lines
+
+
+def _check_clip_line(raw: dict) -> dict:
+    for key in ("vid_name", "clip_id", "ts"):
+        if raw.get(key) is None:
+            raise RecordError(f"it has no {key}; a clip needs vid_name, clip_id and ts")
+    get_name(raw, *CLIP_NAMES.videos)
+    get_name(raw, *CLIP_NAMES.ids)
+    if as_moment(raw["ts"]) is None:
+        raise RecordError(f"ts must be [start, end] in seconds, it is {raw['ts']}")
+    return raw

@@ -5,7 +5,7 @@ query database make the difference. Evaluation is a view of the same databases.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,17 +13,12 @@ import numpy as np
 import torch
 
 from data.batch import MomentBatch, QueryBatch
-from data.lmdb_io import FeatureDb, TextDb
+from data.lmdb_io import TextDb
 from data.loader import ItemKey
 from data.moments import as_moment, warn_of_clamped
 from data.prepare import agreed_moment
-from data.video import (
-    VideoItem,
-    VideoSource,
-    collate_texts,
-    collate_videos,
-    require_features,
-)
+from data.video import VideoItem, VideoSource, collate_texts, collate_videos
+from data.video_pool import query_videos
 from utils.errors import UserError
 
 QUERIES_PER_VIDEO = 5  # where a training item is a video
@@ -63,11 +58,6 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1) -> list[str]:
             f"{db.path} has no query of at most {max_txt_len} tokens; raise max_txt_len"
         )
     return ids
-
-
-def query_videos(db: TextDb) -> dict[str, str]:
-    """Video of every query; empty for a split that does not tell."""
-    return db.side("query2video.json") if db.has_side("query2video.json") else {}
 
 
 def training_moment(db: TextDb, record: dict) -> tuple[float, float] | None:
@@ -123,7 +113,7 @@ class MomentDataset:
         self.db = db
         self.videos = videos
         self.seed = seed
-        video_of = query_videos(db)
+        self.video_of = video_of = query_videos(db, videos.features.id2nframe)
         ids = usable_query_ids(db, max_txt_len)
         without = [i for i in ids if i not in video_of]
         if without:
@@ -151,7 +141,7 @@ class MomentDataset:
         if not self.sampled_by_q:
             ids = self._draw(ids, key.generator(self.seed))
         records = [self.db[i] for i in ids]
-        video = self.videos(records[0]["vid"])
+        video = self.videos(self.video_of[ids[0]])
         return MomentItem(
             video,
             [query_tokens(record, self.db.meta) for record in records],
@@ -161,9 +151,8 @@ class MomentDataset:
 
     def positions(self) -> np.ndarray:
         """(items,) positions that the cross-modal transformer sees of each item's video."""
-        video_of = query_videos(self.db)
         count = cache(self.videos.positions)
-        return np.array([count(video_of[ids[0]]) for ids in self.groups])
+        return np.array([count(self.video_of[ids[0]]) for ids in self.groups])
 
     def _draw(self, ids: list[str], rng: np.random.Generator) -> list[str]:
         if len(ids) >= QUERIES_PER_VIDEO:
@@ -210,72 +199,33 @@ class CorpusQueries:
     Args:
         db: query database, with or without videos.
         raw_ids: results name a query by its raw ``desc_id`` (a number in TVR), not by a string.
+        video_of: the queries' videos; None: as the database names them.
     """
 
-    def __init__(self, db: TextDb, raw_ids: bool = True) -> None:
+    def __init__(
+        self, db: TextDb, raw_ids: bool = True, video_of: Mapping[str, str] | None = None
+    ) -> None:
         self.db = db
-        self.id_key = "desc_id" if raw_ids else "qid"
+        self.raw_ids = raw_ids
         self.ids = usable_query_ids(db)
+        self.video_of = query_videos(db) if video_of is None else video_of
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, key: ItemKey | int) -> dict:
-        return self.db[self.ids[ItemKey.of(key).index]]
+        id_ = self.ids[ItemKey.of(key).index]
+        return self.db[id_] | {"qid": id_}
 
     def collate(self, records: Sequence[dict]) -> QueryBatch:
         """Pack records of the database."""
         return QueryBatch(
             qids=[record["qid"] for record in records],
-            desc_ids=[record.get(self.id_key, record["qid"]) for record in records],
-            vids=[record.get("vid") for record in records],
+            desc_ids=[self._result_id(record) for record in records],
+            vids=[self.video_of.get(record["qid"]) for record in records],
             text=collate_texts([query_tokens(record, self.db.meta) for record in records]),
         )
 
-
-def _split_indices(split: str, subtitles: TextDb | None) -> dict[str, list]:
-    """A split's {video: [seconds, index]} in ``vid2dur_idx.json``; empty where there is none."""
-    if subtitles is None or not subtitles.has_side("vid2dur_idx.json"):
-        return {}
-    return subtitles.side("vid2dur_idx.json").get(split, {})
-
-
-def pool_videos(split: str, queries: TextDb, subtitles: TextDb | None) -> list[str]:
-    """Videos to search for a split's queries; which ones: see :func:`video_pool`."""
-    indexed = _split_indices(split, subtitles)
-    if indexed:
-        return list(indexed)
-    if queries.has_side("video_ids.json"):
-        return queries.side("video_ids.json")
-    return list(dict.fromkeys(query_videos(queries).values()))
-
-
-def video_pool(
-    split: str,
-    queries: TextDb,
-    subtitles: TextDb | None,
-    features: FeatureDb,
-    own_indices: bool = True,
-) -> dict[str, int]:
-    """Videos to search for a split's queries, and the number that a results file gives each.
-
-    They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there
-    (``own_indices``); where that lacks the split, the videos that its queries name, by their place
-    among the sorted names of ``id2nframe.json``.
-
-    Raises:
-        UserError: neither names any, or the feature database lacks some.
-    """
-    vids = pool_videos(split, queries, subtitles)
-    place = {vid: number for number, vid in enumerate(sorted(features.id2nframe))}
-    pool = {vid: place.get(vid, -1) for vid in vids}
-    indexed = _split_indices(split, subtitles)
-    if own_indices and indexed:
-        pool = {vid: int(entry[1]) for vid, entry in indexed.items()}
-    if not pool:
-        raise UserError(
-            f"split {split} names no videos: neither {queries.path} nor the subtitle database's "
-            "vid2dur_idx.json has any"
-        )
-    require_features(features, pool, f"split {split}")
-    return pool
+    def _result_id(self, record: dict) -> str | int:
+        raw = record.get("desc_id") if self.raw_ids else None
+        return record["qid"] if raw is None else raw

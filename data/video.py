@@ -50,6 +50,7 @@ class Transcript:
 class VideoSource(Protocol):
     """Where videos come from: with subtitles, or without."""
 
+    features: FeatureDb
     interval: float  # seconds a frame covers
 
     def __call__(self, vid: str) -> VideoItem: ...

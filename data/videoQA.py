@@ -64,13 +64,14 @@ class QuestionDataset(CandidateDataset):
             )
 
     def __getitem__(self, key: ItemKey | int) -> QuestionItem:
-        record = self.db[self.ids[ItemKey.of(key).index]]
+        id_ = self.ids[ItemKey.of(key).index]
+        record = self.db[id_]
         question, *answers = record["input_ids"]
         separator = self.db.meta["SEP"]
-        video = self.videos(record["vid"])
+        video = self.videos(self.video_of[id_])
         seconds = parse_seconds(record.get("ts"))
         return QuestionItem(
-            ids=[record["qid"]],
+            ids=[id_],
             video=video,
             texts=[[separator, *question, separator, *answer] for answer in answers],
             targets=[self.target(record, len(answers))],

@@ -26,19 +26,22 @@ class StatementDataset(CandidateDataset):
     kind, label = "statement", "label"
 
     def __getitem__(self, key: ItemKey | int) -> CandidateItem:
-        record = self.db[self.ids[ItemKey.of(key).index]]
-        records = [record, *self._partner(record)] if self.training else [record]
+        id_ = self.ids[ItemKey.of(key).index]
+        ids = [id_, *self._partner(id_)] if self.training else [id_]
+        records = [self.db[one] for one in ids]
         return CandidateItem(
-            ids=[record["qid"] for record in records],
-            video=self.videos(record["vid"]),
+            ids=ids,
+            video=self.videos(self.video_of[id_]),
             texts=[[self.db.meta["SEP"], *record["input_ids"]] for record in records],
             targets=[self.target(record, 2) for record in records],
         )
 
-    def _partner(self, record: dict) -> list[dict]:
-        id_ = partner_id(record["qid"])
-        partners = [self.db[id_]] if id_ in self.db.side("id2len.json") else []
-        return [partner for partner in partners if partner["vid"] == record["vid"]]
+    def _partner(self, id_: str) -> list[str]:
+        partner = partner_id(id_)
+        is_pair = partner in self.db.side("id2len.json") and (
+            self.video_of.get(partner) == self.video_of[id_]
+        )
+        return [partner] if is_pair else []
 
     @staticmethod
     def collate(items: Sequence[CandidateItem]) -> StatementBatch:

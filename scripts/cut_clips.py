@@ -21,12 +21,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import RecordError, get_spans
+from data.annotations import get_spans, read_lines
 from data.lmdb_io import FeatureDb, FeatureDbWriter
 from data.prepare import read_vid2nframe
+from data.video_pool import feature_name
 from scripts.convert_videodb import VERSION, clip_names, frames_per_clip
-from utils.errors import UserError, run_main
-from utils.files import read_jsonl, write_jsonl
+from utils.errors import RecordError, UserError, run_main
+from utils.files import write_jsonl
+from utils.names import get_name
 
 DECIMALS = 3  # of times, in seconds
 
@@ -72,17 +74,19 @@ def cut_lines(
     Raises:
         UserError: a line is no subtitles, or names a video without frames.
     """
-    for number, line in read_jsonl(annotation):
-        vid = line.get("vid_name")
+
+    def read(raw: dict) -> tuple[str, list[dict]]:
+        vid = feature_name(get_name(raw, "vid_name"), vid2nframe)
         if vid not in vid2nframe:
-            raise UserError(f"{annotation}:{number}: no frames of video {vid!r} are known")
-        try:
-            get_spans(line)
-        except RecordError as error:
-            raise UserError(f"{annotation}:{number}: {error}") from None
+            raise RecordError(f"no frames of video {vid!r} are known")
+        get_spans(raw)
+        return vid, raw["sub"]
+
+    for line in read_lines(annotation):
+        vid, subtitles = line.read(read)
         names = clip_names(vid, vid2nframe[vid], clip_frames)
-        for name, subtitles in zip(names, cut_subtitles(line["sub"], len(names), seconds)):
-            yield {"vid_name": name, "sub": subtitles}
+        for name, of_clip in zip(names, cut_subtitles(subtitles, len(names), seconds)):
+            yield {"vid_name": name, "sub": of_clip}
 
 
 def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -> None:

@@ -5,9 +5,9 @@ python scripts/drop_ids.py --list bad.json --output clean_txt_db txt_db/tvr_*.db
     txt_db/tv_subtitles.db
 
 Takes query, subtitle and caption databases, JSON lists of videos (pretrain_splits/*.json) and JSON
-lines with vid_name (tvc_val_release.jsonl). Copies keep their names and leave the originals alone.
-The list is {"videos": [names], "records": {database: [ids]}}, as scripts/check_data.py --fix-list
-writes it.
+lines that name a video (tvc_val_release.jsonl). Copies keep their names and leave the originals
+alone. The list is {"videos": [names], "records": {database: [ids]}}, as scripts/check_data.py
+--fix-list writes it.
 """
 
 import argparse

@@ -21,8 +21,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.errors import UserError, run_main
-from utils.files import read_json, read_jsonl, write_json, write_jsonl
+from data.annotations import UniqueIds, read_lines
+from utils.errors import RecordError, UserError, run_main
+from utils.files import read_json, write_json, write_jsonl
+from utils.names import CLIP_NAMES, as_name, get_name, names_of_task
 from utils.retrieval_metrics import TASKS
 
 MAX_PREDICTIONS = 100
@@ -31,39 +33,40 @@ NAMED = 5  # ids that a message lists
 Annotations = dict[str, dict]  # lines by id, in file order
 
 
-def read_annotations(path: str, id_name: str, *more: str) -> Annotations:
+def read_annotations(path: str, id_names: tuple[str, ...], *more: str) -> Annotations:
     """Lines of an annotation file by id.
 
     Args:
         path: JSON lines.
-        id_name: field of the id.
+        id_names: fields of the id.
         more: further fields that every line must have.
 
     Raises:
         UserError: a line lacks a field, two have the same id, or there is none.
     """
-    lines: Annotations = {}
-    for number, line in read_jsonl(path):
-        lacking = [name for name in (id_name, *more) if name not in line]
+
+    def read(raw: dict) -> tuple[str, dict]:
+        lacking = [name for name in (id_names[0], *more) if raw.get(name) is None]
         if lacking:
-            raise UserError(
-                f"{path}:{number} has no {lacking[0]}; is it the annotation of this task?"
-            )
-        if str(line[id_name]) in lines:
-            raise UserError(f"{path}:{number}: {id_name} {line[id_name]} was there before")
-        lines[str(line[id_name])] = line
-    if not lines:
-        raise UserError(f"{path} holds no annotations; was it cut short?")
+            raise RecordError(f"it has no {lacking[0]}; is it the annotation of this task?")
+        return get_name(raw, *id_names), raw
+
+    lines: Annotations = {}
+    ids = UniqueIds()
+    for line in read_lines(path):
+        id_, raw = line.read(read)
+        ids.claim(id_, line)
+        lines[id_] = raw
     return lines
 
 
-def require_same_ids(found: Iterable[Any], wanted: Annotations, where: str) -> None:
+def require_same_ids(found: Iterable[str], wanted: Annotations, where: str) -> None:
     """Check that results are about exactly the annotated ids, each once.
 
     Raises:
         UserError: says how many ids are missing, unknown or repeated, and names the first.
     """
-    ids = [str(id_) for id_ in found]
+    ids = list(found)
     known = set(ids)
     _require_none(
         [id_ for id_ in wanted if id_ not in known],
@@ -102,8 +105,10 @@ def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
     for ranking in (name for name in TASKS if name in results):
         where = f"{path}: {ranking}"
         try:
-            pairs = [(str(entry["desc_id"]), entry["predictions"]) for entry in results[ranking]]
-        except (TypeError, KeyError):
+            pairs = [
+                (as_name(entry["desc_id"]), entry["predictions"]) for entry in results[ranking]
+            ]
+        except (TypeError, KeyError, RecordError):
             raise UserError(f"{where} must list {{desc_id, desc, predictions}}") from None
         require_same_ids((id_ for id_, _ in pairs), wanted, where)
         lists = dict(pairs)
@@ -161,9 +166,13 @@ def count_answers(line: Mapping[str, Any]) -> int:
 
 def format_captions(path: str, wanted: Annotations) -> list[dict]:
     """TVC: a caption of each clip."""
-    lines = [line for _, line in read_jsonl(path)]
-    require_same_ids((line.get("clip_id") for line in lines), wanted, path)
-    captions = {str(line["clip_id"]): line.get("descs") for line in lines}
+
+    def read(raw: dict) -> tuple[str, Any]:
+        return get_name(raw, *CLIP_NAMES.ids), raw.get("descs")
+
+    answered = [line.read(read) for line in read_lines(path)]
+    require_same_ids((id_ for id_, _ in answered), wanted, path)
+    captions = dict(answered)
     return [
         {
             "vid_name": line["vid_name"],
@@ -194,13 +203,14 @@ def format_submission(task: str, results: str, annotation: str) -> Any:
     Raises:
         UserError: results and annotation do not belong together, or something is missing.
     """
-    if task == "tvr":
-        return format_moments(results, read_annotations(annotation, "desc_id", "desc"))
     if task == "tvc":
-        return format_captions(results, read_annotations(annotation, "clip_id", "vid_name", "ts"))
-    if task == "violin":
-        return format_answers(results, read_annotations(annotation, "desc_id"), lambda line: 2)
-    return format_answers(results, read_annotations(annotation, "qid"), count_answers)
+        clips = read_annotations(annotation, CLIP_NAMES.ids, "vid_name", "ts")
+        return format_captions(results, clips)
+    ids = names_of_task(task).ids
+    if task == "tvr":
+        return format_moments(results, read_annotations(annotation, ids, "desc"))
+    choices = (lambda line: 2) if task == "violin" else count_answers
+    return format_answers(results, read_annotations(annotation, ids), choices)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,7 @@ features. With several --vfeat_db (shards) there is one training list for each:
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.lmdb_io import TextDb
+from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
+from utils.names import text_names
 
 
 def split_videos(
@@ -51,22 +53,28 @@ def split_videos(
     return {vid for members in groups.values() for vid in members} - val, val
 
 
-def excluded_videos(paths: Iterable[str]) -> set[str]:
+def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:
     """Videos that other data sets name.
 
     Args:
         paths: JSON lists of videos, or query databases.
+        known: names of the feature databases.
 
     Raises:
-        UserError: a file is neither.
+        UserError: a file is neither, or a database names no videos.
     """
     vids: set[str] = set()
     for path in paths:
-        is_db = Path(path).is_dir()
-        listed = TextDb(path).side("query2video.json") if is_db else read_json(path)
-        listed = list(listed.values()) if isinstance(listed, Mapping) else listed
-        if not (isinstance(listed, list) and all(isinstance(vid, str) for vid in listed)):
-            raise UserError(f"{path} is neither a JSON list of videos nor a query database")
+        if Path(path).is_dir():
+            listed = named_videos(TextDb(path), known)
+            if not listed:
+                raise UserError(f"{path} names no videos to exclude: give a list of them instead")
+        else:
+            listed = read_json(path)
+            listed = list(listed.values()) if isinstance(listed, Mapping) else listed
+            if not isinstance(listed, list):
+                raise UserError(f"{path} is neither a JSON list of videos nor a query database")
+            listed = [feature_name(vid, known) for vid in text_names(listed, path)]
         vids.update(listed)
     return vids
 
@@ -95,8 +103,9 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
     """Write the lists; return how many videos each has."""
     options = parse_arguments(argv)
     shards = [list(read_json(folder / "id2nframe.json")) for folder in options.vfeat_db]
-    spoken = set(TextDb(options.sub_txt_db).keys()) - excluded_videos(options.exclude)
-    usable = spoken.intersection(vid for shard in shards for vid in shard)
+    featured = {vid for shard in shards for vid in shard}
+    usable = featured.intersection(TextDb(options.sub_txt_db).keys())
+    usable -= excluded_videos(options.exclude, featured)
     train, val = split_videos(usable, options.val_share, options.seed, options.clips)
     endings = [""] if len(shards) == 1 else [f"_{number}" for number in range(len(shards))]
     lists = {f"{options.name}_val.json": sorted(val)}

@@ -8,10 +8,13 @@ scripts/convert_annotations.py):
   tvr, how2r       desc_id, desc; vid_name, ts [start, end] in seconds (absent in a test split)
   didemo…          the same, ts a list of such moments; target: the one to train on (if it is
                    absent: the moment most annotators chose, the first of equals)
-  msrvtt           sen_id or retrieval_key, clip_name or vid_name, desc or caption
+  msrvtt           sen_id, retrieval_key or desc_id; clip_name, vid_name or video_id;
+                   desc or caption
   tvqa, how2qa     qid, q, a0 … a4 (how2qa: a0 … a3), ts "start-end"; vid_name, answer_idx
   violin           desc_id, desc; vid_name, label
-A query, question or answer that is all upper case is lower-cased; white space around is stripped.
+Of several names the first that is there counts, null is none. A file names the videos of all lines
+or of none. A query, question or answer that is all upper case is lower-cased; white space around is
+stripped.
 """
 
 import argparse
@@ -23,13 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import Line, RecordError, UniqueIds, get_id, get_text, is_span
+from data.annotations import Line, RecordError, UniqueIds, get_text, is_span
 from data.lmdb_io import TextDbWriter
 from data.moments import refuse_clamped
 from data.prepare import agreed_moment, is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
+from data.video_indices import split_indices
 from utils.errors import UserError, run_main
 from utils.files import read_json
+from utils.names import NameFields, find_name, get_name, names_of_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,43 +59,43 @@ class Query:
     target: Any
 
 
-def read_moment_query(raw: dict) -> Query:
+Content = tuple[list[str], Any]  # texts and target of a query
+
+
+def read_moment_query(raw: dict) -> Content:
     """A query that describes a moment of a video."""
-    return Query(raw, get_id(raw, "desc_id"), _video(raw), [get_text(raw, "desc")], _moment(raw))
+    return [get_text(raw, "desc")], _moment(raw)
 
 
-def read_video_query(raw: dict) -> Query:
+def read_video_query(raw: dict) -> Content:
     """A query that describes a whole clip (MSR-VTT)."""
-    qid = get_id(raw, "sen_id", "retrieval_key", "desc_id")
-    vid = _video(raw, "clip_name", "vid_name")
-    return Query(raw, qid, vid, [get_text(raw, "desc", "caption")], None)
+    return [get_text(raw, "desc", "caption")], None
 
 
-def read_statement(raw: dict) -> Query:
+def read_statement(raw: dict) -> Content:
     """A statement that is true or not (VIOLIN)."""
     label = raw.get("label")
     if label not in (None, 0, 1):
         raise RecordError(f"label must be 0 or 1, not {label!r}")
-    return Query(raw, get_id(raw, "desc_id"), _video(raw), [get_text(raw, "desc")], label)
+    return [get_text(raw, "desc")], label
 
 
-def question_reader(num_answers: int) -> Callable[[dict], Query]:
+def question_reader(num_answers: int) -> Callable[[dict], Content]:
     """A reader of multiple-choice questions."""
     answers = [f"a{k}" for k in range(num_answers)]
 
-    def read_question(raw: dict) -> Query:
-        qid = get_id(raw, "qid")
+    def read_question(raw: dict) -> Content:
         target = raw.get("answer_idx")
         if target not in (None, *range(num_answers)):
             raise RecordError(f"answer_idx must be 0 to {num_answers - 1}, not {target!r}")
         texts = [get_text(raw, name) for name in ("q", *answers)]
         _check_question_span(raw.get("ts"))
-        return Query({**raw, "qid": qid}, qid, _video(raw), texts, target)
+        return texts, target
 
     return read_question
 
 
-TASKS: dict[str, Callable[[dict], Query]] = {
+TASKS: dict[str, Callable[[dict], Content]] = {
     "tvr": read_moment_query,
     "how2r": read_moment_query,
     "didemo_video_sub": read_moment_query,
@@ -103,9 +108,16 @@ TASKS: dict[str, Callable[[dict], Query]] = {
 }
 
 
-def _video(raw: dict, *names: str) -> str | None:
-    names = names or ("vid_name",)
-    return get_id(raw, *names) if any(raw.get(name) is not None for name in names) else None
+def read_query(raw: dict, names: NameFields, read: Callable[[dict], Content]) -> Query:
+    """A line of an annotation.
+
+    Args:
+        raw: the parsed line.
+        names: fields of its id and video.
+        read: what else it says, one of ``TASKS``.
+    """
+    qid, vid = get_name(raw, *names.ids), find_name(raw, *names.videos)
+    return Query(raw, qid, vid, *read(raw))
 
 
 def _check_question_span(ts: object) -> None:
@@ -147,7 +159,7 @@ class QueryPreparer:
     """Tokenise lines of one task."""
 
     def __init__(self, task: str, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self._read = TASKS[task]
+        self._names, self._content = names_of_task(task), TASKS[task]
         self._tokenizer = tokenizer
 
     def __call__(self, lines: list[Line]) -> list[PreparedQuery]:
@@ -160,14 +172,19 @@ class QueryPreparer:
             for line, query in zip(lines, queries, strict=True)
         ]
 
+    def _read(self, raw: dict) -> Query:
+        return read_query(raw, self._names, self._content)
+
     def _prepare(self, line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:
+        raw = {name: value for name, value in query.raw.items() if name != "vid"}
         vid = {} if query.vid is None else {"vid": query.vid}
-        if len(parts) > 1:  # a question: its id is in the record already, as a string
+        if len(parts) > 1:  # a question
             length = [len(part) for part in parts]
-            record = {**query.raw, "input_ids": parts, **vid, "target": query.target}
+            raw["qid"] = query.qid
+            record = {**raw, "input_ids": parts, **vid, "target": query.target}
         else:
             length = len(parts[0])
-            record = {**query.raw, **vid, "input_ids": parts[0], "target": query.target}
+            record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
             record["qid"] = query.qid
         return PreparedQuery(line, query.qid, query.vid, length, pack_line(line, record))
 
@@ -180,6 +197,10 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
         prepare = QueryPreparer(options.task, tokenizer)
         for query in map_lines(prepare, options.annotation, options.workers):
             ids.claim(query.qid, query.line)
+            if raw_lines and (query.vid is None) == bool(query2video):
+                own = "no" if query2video else "a"
+                fields = " or ".join(names_of_task(options.task).videos)
+                raise query.line.error(f"unlike the lines before it names {own} video ({fields})")
             db.put_value(query.qid, query.value)
             id2len[query.qid] = query.length
             raw_lines.append(query.line.text)
@@ -197,12 +218,13 @@ def split_videos(path: str, split: str | None) -> list[str]:
     """The videos of a split.
 
     Raises:
-        UserError: the file is unreadable or has no such split.
+        UserError: the file is unreadable or malformed, or has no such split.
     """
     splits = read_json(path)
+    videos = split_indices(splits, str(split), path)
     if split not in splits:
         raise UserError(f"{path} has no split {split!r}; --split is one of {', '.join(splits)}")
-    return list(splits[split])
+    return list(videos)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

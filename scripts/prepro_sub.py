@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import Line, RecordError, UniqueIds, get_id, get_spans, get_text
+from data.annotations import Line, RecordError, UniqueIds, get_spans, get_text
 from data.frame_matching import FrameMatches, match_frames
 from data.lmdb_io import TextDbWriter
 from data.prepare import (
@@ -28,8 +28,11 @@ from data.prepare import (
     text_parser,
 )
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
+from data.video_indices import require_indices
+from data.video_pool import feature_name
 from utils.errors import run_main
 from utils.files import read_json
+from utils.names import get_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,7 +100,7 @@ class SubtitlePreparer:
         ]
 
     def _read(self, raw: dict) -> SubtitledVideo:
-        vid = get_id(raw, "vid_name")
+        vid = feature_name(get_name(raw, "vid_name"), self._vid2nframe)
         if vid not in self._vid2nframe:
             raise RecordError(f"--vid2nframe has no frames of video {vid!r}")
         spans = get_spans(raw)
@@ -168,6 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     sides = {}
     if options.vid2dur_idx:
         sides["vid2dur_idx.json"] = read_json(options.vid2dur_idx)
+        require_indices(sides["vid2dur_idx.json"], options.vid2dur_idx)
     inputs = [options.annotation, *options.vid2nframe]
     if not options.force and is_finished(Path(options.output), recipe, inputs, sides=sides):
         return

@@ -22,7 +22,6 @@ from data.annotations import (
     Line,
     RecordError,
     UniqueIds,
-    get_id,
     get_spans,
     get_text,
     is_seconds,
@@ -36,6 +35,7 @@ from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, special_ids
 from utils.errors import UserError, run_main
 from utils.files import write_json
+from utils.names import get_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,8 +77,8 @@ def read_clip(raw: dict) -> Clip:
     if not isinstance(captions, list) or not all(isinstance(cap, dict) for cap in captions):
         raise RecordError("descs must be a list of {desc, desc_id}")
     texts = [get_text(caption, "desc") for caption in captions]
-    cap_ids = [get_id(caption, "desc_id") for caption in captions]
-    clip_id, vid = get_id(raw, "clip_id"), get_id(raw, "vid_name")
+    cap_ids = [get_name(caption, "desc_id") for caption in captions]
+    clip_id, vid = get_name(raw, "clip_id"), get_name(raw, "vid_name")
     return Clip(clip_id, vid, raw["ts"], raw["duration"], captions, texts, cap_ids)
 
 
@@ -149,7 +149,7 @@ def read_spans(path: str) -> dict[str, Spans]:
     """
 
     def read(raw: dict) -> tuple[str, Spans]:
-        return get_id(raw, "vid_name"), get_spans(raw)
+        return get_name(raw, "vid_name"), get_spans(raw)
 
     return dict(line.read(read) for line in read_lines(path))
 

@@ -127,6 +127,7 @@ class World:
         compressed: whether the features are written as npz.
         subtitles, queries, captions: of each split; captions with their clips.
         options: further ones.
+        listed: videos of a list to pre-train on.
     """
 
     folder: Path
@@ -139,6 +140,7 @@ class World:
     queries: dict[str, TextFiles] = field(default_factory=dict)
     captions: dict[str, tuple[TextFiles, TextFiles]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    listed: list[str | int] = field(default_factory=lambda: list(FRAMES))
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -167,7 +169,7 @@ class World:
             write_json(self.folder / f"{split}.db" / "meta.json", META)
         clip = {"vid_name": "c", "clip_id": "cc", "ts": [1.0, 3.5], "descs": [{"desc": "words"}]}
         write_jsonl(self.folder / "ref.jsonl", [clip])
-        write_json(self.folder / "vids.json", list(FRAMES))
+        write_json(self.folder / "vids.json", self.listed)
         write_json(self.folder / "config.json", self.config())
         return self.folder / "config.json"
 

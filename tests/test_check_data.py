@@ -183,6 +183,35 @@ def search_another(world: World) -> None:
     world.subtitles.sides["vid2dur_idx.json"]["val"] = {"d": [6.0, 1]}
 
 
+def ask_another(world: World) -> None:
+    world.queries["val"].records["c1"]["vid"] = "d"
+    world.queries["val"].sides["query2video.json"]["c1"] = "d"
+
+
+def index(split: str, entries: object) -> Callable[[World], None]:
+    """What ``vid2dur_idx.json`` says of a split."""
+
+    def spoil(world: World) -> None:
+        world.subtitles.sides["vid2dur_idx.json"][split] = entries
+
+    return spoil
+
+
+def repeat_line(world: World) -> None:
+    """Lines of 1 and "1"."""
+    files = world.queries["val"]
+    files.records = {"1": files.records["c0"] | {"qid": "1"}}
+    files.sides["id2len.json"], files.sides["query2video.json"] = {"1": 2}, {"1": "c"}
+    files.lines = [line | {"desc_id": id_} for line, id_ in zip(files.lines, (1, "1"))]
+
+
+def list_twice(world: World) -> None:
+    world.listed = ["a", "b", 7, "c", "7"]
+    world.features["7"] = world.features["a"]
+    world.subtitles.records["7"] = world.subtitles.records["a"] | {"vid_name": 7, "v_id": "7"}
+    world.subtitles.sides["vid2len.json"]["7"] = FRAMES["a"]
+
+
 def counts(**numbers: int | None) -> Callable[[World], None]:
     def spoil(world: World) -> None:
         world.counts = numbers
@@ -367,11 +396,60 @@ DAMAGES = {
     "nothing to search": Damage(no_pool, videos.NONE_WANTED, "test.db (videos to search)", ("",)),
     "pool without a video": Damage(
         search_another,
+        videos.NONE_SEARCHED,
+        "val.db (videos to search)",
+        ("c0", "c1"),
+        quick=True,
+    ),
+    "one query outside the pool": Damage(
+        ask_another,
         videos.NOT_SEARCHED,
         "val.db (videos to search)",
-        ("c",),
+        ("c1",),
         severity="warning",
         quick=True,
+    ),
+    "one index for two videos": Damage(
+        index("val", {"c": [8.0, 5], "d": [6.0, 5]}),
+        videos.BAD_INDEX,
+        "vid2dur_idx.json",
+        ("val",),
+        quick=True,
+    ),
+    "no index": Damage(
+        index("val", {"c": [8.0]}), videos.BAD_INDEX, "vid2dur_idx.json", ("val",), quick=True
+    ),
+    "a list of videos": Damage(
+        index("train", ["a", "b"]), videos.BAD_INDEX, "vid2dur_idx.json", ("train",), quick=True
+    ),
+    "no index of a split that nobody reads": Damage(
+        index("other", {"c": 8.0}),
+        videos.BAD_INDEX,
+        "vid2dur_idx.json",
+        ("other",),
+        severity="warning",
+        quick=True,
+    ),
+    "no index where nobody reads any": Damage(
+        index("val", {"c": 8.0}),
+        videos.BAD_INDEX,
+        "vid2dur_idx.json",
+        ("val",),
+        "msrvtt_video_sub",
+        "warning",
+        quick=True,
+    ),
+    "one index in two splits": Damage(
+        index("val", {"c": [8.0, ord("a")]}),
+        videos.SHARED_INDEX,
+        "vid2dur_idx.json",
+        (str(ord("a")),),
+        severity="warning",
+        quick=True,
+    ),
+    "an id as number and as text": Damage(repeat_line, queries.TWICE, VAL, ("1",)),
+    "a name as number and as text": Damage(
+        list_twice, videos.LISTED_TWICE, "vids.json", ("7",), "pretrain", "warning", quick=True
     ),
     "other lines": Damage(lose_line, queries.LINES, VAL, ("c1", "x")),
     # questions and statements

@@ -128,8 +128,11 @@ def test_a_clip_without_exactly_one_caption(submit, descs):
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        ([{"desc_id": 1}], r"annotation:1 has no qid"),
-        ([{"qid": 1, "a0": ""}, {"qid": "1", "a0": ""}], "annotation:2: qid 1 was there before"),
+        ([{"desc_id": 1}], r"annotation:1: it has no qid"),
+        (
+            [{"qid": 1, "a0": ""}, {"qid": "1", "a0": ""}],
+            "annotation:2: the id '1' was used in line 1",
+        ),
         ([], "holds no annotations"),
     ],
 )

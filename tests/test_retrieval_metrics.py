@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from utils.errors import UserError
+from utils.names import VIDEO_QUERY_NAMES
 from utils.retrieval_metrics import retrieval_metrics
 
 VIDEO2IDX = {"a": 10, "b": 11}
@@ -135,9 +136,9 @@ def test_every_query_of_the_ground_truth_counts():
 
 def test_ids_may_be_numbers_or_strings_and_keys_those_of_msrvtt():
     entries = [{"desc_id": "7", "desc": "", "predictions": np.array([[11, 0, 0, 0.3]])}]
-    found = retrieval_metrics(
-        {"video2idx": VIDEO2IDX, "VR": entries}, [{"sen_id": 7, "clip_name": "b", "caption": "…"}]
-    )
+    line = {"sen_id": 7, "clip_name": "b", "vid_name": "a", "desc_id": 9, "caption": "…"}
+    results = {"video2idx": VIDEO2IDX, "VR": entries}
+    found = retrieval_metrics(results, [line], names=VIDEO_QUERY_NAMES)
     assert found["VR"]["r1"] == 100.0
 
 

@@ -234,11 +234,11 @@ LINE = {"vid_name": "v", "clip_id": 1, "ts": [0.0, 1.0]}
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([LINE, {"vid_name": "v", "ts": [0, 1]}], r"clips\.jsonl:2 has no clip_id"),
+        ([LINE, {"vid_name": "v", "ts": [0, 1]}], r"clips\.jsonl:2: it has no clip_id"),
         ([{**LINE, "ts": [1.0]}], r":1: ts must be \[start, end\]"),
         ([{**LINE, "ts": [0.0, float("nan")]}], r":1: ts must be"),
-        ([LINE, LINE], ":2: clip 1 stands in line 1 already"),
-        ([], "names no clip"),
+        ([LINE, LINE], ":2: the id '1' was used in line 1 already"),
+        ([], "holds no annotations"),
     ],
 )
 def test_malformed_clips(tmp_path, lines, message):

@@ -1,5 +1,7 @@
 """Items and batches of questions and statements, worked out by hand; users' mistakes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ class Videos:
 
     interval = 2.0
     lengths = {"a": 3, "b": 2}  # noqa: RUF012
+    features = SimpleNamespace(id2nframe=lengths)
 
     def __call__(self, vid):
         features = np.arange(self.lengths[vid], dtype=np.float32)[:, None] + ord(vid)

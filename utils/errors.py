@@ -13,6 +13,10 @@ class UserError(Exception):
     """Something the user can mend. The message says what is wrong, where, and how to mend it."""
 
 
+class RecordError(ValueError):
+    """What is wrong with a line or an entry of a file; whoever knows the place says where."""
+
+
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's ``main``; a :class:`UserError` becomes one line on stderr and exit code 2.
 

@@ -3,13 +3,15 @@
 Times and IoUs are float32, so an IoU of exactly 0.7 is a hit.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import RecordError, UserError
+from utils.names import QUERY_NAMES, NameFields, get_name
 from utils.nms import temporal_iou
 
 TASKS = ("VCMR", "SVMR", "VR")
@@ -17,8 +19,6 @@ TOP_K = (1, 5, 10, 100)
 IOU_THRESHOLDS = (0.5, 0.7)
 QUERY_TYPES = ("v", "t", "vt")  # answered by what is seen, said, or both
 MIN_ANNOTATORS = 4  # from so many spans on, two must be hit
-ID_KEYS = ("desc_id", "sen_id", "retrieval_key")
-VIDEO_KEYS = ("vid_name", "clip_name")
 
 Metrics = dict[str, dict[str, float | str]]
 
@@ -44,9 +44,17 @@ class GroundTruth:
 
     @classmethod
     def from_records(
-        cls, records: Iterable[Mapping[str, Any]], video2idx: Mapping[str, int]
+        cls,
+        records: Iterable[Mapping[str, Any]],
+        video2idx: Mapping[str, int],
+        names: NameFields = QUERY_NAMES,
     ) -> "GroundTruth":
         """Read annotation lines.
+
+        Args:
+            records: the lines.
+            video2idx: index of every video of the corpus.
+            names: fields of a line's id and video.
 
         Raises:
             UserError: there are none, or one lacks its id or video.
@@ -61,8 +69,8 @@ class GroundTruth:
             for row, moment in zip(spans, moments):
                 row[: len(moment)] = moment
         return cls(
-            ids=[str(_first(record, ID_KEYS)) for record in records],
-            videos=np.array([video2idx.get(_first(record, VIDEO_KEYS), -1) for record in records]),
+            ids=[_name(record, names.ids) for record in records],
+            videos=np.array([video2idx.get(_name(record, names.videos), -1) for record in records]),
             spans=spans,
             annotators=np.array([len(moment) for moment in moments]),
             types=np.array([record.get("type") or "" for record in records]),
@@ -86,15 +94,18 @@ def _spans(ts: Sequence) -> list:
     return list(ts) if isinstance(ts[0], Sequence) else [ts]
 
 
-def _first(record: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    for key in keys:
-        if key in record:
-            return record[key]
-    raise UserError(f"ground truth line {dict(record)} has none of the keys {', '.join(keys)}")
+def _name(record: Mapping[str, Any], fields: Sequence[str]) -> str:
+    try:
+        return get_name(record, *fields)
+    except RecordError as error:
+        raise UserError(f"line or entry {reprlib.repr(dict(record))}: {error}") from None
 
 
 def retrieval_metrics(
-    results: Mapping[str, Any], ground_truth: Iterable[Mapping[str, Any]], by_type: bool = False
+    results: Mapping[str, Any],
+    ground_truth: Iterable[Mapping[str, Any]],
+    by_type: bool = False,
+    names: NameFields = QUERY_NAMES,
 ) -> Metrics:
     """Share of queries with a right answer among the top K, in percent.
 
@@ -104,6 +115,7 @@ def retrieval_metrics(
             count. A query without an entry has no right answer.
         ground_truth: annotation lines; every one of them counts.
         by_type: also per query type, as ``{task}_by_type``, where the ground truth names types.
+        names: fields of a ground truth line's id and video.
 
     Returns:
         ``{task: {"0.5-r1": …, "0.7-r100": …}}``, for VR ``{"r1": …}``.
@@ -112,7 +124,7 @@ def retrieval_metrics(
         UserError: results and ground truth have no query in common, or moments are to be scored
             and the ground truth has no times.
     """
-    truth = GroundTruth.from_records(ground_truth, results["video2idx"])
+    truth = GroundTruth.from_records(ground_truth, results["video2idx"], names)
     types = [kind for kind in QUERY_TYPES if kind in truth.types]
     overall: Metrics = {}
     typed: Metrics = {}
@@ -135,7 +147,7 @@ def retrieval_metrics(
 
 def _aligned_predictions(entries: Iterable[Mapping], ids: Sequence[str], task: str) -> np.ndarray:
     """Predictions of the queries ``ids``: (Q, K, 4), K the longest list, video −2 where shorter."""
-    listed = {str(entry["desc_id"]): entry["predictions"][: TOP_K[-1]] for entry in entries}
+    listed = {_name(entry, ("desc_id",)): entry["predictions"][: TOP_K[-1]] for entry in entries}
     lists = [listed.get(id_, ()) for id_ in ids]
     if not any(id_ in listed for id_ in ids):
         raise UserError(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from utils.distributed import Communicator
-from utils.errors import UserError
 from utils.moment_ranking import CorpusIndex, SearchSettings, SpanQueries
 from utils.vcmr_results import QueryPredictions, Results, assemble_results
 
@@ -67,9 +66,10 @@ def evaluate_corpus(
         video2idx: the pool, in the order that breaks ties, and each video's index in the results.
         qids: all queries of the split, in its order.
 
+    A query whose own video is unknown, or not in the pool, has no list of SVMR.
+
     Raises:
-        UserError: SVMR is wanted and a query's own video is not in the pool; or the embeddings are
-            not finite.
+        UserError: the embeddings are not finite.
         KeyError: no rank was given a video of the pool.
         ValueError: no rank was given a query of ``qids``.
     """
@@ -128,7 +128,8 @@ def _search(
     """Rank videos and moments for every query of this rank."""
     indices = np.array([video2idx[vid] for vid in index.video_ids])
     for batch in batches:
-        own = batch.vids or [None] * len(batch.qids)
+        vids = batch.vids or [None] * len(batch.qids)
+        own = [vid if vid in index.position else None for vid in vids]
         lists = _search_batch(model, index, batch, own, settings)
         for place, (qid, desc_id, vid) in enumerate(zip(batch.qids, batch.desc_ids, own)):
             predictions = {}
@@ -155,21 +156,10 @@ def _search_batch(
         spans = SpanQueries(model.span_queries(vectors).float(), kernels.squeeze(1).float())
     if "SVMR" in settings.tasks:
         if any(own):
-            true_videos = _positions(index, batch.qids, own).to(device)
+            places = [0 if vid is None else index.position[vid] for vid in own]
+            true_videos = torch.tensor(places, device=device)
         else:
             tasks = tuple(task for task in settings.tasks if task != "SVMR")
             settings = dataclasses.replace(settings, tasks=tasks)
     with torch.autocast(device.type, enabled=False):
         return index.search(vectors.float(), settings, spans, true_videos)
-
-
-def _positions(index: CorpusIndex, qids: Sequence[str], own: Sequence[str | None]) -> Tensor:
-    """Place of every query's own video in the corpus; of an unknown one, 0."""
-    for qid, vid in zip(qids, own):
-        if vid is not None and vid not in index.position:
-            raise UserError(
-                f"query {qid} is about video {vid}, which is not in the pool that is searched; "
-                "check that the query database belongs to the split, or leave SVMR out of "
-                "full_eval_tasks"
-            )
-    return torch.tensor([0 if vid is None else index.position[vid] for vid in own])

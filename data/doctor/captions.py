@@ -10,6 +10,8 @@ from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
 from data.moments import as_moment
 from data.tvc import starts_beyond
+from data.video_pool import feature_name
+from utils.names import as_name
 
 AGAIN = "make the database again (scripts/prepro_tvc.py)"
 WARNING = Severity.WARNING
@@ -102,10 +104,11 @@ class CaptionLimits:
 
     def __call__(self, id_: str, record: dict) -> Iterator[Case]:
         """What is wrong with the record of a caption."""
-        vid, tokens, span = record["vid_name"], record["input_ids"], record["ts"]
+        vid = feature_name(as_name(record["vid_name"]), self.corpus.id2nframe)
+        tokens, span = record["input_ids"], record["ts"]
         if self.video_of.get(id_, vid) != vid:
             yield OTHER_VIDEO(id_, f"{vid}, not {self.video_of[id_]}")
-        if str(record["clip_id"]) not in self.clips:
+        if as_name(record["clip_id"]) not in self.clips:
             yield CLIP_LOST(id_, f"{record['clip_id']}")
         odd = outside([tokens], self.vocab_size)
         if odd:

@@ -1,6 +1,6 @@
 """Every database that a run's options name, opened as far as it can be."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,11 @@ from data.lmdb_environment import RESTORE
 from data.lmdb_io import FeatureDb, TextDb, feature_db_path
 from data.pretraining import read_split
 from data.sources import is_video_only, open_features
-from data.tvc import read_clip_lines
-from data.vcmr import pool_videos, query_videos
+from data.tvc import captions_by_video, read_clip_lines
+from data.video_indices import VIDEO_INDICES
+from data.video_pool import feature_name, named_videos, numbered_videos, query_videos
 from utils.errors import UserError
+from utils.names import CLIP_NAMES, get_name
 
 MOMENTS, VIDEOS, QUESTIONS, STATEMENTS = "moments", "videos", "questions", "statements"
 KINDS = {"tvqa": QUESTIONS, "how2qa": QUESTIONS, "violin": STATEMENTS}
@@ -31,7 +33,7 @@ class QuerySet:
         kind: MOMENTS (what the queries describe), VIDEOS, QUESTIONS or STATEMENTS.
         split: ``train``, ``val`` or ``test``.
         lengths: ``id2len.json``.
-        videos: ``query2video.json``, empty where there is none.
+        videos: ``query2video.json`` (names as text), empty where there is none.
     """
 
     db: TextDb
@@ -71,13 +73,13 @@ class WantedVideos:
         by: the database, file or pool that does.
         vids: their names.
         shard: the feature database that must have them; None: any.
-        asked_for: if they are a pool to search, the videos that its queries are about.
+        asked_for: if they are a pool to search, the videos that its queries are about, by query.
     """
 
     by: str
     vids: list[str]
     shard: FeatureDb | None = None
-    asked_for: list[str] | None = None
+    asked_for: dict[str, str] | None = None
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Corpus:
         subtitles: subtitle database.
         queries, captions: texts.
         wanted: which videos are asked for.
+        indexed: splits whose indices in ``vid2dur_idx.json`` the run needs.
     """
 
     interval: float
@@ -106,6 +109,7 @@ class Corpus:
     queries: list[QuerySet] = field(default_factory=list)
     captions: list[CaptionSet] = field(default_factory=list)
     wanted: list[WantedVideos] = field(default_factory=list)
+    indexed: set[str] = field(default_factory=set)
 
     @cached_property
     def id2nframe(self) -> dict[str, int]:
@@ -193,15 +197,16 @@ def _open_subtitles(path: str) -> TextDb:
     return db
 
 
-def _open_queries(path: str, kind: str, split: str) -> QuerySet:
+def _open_queries(path: str, kind: str, split: str, known: Container[str]) -> QuerySet:
     db = _open_text(path)
-    videos = _table(query_videos(db), db.path / "query2video.json")
+    videos = query_videos(db, known)
+    named_videos(db, known)  # raises where video_ids.json is malformed
     return QuerySet(db, kind, split, side_table(db, "id2len.json"), videos)
 
 
-def _open_captions(path: str) -> CaptionSet:
+def _open_captions(path: str, known: Container[str]) -> CaptionSet:
     captions, clips = (_open_text(Path(path, part)) for part in ("cap.db", "clip.db"))
-    return CaptionSet(Path(path), captions, clips, side_table(captions, "vid2caps.json"))
+    return CaptionSet(Path(path), captions, clips, captions_by_video(captions, known))
 
 
 def open_databases(options: Any, vocab_size: int, testing: bool = True) -> RunData:
@@ -249,39 +254,48 @@ def _open_query_sets(data: RunData, corpus: Corpus, options: Any, splits: tuple[
         if not path or path in opened:
             continue
         opened.add(path)
-        queries = data.open(path, _open_queries, path, kind, split)
+        queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
         if queries is None:
             continue
         corpus.queries.append(queries)
         vids = list(dict.fromkeys(queries.videos.values()))
         corpus.wanted += [WantedVideos(path, vids)] if vids else []
         if queries.searches and split != "train":
-            corpus.wanted.append(_pool(corpus, queries))
+            corpus.wanted += _pools(corpus, queries)
 
 
-def _pool(corpus: Corpus, queries: QuerySet) -> WantedVideos:
-    """The videos that a split's queries search."""
-    indexed: dict = {}
-    if corpus.subtitles is not None and corpus.subtitles.has_side("vid2dur_idx.json"):
-        indexed = corpus.subtitles.side("vid2dur_idx.json")
+def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
+    """The videos that a split's queries search; none if the tables of videos are useless."""
+    own_indices = queries.kind == MOMENTS and corpus.reads_text
     # Evaluation may call the test split by either name.
-    names = [name for name in (queries.split, f"{queries.split}_public") if name in indexed]
-    pools = (pool_videos(name, queries.db, corpus.subtitles) for name in names or [queries.split])
-    vids = list(dict.fromkeys(vid for pool in pools for vid in pool))
-    asked_for = list(dict.fromkeys(queries.videos.values()))
-    return WantedVideos(f"{queries.db.path} (videos to search)", vids, asked_for=asked_for)
+    names = [queries.split, f"{queries.split}_public"] if queries.split == "test" else ["val"]
+    if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
+        indexed = corpus.subtitles.side(VIDEO_INDICES)
+        names = [name for name in names if name in indexed] or names[:1]
+        corpus.indexed |= {"train", *names}
+    vids: dict[str, int] = {}
+    try:
+        for name in names:
+            vids |= numbered_videos(
+                name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices
+            )
+    except UserError:
+        return  # data.doctor.videos says what is wrong
+    where = f"{queries.db.path} (videos to search)"
+    yield WantedVideos(where, list(vids), asked_for=queries.videos)
 
 
 def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
     for path in dict.fromkeys((options.train_db, options.val_db)):
-        captions = data.open(path, _open_captions, path)
+        captions = data.open(path, _open_captions, path, corpus.id2nframe)
         if captions is not None:
             corpus.captions.append(captions)
             corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
     lines = data.open(options.val_ref, read_clip_lines, options.val_ref)
     if lines is not None:
-        vids = list(dict.fromkeys(str(line["vid_name"]) for line in lines))
-        corpus.wanted.append(WantedVideos(options.val_ref, vids))
+        vids = (get_name(line, *CLIP_NAMES.videos) for line in lines)
+        known = (feature_name(vid, corpus.id2nframe) for vid in vids)
+        corpus.wanted.append(WantedVideos(options.val_ref, list(dict.fromkeys(known))))
 
 
 def _open_pretraining(data: RunData, options: Any, chosen: Any) -> None:

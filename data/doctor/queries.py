@@ -5,18 +5,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from data.annotations import RecordError, get_id
-from data.doctor.databases import MOMENTS, QUESTIONS, STATEMENTS, Corpus, QuerySet, RunData
+from data.annotations import read_lines
+from data.doctor.databases import (
+    MOMENTS,
+    QUESTIONS,
+    STATEMENTS,
+    VIDEOS,
+    Corpus,
+    QuerySet,
+    RunData,
+)
 from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
 from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
 from data.moments import is_clamped
 from data.vcmr import training_moment
+from data.video_pool import feature_name
 from data.videoQA import parse_seconds
 from data.violin import partner_id
 from utils.errors import UserError
-from utils.files import read_jsonl
-from utils.retrieval_metrics import ID_KEYS
+from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, as_name, get_name
 
 AGAIN = "make the database again (scripts/prepro_query.py)"
 ANNOTATION = "mend the annotation and make the database again"
@@ -61,6 +69,11 @@ LINES = Check(
     "scoring",
     "query_data.jsonl has other ids than id2len.json, or a line without an id",
     AGAIN,
+)
+TWICE = Check(
+    "scoring",
+    'several lines of query_data.jsonl have one id (1 and "1" are one)',
+    ANNOTATION,
 )
 NO_TARGET = Check(
     "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
@@ -182,7 +195,8 @@ def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Findi
         checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
         yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
         if queries.searches and queries.videos and queries.split != "train":
-            yield from examine(queries.db.path, [LINES], _line_cases(queries), of=len(ids))
+            cases = _line_cases(queries)
+            yield from examine(queries.db.path, [LINES, TWICE], cases, of=len(ids))
 
 
 def _line_cases(queries: QuerySet) -> Iterator[Case]:
@@ -190,13 +204,17 @@ def _line_cases(queries: QuerySet) -> Iterator[Case]:
     path = queries.db.path / "query_data.jsonl"
     if not path.is_file():
         return
+    names = VIDEO_QUERY_NAMES if queries.kind == VIDEOS else QUERY_NAMES
     try:
-        lines = {get_id(line, *ID_KEYS) for _, line in read_jsonl(path)}
-    except (UserError, RecordError) as error:
+        lines = Counter(
+            line.read(lambda raw: get_name(raw, *names.ids)) for line in read_lines(path)
+        )
+    except UserError as error:
         yield LINES("", str(error))
         return
     yield from (LINES(id_, "no line") for id_ in queries.lengths if id_ not in lines)
-    yield from (LINES(id_, "a line only") for id_ in sorted(lines - queries.lengths.keys()))
+    yield from (LINES(id_, "a line only") for id_ in sorted(lines.keys() - queries.lengths.keys()))
+    yield from (TWICE(id_, f"{count} lines") for id_, count in lines.items() if count > 1)
 
 
 @dataclass(frozen=True)
@@ -226,11 +244,11 @@ class QueryLimits:
         odd = outside(texts if is_question else [texts], self.vocab_size)
         if odd:
             yield OUTSIDE(id_, odd)
-        if record["qid"] != id_:
+        if as_name(record["qid"]) != id_:
             yield NAME(id_, f"{record['qid']!r}")
-        vid = record.get("vid")
-        if vid != self.queries.videos.get(id_):
-            yield OTHER_VIDEO(id_, f"{vid}, not {self.queries.videos.get(id_)}")
+        vid, told = self._video(record), self.queries.videos.get(id_)
+        if vid != told:
+            yield OTHER_VIDEO(id_, f"{vid}, not {told}")
         if self.queries.kind == MOMENTS:
             yield from self._moment_cases(id_, record)
         elif is_question:
@@ -238,6 +256,10 @@ class QueryLimits:
             yield from self._answer_span_cases(id_, record)
         elif self.queries.kind == STATEMENTS:
             yield from self._target_cases(id_, record, 2)
+
+    def _video(self, record: dict) -> str | None:
+        raw = record.get("vid")
+        return None if raw is None else feature_name(as_name(raw), self.id2nframe)
 
     def _target_cases(self, id_: str, record: dict, choices: int) -> Iterator[Case]:
         target = record.get("target")
@@ -253,19 +275,20 @@ class QueryLimits:
             yield BAD_SPAN(id_, f"{record['target']}")
             return
         if moment is not None:
-            yield from self._span_cases(id_, moment, record.get("vid"))
+            yield from self._span_cases(id_, moment)
         elif self.queries.split != "test":
             yield NO_TARGET(id_)
 
     def _answer_span_cases(self, id_: str, record: dict) -> Iterator[Case]:
         seconds = parse_seconds(record.get("ts"))
         if seconds is not None:
-            yield from self._span_cases(id_, seconds, record.get("vid"))
+            yield from self._span_cases(id_, seconds)
         elif self.queries.split != "test":
             yield NO_SPAN(id_, f"{record.get('ts')}")
 
-    def _span_cases(self, id_: str, moment: tuple[float, float], vid: str | None) -> Iterator[Case]:
-        yield from span_cases(id_, moment, self.id2nframe.get(vid), self.interval, BEYOND)
+    def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:
+        frames = self.id2nframe.get(self.queries.videos.get(id_))
+        yield from span_cases(id_, moment, frames, self.interval, BEYOND)
 
 
 def span_cases(

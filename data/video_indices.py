@@ -1,0 +1,114 @@
+"""``vid2dur_idx.json``: {split: {video: [seconds, index]}}.
+
+The index is an id: in results files a video of the split is known by it.
+"""
+
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from data.annotations import is_seconds
+from utils.errors import UserError
+
+VIDEO_INDICES = "vid2dur_idx.json"
+_END = 2**53  # predictions are float64 rows: larger whole numbers would be rounded
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFault:
+    """What makes a split's indices useless."""
+
+    split: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"split {self.split}: {self.text}"
+
+
+def split_faults(split: str, entries: Any) -> Iterator[IndexFault]:
+    """What is wrong with a split: entries of another form, and videos that share an index."""
+    if not isinstance(entries, dict):
+        text = f"it must hold {{video: [seconds, index]}}, not {reprlib.repr(entries)}"
+        yield IndexFault(split, text)
+        return
+    for vid, entry in entries.items():
+        if not _is_entry(entry):
+            text = f"the entry of {vid} must be [seconds, index], not {reprlib.repr(entry)}"
+            yield IndexFault(split, text)
+    for index, vids in _by_index(entries).items():
+        if len(vids) > 1:
+            more = f" and {len(vids) - 2} more" * (len(vids) > 2)
+            text = f"videos {vids[0]} and {vids[1]}{more} share the index {index}"
+            yield IndexFault(split, text)
+
+
+def table_faults(table: Any, where: object) -> Iterator[IndexFault]:
+    """What is wrong with any split; UserError if the table is none."""
+    for split, entries in _splits(table, where).items():
+        yield from split_faults(split, entries)
+
+
+def split_indices(table: Any, split: str, where: object) -> dict[str, int]:
+    """Index of every video of a split; empty where the table lacks the split.
+
+    Args:
+        table: the parsed file.
+        split: which.
+        where: the file, for messages.
+
+    Raises:
+        UserError: an entry is of another form, or two videos share an index.
+    """
+    entries = _splits(table, where).get(split, {})
+    _require_none(split_faults(split, entries), where)
+    return {vid: int(index) for vid, (_, index) in entries.items()}
+
+
+def require_indices(table: Any, where: object) -> None:
+    """Check all splits.
+
+    Raises:
+        UserError: as :func:`split_indices`.
+    """
+    _require_none(table_faults(table, where), where)
+
+
+def shared_between_splits(table: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """Indices that different videos have in different splits, with the videos."""
+    owners: dict[int, dict[str, None]] = {}
+    for entries in table.values():
+        alone = {i: vids[0] for i, vids in _by_index(entries).items() if len(vids) == 1}
+        for index, vid in alone.items():
+            owners.setdefault(index, {})[vid] = None
+    yield from ((index, list(vids)) for index, vids in owners.items() if len(vids) > 1)
+
+
+def _splits(table: Any, where: object) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UserError(f"{where} must hold {{split: {{video: [seconds, index]}}}}; mend the file")
+    return table
+
+
+def _require_none(faults: Iterator[IndexFault], where: object) -> None:
+    for fault in faults:
+        raise UserError(f"{where}: {fault}; an index is the id of one video: mend the file")
+
+
+def _by_index(entries: Any) -> dict[int, list[str]]:
+    """Videos of every index, of well-formed entries."""
+    videos: dict[int, list[str]] = {}
+    for vid, entry in entries.items() if isinstance(entries, dict) else ():
+        if _is_entry(entry):
+            videos.setdefault(int(entry[1]), []).append(vid)
+    return videos
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    seconds, index = entry
+    if not is_seconds(seconds) or seconds < 0:
+        return False
+    is_number = isinstance(index, int | float) and not isinstance(index, bool)
+    return is_number and 0 <= index < _END and index == int(index)

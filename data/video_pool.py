@@ -1,0 +1,146 @@
+"""Which videos a split's queries are about, which are searched, and the number of each."""
+
+from collections.abc import Collection, Container, Iterable, Mapping
+
+from data.extraction import VIDEO_SUFFIXES
+from data.lmdb_io import FeatureDb, TextDb
+from data.video import require_features
+from data.video_indices import VIDEO_INDICES, split_indices
+from utils.errors import RecordError, UserError
+from utils.logger import LOGGER
+from utils.names import as_name, text_names
+
+_SUFFIXES = frozenset(VIDEO_SUFFIXES)
+
+
+def feature_name(vid: str, known: Container[str]) -> str:
+    """A video's name, without a video file's ending where ``known`` has it only without."""
+    stem, dot, ending = vid.rpartition(".")
+    if stem and (dot + ending).lower() in _SUFFIXES and vid not in known and stem in known:
+        return stem
+    return vid
+
+
+def query_videos(db: TextDb, known: Container[str] = ()) -> dict[str, str]:
+    """Video of every query; empty for a split that does not tell.
+
+    Args:
+        db: query database.
+        known: names of the feature database (see :func:`feature_name`).
+
+    Raises:
+        UserError: ``query2video.json`` holds something else than names.
+    """
+    if not db.has_side("query2video.json"):
+        return {}
+    where = db.path / "query2video.json"
+    table = db.side("query2video.json")
+    if not isinstance(table, dict):
+        raise UserError(f"{where} must map every query to its video; make the database again")
+    videos = {}
+    for qid, vid in table.items():
+        try:
+            if vid is not None:
+                videos[qid] = feature_name(as_name(vid, "the video"), known)
+        except RecordError as error:
+            raise UserError(f"{where}: query {qid}: {error}; make the database again") from None
+    return videos
+
+
+def _indexed_videos(split: str, subtitles: TextDb | None, known: Container[str]) -> dict[str, int]:
+    """Index of a split's videos in ``vid2dur_idx.json``; empty where there is none."""
+    if subtitles is None or not subtitles.has_side(VIDEO_INDICES):
+        return {}
+    table = subtitles.side(VIDEO_INDICES)
+    indices = split_indices(table, split, subtitles.path / VIDEO_INDICES)
+    return {feature_name(vid, known): index for vid, index in indices.items()}
+
+
+def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
+    """Videos that a split's queries name; where they name none, those of ``video_ids.json``."""
+    named = query_videos(queries, known).values()
+    if not named and queries.has_side("video_ids.json"):
+        where = queries.path / "video_ids.json"
+        listed = text_names(queries.side("video_ids.json"), where)
+        named = [feature_name(vid, known) for vid in listed]
+    return list(dict.fromkeys(named))
+
+
+def numbered_videos(
+    split: str,
+    queries: TextDb,
+    subtitles: TextDb | None,
+    known: Iterable[str],
+    own_indices: bool = True,
+) -> dict[str, int]:
+    """Videos to search for a split's queries, and the number that a results file gives each.
+
+    They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there
+    (``own_indices``); where that lacks the split, and for tasks that search the videos that their
+    queries name, these, by their place among the sorted names of the features (``known``; −1 for
+    one that is not there).
+
+    Raises:
+        UserError: a list or table of videos is malformed, or two videos have one index.
+    """
+    place = {vid: number for number, vid in enumerate(sorted(known))}
+    indexed = _indexed_videos(split, subtitles, place) if own_indices else {}
+    return indexed or {vid: place.get(vid, -1) for vid in named_videos(queries, place)}
+
+
+def video_pool(
+    split: str,
+    queries: TextDb,
+    subtitles: TextDb | None,
+    features: FeatureDb,
+    own_indices: bool = True,
+) -> dict[str, int]:
+    """:func:`numbered_videos`, all of which are in the feature database.
+
+    Raises:
+        UserError: also where no videos are named, or the feature database lacks some.
+    """
+    pool = numbered_videos(split, queries, subtitles, features.id2nframe, own_indices)
+    if not pool:
+        raise UserError(
+            f"split {split} names no videos: neither {queries.path} nor the subtitle database's "
+            f"{VIDEO_INDICES} has any"
+        )
+    require_features(features, pool, f"split {split}")
+    return pool
+
+
+def check_own_videos(
+    where: object, qids: Collection[str], video_of: Mapping[str, str], pool: Container[str]
+) -> None:
+    """Say which queries have no video to be judged by, or one that is not searched.
+
+    Args:
+        where: the query database.
+        qids: its queries.
+        video_of: their videos.
+        pool: the videos to search.
+
+    Raises:
+        UserError: none of the videos is searched.
+    """
+    unknown = [qid for qid in qids if qid not in video_of]
+    if 0 < len(unknown) < len(qids):
+        LOGGER.warning(
+            "%d of %d queries of %s (first: %s) name no video: no metric counts them",
+            *(len(unknown), len(qids), where, unknown[0]),
+        )
+    outside = [qid for qid in qids if qid in video_of and video_of[qid] not in pool]
+    if not outside:
+        return
+    known = len(qids) - len(unknown)
+    first = f"(first: query {outside[0]}, video {video_of[outside[0]]})"
+    if len(outside) == known:
+        raise UserError(
+            f"all {known} queries of {where} are about videos that are not searched {first}: give "
+            f"the query database of this split, or a {VIDEO_INDICES} that has their videos"
+        )
+    LOGGER.warning(
+        "%d of %d queries of %s are about videos that are not searched %s: they count as wrong",
+        *(len(outside), known, where, first),
+    )

@@ -1,0 +1,72 @@
+"""Names of videos, ids of queries, captions and clips: text wherever they are compared.
+
+A file may write a name as a number (10001) or as a text ("10001"): both are one name. Where a line
+has several fields for one thing, the first of its :class:`NameFields` that is there counts.
+"""
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from utils.errors import RecordError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class NameFields:
+    """Fields of a line that hold its id and its video; earlier ones count before later ones."""
+
+    ids: tuple[str, ...] = ("desc_id",)
+    videos: tuple[str, ...] = ("vid_name",)
+
+
+QUERY_NAMES = NameFields()
+VIDEO_QUERY_NAMES = NameFields(  # MSR-VTT; its public files say video_id
+    ids=("sen_id", "retrieval_key", "desc_id"), videos=("clip_name", "vid_name", "video_id")
+)
+QUESTION_NAMES = NameFields(ids=("qid",))
+CLIP_NAMES = NameFields(ids=("clip_id",))
+
+
+def names_of_task(task: str | None) -> NameFields:
+    """Where lines of a task's queries, questions or statements have their names."""
+    if task in ("msrvtt", "msrvtt_video_sub", "msrvtt_video_only"):
+        return VIDEO_QUERY_NAMES
+    return QUESTION_NAMES if task in ("tvqa", "how2qa") else QUERY_NAMES
+
+
+def as_name(value: object, what: str = "a name or id") -> str:
+    """A raw name or id as text; RecordError if it is no non-empty text and no whole number."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise RecordError(
+            f"{what} must be a non-empty string or a whole number, not {reprlib.repr(value)}"
+        )
+    return str(value)
+
+
+def find_name(raw: Mapping[str, Any], *fields: str) -> str | None:
+    """The first of these fields that is there, as text; None where all are absent or null.
+
+    Raises:
+        RecordError: it is no usable name.
+    """
+    value = next((raw[field] for field in fields if raw.get(field) is not None), None)
+    return None if value is None else as_name(value, " or ".join(fields))
+
+
+def get_name(raw: Mapping[str, Any], *fields: str) -> str:
+    """The same; RecordError also where all are absent or null."""
+    name = find_name(raw, *fields)
+    return as_name(None, " or ".join(fields)) if name is None else name
+
+
+def text_names(values: list, where: object) -> list[str]:
+    """The names in a list that a JSON file holds, as text.
+
+    Raises:
+        UserError: an entry is no usable name (names the file ``where``).
+    """
+    try:
+        return [as_name(value) for value in values]
+    except RecordError as error:
+        raise UserError(f"{where}: {error}; mend or remove it") from None
