@@ -46,8 +46,8 @@ def start_training(options: Any) -> Run:
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     model_config = ModelConfig.from_json(options.model_config)
-    precision = Precision.from_options(options, device)
     setup_logging(comm.is_main, folder.log / "log.txt")
+    precision = Precision.from_options(options, device)
     _check_options(options, folder)
     comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
