@@ -567,6 +567,10 @@ def test_the_config_tells_the_script(name):
     assert (script == "pretrain") == pretraining
 
 
+def test_a_config_of_another_task_may_have_targets_too():
+    assert check_data.script_of({"targets": [], "task": "tvqa"}) == "train_videoQA"
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
