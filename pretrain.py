@@ -12,6 +12,7 @@ from data.doctor.checkup import check_before_training
 from data.loader import TrainLoader, evaluation_batches
 from data.mix import MixedBatches, TaskMix
 from data.pretraining import collate_objective, make_parts, open_corpora
+from data.video import longest_video
 from model.build import build_for_training
 from model.pretrain import HeroForPretraining
 from model.vcmr import MomentSchedule, ranking_gradient_factors, ranking_weights
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         HeroForPretraining,
         run,
         corpora[0].source.features.width,
+        longest_video(*(corpus.source.features for corpus in corpora)),
         schedule=MomentSchedule.from_options(options),
         comm=run.comm,
     )

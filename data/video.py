@@ -185,6 +185,12 @@ def cut_frames(db: FeatureDb, vid: str) -> int:
     return frames if db.max_clip_len < 0 else min(frames, db.max_clip_len)
 
 
+def longest_video(*databases: FeatureDb) -> int:
+    """Frames of the longest video of all, after the cut to ``max_clip_len``."""
+    counts = (cut_frames(db, vid) for db in databases for vid in db.id2nframe)
+    return max(counts, default=0)
+
+
 def read_features(db: FeatureDb, vid: str) -> np.ndarray:
     """Features (T, D) of a video.
 

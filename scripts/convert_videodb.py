@@ -5,7 +5,7 @@ python scripts/convert_videodb.py --vfeat_info_file video_db/tv/video_feat_info.
 python scripts/convert_videodb.py --vfeat_db video_db/tv --output video_db_half --dataset tv \
     --frame_length 1.5 --format safetensors --half
 
-Writes <output>/<dataset>/resnet_slowfast_<frame_length>[_compressed|_safetensors] and
+Writes <output>/<dataset>/<feat_version>_<frame_length>[_compressed|_safetensors] and
 id2nframe.json beside it. The database is read where the configuration names <output>/<dataset>;
 if that holds LMDB and safetensors files, LMDB is.
 Its meta.json says what made the features, as far as extract_features.py recorded it:
@@ -132,7 +132,7 @@ def frames_per_clip(clip_interval: float | None, frame_length: float) -> int | N
     Raises:
         UserError: a clip would not hold whole frames.
     """
-    if clip_interval is None:
+    if clip_interval is None or clip_interval == -1:
         return None
     frames = clip_interval / frame_length
     if frames < 1 or frames != int(frames):
@@ -152,7 +152,7 @@ def open_source(options: argparse.Namespace) -> FeatureSource:
         raise UserError("give either --vfeat_info_file or --vfeat_db to convert from")
     if options.vfeat_info_file is not None:
         return FileFeatures(options.vfeat_info_file, options.frame_length)
-    variant = (VERSION, options.frame_length, options.compressed_db)
+    variant = (options.feat_version, options.frame_length, options.compressed_db)
     return StoredFeatures(FeatureDb(options.vfeat_db, *variant))
 
 
@@ -165,7 +165,7 @@ class VideoDbTask:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._folder = Path(options.output) / options.dataset
-        self._version = (VERSION, options.frame_length, options.compress)
+        self._version = (options.feat_version, options.frame_length, options.compress)
         self._format: FeatureFormat = options.format
         self._path = feature_db_path(self._folder, *self._version, self._format)
         self._source = open_source(options)
@@ -293,7 +293,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--clip_interval",
         type=float,
-        help="cut videos into clips <video>.0, <video>.1, … of so many seconds (HowTo100M: 60)",
+        help="cut videos into clips <video>.0, <video>.1, … of so many seconds (HowTo100M: 60); "
+        "-1: keep them whole",
+    )
+    parser.add_argument(
+        "--feat_version",
+        default=VERSION,
+        help="kind of the features, vfeat_version in training (default: %(default)s)",
     )
     add_force(parser)
     return parser.parse_args(argv)

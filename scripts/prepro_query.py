@@ -230,7 +230,7 @@ def split_videos(path: str, split: str | None) -> list[str]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = text_parser(__doc__)
-    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--task", default="tvr", choices=TASKS, help="default: %(default)s")
     parser.add_argument("--vid2dur_idx", help="{split: {video: …}}: writes video_ids.json …")
     parser.add_argument("--split", help="… of this split, for one whose lines name no videos")
     return parser.parse_args(argv)

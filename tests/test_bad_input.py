@@ -121,13 +121,6 @@ def test_a_hero_checkpoint_given_as_roberta(options, databases):
         train(options | {"load_partial_pretrained": True}, databases)
 
 
-def test_fp16_on_a_cpu(options, databases):
-    if torch.cuda.is_available():
-        pytest.skip("there is CUDA")
-    with pytest.raises(UserError, match="bf16"):
-        train(options | {"fp16": True}, databases)
-
-
 def test_a_loss_that_is_not_finite_names_step_task_and_batch(options, databases, expected):
     weights = torch.load(expected / "pretrained.pt", weights_only=True)
     weights["video_query_linear.weight"] = torch.full_like(

@@ -688,6 +688,10 @@ def test_the_config_tells_the_script(name):
     assert (script == "pretrain") == pretraining
 
 
+def test_a_config_of_another_task_may_have_targets_too():
+    assert check_data.script_of({"targets": [], "task": "tvqa"}) == "train_videoQA"
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -733,13 +737,12 @@ def test_the_check_can_be_skipped(tmp_path):
     assert "loss/total" in train_vcmr.main([*words, "--skip_data_check"])
 
 
-def test_training_says_what_is_odd_and_leaves_the_test_split_alone(tmp_path, caplog):
+def test_training_says_what_is_odd(tmp_path, caplog):
     world = World(tmp_path)
     match_other_frames("b", 6)(world)
-    config = world.write()
-    shutil.rmtree(tmp_path / TEST)
-    run_options = parse_options(VcmrOptions, ["--config", str(config)])
+    run_options = parse_options(VcmrOptions, ["--config", str(world.write())])
     model = ModelConfig.from_json(tmp_path / "model.json")
+    caplog.clear()
     with caplog.at_level("INFO", "hero"):
         check_before_training(run_options, model)
     warning, summary = [record.getMessage() for record in caplog.records]
@@ -794,6 +797,14 @@ def test_odd_data_pre_trains(tmp_path):
     write_json(config, world.config() | options)
     metrics = pretrain.main(["--config", str(config)])
     assert metrics and all(np.isfinite(value) for value in metrics.values())
+
+
+def test_training_checks_the_test_split_that_it_evaluates(tmp_path):
+    config = World(tmp_path).write()
+    shutil.rmtree(tmp_path / TEST)
+    run_options = parse_options(VcmrOptions, ["--config", str(config)])
+    with pytest.raises(UserError, match=f"{TEST} is no database"):
+        check_before_training(run_options, ModelConfig.from_json(tmp_path / "model.json"))
 
 
 @launched

@@ -139,9 +139,11 @@ def test_saved_logits_and_compressed_features(expected, world, tmp_path):
     TVQA.evaluate_run(plain, world, "--save_logits", "--batch_size", "3")
     compressed = TVQA.run_folder(expected, tmp_path / "compressed")
     TVQA.evaluate_run(compressed, world, "--save_logits", "--batch_size", "3", "--compressed_db")
-    logits = saved(plain, "logits")
-    assert saved(compressed, "logits") == logits
-    assert {qid: int(np.argmax(row)) for qid, row in logits.items()} == saved(plain)
+    folder = "results_val_w_logit"
+    logits = saved(plain, "logits", folder)
+    assert saved(compressed, "logits", folder) == logits
+    assert {qid: int(np.argmax(row)) for qid, row in logits.items()} == saved(plain, folder=folder)
+    assert not (plain / "results_val").exists()
 
 
 def test_a_split_without_answers(expected, world, data, tmp_path):

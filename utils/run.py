@@ -47,8 +47,8 @@ def start_training(options: Any) -> Run:
     folder = RunFolder(options.output_dir)
     check_restore_points(folder)  # before the first file in it is written
     model_config = ModelConfig.from_json(options.model_config)
-    precision = Precision.from_options(options, device)
     setup_logging(comm.is_main, folder.log / "log.txt")
+    precision = Precision.from_options(options, device)
     _check_options(options, folder)
     comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:

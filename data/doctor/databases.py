@@ -209,13 +209,12 @@ def _open_captions(path: str, known: Container[str]) -> CaptionSet:
     return CaptionSet(Path(path), captions, clips, captions_by_video(captions, known))
 
 
-def open_databases(options: Any, vocab_size: int, testing: bool = True) -> RunData:
+def open_databases(options: Any, vocab_size: int) -> RunData:
     """Open whatever can be opened.
 
     Args:
         options: of any training script (``config.groups.TrainingOptions``).
         vocab_size: of its model.
-        testing: also the databases that only evaluation reads.
     """
     data = RunData(vocab_size, options.max_txt_len)
     if hasattr(options, "targets"):
@@ -228,7 +227,7 @@ def open_databases(options: Any, vocab_size: int, testing: bool = True) -> RunDa
     if hasattr(options, "train_db"):
         _open_caption_sets(data, corpus, options)
     else:
-        _open_query_sets(data, corpus, options, ("train", "val", "test")[: 3 if testing else 2])
+        _open_query_sets(data, corpus, options)
     return data
 
 
@@ -246,10 +245,10 @@ def _open_videos(
         corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
 
 
-def _open_query_sets(data: RunData, corpus: Corpus, options: Any, splits: tuple[str, ...]) -> None:
+def _open_query_sets(data: RunData, corpus: Corpus, options: Any) -> None:
     kind = KINDS.get(options.task, MOMENTS)
     opened: set[str] = set()
-    for split in splits:
+    for split in ("train", "val", "test"):
         path = getattr(options, f"{split}_query_txt_db")
         if not path or path in opened:
             continue
