@@ -23,7 +23,7 @@ from data.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
 from tests.doctor_world import FRAMES, INTERVAL, META, TASKS, WIDTH, World
 from tests.survival import REPOSITORY
-from tests.test_distributed import backend, launch_command, launched  # noqa: F401 (a fixture)
+from tests.test_distributed import launch_command, launched
 from tests.test_search_videos import documented_commands
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
@@ -808,7 +808,7 @@ def test_training_checks_the_test_split_that_it_evaluates(tmp_path):
 
 
 @launched
-def test_all_ranks_stop(backend, tmp_path):  # noqa: F811
+def test_all_ranks_stop(backend, tmp_path):
     world = World(tmp_path)
     without_features(world)
     command = [*launch_command(backend, 2), "train_vcmr.py", "--config", str(world.write())]

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +160,7 @@ class ShortVideos:
 
     def __init__(self, promised, there):
         self.promised, self.there = promised, there
+        self.features = SimpleNamespace(id2nframe=promised)
 
     def __call__(self, vid):
         return VideoItem(vid, np.zeros((self.there[vid], 4), np.float32))
