@@ -9,6 +9,7 @@ from config.config import VcmrEvalOptions, VrEvalOptions, parse_options
 from data.lmdb_io import TextDb
 from data.retrieval_split import RetrievalSplit
 from data.sources import is_video_only, open_videos
+from data.video import longest_video
 from model.build import build_for_evaluation
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from utils.errors import run_main
@@ -38,7 +39,9 @@ def evaluate_retrieval(
     queries = TextDb(options.query_txt_db)
     videos = open_videos(options, queries, is_video_only(options.task))
     split = RetrievalSplit(options.split, queries, videos, run, settings)
-    model = build_for_evaluation(model_class, run, videos.features.width, options.checkpoint)
+    model = build_for_evaluation(
+        model_class, run, videos.features.width, longest_video(videos.features), options.checkpoint
+    )
     return split.evaluate(model, options.checkpoint)
 
 

@@ -11,6 +11,7 @@ from data.answer_split import AnswerSplit
 from data.candidates import CandidateDataset
 from data.lmdb_io import TextDb
 from data.sources import open_videos
+from data.video import longest_video
 from data.videoQA import QuestionDataset
 from model.build import build_for_evaluation
 from model.candidates import CandidateModel
@@ -43,7 +44,9 @@ def evaluate_answers(
     texts = TextDb(options.query_txt_db)
     videos = open_videos(options, texts)
     split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)
-    model = build_for_evaluation(model_class, run, videos.features.width, options.checkpoint)
+    model = build_for_evaluation(
+        model_class, run, videos.features.width, longest_video(videos.features), options.checkpoint
+    )
     return split.evaluate(model, options.checkpoint, save_logits=options.save_logits)
 
 

@@ -11,6 +11,7 @@ from config.config import TvcInferenceOptions, parse_options
 from data.caption_split import CaptionSplit, show_metrics
 from data.lmdb_io import TextDb
 from data.sources import open_videos
+from data.video import longest_video
 from data.vocabulary import Vocabulary
 from model.build import build_for_evaluation
 from model.tvc import HeroForTvc
@@ -27,7 +28,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     videos = open_videos(options, subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
-    model = build_for_evaluation(HeroForTvc, run, videos.features.width, options.ckpt_step)
+    model = build_for_evaluation(
+        HeroForTvc, run, videos.features.width, longest_video(videos.features), options.ckpt_step
+    )
     metrics = split.evaluate(model, options.output)
     if metrics:
         print(show_metrics(metrics))

@@ -12,9 +12,10 @@ from data.doctor.checkup import check_before_training
 from data.loader import TrainLoader, evaluation_batches
 from data.mix import MixedBatches, TaskMix
 from data.pretraining import collate_objective, make_parts, open_corpora
+from data.video import longest_video
 from model.build import build_for_training
 from model.pretrain import HeroForPretraining
-from model.vcmr import MomentSchedule, ranking_weights
+from model.vcmr import MomentSchedule, ranking_gradient_factors, ranking_weights
 from utils.engine import Task, Trainer
 from utils.errors import run_main
 from utils.objective_validation import validate_objectives
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         HeroForPretraining,
         run,
         corpora[0].source.features.width,
+        longest_video(*(corpus.source.features for corpus in corpora)),
         schedule=MomentSchedule.from_options(options),
         comm=run.comm,
     )
@@ -57,6 +59,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         loss_weights=dict.fromkeys(("mlm", "mfm-nce", "mffr", "fom"), 1.0) | weights,
         validate=lambda step: validate_objectives(model.scores, validation, weights, run.comm),
         begin_batch=model.begin_batch,
+        gradient_factors=ranking_gradient_factors(
+            options.ranking_gradient, run.comm.size, run.stand_in
+        ),
     )
     return Trainer(task, run).train()
 

@@ -11,6 +11,7 @@ from data.lmdb_io import TextDb
 from data.loader import TrainLoader
 from data.sources import open_videos
 from data.tvc import CaptionDataset, CaptionDb
+from data.video import longest_video
 from data.vocabulary import Vocabulary
 from model.build import build_for_training
 from model.tvc import HeroForTvc
@@ -35,7 +36,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     vocabulary = Vocabulary.of(captions.captions, options.toker)
     validation = CaptionSplit(options.val_ref, videos.source, vocabulary, run, need_references=True)
     val = CaptionDataset(CaptionDb(options.val_db), videos.source)
-    model = build_for_training(HeroForTvc, run, videos.features.width, label_smoothing=options.lsr)
+    model = build_for_training(
+        HeroForTvc,
+        run,
+        videos.features.width,
+        longest_video(videos.features),
+        label_smoothing=options.lsr,
+    )
     task = Task(
         name=options.task,
         model=model,

@@ -6,6 +6,7 @@ horovodrun -np 8 python train_vcmr.py --config config/train-tvr-8gpu.json
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from config.config import VcmrOptions, parse_options
 from config.training import RetrievalOptions
@@ -15,12 +16,20 @@ from data.loader import TrainLoader
 from data.retrieval_split import RetrievalSplit
 from data.sources import is_video_only, open_videos
 from data.vcmr import MomentDataset, collate_moments
+from data.video import longest_video
 from model.build import build_for_training
-from model.vcmr import HeroForVcmr, MomentRetrievalModel, MomentSchedule, ranking_weights
+from model.vcmr import (
+    HeroForVcmr,
+    MomentRetrievalModel,
+    MomentSchedule,
+    ranking_gradient_factors,
+    ranking_weights,
+)
 from utils.engine import Task, Trainer
 from utils.errors import run_main
 from utils.moment_ranking import SearchSettings
 from utils.run import start_training
+from utils.validation import validate_splits
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
@@ -51,18 +60,30 @@ def train_retrieval(
     train = MomentDataset(
         queries, videos.source, options.max_txt_len, options.sampled_by_q, options.seed
     )
-    val = RetrievalSplit("val", TextDb(options.val_query_txt_db), videos, run, settings)
+    splits = [
+        RetrievalSplit(name, TextDb(path), videos, run, settings)
+        for name, path in options.validation_dbs().items()
+    ]
     schedule = MomentSchedule.from_options(options)
     model = build_for_training(
-        model_class, run, videos.features.width, schedule=schedule, comm=run.comm
+        model_class,
+        run,
+        videos.features.width,
+        longest_video(videos.features),
+        schedule=schedule,
+        comm=run.comm,
     )
+    validation = {split.name: partial(split.validate, model, weights) for split in splits}
     task = Task(
         name=options.task,
         model=model,
         loader=TrainLoader(train, collate_moments, run),
         loss_weights=weights,
-        validate=lambda step: val.validate(model, weights, step),
+        validate=partial(validate_splits, validation),
         begin_batch=model.begin_batch,
+        gradient_factors=ranking_gradient_factors(
+            options.ranking_gradient, run.comm.size, run.stand_in
+        ),
     )
     return Trainer(task, run).train()
 

@@ -5,6 +5,7 @@ horovodrun -np 8 python train_videoQA.py --config config/train-tvqa-8gpu.json
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 from config.config import VideoQaOptions, parse_options
 from config.training import AnswerOptions
@@ -14,6 +15,7 @@ from data.doctor.checkup import check_before_training
 from data.lmdb_io import TextDb
 from data.loader import TrainLoader
 from data.sources import open_videos
+from data.video import longest_video
 from data.videoQA import QuestionDataset
 from model.build import build_for_training
 from model.candidates import CandidateModel
@@ -21,6 +23,7 @@ from model.videoQA import HeroForVideoQA
 from utils.engine import Task, Trainer
 from utils.errors import run_main
 from utils.run import start_training
+from utils.validation import validate_splits
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -49,16 +52,20 @@ def train_to_answer(
     texts = TextDb(options.train_query_txt_db)
     videos = open_videos(options, texts)
     train = dataset_class(texts, videos.source, options.max_txt_len, training=True)
-    val = AnswerSplit(
-        "val", dataset_class(TextDb(options.val_query_txt_db), videos.source), weights, run
+    splits = [
+        AnswerSplit(name, dataset_class(TextDb(path), videos.source), weights, run)
+        for name, path in options.validation_dbs().items()
+    ]
+    model = build_for_training(
+        model_class, run, videos.features.width, longest_video(videos.features)
     )
-    model = build_for_training(model_class, run, videos.features.width)
+    validation = {split.name: partial(split.validate, model) for split in splits}
     task = Task(
         name=options.task,
         model=model,
         loader=TrainLoader(train, train.collate, run),
         loss_weights=weights,
-        validate=lambda step: val.validate(model, step),
+        validate=partial(validate_splits, validation),
     )
     return Trainer(task, run).train()
 

@@ -43,7 +43,7 @@ from model.layers import set_dropout
 from model.pretrain import HeroForPretraining, PretrainBatch
 
 MASK_PROB = 0.15
-MASKING = TokenMasking(MASK_PROB, mask_id=50264, replacements=(4, 50000))
+MASKING = TokenMasking(MASK_PROB, mask_id=50264, replacements=np.arange(4, 50000))
 
 
 class PaddedEncoder(nn.Module):

@@ -46,13 +46,15 @@ class EvalOptions(RunOptions):
 
     output_dir: str = option(help="folder of the finished run; results are written there too")
     checkpoint: str = option(help="step of one of the run's checkpoints, or a file")
-    split: Literal["train", "val", "test", "test_public"] = option(help="split of the queries")
+    split: Literal["train", "val", "test", "test_public"] = option(
+        "val", help="split of the queries"
+    )
     query_txt_db: str = option(help="query database (not given: the run's own for this split)")
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Queries that are not given are those that the run had for the split."""
-        split, _, _ = given.get("split", "").partition("_")
+        split, _, _ = given.get("split", cls.split).partition("_")
         queries = {"query_txt_db": saved.get(f"{split}_query_txt_db")}
         return super().from_run(saved, given) | queries
 
@@ -83,7 +85,9 @@ class AnswerEvalOptions(EvalOptions):
     """Questions and statements"""
 
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 10, aliases=("batch_size",))
-    save_logits: bool = option(False, help="also write the score of every answer")
+    save_logits: bool = option(
+        False, help="also write the score of every answer, into results_{split}_w_logit"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

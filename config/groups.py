@@ -2,6 +2,7 @@
 """Option groups that the scripts share. Names and meanings are those of the published recipes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from config.options import (
@@ -91,7 +92,17 @@ class QueryDbOptions(Options):
 
     train_query_txt_db: str = option(help="queries to train on, e.g. /txt/tvr_train.db")
     val_query_txt_db: str = option(help="queries to validate on")
-    test_query_txt_db: str | None = option(None, help="queries to test on")
+    test_query_txt_db: str | None = option(
+        None, help="queries to evaluate beside them (null: none)", affects_result=False
+    )
+
+    def validation_dbs(self) -> dict[str, str]:
+        """Query database of every split that a validation evaluates, ``val`` first."""
+        dbs = {"val": self.val_query_txt_db}
+        if self.test_query_txt_db:
+            public = Path(self.test_query_txt_db).stem.endswith("test_public")
+            dbs["test_public" if public else "test"] = self.test_query_txt_db
+        return dbs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +238,11 @@ class RankingLossOptions(Options):
     ranking_loss_type: Literal["hinge", "lse"] = option("hinge", help="form of the ranking losses")
     margin: float = option(0.1, help="margin of the hinge form", rule=NOT_NEGATIVE)
     use_all_neg: bool = option(True, help="use every negative of the batch, not one drawn")
+    ranking_gradient: Literal["published", "undivided"] = option(
+        "published",
+        help="gradient of the ranking losses on several ranks: published = one process's divided "
+        "by the (recipe's) number of ranks, or undivided",
+    )
     hard_pool_size: list[int] = option(
         [20], help="number of negatives that count as hard, per stage", rule=POSITIVE
     )

@@ -1,7 +1,6 @@
 """From the command line, a JSON file and a run's folder to one checked options object."""
 
 import argparse
-import logging
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -12,9 +11,15 @@ from config.options import (
     Options,
     family_option_names,
     option_groups,
-    option_names,
     options_to_dict,
     show,
+)
+from config.original import (
+    EVALUATION_BATCH_SIZES,
+    FLAGS_WITHOUT_EFFECT,
+    IGNORED_KEYS,
+    json_names,
+    other_defaults,
 )
 from config.values import (
     convert,
@@ -27,8 +32,9 @@ from config.values import (
 )
 from utils.errors import UserError
 from utils.files import read_json
+from utils.logger import LOGGER
 
-_LOGGER = logging.getLogger("hero")
+OWN_CONFIGS = Path(__file__).resolve().parent
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -45,11 +51,18 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
             or a required option that nothing gives.
     """
     given = vars(_build_parser(cls).parse_args(argv))
+    unused = [name for name in FLAGS_WITHOUT_EFFECT.get(cls, ()) if name in given]
+    if unused:
+        LOGGER.warning("no effect in this script: %s", ", ".join(f"--{name}" for name in unused))
+    given = {name: words for name, words in given.items() if name not in unused}
     config_file = given.pop("config", None)
     values = read_config(cls, config_file) if config_file else {}
-    values.update(_convert_flags(cls, given))
+    flags = _convert_flags(cls, given)
+    values |= _number_format_beaten_by(flags) | flags
     if cls.RUN_FOLDER is None:
-        return _build(cls, values)
+        opts = _build(cls, values)
+        _log_other_defaults(opts, values, config_file)
+        return opts
     _require(cls, values, [cls.RUN_FOLDER])
     return load_run_options(cls, values[cls.RUN_FOLDER], values)
 
@@ -57,7 +70,7 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
 def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
     """Read a ``--config`` file as option values.
 
-    A key that only another training script has (recipes share some) is logged and left out.
+    Keys that only another training script or the original has are logged and left out.
 
     Raises:
         UserError: the file is no JSON object, a key is unknown or a value of the wrong type.
@@ -82,9 +95,9 @@ def load_run_options(
     if not path.is_file():
         raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
     saved = _read_object(path)
-    unknown = sorted(saved.keys() - family_option_names(TrainingOptions))
+    unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
     if unknown:
-        _LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
+        LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
     overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
     inherited = cls.from_run(saved, overrides)
     chosen = {key: value for key, value in inherited.items() if value is not None}
@@ -128,35 +141,60 @@ def _read_object(path: str | Path) -> dict[str, Any]:
 
 
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
-    """Refuse unknown keys and options given twice; log those of other training scripts."""
-    names = option_names(cls)
-    training_names = family_option_names(TrainingOptions)
-    elsewhere = [key for key in raw if key not in names and key in training_names]
-    if elsewhere:
-        _LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(elsewhere))
-    spelled: dict[str, str] = {}
+    """Refuse keys that nobody knows and options given twice; log those without effect."""
+    names = json_names(cls)
+    elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS
+    unused = [key for key in raw if key not in names and key in elsewhere]
+    if unused:
+        LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(unused))
     for key in raw:
         if key not in names and key not in elsewhere:
             hint = nearest(key, names) or "--help lists the options"
             raise UserError(f"{source}: unknown option {key!r}; {hint}")
-        before = spelled.setdefault(names.get(key, key), key)
-        if before != key:
-            raise UserError(f"{source}: {before} and {key} are one option; keep one of them")
+    chosen = _chosen_keys(cls, raw)
+    for key in (key for key in raw if key in names):
+        taken = chosen[names[key]]
+        if raw[key] == raw[taken]:
+            continue
+        if names[key] not in EVALUATION_BATCH_SIZES:
+            raise UserError(f"{source}: {taken} and {key} are one option; keep one of them")
+        both = taken, show(raw[taken]), key, show(raw[key])
+        LOGGER.warning("%s: %s %s is taken, not %s %s", source, *both)
+
+
+def _chosen_keys(cls: type[Options], raw: Mapping[str, Any]) -> dict[str, str]:
+    """The key of parsed JSON that each option is read from: its own name before its aliases."""
+    chosen: dict[str, str] = {}
+    for key, name in json_names(cls).items():
+        if key in raw:
+            chosen.setdefault(name, key)
+    return chosen
 
 
 def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Convert those entries of parsed JSON that ``cls`` has; a name goes before its aliases."""
-    names, hints = option_names(cls), field_hints(cls)
+    """Convert those entries of parsed JSON that ``cls`` has."""
+    hints = field_hints(cls)
     values: dict[str, Any] = {}
-    for key, value in raw.items():
-        name = names.get(key)
-        if name is None or (name != key and name in raw):
-            continue
+    for name, key in _chosen_keys(cls, raw).items():
         try:
-            values[name] = convert(value, hints[name])
+            values[name] = convert(raw[key], hints[name])
         except ValueError as error:
             raise UserError(f"{source}: option {key}: {error}") from None
     return values
+
+
+def _log_other_defaults(opts: Options, given: Mapping[str, Any], config_file: str | None) -> None:
+    """Of a config from elsewhere: which options it leaves to defaults that the original's differ
+    from."""
+    if config_file is None or Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
+        return
+    changed = other_defaults(opts, given)
+    if changed:
+        LOGGER.warning(
+            "%s leaves out options whose default is not the original's (in brackets): %s",
+            config_file,
+            ", ".join(changed),
+        )
 
 
 def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +207,13 @@ def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, An
         except ValueError as error:
             raise UserError(f"option --{name}: {error}") from None
     return values
+
+
+def _number_format_beaten_by(flags: Mapping[str, Any]) -> dict[str, bool]:
+    """The number format of a file that a typed one turns off."""
+    return {
+        other: False for typed, other in (("bf16", "fp16"), ("fp16", "bf16")) if flags.get(typed)
+    }
 
 
 class _Parser(argparse.ArgumentParser):
@@ -200,6 +245,8 @@ def _build_parser(cls: type[Options]) -> _Parser:
         section = parser.add_argument_group((group.__doc__ or "").strip())
         for declared in members:
             _add_flag(section, declared, hints[declared.name])
+    for name in FLAGS_WITHOUT_EFFECT.get(cls, ()):
+        parser.add_argument(f"--{name}", nargs="*", help=argparse.SUPPRESS)
     return parser
 
 

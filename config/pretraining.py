@@ -5,7 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from config.groups import RankingLossOptions, SpanLossOptions, TrainingOptions, VideoOptions
+from config.groups import (
+    RankingLossOptions,
+    SpanLossOptions,
+    TrainingOptions,
+    VideoDbOptions,
+    VideoOptions,
+)
 from config.options import FRACTION, POSITIVE, option, redefault
 
 PretrainTask = Literal["mlm", "mfm-nce", "mffr", "fom", "vsm"]
@@ -17,11 +23,13 @@ class SplitOptions:
 
     name: str
     tasks: list[PretrainTask]
-    train_idx: str | list[str]  # JSON lists of video names; with shards one file per shard
+    train_idx: str | list[str]  # JSON lists of video names; with shards maybe one file per shard
     val_idx: str | list[str]
-    ratio: list[float]  # weight of each task
+    ratio: list[float] = field(default_factory=list)  # weight of each task (none: equal)
 
     def __post_init__(self) -> None:
+        if not self.ratio:
+            object.__setattr__(self, "ratio", [1.0] * len(self.tasks))
         if not self.tasks or len(self.ratio) != len(self.tasks):
             raise ValueError("ratio needs one weight for each of tasks")
         if min(self.ratio) <= 0:
@@ -35,19 +43,15 @@ class CorpusOptions:
     name: str
     sub_txt_db: str
     splits: list[SplitOptions]
-    vfeat_interval: float = 1.5  # seconds per frame
+    vfeat_interval: float | None = None  # seconds per frame (null: the option's)
     vfeat_db: str | None = None
-    vfeat_shards: list[str] = field(default_factory=list)  # one feature database each
+    vfeat_shards: list[str] = field(default_factory=list)  # one feature database each, in vfeat_db
 
     def __post_init__(self) -> None:
-        if (self.vfeat_db is None) == (not self.vfeat_shards):
-            raise ValueError("needs either vfeat_db or vfeat_shards")
-        if not self.splits or self.vfeat_interval <= 0:
+        if self.vfeat_db is None and not self.vfeat_shards:
+            raise ValueError("needs vfeat_db, vfeat_shards or both")
+        if not self.splits or (self.vfeat_interval is not None and self.vfeat_interval <= 0):
             raise ValueError("needs one split or more, and a vfeat_interval greater than 0")
-        shards = len(self.vfeat_shards)
-        for split in self.splits:
-            if shards and (isinstance(split.train_idx, str) or len(split.train_idx) != shards):
-                raise ValueError(f"train_idx of split {split.name} needs one file per shard")
 
     def under(self, txt_db: str, img_db: str) -> "CorpusOptions":
         """The same corpus with its relative paths taken from the given folders."""
@@ -55,11 +59,12 @@ class CorpusOptions:
         def text(names: str | list[str]) -> str | list[str]:
             return str(Path(txt_db, names)) if isinstance(names, str) else [*map(text, names)]
 
+        features = Path(img_db, self.vfeat_db or "")
         return replace(
             self,
             sub_txt_db=text(self.sub_txt_db),
-            vfeat_db=self.vfeat_db and str(Path(img_db, self.vfeat_db)),
-            vfeat_shards=[str(Path(img_db, shard)) for shard in self.vfeat_shards],
+            vfeat_db=None if self.vfeat_shards else str(features),
+            vfeat_shards=[str(features / shard) for shard in self.vfeat_shards],
             splits=[
                 replace(split, train_idx=text(split.train_idx), val_idx=text(split.val_idx))
                 for split in self.splits
@@ -75,8 +80,10 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, Vide
     targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)
     txt_db: str = option("", help="folder that relative paths of text files start from")
     img_db: str = option("", help="folder that relative paths of frame features start from")
+    vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
     mask_prob: float = option(0.15, help="share of tokens and frames to mask", rule=FRACTION)
     model_config: str = redefault(TrainingOptions, "model_config", "config/hero_pretrain.json")
+    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 32)
     gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
     learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
     num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 100_000)
@@ -86,8 +93,15 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, Vide
     )
 
     def resolve(self) -> None:
-        """Corpora weigh the same unless told otherwise."""
+        """Corpora weigh the same, and have the option's interval, unless told otherwise."""
         super().resolve()
+        targets = [
+            target
+            if target.vfeat_interval is not None
+            else replace(target, vfeat_interval=self.vfeat_interval)
+            for target in self.targets
+        ]
+        object.__setattr__(self, "targets", targets)
         if not self.targets_ratio:
             object.__setattr__(self, "targets_ratio", [1.0] * len(self.targets))
 

@@ -9,6 +9,7 @@ from data.candidates import CandidateDataset
 from data.loader import evaluation_batches
 from utils.answer_evaluation import answer_split, save_answers
 from utils.run import Run
+from utils.validation import split_label
 
 
 class AnswerSplit:
@@ -38,7 +39,8 @@ class AnswerSplit:
         Args:
             model: a :class:`model.candidates.CandidateModel`.
             checkpoint: for the files' names.
-            folder: where to; None = ``results_{name}`` of the run.
+            folder: where to; None = ``results_{name}`` of the run, or ``results_{name}_w_logit``
+                with the scores.
             save_logits: also write the scores of all answers.
 
         Returns:
@@ -51,12 +53,14 @@ class AnswerSplit:
         if not run.comm.is_main:
             return {}
         metrics = answered.metrics(self.weights)
-        folder = folder or run.folder.path / f"results_{self.name}"
+        ending = "_w_logit" if save_logits else ""
+        folder = folder or run.folder.path / f"results_{self.name}{ending}"
         save_answers(answered, folder, Path(str(checkpoint)).stem, metrics, save_logits)
         return metrics
 
     def validate(self, model: nn.Module, step: int) -> dict[str, float]:
         """:meth:`evaluate` into ``results/``, with the sum of the losses."""
-        metrics = self.evaluate(model, step, self.run.folder.results)
+        label = split_label(self.name, step)
+        metrics = self.evaluate(model, label, self.run.folder.results)
         total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
         return metrics and metrics | {"loss/total": total}

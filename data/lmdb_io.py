@@ -8,6 +8,7 @@ msgpack-numpy maps), ``<version>_<interval>_compressed`` (LMDB of npz bytes) or
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -19,11 +20,13 @@ import numpy as np
 import torch
 
 from data.build_folder import is_database
+from data.frame_counts import COUNTS_FILE, frame_counts
 from data.lmdb_environment import RESTORE, LmdbReader, LmdbWriter
 from data.safetensors_io import SafetensorsReader, SafetensorsWriter
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
+_HEAD_BYTES = 4096  # of a plain record: its keys, and the features' type and shape
 NPZ_MAGIC = b"PK\x03\x04"  # how the bytes of every zip file begin
 
 
@@ -128,12 +131,24 @@ class FeatureCodec(Protocol):
     def decode(self, value: Any) -> np.ndarray:
         """``features`` (T, D) as stored; damaged values raise any exception."""
 
+    def rows(self, value: Any) -> int:
+        """Return T of ``features``; damaged values raise any exception."""
+
 
 def _decode_array(stored: dict) -> Any:
     """msgpack-numpy's object hook, without its kind of array that is a pickle."""
     if stored.get(b"kind") == b"O":
         raise ValueError("an array of Python objects")
     return msgpack_numpy.decode(stored)
+
+
+def _find_key(unpacker: msgpack.Unpacker, key: str | bytes) -> None:
+    """Go to the value of a map's ``key``; KeyError if it has none."""
+    for _ in range(unpacker.read_map_header()):
+        if unpacker.unpack() == key:
+            return
+        unpacker.skip()
+    raise KeyError(key)
 
 
 class PlainCodec:
@@ -150,6 +165,17 @@ class PlainCodec:
     def decode(self, value: memoryview) -> np.ndarray:
         """See :class:`FeatureCodec`."""
         return msgpack.unpackb(value, object_hook=_decode_array, raw=False)["features"]
+
+    def rows(self, value: memoryview) -> int:
+        """See :class:`FeatureCodec`; reads the record's head alone, if it is as published."""
+        head = msgpack.Unpacker(raw=False)
+        head.feed(value[:_HEAD_BYTES])
+        try:
+            _find_key(head, "features")
+            _find_key(head, b"shape")
+            return head.unpack()[0]
+        except Exception:  # whatever the head is like, the whole record tells
+            return len(self.decode(value))
 
 
 class CompressedCodec:
@@ -168,6 +194,10 @@ class CompressedCodec:
         with np.load(io.BytesIO(value), allow_pickle=False) as entries:
             return entries["features"]
 
+    def rows(self, value: memoryview) -> int:
+        """See :class:`FeatureCodec`."""
+        return len(self.decode(value))
+
 
 class ArrayCodec:
     """Arrays as they are, for safetensors files."""
@@ -181,6 +211,10 @@ class ArrayCodec:
     def decode(self, value: np.ndarray) -> np.ndarray:
         """See :class:`FeatureCodec`."""
         return value
+
+    def rows(self, value: np.ndarray) -> int:
+        """See :class:`FeatureCodec`."""
+        return len(value)
 
 
 FeatureFormat = Literal["lmdb", "safetensors"]
@@ -210,12 +244,39 @@ def feature_db_path(
     return folder / f"{version}_{interval:g}{feature_codec(compressed, format_).suffix}"
 
 
-def _format_there(folder: Path, version: str, interval: float, compressed: bool) -> FeatureFormat:
-    """LMDB, the published format, unless there are safetensors files only."""
-    if compressed or feature_db_path(folder, version, interval, compressed).is_dir():
-        return "lmdb"
-    other = feature_db_path(folder, version, interval, compressed, "safetensors")
-    return "safetensors" if other.is_dir() else "lmdb"
+def find_feature_db(
+    folder: Path,
+    version: str,
+    interval: float,
+    compressed: bool,
+    format_: FeatureFormat | None = None,
+) -> tuple[Path, FeatureFormat]:
+    """Return the database's folder and its format.
+
+    A whole interval may be spelled ``…_2``, as published, or ``…_2.0``. LMDB, the published
+    format, is taken unless there are safetensors files only.
+
+    Raises:
+        UserError: there is none; names those that are there.
+    """
+    formats: list[FeatureFormat] = ["lmdb"] if compressed else ["lmdb", "safetensors"]
+    paths = []
+    for one in [format_] if format_ else formats:
+        path = feature_db_path(folder, version, interval, compressed, one)
+        paths.append((path, one))
+        if interval == int(interval):
+            stem = f"{version}_{interval:g}"
+            other = f"{version}_{interval:.1f}{path.name.removeprefix(stem)}"
+            paths.append((folder / other, one))
+    for is_there in (is_database, Path.is_dir):
+        for found in paths:
+            if is_there(found[0]):
+                return found
+    databases = sorted(database.name for database in filter(is_database, folder.glob("*")))
+    there = f"{folder} holds {', '.join(databases) or 'no database'}"
+    raise UserError(
+        f"{paths[0][0]} does not exist ({there}); mend version, interval or compression"
+    )
 
 
 class FeatureDb:
@@ -231,15 +292,17 @@ class FeatureDb:
         compressed: read the npz variant.
         max_clip_len: frames past this many are cut; -1 keeps all.
         format_: of the database; None takes the one that is there.
+        counts_folder: where numbers of frames are kept if there is no ``id2nframe.json``, and none
+            can be written (see :func:`data.frame_counts.frame_counts`).
 
     Attributes:
         path: the database's own folder.
-        id2nframe: frames per video, before the cut.
+        id2nframe: frames per video, before the cut; of a longer record, the first so many.
         interval: seconds per frame.
         compressed: whether records are npz.
 
     Raises:
-        UserError: folder, database or ``id2nframe.json`` is missing, or the LMDB is cut short.
+        UserError: folder or database is missing, or a file is damaged.
     """
 
     def __init__(
@@ -250,17 +313,17 @@ class FeatureDb:
         compressed: bool = False,
         max_clip_len: int = -1,
         format_: FeatureFormat | None = None,
+        counts_folder: Path | None = None,
     ) -> None:
-        self._arguments = (folder, version, interval, compressed, max_clip_len, format_)
-        variant = (Path(folder), version, interval, compressed)
-        format_ = format_ or _format_there(*variant)
+        variant = (folder, version, interval, compressed)
+        self._arguments = (*variant, max_clip_len, format_, counts_folder)
+        self.path, format_ = find_feature_db(Path(folder), *variant[1:], format_)
         self._codec = feature_codec(compressed, format_)
         self.compressed = compressed
         self.interval = interval
         self.max_clip_len = max_clip_len
-        self.path = _existing(feature_db_path(*variant, format_))
         self._store = (LmdbReader if format_ == "lmdb" else SafetensorsReader)(self.path)
-        self.id2nframe: dict[str, int] = read_json(Path(folder) / "id2nframe.json")
+        self.id2nframe = frame_counts(self.path, self._store.keys, self._rows, counts_folder)
 
     def __reduce__(self) -> tuple:
         return FeatureDb, self._arguments
@@ -299,12 +362,16 @@ class FeatureDb:
             return value is not None and bytes(value[: len(NPZ_MAGIC)]) == NPZ_MAGIC
 
     def __getitem__(self, vid: str) -> np.ndarray:
-        """Features (T, D) float32, T cut to ``max_clip_len``; the caller's own copy.
+        """Features (T, D) float32; the caller's own copy.
+
+        T is the smallest of the record's, ``id2nframe.json``'s and ``max_clip_len``.
 
         Raises:
             UserError: no such video, or its record is damaged.
         """
-        end = self.max_clip_len if self.max_clip_len >= 0 else None
+        limits = (self.id2nframe.get(vid), self.max_clip_len)
+        limits = (limit for limit in limits if isinstance(limit, int) and limit >= 0)
+        end = min(limits, default=None)
         features = self.read_stored(vid, lambda stored: _as_float32(stored[:end]))
         if features.shape[1] != self.width:
             raise UserError(
@@ -319,21 +386,35 @@ class FeatureDb:
         Raises:
             UserError: no such video, or its record is damaged.
         """
+        with self._value(vid) as value:
+            with self._damage_named(vid):
+                features = self._codec.decode(value)
+                if np.ndim(features) != 2 or not np.issubdtype(features.dtype, np.floating):
+                    raise ValueError("no two-dimensional array of floats")
+            return use(features)
+
+    def _rows(self, vid: str) -> int:
+        with self._value(vid) as value, self._damage_named(vid):
+            return self._codec.rows(value)
+
+    @contextmanager
+    def _value(self, vid: str) -> Iterator[Any]:
         with self._store.value(vid) as value:
             if value is None:
                 raise UserError(
                     f"{self.path} has no features of video {vid!r}; extract and add them, or leave "
                     "the video out"
                 )
-            try:
-                features = self._codec.decode(value)
-                if np.ndim(features) != 2 or not np.issubdtype(features.dtype, np.floating):
-                    raise ValueError("no two-dimensional array of floats")
-            except Exception as error:  # whatever the decoders trip over, the bytes are damaged
-                raise UserError(
-                    f"{self.path}: the features of {vid!r} are damaged ({error!r}); {RESTORE}"
-                ) from error
-            return use(features)
+            yield value
+
+    @contextmanager
+    def _damage_named(self, vid: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever the decoders trip over, the bytes are damaged
+            raise UserError(
+                f"{self.path}: the features of {vid!r} are damaged ({error!r}); {RESTORE}"
+            ) from error
 
 
 def _as_float32(stored: np.ndarray) -> np.ndarray:
@@ -341,15 +422,6 @@ def _as_float32(stored: np.ndarray) -> np.ndarray:
     if stored.dtype == np.float16:  # PyTorch converts several times as fast as NumPy
         return torch.from_numpy(stored.copy()).float().numpy()
     return np.array(stored, dtype=np.float32)
-
-
-def _existing(path: Path) -> Path:
-    if path.is_dir():
-        return path
-    databases = filter(is_database, path.parent.glob("*"))
-    versions = sorted(database.name for database in databases)
-    there = f"{path.parent} holds {', '.join(versions) or 'no database'}"
-    raise UserError(f"{path} does not exist ({there}); mend version, interval or compression")
 
 
 class FeatureDbWriter:
@@ -415,7 +487,7 @@ class FeatureDbWriter:
 
     def _merge_counts(self) -> None:
         """Bring ``id2nframe.json`` up to date, before the database appears: it never lacks one."""
-        path = self.path.parent / "id2nframe.json"
+        path = self.path.parent / COUNTS_FILE
         known = read_json(path) if path.is_file() else {}
         for vid, num_frames in self._id2nframe.items():
             if known.get(vid, num_frames) != num_frames and not self._recount:

@@ -10,7 +10,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from utils.batch import TensorBatch
 from utils.distributed import Communicator
 from utils.errors import UserError
+
+Item = TypeVar("Item")
 
 
 class ItemKey(NamedTuple):
@@ -35,6 +37,24 @@ class ItemKey(NamedTuple):
     def generator(self, seed: int) -> np.random.Generator:
         """The item's own source of random numbers."""
         return np.random.default_rng([seed, self.epoch, self.index])
+
+
+def first_usable(index: int, count: int, make: Callable[[int], Item | None]) -> Item:
+    """Return item ``index`` of ``count``, or the next, around, of which ``make`` makes something.
+
+    A video whose features are shorter than ``id2nframe.json`` says may turn out to have nothing to
+    learn from only when it is read. Every rank then takes the same one in its place.
+
+    Raises:
+        UserError: there is none.
+    """
+    for place in range(index, index + count):
+        item = make(place % count)
+        if item is not None:
+            return item
+    raise UserError(
+        "no video has anything to learn from within its features; convert the features again"
+    )
 
 
 class SizedDataset(Protocol):

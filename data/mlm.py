@@ -8,6 +8,7 @@ import torch
 
 from data.batch import MlmBatch
 from data.loader import ItemKey
+from data.tokenize import SPECIAL
 from data.video import (
     Subtitle,
     SubtitleSource,
@@ -35,14 +36,20 @@ class TokenMasking:
     """How tokens are hidden.
 
     Attributes:
-        prob: share of tokens to choose; at least one of a text is.
+        prob: share of tokens to choose; where none is drawn, the first one is masked.
         mask_id: what replaces most of them.
-        replacements: first id, and the one past the last, of random replacements.
+        replacements: the ids that a random replacement may be.
     """
 
     prob: float
     mask_id: int
-    replacements: tuple[int, int]
+    replacements: np.ndarray
+
+    @classmethod
+    def of(cls, prob: float, meta: dict) -> "TokenMasking":
+        """Return the masking with the ids of a database's ``meta.json``: never a special one."""
+        special = [meta[name] for name in SPECIAL if isinstance(meta.get(name), int)]
+        return cls(prob, meta["MASK"], np.setdiff1d(np.arange(*meta["v_range"]), special))
 
     def __call__(
         self, tokens: Sequence[int], rng: np.random.Generator
@@ -54,13 +61,14 @@ class TokenMasking:
         """
         true = np.asarray(tokens)
         chosen = rng.random(len(true)) < self.prob
-        if not chosen.any():
-            chosen[rng.integers(len(true))] = True
         fate = rng.random(len(true))
+        if not chosen.any():
+            chosen[0], fate[0] = True, 0.0
         masked = chosen & (fate < MASKED_SHARE)
         random = chosen & ~masked & (fate < MASKED_SHARE + RANDOM_SHARE)
         read = np.where(masked, self.mask_id, true)
-        read[random] = rng.integers(*self.replacements, size=int(random.sum()))
+        places = rng.integers(len(self.replacements), size=int(random.sum()))
+        read[random] = self.replacements[places]
         return read.tolist(), {int(place): int(true[place]) for place in np.flatnonzero(chosen)}
 
 
@@ -87,7 +95,7 @@ class MlmDataset:
         self.vids, self.source, self.seed = vids, source, seed
         self.max_txt_len = max_txt_len
         self.cls_id = meta["CLS"]
-        self.masking = TokenMasking(mask_prob, meta["MASK"], tuple(meta["v_range"]))
+        self.masking = TokenMasking.of(mask_prob, meta)
 
     def __len__(self) -> int:
         return len(self.vids)

@@ -42,10 +42,11 @@ def script_parser(description: str) -> argparse.ArgumentParser:
 
 
 def work_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with ``--workers``."""
+    """A parser with ``--workers``, ``--nproc`` in the original."""
     parser = script_parser(description)
     parser.add_argument(
         "--workers",
+        "--nproc",
         type=int,
         default=min(8, len(os.sched_getaffinity(0))),
         help="processes that share the work; 1: this one alone (default: %(default)s)",

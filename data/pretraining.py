@@ -13,11 +13,13 @@ from data.loader import SizedDataset
 from data.mfm import MfmDataset, MfmItem, collate_mfm
 from data.mix import Part, part_seed
 from data.mlm import MlmDataset, MlmItem, collate_mlm
+from data.sources import open_features
 from data.vcmr import MomentItem, collate_moments
 from data.video import SubtitleSource, require_features
 from data.vsm import VsmDataset
 from utils.errors import UserError
 from utils.files import read_json
+from utils.logger import LOGGER
 from utils.names import text_names
 
 COLLATE: dict[type, Callable] = {
@@ -40,10 +42,11 @@ class ShardedFeatures:
     """Several feature databases read as one (:class:`data.lmdb_io.FeatureDb`).
 
     Args:
-        shards: the databases, of one version and interval; each video is in one of them.
+        shards: the databases, of one version and interval. A video that is in several is read
+            from the first of them.
 
     Raises:
-        UserError: two shards have the same video, or features of different widths.
+        UserError: shards have features of different widths.
     """
 
     def __init__(self, shards: Sequence[FeatureDb]) -> None:
@@ -65,13 +68,12 @@ class ShardedFeatures:
             )
         twice = self.id2nframe.keys() & shard.id2nframe.keys()
         if twice:
-            vid = min(twice)
-            raise UserError(
-                f"video {vid} is in two shards, {self.shards[self._shard_of[vid]].path} and "
-                f"{shard.path}: leave it in one"
+            LOGGER.warning(
+                "%d videos of %s (such as %s) are in a shard before it, and read from there",
+                *(len(twice), shard.path, min(twice)),
             )
-        self.id2nframe |= shard.id2nframe
-        self._shard_of |= dict.fromkeys(shard.id2nframe, number)
+        self.id2nframe = shard.id2nframe | self.id2nframe
+        self._shard_of = dict.fromkeys(shard.id2nframe, number) | self._shard_of
 
     def __getitem__(self, vid: str) -> np.ndarray:
         """(T, D), as :meth:`data.lmdb_io.FeatureDb.__getitem__`."""
@@ -139,13 +141,7 @@ def open_corpora(options: Any) -> list[Corpus]:
     corpora = []
     for corpus, weight in zip(options.corpora(), options.targets_ratio, strict=True):
         shards = [
-            FeatureDb(
-                folder,
-                options.vfeat_version,
-                corpus.vfeat_interval,
-                options.compressed_db,
-                options.max_clip_len,
-            )
+            open_features(options, folder, corpus.vfeat_interval)
             for folder in corpus.vfeat_shards or [corpus.vfeat_db]
         ]
         features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)

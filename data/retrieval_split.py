@@ -18,7 +18,7 @@ from utils.logger import LOGGER
 from utils.moment_ranking import SearchSettings
 from utils.names import find_name, get_name, names_of_task
 from utils.run import Run
-from utils.validation import mean_losses
+from utils.validation import mean_losses, split_label
 from utils.vcmr_evaluation import evaluate_corpus
 from utils.vcmr_results import save_results
 
@@ -121,13 +121,18 @@ class RetrievalSplit:
     def validate(
         self, model: nn.Module, weights: Mapping[str, float], step: int
     ) -> dict[str, float | str]:
-        """Weighted mean losses of the split's queries, then :meth:`evaluate` into ``results/``."""
+        """Weighted mean losses of the split's queries where it has ground truth, then
+        :meth:`evaluate` into ``results/``."""
+        losses = self._losses(model, weights) if query_videos(self.queries) else {}
+        label = split_label(self.name, step)
+        return losses | self.evaluate(model, label, self.run.folder.results)
+
+    def _losses(self, model: nn.Module, weights: Mapping[str, float]) -> dict[str, float]:
         data = MomentDataset(self.queries, self.videos.source)
         batches: Iterator[MomentBatch] = evaluation_batches(
             data, collate_moments, self.run.options.val_batch_size, self.run
         )
-        losses = mean_losses(model, batches, weights, self.run.comm)
-        return losses | self.evaluate(model, step, self.run.folder.results)
+        return mean_losses(model, batches, weights, self.run.comm)
 
     def _video_batches(self) -> Iterator[VideoBatch]:
         data = CorpusVideos(list(self.video2idx), self.videos.source)

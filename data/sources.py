@@ -1,6 +1,7 @@
 """The video source that a task's options ask for."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from data.lmdb_io import FeatureDb, TextDb
@@ -16,6 +17,28 @@ class VideoData:
     source: VideoSource
 
 
+def open_features(options: Any, folder: str, interval: float) -> FeatureDb:
+    """Open a feature database; numbers of frames that it lacks may be kept in the run's folder.
+
+    Args:
+        options: ``config.groups.VideoOptions`` of a run.
+        folder: the data set's folder.
+        interval: seconds per frame.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    run_folder = getattr(options, getattr(options, "RUN_FOLDER", None) or "output_dir")
+    return FeatureDb(
+        folder,
+        options.vfeat_version,
+        interval,
+        options.compressed_db,
+        options.max_clip_len,
+        counts_folder=Path(run_folder) / "log",
+    )
+
+
 def open_videos(options: Any, queries: TextDb, video_only: bool = False) -> VideoData:
     """Open the video databases that ``options`` name.
 
@@ -27,13 +50,7 @@ def open_videos(options: Any, queries: TextDb, video_only: bool = False) -> Vide
     Raises:
         UserError: a database is missing or damaged.
     """
-    features = FeatureDb(
-        options.vfeat_db,
-        options.vfeat_version,
-        options.vfeat_interval,
-        options.compressed_db,
-        options.max_clip_len,
-    )
+    features = open_features(options, options.vfeat_db, options.vfeat_interval)
     subtitles = TextDb(options.sub_txt_db) if options.sub_txt_db else None
     if video_only:
         return VideoData(features, subtitles, VideoOnlySource(features, queries.meta["CLS"]))

@@ -36,7 +36,7 @@ def read_subtitles(path: Path, encoding: str = DEFAULT_ENCODING) -> list[Cue]:
     """The lines of a subtitle file by their start, without tags and line breaks.
 
     HTML entities stay: ``scripts/prepro_sub.py`` unescapes them. Each text begins with a space, as
-    in the published TV subtitles: the tokenizer sees its first word like any other.
+    in the published TV subtitles; that script strips it.
 
     Raises:
         UserError: the file is no text, holds no subtitles, or one is malformed (names the line).

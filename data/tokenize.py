@@ -1,10 +1,12 @@
 """Text to token ids: RoBERTa's byte-level BPE and the rules applied to text before it.
 
+White space around a text is stripped last of all: the published weights have never read a token
+that begins with a space at the front of a text.
+
 Importing transformers takes seconds: only what loads a tokenizer does it.
 """
 
 import html
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 _FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
 _FILES += ["special_tokens_map.json", "added_tokens.json"]
+
+# Names of the special tokens' ids in meta.json.
+SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
 
 
 def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
@@ -57,17 +62,18 @@ def _fetch(name: str) -> Path:
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[int]]:
-    """The ids that ``meta.json`` records.
+    """Return the ids that ``meta.json`` records.
 
     ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
-    "<|endoftext|>", or, in a tokenizer without those two, the longest run of ids that are not
-    special.
+    "<|endoftext|>", or, in a tokenizer without those two, from the first id that is not special to
+    the last. (Special ids in between are never drawn: :class:`data.mlm.TokenMasking`.)
     """
     vocabulary = tokenizer.get_vocab()
     if "." in vocabulary and "<|endoftext|>" in vocabulary:
         v_range = [vocabulary["."], vocabulary["<|endoftext|>"] + 1]
     else:
-        v_range = _longest_run(set(vocabulary.values()) - set(tokenizer.all_special_ids))
+        ordinary = set(vocabulary.values()) - set(tokenizer.all_special_ids)
+        v_range = [min(ordinary), max(ordinary) + 1]
     return {
         "BOS": tokenizer.bos_token_id,
         "EOS": tokenizer.eos_token_id,
@@ -80,26 +86,19 @@ def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[in
     }
 
 
-def _longest_run(ids: set[int]) -> list[int]:
-    """[first, last + 1] of the longest run of consecutive ids."""
-    by_offset = itertools.groupby(enumerate(sorted(ids)), lambda pair: pair[1] - pair[0])
-    runs = ([id_ for _, id_ in run] for _, run in by_offset)
-    longest = max(runs, key=len)
-    return [longest[0], longest[-1] + 1]
-
-
 def normalize_query(text: str) -> str:
     """Lower-case a query, question or answer that is all upper case."""
     return text.lower() if text.isupper() else text
 
 
 def normalize_subtitle(text: str) -> str:
-    """Unescape HTML, then lower-case what is all upper case; a leading space is kept."""
+    """Unescape HTML, then lower-case what is all upper case."""
     return normalize_query(html.unescape(text))
 
 
 def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
+    """Return the token ids of each text, without special tokens; none for white space alone."""
     if not texts:
         return []
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    stripped = [text.strip() for text in texts]
+    return tokenizer(stripped, add_special_tokens=False, return_attention_mask=False)["input_ids"]

@@ -6,6 +6,7 @@ An item is one video with its clips, so that a video is encoded once however man
 import math
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import torch
 from data.annotations import UniqueIds, read_lines
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption, TokenGrid
 from data.lmdb_io import TextDb
-from data.loader import ItemKey
-from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos
+from data.loader import ItemKey, first_usable
+from data.moments import as_moment, warn_of_clamped
+from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos, cut_texts
 from data.video_pool import feature_name
 from utils.errors import RecordError, UserError
 from utils.logger import LOGGER
@@ -24,11 +26,12 @@ from utils.packing import segment_positions
 
 
 def clip_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
-    """First frame of a clip in seconds, and the one after its last; at least one frame.
+    """Return the first frame of a clip in seconds, and the one after its last: one at least.
 
-    A clip that starts after the last of ``num_frames`` collapses onto it.
+    A clip that starts after the last of ``num_frames`` collapses onto it, what lies before the
+    first one onto that.
     """
-    first = min(math.floor(start / interval), num_frames - 1)
+    first = min(max(math.floor(start / interval), 0), num_frames - 1)
     return first, min(max(round(end / interval), first + 1), num_frames)
 
 
@@ -95,13 +98,14 @@ class CaptionItem:
 class CaptionDataset:
     """Videos with captions to learn from.
 
-    Captions of clips that start after the last kept frame are left out, and it is said.
+    Captions of clips that start after the last kept frame are left out, and it is said. Longer
+    captions are cut: ``<s>`` and tokens, and tokens and ``</s>``, at so many each.
 
     Args:
         db: caption database.
         videos: where videos come from.
         max_cap_per_vid: captions drawn of each video, −1: all.
-        max_txt_len: longer captions are left out; −1 keeps all.
+        max_txt_len: tokens that are kept of a caption; −1 keeps all.
         seed: of the draws.
 
     Raises:
@@ -119,32 +123,47 @@ class CaptionDataset:
         self.db = db.captions
         self.videos = videos
         self.max_cap_per_vid = max_cap_per_vid
+        self.max_txt_len = max_txt_len
         self.seed = seed
-        self.groups = self._usable(max_txt_len)
+        self._passed: set[str] = set()
+        self.groups = self._usable()
         self.vids = list(self.groups)  # item by item
         if not self.groups:
             raise UserError(
-                f"{db.path} has no caption to learn from (at most {max_txt_len} tokens, of clips "
-                "within max_clip_len); take a split with captions, or raise these options"
+                f"{db.path} has no caption to learn from (of clips within max_clip_len); take a "
+                "split with captions, or raise max_clip_len"
             )
 
-    def _usable(self, max_txt_len: int) -> dict[str, list[str]]:
+    def _usable(self) -> dict[str, list[str]]:
         """Ids of the usable captions by video, in database order."""
         groups: dict[str, list[str]] = {}
         beyond: dict[str, None] = {}
+        spans: dict[str, tuple[float, float]] = {}
         interval = self.videos.interval
         of_video = captions_by_video(self.db, self.videos.features.id2nframe)
         self.videos.require(of_video, str(self.db.path.parent))
         for vid, caption_ids in of_video.items():
             frames = self.videos.num_frames(vid)
             for caption_id in caption_ids:
-                record = self.db[caption_id]
-                if starts_beyond(record["ts"][0], interval, frames):
-                    beyond[record["clip_id"]] = None
-                elif max_txt_len < 0 or len(record["input_ids"]) <= max_txt_len:
+                clip_id, start, end = self._clip(self.db[caption_id])
+                spans[clip_id] = start, end
+                if starts_beyond(start, interval, frames):
+                    beyond[clip_id] = None
+                else:
                     groups.setdefault(vid, []).append(caption_id)
         warn_of_clips_beyond(list(beyond), "are skipped")
+        warn_of_clamped(spans.items(), self.db.path.parent)
         return groups
+
+    def _clip(self, record: dict) -> tuple[str, float, float]:
+        """Id, start and end of a caption's clip."""
+        moment = as_moment(record["ts"])
+        if moment is None:
+            raise UserError(
+                f"{self.db.path}: ts of clip {record['clip_id']} must be [start, end] in seconds, "
+                f"it is {record['ts']!r}; mend the annotation and make the database again"
+            )
+        return record["clip_id"], *moment
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -155,24 +174,40 @@ class CaptionDataset:
 
     def __getitem__(self, key: ItemKey | int) -> CaptionItem:
         key = ItemKey.of(key)
-        vid = self.vids[key.index]
-        ids = self.groups[vid]
+
+        def make(place: int) -> CaptionItem | None:
+            return self._read(self.vids[place], key.generator(self.seed))
+
+        return first_usable(key.index, len(self.vids), make)
+
+    def _read(self, vid: str, rng: np.random.Generator) -> CaptionItem | None:
+        """The item of a video; None if its features have fewer frames than any clip needs."""
+        video, interval = self.videos(vid), self.videos.interval
+        records = {id_: self.db[id_] for id_ in self.groups[vid]}
+        ids = [
+            id_
+            for id_, record in records.items()
+            if not starts_beyond(record["ts"][0], interval, video.num_frames)
+        ]
+        lost = {records[id_]["clip_id"]: None for id_ in records.keys() - set(ids)}
+        if lost and vid not in self._passed:
+            self._passed.add(vid)
+            warn_of_clips_beyond(list(lost), f"are skipped: the features of {vid} are shorter")
+        if not ids:
+            return None
         if 0 <= self.max_cap_per_vid < len(ids):
-            drawn = key.generator(self.seed).permutation(len(ids))[: self.max_cap_per_vid]
-            ids = [ids[i] for i in sorted(drawn)]
-        video = self.videos(vid)
+            ids = [ids[i] for i in sorted(rng.permutation(len(ids))[: self.max_cap_per_vid])]
         by_clip: dict[str, list[dict]] = {}
-        for record in map(self.db.__getitem__, ids):
-            by_clip.setdefault(record["clip_id"], []).append(record)
-        interval = self.videos.interval
+        for id_ in ids:
+            by_clip.setdefault(records[id_]["clip_id"], []).append(records[id_])
         return CaptionItem(
             video,
-            list(ids),
+            ids,
             [
-                clip_frames(*records[0]["ts"], interval, video.num_frames)
-                for records in by_clip.values()
+                clip_frames(*of_clip[0]["ts"], interval, video.num_frames)
+                for of_clip in by_clip.values()
             ],
-            [[record["input_ids"] for record in records] for records in by_clip.values()],
+            [[record["input_ids"] for record in of_clip] for of_clip in by_clip.values()],
         )
 
     def collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
@@ -180,14 +215,16 @@ class CaptionDataset:
         begin, end = self.db.meta["BOS"], self.db.meta["EOS"]
         clips = [captions for item in items for captions in item.captions]
         captions = [caption for clip in clips for caption in clip]
-        targets = [token for caption in captions for token in (*caption, end)]
+        read = cut_texts([[begin, *caption] for caption in captions], self.max_txt_len)
+        wanted = cut_texts([[*caption, end] for caption in captions], self.max_txt_len)
+        lengths = iter(map(len, read))
         return CaptionBatch(
             ids=[item.video.vid for item in items],
             video=collate_videos([item.video for item in items]),
             clips=collate_clips([(item.video, item.clips) for item in items]),
-            text=collate_texts([[begin, *caption] for caption in captions]),
-            targets=torch.tensor(targets),
-            grid=token_grid([sum(len(caption) + 1 for caption in clip) for clip in clips]),
+            text=collate_texts(read),
+            targets=torch.tensor([token for target in wanted for token in target]),
+            grid=token_grid([sum(islice(lengths, len(clip))) for clip in clips]),
         )
 
 
@@ -247,6 +284,7 @@ class TargetClips:
                 beyond.append(line["clip_id"])
         self.by_video = list(by_video.items())
         warn_of_clips_beyond(beyond, "are captioned from that frame")
+        warn_of_clamped(((line["clip_id"], line["ts"]) for line in self.lines), path)
 
     def __len__(self) -> int:
         return len(self.by_video)
@@ -289,11 +327,6 @@ def _check_clip_line(raw: dict) -> dict:
             raise RecordError(f"it has no {key}; a clip needs vid_name, clip_id and ts")
     get_name(raw, *CLIP_NAMES.videos)
     get_name(raw, *CLIP_NAMES.ids)
-    span = raw["ts"]
-    if not (isinstance(span, list) and len(span) == 2 and all(map(_is_time, span))):
-        raise RecordError(f"ts must be [start, end] in seconds, it is {span}")
+    if as_moment(raw["ts"]) is None:
+        raise RecordError(f"ts must be [start, end] in seconds, it is {raw['ts']}")
     return raw
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

@@ -15,6 +15,8 @@ import torch
 from data.batch import MomentBatch, QueryBatch
 from data.lmdb_io import TextDb
 from data.loader import ItemKey
+from data.moments import as_moment, warn_of_clamped
+from data.prepare import agreed_moment
 from data.video import VideoItem, VideoSource, collate_texts, collate_videos
 from data.video_pool import query_videos
 from utils.errors import UserError
@@ -23,9 +25,12 @@ QUERIES_PER_VIDEO = 5  # where a training item is a video
 
 
 def moment_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
-    """First and last frame of a moment in seconds; beyond the last frame it collapses onto it."""
+    """Return the first and last frame of a moment in seconds.
+
+    What lies beyond the last frame collapses onto it, what lies before the first one onto that.
+    """
     last = num_frames - 1
-    first = min(math.floor(start / interval), last)
+    first = min(max(math.floor(start / interval), 0), last)
     return first, min(max(math.ceil(end / interval) - 1, first + 1), last)
 
 
@@ -53,6 +58,26 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1) -> list[str]:
             f"{db.path} has no query of at most {max_txt_len} tokens; raise max_txt_len"
         )
     return ids
+
+
+def training_moment(db: TextDb, record: dict) -> tuple[float, float] | None:
+    """Return the moment that a query teaches, in seconds; None where its database tells none.
+
+    Of several annotators' moments it is the one that most of them chose.
+
+    Raises:
+        UserError: what stands there is no moment.
+    """
+    target = record.get("target")
+    if target is None:
+        return None
+    moments = [target] if as_moment(target) else target if isinstance(target, Sequence) else []
+    if not moments or not all(map(as_moment, moments)):
+        raise UserError(
+            f"query {record['qid']} of {db.path} has the target {target!r}, which is no [start, "
+            "end] in seconds; mend the annotation and make the database again"
+        )
+    return tuple(agreed_moment(moments))
 
 
 @dataclass
@@ -97,6 +122,8 @@ class MomentDataset:
                 "split cannot train or validate a loss; use one whose annotation names vid_name"
             )
         videos.require(dict.fromkeys(video_of[i] for i in ids), str(db.path))
+        moments = ((i, training_moment(db, db[i])) for i in ids)
+        warn_of_clamped(((i, moment) for i, moment in moments if moment is not None), db.path)
         self.groups: list[list[str]] = [[i] for i in ids]
         if not sampled_by_q:
             by_video: dict[str, list[str]] = {}
@@ -134,15 +161,10 @@ class MomentDataset:
         return ids + [ids[i] for i in again]
 
     def _target(self, record: dict, video: VideoItem) -> tuple[int, int]:
-        span = record["target"]
-        if span is None:
+        moment = training_moment(self.db, record)
+        if moment is None:
             return -1, -1
-        if isinstance(span[0], Sequence):
-            raise UserError(
-                f"query {record['qid']} of {self.db.path} has {len(span)} target spans; its "
-                "database must name the one to train on (scripts/prepro_query.py does)"
-            )
-        return moment_frames(*span, self.videos.interval, video.num_frames)
+        return moment_frames(*moment, self.videos.interval, video.num_frames)
 
 
 def collate_moments(items: Sequence[MomentItem]) -> MomentBatch:

@@ -44,7 +44,7 @@ class Transcript:
     """A video's subtitles as stored."""
 
     texts: Sequence[Sequence[int]]  # tokens of every subtitle
-    frames: list[tuple[int, list[int]]]  # number and frames of each that max_clip_len leaves
+    frames: list[tuple[int, list[int]]]  # number and frames of each that is kept
 
 
 class VideoSource(Protocol):
@@ -104,7 +104,10 @@ class SubtitleSource:
             )
 
     def num_frames(self, vid: str) -> int:
-        """Frames that :meth:`__call__` will read of a video that is there, without reading them."""
+        """Return how many frames :meth:`__call__` will read of a video that is there.
+
+        They are not read: where the features have fewer than ``id2nframe.json`` says, fewer are.
+        """
         return cut_frames(self.features, vid)
 
     def positions(self, vid: str) -> int:
@@ -113,7 +116,7 @@ class SubtitleSource:
         return sum(len(s.frames) + len(s.tokens) for s in subtitles if s.frames)
 
     def transcript(self, vid: str, num_frames: int) -> Transcript:
-        """What is said over the first ``num_frames`` frames of a video.
+        """Return what is said over a video whose features have ``num_frames`` frames.
 
         Raises:
             UserError: the database lacks the video.
@@ -124,7 +127,10 @@ class SubtitleSource:
                 "make the database again from subtitles that cover it (scripts/prepro_sub.py)"
             )
         record = self.subtitles[vid]
-        return Transcript(record["input_ids"], kept_frames(record["unique_sub2frames"], num_frames))
+        matched = record["unique_sub2frames"]
+        return Transcript(
+            record["input_ids"], kept_frames(matched, num_frames, self.features.max_clip_len)
+        )
 
     def with_context(self, transcript: Transcript) -> list[Subtitle]:
         """The kept subtitles, each with the text of those before it in front of its own."""
@@ -179,6 +185,12 @@ def cut_frames(db: FeatureDb, vid: str) -> int:
     return frames if db.max_clip_len < 0 else min(frames, db.max_clip_len)
 
 
+def longest_video(*databases: FeatureDb) -> int:
+    """Frames of the longest video of all, after the cut to ``max_clip_len``."""
+    counts = (cut_frames(db, vid) for db in databases for vid in db.id2nframe)
+    return max(counts, default=0)
+
+
 def read_features(db: FeatureDb, vid: str) -> np.ndarray:
     """Features (T, D) of a video.
 
@@ -207,18 +219,25 @@ def cut_texts(texts: Sequence[Sequence[int]], max_txt_len: int) -> list[Sequence
 
 
 def kept_frames(
-    sub2frames: Sequence[tuple[int, Sequence[int]]], num_frames: int
+    sub2frames: Sequence[tuple[int, Sequence[int]]], num_frames: int, max_clip_len: int = -1
 ) -> list[tuple[int, list[int]]]:
-    """Subtitles with the frames that are left after a cut to ``num_frames``.
+    """Return the subtitles that are kept, with those of their frames that exist.
 
-    Subtitles after the first one that lost a frame are dropped, as is one that lost all of its.
+    Subtitles after the first one that loses a frame to ``max_clip_len`` (−1: no cut) are dropped,
+    as is one that loses all of its frames to it. Frames that only the features lack, or that
+    cannot be frames at all, are left out one by one.
+
+    Args:
+        sub2frames: number and frames of each subtitle.
+        num_frames: of the features, after the cut.
+        max_clip_len: frames that are kept of a video.
     """
-    kept = []
+    existing, kept = range(num_frames), []
     for number, frames in sub2frames:
-        left = [frame for frame in frames if frame < num_frames]
-        if left or not frames:
-            kept.append((number, left))
-        if len(left) < len(frames):
+        within = [frame for frame in frames if max_clip_len < 0 or frame < max_clip_len]
+        if within or not frames:
+            kept.append((number, [frame for frame in within if frame in existing]))
+        if len(within) < len(frames):
             break
     return kept
 

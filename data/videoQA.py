@@ -1,7 +1,7 @@
 # ruff: noqa: N999 (the name under which the task is published)
 """Questions about a video with several answers, one of them right: TVQA (5), How2QA (4)."""
 
-import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +11,13 @@ from data.batch import QuestionBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.lmdb_io import TextDb
 from data.loader import ItemKey
+from data.moments import as_moment, warn_of_clamped
 from data.vcmr import moment_frames
 from data.video import VideoSource
 from utils.errors import UserError
 
 NO_SPAN = (UNKNOWN, UNKNOWN)
+_SPAN = re.compile("(-?[^-]+)-(-?[^-]+)")  # start-end, either perhaps negative
 
 
 @dataclass
@@ -26,12 +28,14 @@ class QuestionItem(CandidateItem):
 
 
 def parse_seconds(ts: object) -> tuple[float, float] | None:
-    """Start and end of a string "st-ed"; None for anything but two finite numbers ("NaN-NaN")."""
+    """Return start and end of "st-ed" or [st, ed]; None for anything else ("NaN-NaN")."""
+    if not isinstance(ts, str):
+        return as_moment(ts)
+    numbers = _SPAN.fullmatch(ts)
     try:
-        start, end = map(float, str(ts).split("-"))
+        return as_moment([float(number) for number in numbers.groups()]) if numbers else None
     except ValueError:
         return None
-    return (start, end) if math.isfinite(start) and math.isfinite(end) else None
 
 
 class QuestionDataset(CandidateDataset):
@@ -47,6 +51,8 @@ class QuestionDataset(CandidateDataset):
         self, db: TextDb, videos: VideoSource, max_txt_len: int = -1, training: bool = False
     ) -> None:
         super().__init__(db, videos, max_txt_len, training)
+        moments = ((id_, parse_seconds(db[id_].get("ts"))) for id_ in self.ids)
+        warn_of_clamped(((id_, moment) for id_, moment in moments if moment), db.path)
         parts = db.side("id2len.json")
         counts = {i: len(parts[i]) - 1 if isinstance(parts[i], list) else 0 for i in self.ids}
         self.num_answers = counts[self.ids[0]]

@@ -1,14 +1,12 @@
 """Statements that a video entails or contradicts: VIOLIN (arXiv 2003.11618)."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 
 from data.batch import StatementBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
-from utils.errors import UserError
 
 PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
 
@@ -20,9 +18,9 @@ def partner_id(id_: str) -> str | None:
 
 
 class StatementDataset(CandidateDataset):
-    """Statements with their video; in training each brings its partner.
+    """Statements with their video; in training each brings its partner, of whatever length.
 
-    A statement whose partner the database lacks, or whose partner is too long, comes alone.
+    A statement whose partner the database lacks, or has about another video, comes alone.
     """
 
     kind, label = "statement", "label"
@@ -30,12 +28,6 @@ class StatementDataset(CandidateDataset):
     def __getitem__(self, key: ItemKey | int) -> CandidateItem:
         id_ = self.ids[ItemKey.of(key).index]
         ids = [id_, *self._partner(id_)] if self.training else [id_]
-        vids = {self.video_of.get(one) for one in ids}
-        if len(vids) > 1:
-            raise UserError(
-                f"statement {id_} of {self.db.path} and its partner {ids[1]} are about "
-                "different videos; a pair (ids that end in -0 and -1) shares one"
-            )
         records = [self.db[one] for one in ids]
         return CandidateItem(
             ids=ids,
@@ -46,11 +38,10 @@ class StatementDataset(CandidateDataset):
 
     def _partner(self, id_: str) -> list[str]:
         partner = partner_id(id_)
-        return [partner] if partner in self._usable else []
-
-    @cached_property
-    def _usable(self) -> frozenset[str]:
-        return frozenset(self.ids)
+        is_pair = partner in self.db.side("id2len.json") and (
+            self.video_of.get(partner) == self.video_of[id_]
+        )
+        return [partner] if is_pair else []
 
     @staticmethod
     def collate(items: Sequence[CandidateItem]) -> StatementBatch:

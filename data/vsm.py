@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.loader import ItemKey
+from data.loader import ItemKey, first_usable
 from data.vcmr import QUERIES_PER_VIDEO, MomentItem
 from data.video import SubtitleSource, Transcript, VideoItem, cut_texts, read_features
 from utils.errors import UserError
+from utils.logger import LOGGER
 
 
 def usable_subtitles(transcript: Transcript) -> list[int]:
-    """Numbers of the subtitles that can be queries: those with a frame to find and a text."""
+    """Return the numbers of the subtitles that have a frame to find and a text to ask with."""
     return [number for number, frames in transcript.frames if frames and transcript.texts[number]]
 
 
@@ -50,6 +51,7 @@ class VsmDataset:
         self, vids: Sequence[str], source: SubtitleSource, max_txt_len: int, seed: int
     ) -> None:
         self.source, self.seed, self.max_txt_len = source, seed, max_txt_len
+        self._passed: set[str] = set()
         self.vids = [
             vid for vid in vids if usable_subtitles(source.transcript(vid, source.num_frames(vid)))
         ]
@@ -64,16 +66,27 @@ class VsmDataset:
 
     def __getitem__(self, key: ItemKey | int) -> MomentItem:
         key = ItemKey.of(key)
-        vid = self.vids[key.index]
+
+        def make(place: int) -> MomentItem | None:
+            return self._read(self.vids[place], key.generator(self.seed))
+
+        return first_usable(key.index, len(self.vids), make)
+
+    def _read(self, vid: str, rng: np.random.Generator) -> MomentItem | None:
+        """The item of a video; None if its features have fewer frames than any subtitle needs."""
         features = read_features(self.source.features, vid)
         whole = self.source.transcript(vid, len(features))
         usable = usable_subtitles(whole)
         if not usable:
-            raise UserError(
-                f"video {vid} of {self.source.features.path} has {len(features)} frames, fewer "
-                "than id2nframe.json says, and no subtitle in them; convert its features again"
-            )
-        return self._item(vid, features, whole, draw_queries(usable, key.generator(self.seed)))
+            if vid not in self._passed:
+                self._passed.add(vid)
+                LOGGER.warning(
+                    "%s has %d frames, fewer than id2nframe.json says, and no subtitle in them: "
+                    "video-subtitle matching passes it over",
+                    *(vid, len(features)),
+                )
+            return None
+        return self._item(vid, features, whole, draw_queries(usable, rng))
 
     def _item(
         self, vid: str, features: np.ndarray, whole: Transcript, queries: Sequence[int]

@@ -1,12 +1,15 @@
-"""Loading weights: published and own checkpoints by name, RoBERTa layer by layer.
+"""Loading weights by name: published and own checkpoints.
 
 Nothing is dropped in silence: :class:`LoadReport` tells what was loaded, what is new, what was
 ignored and what nobody expected.
 """
 
+import logging
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,19 @@ from torch import Tensor, nn
 
 from model.embed import grow_rows
 from utils.errors import UserError
-from utils.tensor_files import UnreadableFileError, load_tensors
+from utils.logger import LOGGER
+from utils.tensor_files import (
+    UnreadableFileError,
+    holds_tensors,
+    is_unzipped,
+    load_tensors,
+    unwrap,
+)
 
-# Buffers that hold no knowledge, found in published files.
-IGNORED = re.compile(r"(^|\.)(pad|vocab_padded|tri_mask|one_hot)$")
+# Buffers that hold no knowledge, found in published files; RoBERTa's second name of lm_head.bias.
+IGNORED = re.compile(
+    r"(^|\.)(pad|vocab_padded|tri_mask|one_hot|position_ids|lm_head\.decoder\.bias)$"
+)
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 FRAME_POSITIONS = "img_embeddings.position_embeddings.weight"
 # Tables whose rows a model may have more of than the file; the new rows start at zero.
@@ -29,18 +41,45 @@ GROWING = re.compile(
 )
 TYPE_TABLE = re.compile(r"token_type_embeddings\.weight$")
 SHARED_ENCODER = "v_encoder."
+ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
+# Kinds of names in a report that a run may not want to have.
+MISSING, UNEQUAL = "MISSING", "UNEQUAL"
 
 
 @dataclass
 class LoadReport:
     """What became of every name."""
 
+    prefix: str = ""  # taken off all names
     loaded: list[str] = field(default_factory=list)
     grown: list[str] = field(default_factory=list)  # loaded, and padded with zero rows
-    ignored: list[str] = field(default_factory=list)  # buffers without knowledge
+    tied: list[str] = field(default_factory=list)  # not in the file, but the same as one that is
+    left_out: list[str] = field(default_factory=list)  # layers that a smaller model does not take
+    ignored: list[str] = field(default_factory=list)  # buffers without knowledge, and no tensors
     new_heads: list[str] = field(default_factory=list)  # not in the file, outside the encoder
     missing: list[str] = field(default_factory=list)  # not in the file, within the encoder
     unexpected: list[str] = field(default_factory=list)  # in the file, unknown to the model
+    unequal: list[str] = field(default_factory=list)  # tied here, other values in the file
+
+    def require_encoder(self, path: str | Path) -> None:
+        """Refuse a file that holds nothing of the encoder.
+
+        Raises:
+            UserError: says what the file seems to be.
+        """
+        fitting = self.loaded + self.grown
+        if any(name.startswith(SHARED_ENCODER) for name in fitting):
+            return
+        if any(ROBERTA_NAME.search(name) for name in self.unexpected):
+            raise UserError(
+                f"{path} seems to be RoBERTa, not a HERO checkpoint: --load_partial_pretrained "
+                "starts the cross-modal transformer from it"
+            )
+        if fitting:
+            found = f"has no weight of the encoder ({SHARED_ENCODER}*), only {fitting[0]}"
+        else:
+            found = f"has no weight of this model (its first is {(self.unexpected or ['none'])[0]})"
+        raise UserError(f"{path} {found}: it is no HERO checkpoint; choose another --checkpoint")
 
     def require_complete(self, path: str | Path) -> None:
         """Refuse a trained model whose file lacks weights.
@@ -60,37 +99,79 @@ class LoadReport:
         kinds = {
             "loaded": self.loaded,
             "loaded, zero rows added": self.grown,
+            "tied to a loaded weight": self.tied,
+            "left out, of further layers": self.left_out,
             "new head, initialised": self.new_heads,
-            "ignored buffer": self.ignored,
-            "MISSING from the checkpoint, initialised": self.missing,
+            "ignored (buffer, or no tensor)": self.ignored,
+            f"{MISSING} from the checkpoint, initialised": self.missing,
             "UNEXPECTED in the checkpoint, not used": self.unexpected,
+            f"{UNEQUAL} to the weight that it is tied to, not used": self.unequal,
         }
-        return [
-            f"{kind}: {len(names)}" + ("" if kind == "loaded" else f" ({', '.join(names)})")
+        counted = (self.loaded, self.left_out)
+        lines = [
+            f"{kind}: {len(names)}"
+            + ("" if any(names is each for each in counted) else f" ({', '.join(names)})")
             for kind, names in kinds.items()
             if names
         ]
+        return [f"names without their prefix {self.prefix}", *lines] if self.prefix else lines
+
+    def log(self, path: str | Path, partial: bool = False) -> None:
+        """Log :meth:`lines`; what a run may not want is a warning.
+
+        Args:
+            path: of the file.
+            partial: it is known to lack a part of the encoder.
+        """
+        for line in self.lines():
+            doubtful = line.startswith(UNEQUAL if partial else (MISSING, UNEQUAL))
+            LOGGER.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", path, line)
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path) -> dict[str, Any]:
     """Read a ``.pt``/``.bin`` or ``.safetensors`` file of weights, to the CPU.
 
+    Weights that lie beside training code's own state (a restore point, published or own) are taken
+    out of it.
+
+    Returns:
+        Tensors by name; a file may hold other entries beside them.
+
     Raises:
-        UserError: the file is missing, cut short, or holds anything but tensors.
+        UserError: the file is missing, cut short, or holds no dictionary of tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UserError(f"checkpoint {path} {_why_no_file(path)}")
     try:
-        state = load_tensors(path)
+        content = load_tensors(path)
     except UnreadableFileError as error:
         raise UserError(f"checkpoint {path} cannot be read ({error}); was it cut short?") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"checkpoint {path} is no flat dictionary of tensors (a state_dict)")
-    return state
+    state, keys = unwrap(content)
+    if not holds_tensors(state):
+        entries = list(map(str, state))[:8] if isinstance(state, Mapping) else type(state).__name__
+        raise UserError(
+            f"checkpoint {path} is no flat dictionary of tensors (a state_dict) but holds {entries}"
+        )
+    if keys:
+        LOGGER.info("%s: the weights are its entry %s", path, " → ".join(keys))
+    if is_unzipped(path):
+        LOGGER.info(
+            "%s is in PyTorch's old format, which carries no checksum: damage may go unnoticed",
+            path,
+        )
+    return {str(name): value for name, value in state.items()}
 
 
-def normalise_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _why_no_file(path: Path) -> str:
+    roberta = "--load_partial_pretrained takes the folder or hub name of a RoBERTa"
+    if path.is_dir():
+        is_model = (path / "config.json").is_file()
+        return "is a folder: " + (roberta if is_model else "name a file, as ckpt/model_step_N.pt")
+    return f"does not exist; {roberta}" if "roberta" in path.name.lower() else "does not exist"
+
+
+def normalise_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """Old names (``gamma``, ``beta``) become today's; floating tensors become fp32."""
 
     def today(name: str) -> str:
@@ -98,13 +179,47 @@ def normalise_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return f"{head}.{OLD_NAMES[last]}" if last in OLD_NAMES else name
 
     return {
-        today(name): value.float() if value.is_floating_point() else value
+        today(name): value.float()
+        if isinstance(value, Tensor) and value.is_floating_point()
+        else value
         for name, value in state.items()
     }
 
 
-def load_weights(model: nn.Module, state: dict[str, Tensor]) -> LoadReport:
-    """Load by name.
+def strip_prefix(
+    state: Mapping[str, Any], known: Callable[[str], bool]
+) -> tuple[dict[str, Any], str]:
+    """Take off the prefix (``module.``) that all weights share, where more names fit without it.
+
+    Args:
+        state: weights, and possibly other entries.
+        known: whether a name fits.
+
+    Returns:
+        The entries by their new names, and the prefix ("" where nothing was taken off).
+    """
+    names = [name for name, value in state.items() if isinstance(value, Tensor)]
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+    prefixes = list(accumulate((f"{part}." for part in shared), initial=""))
+    prefix = max(prefixes, key=lambda each: sum(known(name.removeprefix(each)) for name in names))
+    return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
+    """:func:`load_weights` of a file of HERO's, and log what became of its names.
+
+    Raises:
+        UserError: the file cannot be read, has other shapes, or nothing of the encoder.
+    """
+    report = load_weights(model, read_state_dict(path))
+    report.require_encoder(path)
+    report.log(path)
+    return report
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
+    """Load by name, without a prefix that all names have in common.
 
     Tables grow: where the model has more words or frame positions than the file, its further rows
     become zero; where the file has more frame positions, the model's table grows.
@@ -113,11 +228,13 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> LoadReport:
         UserError: a weight has another shape than the model's.
     """
     report = LoadReport()
-    state = normalise_names(state)
-    _grow_frame_positions(model, state)
+    state, report.prefix = strip_prefix(normalise_names(state), model.state_dict().__contains__)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    report.ignored = [name for name in state if name not in tensors]
+    _grow_frame_positions(model, tensors)
     own = model.state_dict()
     usable, clashes = {}, []
-    for name, value in state.items():
+    for name, value in tensors.items():
         if name not in own:
             known = report.ignored if IGNORED.search(name) else report.unexpected
             known.append(name)
@@ -130,11 +247,30 @@ def load_weights(model: nn.Module, state: dict[str, Tensor]) -> LoadReport:
         usable[name] = fitted
     if clashes:
         raise UserError(_describe_clashes(clashes))
+    _settle_ties(model, usable, report)
+    accounted = usable.keys() | set(report.tied) | set(report.unequal)
     for name in own:
-        if name not in usable:
+        if name not in accounted:
             (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
     model.load_state_dict(usable, strict=False)
     return report
+
+
+def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
+    """Of the names of one weight, one is enough; where several differ, the first holds."""
+    names_of = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names_of[id(parameter)].append(name)
+    for names in names_of.values():
+        given = [name for name in names if name in usable]
+        if not given:
+            continue
+        report.tied += [name for name in names if name not in usable]
+        for name in given[1:]:
+            if not torch.equal(usable[name], usable[given[0]]):
+                del usable[name]
+                (report.loaded if name in report.loaded else report.grown).remove(name)
+                report.unequal.append(name)
 
 
 def _grow_frame_positions(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -171,101 +307,3 @@ def _describe_clashes(clashes: list[tuple[str, tuple, tuple]]) -> str:
         f"{len(clashes)} weights of the checkpoint have another shape than the model ({listed}"
         f"{more}): do model_config and checkpoint belong together?"
     )
-
-
-# --- RoBERTa ---------------------------------------------------------------------------------
-
-OUTSIDE_LAYERS = re.compile(
-    r"^roberta\.(pooler\.dense\.(weight|bias)|embeddings\.(LayerNorm\.(weight|bias)"
-    r"|(word|position|token_type)_embeddings\.weight))$"
-)
-LAYER_NAME = re.compile(r"^roberta\.encoder\.layer\.(\d+)\.(.+)$")
-
-
-def read_roberta(name_or_path: str) -> dict[str, Tensor]:
-    """RoBERTa's weights from a file of weights, a model folder, or a hub name.
-
-    Raises:
-        UserError: it is none of them.
-    """
-    path = Path(name_or_path)
-    if path.is_file():
-        return read_state_dict(path)
-    from transformers import RobertaForMaskedLM
-
-    try:
-        return RobertaForMaskedLM.from_pretrained(name_or_path).state_dict()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{name_or_path} is neither a file of weights, nor a RoBERTa folder, nor a model that "
-            f"the hub gave ({reason}); download it and give its folder"
-        ) from None
-
-
-def roberta_to_hero(
-    state: dict[str, Tensor], num_layers: int, skip_layers: bool
-) -> dict[str, Tensor]:
-    """Rename RoBERTa's weights to those of the cross-modal transformer.
-
-    Args:
-        state: 12 (or any number of) layers under ``roberta.``, with ``lm_head`` or without.
-        num_layers: n layers of the cross-modal transformer.
-        skip_layers: take every (their number / n)-th layer, the last of each group (1, 3, 5, … for
-            6 of 12), instead of the first n.
-
-    Raises:
-        UserError: there are fewer layers than needed.
-    """
-    state = {
-        name.replace("lm_head.layer_norm.", "lm_head.LayerNorm."): value
-        for name, value in normalise_names(state).items()
-    }
-    target = f"{SHARED_ENCODER}f_encoder."
-    numbers = {int(m[1]) for name in state if (m := LAYER_NAME.match(name))}
-    if len(numbers) < num_layers:
-        raise UserError(
-            f"the RoBERTa checkpoint has {len(numbers)} layers under 'roberta.encoder.layer', the "
-            f"model needs {num_layers}: is it a RoBERTa state dict?"
-        )
-    step = len(numbers) // num_layers if skip_layers else 1
-    place = {(i + 1) * step - 1: i for i in range(num_layers)}
-    renamed = {}
-    for name, value in state.items():
-        layer = LAYER_NAME.match(name)
-        if layer and int(layer[1]) in place:
-            renamed[f"{target}encoder.layer.{place[int(layer[1])]}.{layer[2]}"] = value
-        elif name.startswith("lm_head.") and not name.startswith("lm_head.decoder.bias"):
-            renamed[target + name] = value
-        elif OUTSIDE_LAYERS.match(name):
-            renamed[target + name.removeprefix("roberta.")] = value
-    return renamed
-
-
-def load_roberta(model: nn.Module, state: dict[str, Tensor], skip_layers: bool) -> LoadReport:
-    """Start the cross-modal transformer of ``model`` from RoBERTa (arXiv 1907.11692)."""
-    layers = len(model.v_encoder.f_encoder.encoder.layer)
-    return load_weights(model, roberta_to_hero(state, layers, skip_layers))
-
-
-# --- From options -------------------------------------------------------------------------
-
-
-def initialise(model: nn.Module, options: Any, log: Callable[[str], None]) -> LoadReport | None:
-    """Give ``model`` the start that the options ask for and log what was loaded.
-
-    Args:
-        options: ``checkpoint`` (empty: random weights), ``load_partial_pretrained`` (it is a
-            RoBERTa), ``skip_layer_loading``.
-        log: takes lines.
-    """
-    if not options.checkpoint:
-        log("no checkpoint: random weights")
-        return None
-    if options.load_partial_pretrained:
-        report = load_roberta(model, read_roberta(options.checkpoint), options.skip_layer_loading)
-    else:
-        report = load_weights(model, read_state_dict(options.checkpoint))
-    for line in report.lines():
-        log(f"{options.checkpoint}: {line}")
-    return report

@@ -75,19 +75,19 @@ class HierarchicalEncoder(nn.Module):
 
         Returns:
             (copies × F, H): the transformer's outputs, added up over the subtitles that show a
-            frame, plus a projection of the frame's features.
+            frame, plus a projection of the frame's features; in fp32 under any autocast.
         """
         features = video.features
         if frame_mask is not None:
             features = features.masked_fill(frame_mask[:, None], 0)
-        residual = self._transform(features, frame_mask)
+        residual = self._transform(features, frame_mask).float()  # sums are in fp32
         if copies > 1:
             residual = residual.repeat(copies, 1)
         subtitles = video.subtitles
         if len(subtitles.slot_rows) == 0:
             return residual
         slots = self.subtitle_vectors(video, features, frame_mask, subtitles.slot_rows)
-        return residual.index_add(0, subtitles.slot_targets, slots.to(residual.dtype))
+        return residual.index_add(0, subtitles.slot_targets, slots.float())
 
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor

@@ -39,10 +39,10 @@ def segment_attention_pool(x: Tensor, logits: Tensor, layout: PackedLayout) -> T
         layout: N sequences.
 
     Returns:
-        (N, H)
+        (N, H), in fp32 under any autocast.
     """
     rows, mask = layout.grid()  # (N, L)
-    grid = logits[:, 0].float()[rows].masked_fill(~mask, float("-inf"))
-    weights = grid.softmax(dim=-1).to(x.dtype)
-    cells = x.index_select(0, rows.flatten()).view(*rows.shape, -1)
-    return torch.einsum("nl,nlh->nh", weights, cells)
+    weights = logits[:, 0].float()[rows].masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    cells = x.float().index_select(0, rows.flatten()).view(*rows.shape, -1)
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum("nl,nlh->nh", weights, cells)

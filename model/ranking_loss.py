@@ -39,9 +39,11 @@ def video_scores(queries: Tensor, frames: Tensor, rows: Tensor, mask: Tensor) ->
         mask: (B, T) bool, True = a real frame.
 
     Returns:
-        (N, B) in [−1, 1].
+        (N, B) in [−1, 1], in fp32 under any autocast: differences between scores are small beside
+        the steps of half precision, and scaled gradients would overflow in fp16.
     """
-    cosines = unit_length(queries) @ unit_length(frames).T  # (N, F)
+    with torch.autocast(queries.device.type, enabled=False):
+        cosines = unit_length(queries) @ unit_length(frames).T  # (N, F)
     grid = cosines.index_select(1, rows.flatten()).view(-1, *rows.shape)  # (N, B, T)
     return grid.masked_fill(~mask, float("-inf")).amax(dim=-1)
 
@@ -59,11 +61,12 @@ def span_logits(
         start, end: the convolutions along time.
 
     Returns:
-        Two (N, T); padded frames get −1e4.
+        Two (N, T) in fp32 under any autocast; padded frames get −1e4.
     """
-    similarity = torch.einsum("nh,nth->nt", span_queries, frames) * mask
-    logits = (conv(similarity[:, None])[:, 0] for conv in (start, end))
-    first, last = (logit.float().masked_fill(~mask, PADDED_LOGIT) for logit in logits)
+    with torch.autocast(frames.device.type, enabled=False):
+        similarity = torch.einsum("nh,nth->nt", span_queries.float(), frames.float()) * mask
+        logits = (conv(similarity[:, None])[:, 0] for conv in (start, end))
+        first, last = (logit.masked_fill(~mask, PADDED_LOGIT) for logit in logits)
     return first, last
 
 
@@ -89,7 +92,9 @@ class RankingLoss:
     Attributes:
         kind: ``hinge``: max(0, margin + s_neg − s_pos); ``lse``: log(1 + exp(s_neg − s_pos)).
         margin: of the hinge.
-        use_all_neg: all negatives, or one drawn per row.
+        use_all_neg: all negatives, or one drawn: a video for each query (``neg_ctx``), a query for
+            each video (``neg_q``), from all of them or from the hard pool, all equally likely and
+            none weighted.
     """
 
     kind: str = "hinge"
@@ -113,6 +118,7 @@ class RankingLoss:
             ``neg_ctx`` (N,) against the other videos, ``neg_q`` (N,) against the other videos'
             queries; zeros where the batch has one video.
         """
+        scores = scores.float()
         count, videos = scores.shape
         if videos == 1:
             zero = scores.sum(dim=1) * 0
@@ -124,7 +130,7 @@ class RankingLoss:
         other_queries = scores.T[own].gather(1, _all_but(own, count, each))
         return (
             self._reduce(positive, other_videos, hard, generator),
-            self._reduce(positive, other_queries, hard, generator),
+            self._reduce(positive, other_queries, hard, generator, each),
         )
 
     def _reduce(
@@ -133,14 +139,16 @@ class RankingLoss:
         negatives: Tensor,
         hard: HardNegatives | None,
         generator: torch.Generator | None,
+        together: int = 1,
     ) -> Tensor:
-        """(N, 1) against (N, M) → (N,)."""
+        """(N, 1) against (N, M) → (N,); ``together`` neighbouring rows share what is drawn."""
         if hard is not None or not self.use_all_neg:
             negatives = negatives.sort(dim=1, descending=True).values
         if not self.use_all_neg:
             pool = min(hard.pool_size, negatives.shape[1]) if hard else negatives.shape[1]
-            drawn = torch.randint(pool, (len(negatives), 1), generator=generator)
-            return self._loss(positive, negatives.gather(1, drawn.to(negatives.device)))[:, 0]
+            drawn = torch.randint(pool, (len(negatives) // together, 1), generator=generator)
+            places = drawn.repeat_interleave(together, dim=0).to(negatives.device)
+            return self._loss(positive, negatives.gather(1, places))[:, 0]
         loss = self._loss(positive, negatives)
         if hard is not None:
             weights = loss.new_full((loss.shape[1],), EASY_NEGATIVE_WEIGHT)

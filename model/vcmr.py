@@ -24,11 +24,27 @@ from utils.packing import PackedLayout
 
 SPAN_KERNEL = 5
 NEVER = -1
+RANKING_LOSSES = ("neg_ctx", "neg_q")
 
 
 def ranking_weights(options: Any) -> dict[str, float]:
     """Factors of the ranking losses."""
     return {"neg_ctx": options.lw_neg_ctx, "neg_q": options.lw_neg_q}
+
+
+def ranking_gradient_factors(kind: str, ranks: int, stand_in: int) -> dict[str, float]:
+    """Factors on the gradients of the ranking losses, beside their weights.
+
+    On R ranks :func:`gather_with_grad` leaves 1/R of one process's gradient.
+
+    Args:
+        kind: ``published``: a rank that stands in for several divides by their number too, so that
+            1/R is that of the recipe's ranks; ``undivided``: the gradient of one process.
+        ranks: of this run.
+        stand_in: ranks of the recipe that each of them stands in for.
+    """
+    factor = float(ranks) if kind == "undivided" else 1 / stand_in
+    return dict.fromkeys(RANKING_LOSSES, factor)
 
 
 @dataclass

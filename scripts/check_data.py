@@ -45,11 +45,11 @@ def script_of(config: dict) -> str:
     Raises:
         UserError: none has.
     """
-    if "targets" in config:
-        return "pretrain"
     for name, cls in SCRIPTS.items():
         if config.get("task") in get_args(field_hints(cls).get("task")):
             return name
+    if "targets" in config:  # recipes of other tasks may have that key too
+        return "pretrain"
     raise UserError(f"give the --script that trains: {', '.join(SCRIPTS)}")
 
 

@@ -95,6 +95,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--feature_dir", required=True, help="what the extractors wrote")
     parser.add_argument("--output", required=True, help="folder of the video databases")
     parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
+    # The original's: both scripts take it, but it names only what convert_videodb.py writes.
+    parser.add_argument("--feat_version", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 

@@ -11,7 +11,8 @@ DiDeMo (JSON): [{"annotation_id", "description", "video", "times": [[first, last
 A video of How2 is known as its clips of 60 seconds, <video>.<n>: times become relative to the clip
 (of How2QA: the one in which the moment starts). The right answer of a question is placed by a draw
 that --seed fixes, so that every place is right equally often. DiDeMo's target is the moment that
-most annotators chose, the first of equals.
+most annotators chose, the first of equals. Moments that are negative or end before they start are
+left out, and counted.
 """
 
 import argparse
@@ -19,12 +20,13 @@ import csv
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.moments import NAMED, is_clamped
 from data.prepare import agreed_moment, script_parser
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_jsonl
@@ -43,6 +45,20 @@ class Row:
     place: str  # file and line
     index: int  # from 0
     cells: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A moment that is negative or ends before it starts: no database may hold it."""
+
+    place: str  # of the annotation
+    moment: Sequence[float]
+
+    def __str__(self) -> str:
+        return f"{self.place} [{self.moment[0]:g}, {self.moment[1]:g}]"
+
+
+Converted = Iterator[dict | LeftOut]
 
 
 def read_csv(path: str, num_cells: int) -> Iterator[Row]:
@@ -67,15 +83,15 @@ def read_csv(path: str, num_cells: int) -> Iterator[Row]:
 
 
 def parse_span(row: Row, cell: str) -> tuple[float, float]:
-    """(start, end) in seconds of "[start:end]".
+    """Return (start, end) in seconds of "[start:end]".
 
     Raises:
-        UserError: the cell is something else, or the span ends before it starts.
+        UserError: the cell is something else.
     """
     match = _SPAN.fullmatch(cell)
-    start, end = map(float, match.groups()) if match else (1.0, 0.0)
-    if end < start:
+    if match is None:
         raise UserError(f"{row.place}: {cell!r} is no [start:end] in seconds; mend or remove it")
+    start, end = map(float, match.groups())
     return start, end
 
 
@@ -84,7 +100,7 @@ def relative(seconds: float, clip_start: float) -> float:
     return round(seconds - clip_start, 6)
 
 
-def convert_how2r(path: str, _seed: int) -> Iterator[dict]:
+def convert_how2r(path: str, _seed: int) -> Converted:
     """How2R: one moment query a row."""
     for row in read_csv(path, 4):
         video, clip, moment, query = row.cells
@@ -92,21 +108,28 @@ def convert_how2r(path: str, _seed: int) -> Iterator[dict]:
         start, end = parse_span(row, moment)
         if clip_start % CLIP_SECONDS:
             raise UserError(f"{row.place}: clip {clip} does not start at a multiple of 60 seconds")
+        ts = [relative(start, clip_start), relative(end, clip_start)]
+        if is_clamped(ts):
+            yield LeftOut(row.place, ts)
+            continue
         yield {
             "vid_name": f"{video}.{int(clip_start // CLIP_SECONDS)}",
             "duration": clip_end - clip_start,
-            "ts": [relative(start, clip_start), relative(end, clip_start)],
+            "ts": ts,
             "desc": query,
             "desc_id": row.index,
         }
 
 
-def convert_how2qa(path: str, seed: int) -> Iterator[dict]:
+def convert_how2qa(path: str, seed: int) -> Converted:
     """How2QA: one question a row, its right answer at a drawn place."""
     rows = list(read_csv(path, 7))
     for row, place in zip(rows, draw_places(len(rows), seed), strict=True):
         video, moment, *wrong, question, right = row.cells
         start, end = parse_span(row, moment)
+        if is_clamped((start, end)):
+            yield LeftOut(row.place, (start, end))
+            continue
         clip = int(start // CLIP_SECONDS)
         answers = [*wrong[:place], right, *wrong[place:]]
         clip_start = clip * CLIP_SECONDS
@@ -127,7 +150,7 @@ def draw_places(count: int, seed: int) -> list[int]:
     return places
 
 
-def convert_didemo(path: str, _seed: int) -> Iterator[dict]:
+def convert_didemo(path: str, _seed: int) -> Converted:
     """DiDeMo: one description a record, with the moments of all its annotators."""
     records = read_json(path)
     if not isinstance(records, list):
@@ -135,11 +158,12 @@ def convert_didemo(path: str, _seed: int) -> Iterator[dict]:
     for number, record in enumerate(records, start=1):
         try:
             times = [(int(first), int(last)) for first, last in record["times"]]
-            moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in times]
-            yield {
+            sound = [segments for segments in times if not is_clamped(segments)]
+            moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in sound]
+            converted = {
                 "vid_name": record["video"],
                 "ts": moments,
-                "target": agreed_moment(moments),
+                "target": agreed_moment(moments) if moments or not times else None,
                 "desc": record["description"],
                 "desc_id": record["annotation_id"],
             }
@@ -148,9 +172,12 @@ def convert_didemo(path: str, _seed: int) -> Iterator[dict]:
                 f"{path}: record {number} needs annotation_id, description, video and times "
                 f"[[first, last], …] ({error!r})"
             ) from None
+        yield from (LeftOut(f"record {number}", span) for span in times if is_clamped(span))
+        if moments:
+            yield converted
 
 
-CONVERTERS: dict[str, Callable[[str, int], Iterator[dict]]] = {
+CONVERTERS: dict[str, Callable[[str, int], Converted]] = {
     "how2r": convert_how2r,
     "how2qa": convert_how2qa,
     "didemo": convert_didemo,
@@ -170,11 +197,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the converted annotations."""
     options = parse_arguments(argv)
-    records = list(CONVERTERS[options.task](options.annotation, options.seed))
+    converted = list(CONVERTERS[options.task](options.annotation, options.seed))
+    records = [one for one in converted if isinstance(one, dict)]
+    left_out = [str(one) for one in converted if isinstance(one, LeftOut)]
     if not records:
-        raise UserError(f"{options.annotation} holds no annotations; was it cut short?")
+        raise UserError(
+            f"{options.annotation} holds no annotations (moments that are negative or end before "
+            f"they start: {len(left_out)}); was it cut short?"
+        )
     write_jsonl(options.output, records)
     print(f"{options.output}: {len(records)} annotations")
+    if left_out:
+        print(
+            f"left out {len(left_out)} moment(s) that are negative or end before they start: "
+            f"{', '.join(left_out[:NAMED])}{', …' * (len(left_out) > NAMED)}"
+        )
 
 
 if __name__ == "__main__":

@@ -5,18 +5,20 @@ python scripts/convert_videodb.py --vfeat_info_file video_db/tv/video_feat_info.
 python scripts/convert_videodb.py --vfeat_db video_db/tv --output video_db_half --dataset tv \
     --frame_length 1.5 --format safetensors --half
 
-Writes <output>/<dataset>/resnet_slowfast_<frame_length>[_compressed|_safetensors] and
+Writes <output>/<dataset>/<feat_version>_<frame_length>[_compressed|_safetensors] and
 id2nframe.json beside it. The database is read where the configuration names <output>/<dataset>;
 if that holds LMDB and safetensors files, LMDB is.
 Its meta.json says what made the features, as far as extract_features.py recorded it:
 {"extraction": {extractor: {model, weights, weights_sha256, interval, width}}, "interval", "width",
 "dtype"}.
-Videos whose features cannot be used are listed in failed_<database>.pkl ({video: reason}).
+Videos whose features cannot be used, or are of another width than most, are listed in
+failed_<database>.pkl ({video: reason}).
 """
 
 import argparse
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -70,6 +72,7 @@ class Converter:
         codec: of the database.
         precision: of the database.
         clip_frames: cut videos into clips of this many frames; None keeps them whole.
+        width: of the features; others cannot be used. None takes any.
     """
 
     def __init__(
@@ -78,11 +81,13 @@ class Converter:
         codec: FeatureCodec,
         precision: np.dtype,
         clip_frames: int | None,
+        width: int | None = None,
     ) -> None:
         self._source = source
         self._codec = codec
         self._precision = precision
         self._clip_frames = clip_frames
+        self._width = width
 
     def __call__(self, vids: list[str]) -> list[Converted]:
         """The stored form of each video."""
@@ -103,6 +108,10 @@ class Converter:
         return Converted(vid, clips, None)
 
     def _cast(self, features: np.ndarray) -> np.ndarray:
+        if self._width not in (None, features.shape[1]):
+            raise FeatureFileError(
+                f"{features.shape[1]} values a frame, most videos have {self._width}"
+            )
         with np.errstate(over="ignore"):
             cast = features.astype(self._precision)
         if not np.isfinite(cast).all():
@@ -123,7 +132,7 @@ def frames_per_clip(clip_interval: float | None, frame_length: float) -> int | N
     Raises:
         UserError: a clip would not hold whole frames.
     """
-    if clip_interval is None:
+    if clip_interval is None or clip_interval == -1:
         return None
     frames = clip_interval / frame_length
     if frames < 1 or frames != int(frames):
@@ -143,7 +152,7 @@ def open_source(options: argparse.Namespace) -> FeatureSource:
         raise UserError("give either --vfeat_info_file or --vfeat_db to convert from")
     if options.vfeat_info_file is not None:
         return FileFeatures(options.vfeat_info_file, options.frame_length)
-    variant = (VERSION, options.frame_length, options.compressed_db)
+    variant = (options.feat_version, options.frame_length, options.compressed_db)
     return StoredFeatures(FeatureDb(options.vfeat_db, *variant))
 
 
@@ -156,7 +165,7 @@ class VideoDbTask:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._folder = Path(options.output) / options.dataset
-        self._version = (VERSION, options.frame_length, options.compress)
+        self._version = (options.feat_version, options.frame_length, options.compress)
         self._format: FeatureFormat = options.format
         self._path = feature_db_path(self._folder, *self._version, self._format)
         self._source = open_source(options)
@@ -204,44 +213,56 @@ class VideoDbTask:
     def build(self, recount: bool) -> None:
         """Write the database.
 
+        Videos that cannot be used, also those of another width than most, are listed.
+
         Args:
             recount: let new numbers of frames replace those in id2nframe.json.
 
         Raises:
             UserError: no video can be converted, or their frames contradict id2nframe.json.
         """
-        failed, widths, vids = {}, set(), list(self._source.frames)
+        try:
+            self._write(recount)
+        except _MixedWidthsError as mixed:  # seldom, and known at the end: once more without them
+            self._write(recount, mixed.usual)
+
+    def _write(self, recount: bool, width: int | None = None) -> None:
+        failed, widths, vids = {}, Counter(), list(self._source.frames)
         options = {"force": True, "recount": recount, "format_": self._format}
         with FeatureDbWriter(self._folder, *self._version, **options) as db:
-            convert = Converter(self._source, db.codec, self._precision, self._clip_frames)
+            convert = Converter(self._source, db.codec, self._precision, self._clip_frames, width)
             for video in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
                 if video.problem is not None:
                     failed[video.vid] = video.problem
                 for clip in video.clips:
                     db.put_encoded(clip.vid, clip.num_frames, clip.value)
-                    widths.add(clip.width)
+                widths.update({clip.width for clip in video.clips})
             if len(failed) == len(vids):
                 reasons = "; ".join(f"{vid}: {problem}" for vid, problem in failed.items())
                 raise UserError(f"no video of {self._source.path} can be used ({reasons[:500]})")
-            write_json(db.folder / META_FILE, self._meta(widths), indent=2)
+            if len(widths) > 1:
+                raise _MixedWidthsError(widths.most_common(1)[0][0])
+            write_json(db.folder / META_FILE, self._meta(*widths), indent=2)
             _failed_file(db.path).unlink(missing_ok=True)
             if failed:
                 write_pickle(_failed_file(db.path), failed)
         print(f"{db.path}: {len(vids) - len(failed)} videos; failed: {len(failed)}")
 
-    def _meta(self, widths: set[int]) -> dict:
-        if len(widths) > 1:
-            raise UserError(
-                f"features of {self._source.path} are {' and '.join(map(str, sorted(widths)))} "
-                "values wide; extract them all with the same networks"
-            )
+    def _meta(self, width: int) -> dict:
         made_by = self._source.extraction
         extraction = {} if made_by is None else {"extraction": made_by}
         return extraction | {
             "interval": self._version[1],
-            "width": widths.pop(),
+            "width": width,
             "dtype": self._precision.name,
         }
+
+
+class _MixedWidthsError(Exception):
+    """Videos differ in width."""
+
+    def __init__(self, usual: int) -> None:
+        self.usual = usual  # width of most of them
 
 
 def _failed_file(database: Path) -> Path:
@@ -272,7 +293,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--clip_interval",
         type=float,
-        help="cut videos into clips <video>.0, <video>.1, … of so many seconds (HowTo100M: 60)",
+        help="cut videos into clips <video>.0, <video>.1, … of so many seconds (HowTo100M: 60); "
+        "-1: keep them whole",
+    )
+    parser.add_argument(
+        "--feat_version",
+        default=VERSION,
+        help="kind of the features, vfeat_version in training (default: %(default)s)",
     )
     add_force(parser)
     return parser.parse_args(argv)

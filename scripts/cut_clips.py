@@ -132,13 +132,13 @@ def main(argv: list[str] | None = None) -> None:
     """Cut what the command line names."""
     options = parse_arguments(argv)
     clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
-    tables = options.vid2nframe or [str(Path(options.vfeat_db) / "id2nframe.json")]
-    vid2nframe = with_whole_videos(read_vid2nframe(tables))
+    variant = (VERSION, options.frame_length, options.compressed_db)
+    source = FeatureDb(options.vfeat_db, *variant) if options.vfeat_db else None
+    table = read_vid2nframe(options.vid2nframe) if options.vid2nframe else source.id2nframe
+    vid2nframe = with_whole_videos(table)
     lines = cut_lines(options.annotation, vid2nframe, clip_frames, options.clip_interval)
     write_jsonl(options.output, lines)
-    if options.vfeat_db:
-        variant = (VERSION, options.frame_length, options.compressed_db)
-        source = FeatureDb(options.vfeat_db, *variant)
+    if source is not None:
         with FeatureDbWriter(options.clip_vfeat_db, *variant, force=options.force) as writer:
             cut_features(source, writer, clip_frames)
 

@@ -13,7 +13,8 @@ scripts/convert_annotations.py):
   tvqa, how2qa     qid, q, a0 … a4 (how2qa: a0 … a3), ts "start-end"; vid_name, answer_idx
   violin           desc_id, desc; vid_name, label
 Of several names the first that is there counts, null is none. A file names the videos of all lines
-or of none. A query, question or answer that is all upper case is lower-cased.
+or of none. A query, question or answer that is all upper case is lower-cased; white space around is
+stripped.
 """
 
 import argparse
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import Line, RecordError, UniqueIds, get_text, is_span
 from data.lmdb_io import TextDbWriter
+from data.moments import refuse_clamped
 from data.prepare import agreed_moment, is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
 from data.video_indices import split_indices
@@ -120,20 +122,26 @@ def read_query(raw: dict, names: NameFields, read: Callable[[dict], Content]) ->
 
 def _check_question_span(ts: object) -> None:
     try:
-        start, end = ts.split("-")
-        float(start), float(end)  # "NaN-NaN": unknown
+        start, end = map(float, ts.split("-"))  # "NaN-NaN": unknown
     except (AttributeError, ValueError):
         raise RecordError(f'ts must be "start-end" in seconds, not {ts!r}') from None
+    refuse_clamped((start, end))
 
 
 def _moment(raw: dict) -> list | None:
     """The moment to train on: ``target`` if the line has one, else ``ts``."""
-    ts = raw.get("target", raw.get("ts"))
-    if ts is None or is_span(ts):
-        return ts
-    if not isinstance(ts, list) or not ts or not all(map(is_span, ts)):
-        raise RecordError(f"ts must be [start, end] in seconds, or a list of such, not {ts!r}")
-    return agreed_moment(ts)
+    given = [raw[name] for name in ("target", "ts") if raw.get(name) is not None]
+    for value in given:
+        moments = [value] if is_span(value) else value
+        if not isinstance(moments, list) or not moments or not all(map(is_span, moments)):
+            raise RecordError(
+                f"ts must be [start, end] in seconds, or a list of such, not {value!r}"
+            )
+        for moment in moments:
+            refuse_clamped(moment)
+    if not given:
+        return None
+    return given[0] if is_span(given[0]) else agreed_moment(given[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +230,7 @@ def split_videos(path: str, split: str | None) -> list[str]:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = text_parser(__doc__)
-    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--task", default="tvr", choices=TASKS, help="default: %(default)s")
     parser.add_argument("--vid2dur_idx", help="{split: {video: …}}: writes video_ids.json …")
     parser.add_argument("--split", help="… of this split, for one whose lines name no videos")
     return parser.parse_args(argv)

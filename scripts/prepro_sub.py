@@ -4,8 +4,8 @@ python scripts/prepro_sub.py --annotation ann/tv_subtitles.jsonl --output txt_db
     --vid2nframe video_db/tv/id2nframe.json --frame_length 1.5 --vid2dur_idx ann/vid2dur_idx.json
 
 A line of the annotation: {"vid_name", "sub": [{"text", "start", "end"}, …]}, times in seconds,
-sorted by start. A video without subtitles has the line {"vid_name", "sub": []}. Text is
-HTML-unescaped, then lower-cased if it is all upper case.
+in any order. A video without subtitles has the line {"vid_name", "sub": []}. Text is
+HTML-unescaped, then lower-cased if it is all upper case, then stripped of white space around it.
 """
 
 import argparse

@@ -5,7 +5,8 @@ python scripts/prepro_tvc.py --annotation ann/tvc_val_release.jsonl \
 
 A line of the annotation: {"vid_name", "duration", "ts": [start, end], "clip_id",
 "descs": [{"desc", "desc_id", …}, …]}; a test split has no descs. Captions are tokenised as they
-are. The database has two parts, cap.db (captions) and clip.db (clips with their captions).
+are, without white space around them. The database has two parts, cap.db (captions) and clip.db
+(clips with their captions).
 """
 
 import argparse
@@ -29,6 +30,7 @@ from data.annotations import (
 )
 from data.build_folder import build_folder
 from data.lmdb_io import TextDbWriter
+from data.moments import refuse_clamped
 from data.prepare import is_finished, map_lines, pack_line, text_parser
 from data.tokenize import encode_texts, load_tokenizer, special_ids
 from utils.errors import UserError, run_main
@@ -70,6 +72,7 @@ def read_clip(raw: dict) -> Clip:
     """The clip that a line describes."""
     if not is_span(raw.get("ts")) or not is_seconds(raw.get("duration")):
         raise RecordError("ts must be [start, end], and duration a time, in seconds")
+    refuse_clamped(raw["ts"])
     captions = raw.get("descs", [])
     if not isinstance(captions, list) or not all(isinstance(cap, dict) for cap in captions):
         raise RecordError("descs must be a list of {desc, desc_id}")

@@ -27,7 +27,7 @@ from data.search import searchable_videos, sentence_queries
 from data.sources import VideoData, is_video_only, open_videos
 from data.tokenize import load_tokenizer, special_ids
 from data.vcmr import CorpusVideos
-from data.video import collate_videos
+from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
 from model.build import build_for_evaluation
 from model.vcmr import HeroForVcmr
@@ -85,7 +85,9 @@ def search(
         CorpusVideos(vids, videos.source), collate_videos, options.vcmr_eval_video_batch_size, run
     )
     settings = dataclasses.replace(SearchSettings.for_moments(options), tasks=("VCMR",))
-    model = build_for_evaluation(HeroForVcmr, run, videos.features.width, options.checkpoint)
+    model = build_for_evaluation(
+        HeroForVcmr, run, videos.features.width, longest_video(videos.features), options.checkpoint
+    )
     places = {vid: place for place, vid in enumerate(vids)}
     with run.precision.autocast():
         results = evaluate_corpus(

@@ -1,5 +1,6 @@
-"""Fixtures: where the recorded world lies."""
+"""Fixtures: where the recorded world lies, and what starts several ranks."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import numpy as np
 import pytest
 
 GOLDEN = Path(os.environ.get("HERO_GOLDEN", Path(__file__).parent / "data" / "golden"))
+LAUNCHERS = ("torch", "horovod")
+
+
+@pytest.fixture(scope="session", params=LAUNCHERS)
+def backend(request) -> str:
+    """What starts several ranks, one after the other."""
+    if request.param == "horovod" and importlib.util.find_spec("horovod") is None:
+        pytest.skip("Horovod is not installed: scripts/install_horovod.sh")
+    return request.param
 
 
 @pytest.fixture(scope="session")

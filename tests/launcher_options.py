@@ -2,7 +2,8 @@
 
 Dropout is off. A loss is a mean over what a rank has of it (words of captions, questions with a
 span, masked frames), and gradients are means over ranks: that is the mean over all only where ranks
-have equally many, so seeds are chosen with which they do.
+have equally many, so seeds are chosen with which they do. Ranking losses have the gradient of one
+process (``ranking_gradient`` undivided).
 """
 
 import itertools
@@ -91,8 +92,8 @@ def query_options(world: Path) -> dict[str, dict]:
     """Tasks with query databases."""
     source, more = recorded_source(world), {}
     more["tvr"] = {"drop_svmr_prob": 0.0, "max_vcmr_video": 4, "nms_thd": 0.5}
-    more["tvr"] |= {"vcmr_eval_video_batch_size": 2}
-    more["msrvtt"] = {}
+    more["tvr"] |= {"vcmr_eval_video_batch_size": 2, "ranking_gradient": "undivided"}
+    more["msrvtt"] = {"ranking_gradient": "undivided"}
     for task, dataset_class in (("tvqa", QuestionDataset), ("violin", StatementDataset)):
         data = dataset_class(TextDb(world / f"txt_db/{task}_train.db"), source, training=True)
         seed = equal_items_seed(
@@ -144,6 +145,7 @@ def pretraining_options(world: Path, folder: Path) -> dict[str, dict]:
             lambda seed: part_seed(seed, 0),
         )
         more = {"seed": seed, "mask_prob": MASKING.mask_prob, "drop_svmr_prob": 0.0}
+        more["ranking_gradient"] = "undivided"
         tasks[objective] = options(objective, train, objective) | more
     return tasks
 

@@ -122,6 +122,6 @@ class RecordedTask:
         return on_ranks(size, work)
 
 
-def saved(run: Path, kind: str = "results") -> dict:
+def saved(run: Path, kind: str = "results", folder: str = "results_val") -> dict:
     """A file that an evaluation of the validation split wrote."""
-    return json.loads((run / "results_val" / f"{kind}_1_all.json").read_text())
+    return json.loads((run / folder / f"{kind}_1_all.json").read_text())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.distributed import SingleProcess
+from utils.distributed import Communicator, SingleProcess
 from utils.engine import Seen, Task, Trainer
 from utils.precision import Precision
 from utils.restore import RunFolder
@@ -68,21 +68,35 @@ def recorded_options(steps: int, accumulation: int, rate: float, lr_mul: float) 
 
 
 class StepRecorder:
-    """Runs a few optimizer steps of the engine and keeps what the record has."""
+    """Runs a few optimizer steps of the engine and keeps what the record has.
 
-    def __init__(self, task: Task, options: Any, folder: Path) -> None:
+    Attributes:
+        losses: weighted sum of every accumulation step.
+        parts: the same, loss by loss.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        options: Any,
+        folder: Path,
+        comm: Communicator | None = None,
+        stand_in: int = 1,
+    ) -> None:
         run = Run(
             options,
             None,
-            SingleProcess(),
+            comm or SingleProcess(),
             torch.device("cpu"),
             Precision.from_options(options, torch.device("cpu")),
             RunFolder(folder),
+            stand_in,
         )
         self.losses: list[float] = []
+        self.parts: list[dict[str, float]] = []
         model = task.model
-        self.start = {name: p.detach().clone() for name, p in model.named_parameters()}
         self.trainer = Trainer(dataclasses.replace(task, model=model), run)
+        self.start = {name: p.detach().clone() for name, p in model.named_parameters()}
         self._keep_losses()
         self.model = model
 
@@ -92,6 +106,9 @@ class StepRecorder:
         def keep(batch: Any, seen: Seen) -> None:
             inner(batch, seen)
             self.losses.append(seen.totals[-1].item())
+            weights = self.trainer.task.loss_weights
+            losses = seen.losses[-1].items()
+            self.parts.append({name: weights[name] * loss.item() for name, loss in losses})
 
         self.trainer._forward_backward = keep
 

@@ -106,11 +106,19 @@ def test_training_on_a_split_without_videos(options, databases):
         train(options, databases)
 
 
-def test_fp16_on_a_cpu(options, databases):
-    if torch.cuda.is_available():
-        pytest.skip("there is CUDA")
-    with pytest.raises(UserError, match="bf16"):
-        train(options | {"fp16": True}, databases)
+def test_a_checkpoint_none_of_whose_names_fit(options, databases):
+    weights = torch.load(options["checkpoint"], weights_only=True)
+    options["checkpoint"] = str(databases / "other.pt")
+    for prefix, said in (("x", "has no weight of this model"), ("roberta.", "seems to be RoBERTa")):
+        torch.save({f"{prefix}{name}x": v for name, v in weights.items()}, databases / "other.pt")
+        with pytest.raises(UserError, match=said):
+            train(options, databases)
+    assert not (databases / "run" / "ckpt").exists()
+
+
+def test_a_hero_checkpoint_given_as_roberta(options, databases):
+    with pytest.raises(UserError, match=r"pretrained\.pt is a HERO checkpoint, not RoBERTa"):
+        train(options | {"load_partial_pretrained": True}, databases)
 
 
 def test_a_loss_that_is_not_finite_names_step_task_and_batch(options, databases, expected):

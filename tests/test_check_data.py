@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pretrain
 import train_vcmr
 from config.config import TvcOptions, VcmrOptions, parse_options
 from config.model_config import ModelConfig
@@ -22,7 +23,7 @@ from data.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
 from tests.doctor_world import FRAMES, INTERVAL, META, TASKS, WIDTH, World
 from tests.survival import REPOSITORY
-from tests.test_distributed import backend, launch_command, launched  # noqa: F401 (a fixture)
+from tests.test_distributed import launch_command, launched
 from tests.test_search_videos import documented_commands
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
@@ -243,8 +244,8 @@ DAMAGES = {
     "no features, pretrain": Damage(
         without_features, videos.NO_FEATURES, "vids.json", ("b",), "pretrain", quick=True
     ),
-    "too many rows": Damage(counts(b=4), features.ROWS, VIDEO, ("b",)),
-    "too few rows": Damage(counts(b=9), features.ROWS, VIDEO, ("b",)),
+    "too many rows": Damage(counts(b=4), features.ROWS, VIDEO, ("b",), severity="warning"),
+    "too few rows": Damage(counts(b=9), features.ROWS, VIDEO, ("b",), severity="warning"),
     "no frame": Damage(frames("b", ONES[:0]), features.BAD_COUNT, VIDEO, ("b",), quick=True),
     "no record": Damage(counts(e=3), features.LOST, VIDEO, ("e",), severity="warning"),
     "no count": Damage(counts(b=None), features.UNCOUNTED, VIDEO, ("b",), severity="warning"),
@@ -252,15 +253,27 @@ DAMAGES = {
     "not finite": Damage(frames("b", not_finite()), features.INFINITE, VIDEO, ("b",)),
     "doubles": Damage(frames("b", ONES), features.PRECISION, VIDEO, ("b",), severity="warning"),
     "other extraction": Damage(
-        other_extraction, features.META, VIDEO, ("width", "interval of resnet"), quick=True
+        other_extraction,
+        features.META,
+        VIDEO,
+        ("width", "interval of resnet"),
+        quick=True,
+        severity="warning",
     ),
     # subtitles
     "no subtitles": Damage(without_subtitles, videos.NO_SUBTITLES, TRAIN, ("b",), quick=True),
     "no subtitle record": Damage(lose_subtitle_record, subtitles.LOST, SUB, ("b",)),
     "other interval": Damage(
-        other_frame_length, subtitles.INTERVAL, SUB, ("frame_length",), quick=True
+        other_frame_length,
+        subtitles.INTERVAL,
+        SUB,
+        ("frame_length",),
+        quick=True,
+        severity="warning",
     ),
-    "other frames": Damage(match_other_frames("b", 8), subtitles.FRAMES, SUB, ("b",), quick=True),
+    "other frames": Damage(
+        match_other_frames("b", 8), subtitles.FRAMES, SUB, ("b",), quick=True, severity="warning"
+    ),
     "one frame": Damage(
         match_other_frames("b", 6), subtitles.ONE_FRAME, SUB, ("b",), severity="warning", quick=True
     ),
@@ -275,9 +288,15 @@ DAMAGES = {
     "empty subtitle": Damage(
         subtitle("b", input_ids=[[], [1]]), subtitles.EMPTY, SUB, ("b",), severity="warning"
     ),
-    "too few texts": Damage(subtitle("b", input_ids=[[1]]), subtitles.TEXTS, SUB, ("b",)),
+    "too few texts": Damage(
+        subtitle("b", input_ids=[[1]]), subtitles.TEXTS, SUB, ("b",), severity="warning"
+    ),
     "frame that cannot be": Damage(
-        subtitle("b", unique_sub2frames=[[0, [0]], [1, [5]]]), subtitles.PLACES, SUB, ("b",)
+        subtitle("b", unique_sub2frames=[[0, [0]], [1, [5]]]),
+        subtitles.NO_FRAMES,
+        SUB,
+        ("b",),
+        severity="warning",
     ),
     "late subtitle": Damage(
         subtitle("b", sub=[{"start": 1, "end": 2}, {"start": 10, "end": 11}]),
@@ -291,10 +310,20 @@ DAMAGES = {
     ),
     # tokens
     "other tokenizer": Damage(
-        meta("train", CLS=7), tokens.OTHER_TOKENIZER, TRAIN, ("CLS",), quick=True
+        meta("train", CLS=7),
+        tokens.OTHER_TOKENIZER,
+        TRAIN,
+        ("CLS",),
+        quick=True,
+        severity="warning",
     ),
     "other range": Damage(
-        meta("val", v_range=[4, 40]), tokens.OTHER_TOKENIZER, VAL, ("v_range",), quick=True
+        meta("val", v_range=[4, 40]),
+        tokens.OTHER_TOKENIZER,
+        VAL,
+        ("v_range",),
+        quick=True,
+        severity="warning",
     ),
     "other name": Damage(
         meta("val", toker="their/own"),
@@ -321,7 +350,9 @@ DAMAGES = {
         severity="warning",
         quick=True,
     ),
-    "other length": Damage(side("train", "id2len.json", "a0", 9), queries.LENGTH, TRAIN, ("a0",)),
+    "other length": Damage(
+        side("train", "id2len.json", "a0", 9), queries.LENGTH, TRAIN, ("a0",), severity="warning"
+    ),
     "no length": Damage(
         side("train", "id2len.json", "a0", None), queries.NO_LENGTH, TRAIN, ("a0",), quick=True
     ),
@@ -343,13 +374,17 @@ DAMAGES = {
         text("train", "a0", target=None), queries.NO_TARGET, TRAIN, ("a0",), severity="warning"
     ),
     "reversed moment": Damage(
-        text("train", "a0", target=[3.0, 1.0]), queries.BAD_SPAN, TRAIN, ("a0",)
+        text("train", "a0", target=[3.0, 1.0]), queries.CLAMPED, TRAIN, ("a0",), severity="warning"
     ),
     "negative moment": Damage(
-        text("train", "a0", target=[-3.0, 1.0]), queries.BAD_SPAN, TRAIN, ("a0",)
+        text("train", "a0", target=[-3.0, 1.0]), queries.CLAMPED, TRAIN, ("a0",), severity="warning"
     ),
-    "several moments": Damage(
-        text("train", "a0", target=[[1.0, 2.0]]), queries.BAD_SPAN, TRAIN, ("a0",)
+    "no moment at all": Damage(text("train", "a0", target=[1.0]), queries.BAD_SPAN, TRAIN, ("a0",)),
+    "no clip at all": Damage(
+        caption("a0", ts=[1.0, None]), captions.BAD_SPAN, TRAIN, ("a0",), "tvc"
+    ),
+    "subtitle that cannot be": Damage(
+        subtitle("b", unique_sub2frames=[[0, [0]], [2, [4]]]), subtitles.PLACES, SUB, ("b",)
     ),
     "moment beyond": Damage(
         text("train", "a0", target=[2.0, 14.5]), queries.BEYOND, TRAIN, ("a0",), severity="warning"
@@ -432,7 +467,12 @@ DAMAGES = {
         text("train", "a0", ts="NaN-NaN"), queries.NO_SPAN, TRAIN, ("a0",), "tvqa", "warning"
     ),
     "reversed span": Damage(
-        text("train", "a0", ts="5.0-3.0"), queries.BAD_SPAN, TRAIN, ("a0",), "tvqa"
+        text("train", "a0", ts="5.0-3.0"),
+        queries.CLAMPED,
+        TRAIN,
+        ("a0",),
+        "tvqa",
+        severity="warning",
     ),
     "wrong label": Damage(
         text("train", "a-0", target=2), queries.TARGET, TRAIN, ("a-0",), "violin"
@@ -444,6 +484,7 @@ DAMAGES = {
         ("a-0", "a-1"),
         "violin",
         quick=True,
+        severity="warning",
     ),
     # captions
     "no caption": Damage(lose_caption, captions.LOST, TRAIN, ("a1",), "tvc"),
@@ -456,7 +497,9 @@ DAMAGES = {
     "caption's video": Damage(
         caption("a0", vid_name="b"), captions.OTHER_VIDEO, TRAIN, ("a0",), "tvc"
     ),
-    "reversed clip": Damage(caption("a0", ts=[3.0, 1.0]), captions.BAD_SPAN, TRAIN, ("a0",), "tvc"),
+    "reversed clip": Damage(
+        caption("a0", ts=[3.0, 1.0]), queries.CLAMPED, TRAIN, ("a0",), "tvc", severity="warning"
+    ),
     "clip beyond": Damage(
         caption("a0", ts=[3.0, 99.0]), captions.BEYOND, TRAIN, ("a0",), "tvc", "warning"
     ),
@@ -645,6 +688,10 @@ def test_the_config_tells_the_script(name):
     assert (script == "pretrain") == pretraining
 
 
+def test_a_config_of_another_task_may_have_targets_too():
+    assert check_data.script_of({"targets": [], "task": "tvqa"}) == "train_videoQA"
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
@@ -670,19 +717,19 @@ def test_a_mistake_in_the_command_is_exit_code_2(words, hint, monkeypatch, capsy
 def test_training_stops_with_one_line(tmp_path, capsys):
     world = World(tmp_path)
     without_features(world)
-    meta("train", CLS=7)(world)
+    meta("train", MASK=50)(world)
     config = str(world.write())
     with pytest.raises(SystemExit) as stopped:
         run_main(lambda: train_vcmr.main(["--config", config]))
     assert stopped.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    for part in ("found 2 error(s)", "first: b", "CLS (7, not 0)", "scripts/check_data.py"):
+    for part in ("found 2 error(s)", "first: b", "MASK (50, vocab_size 50)", "scripts/check_data"):
         assert part in line
 
 
 def test_the_check_can_be_skipped(tmp_path):
     world = World(tmp_path)
-    meta("train", CLS=7)(world)
+    meta("train", MASK=50)(world)
     write_json(world.write(), world.config() | {"num_train_steps": 1, "n_workers": 0})
     words = ["--config", str(tmp_path / "config.json"), "--train_batch_size", "2"]
     with pytest.raises(UserError, match="special token ids"):
@@ -690,13 +737,12 @@ def test_the_check_can_be_skipped(tmp_path):
     assert "loss/total" in train_vcmr.main([*words, "--skip_data_check"])
 
 
-def test_training_says_what_is_odd_and_leaves_the_test_split_alone(tmp_path, caplog):
+def test_training_says_what_is_odd(tmp_path, caplog):
     world = World(tmp_path)
     match_other_frames("b", 6)(world)
-    config = world.write()
-    shutil.rmtree(tmp_path / TEST)
-    run_options = parse_options(VcmrOptions, ["--config", str(config)])
+    run_options = parse_options(VcmrOptions, ["--config", str(world.write())])
     model = ModelConfig.from_json(tmp_path / "model.json")
+    caplog.clear()
     with caplog.at_level("INFO", "hero"):
         check_before_training(run_options, model)
     warning, summary = [record.getMessage() for record in caplog.records]
@@ -704,8 +750,65 @@ def test_training_says_what_is_odd_and_leaves_the_test_split_alone(tmp_path, cap
     assert "0 error(s), 1 warning(s)" in summary
 
 
+def odd_data(world: World) -> None:
+    """Everything that differs between databases, and yet can be computed."""
+    match_other_frames("a", 40)(world)
+    match_other_frames("b", 2)(world)
+    other_frame_length(world)
+    other_extraction(world)
+    counts(a=3, c=40)(world)
+    text("train", "a0", target=[-3.0, 1.0])(world)
+    text("train", "b0", target=[9.0, 1.0])(world)
+    subtitle("b", unique_sub2frames=[[0, [3]], [1, [0, 77]]])(world)
+    meta("train", v_range=[4, 40])(world)
+
+
+def test_odd_data_trains_and_is_named(tmp_path, caplog):
+    world = World(tmp_path)
+    odd_data(world)
+    config = world.write()
+    write_json(config, world.config() | {"num_train_steps": 2, "n_workers": 0, "valid_steps": 2})
+    metrics = train_vcmr.main(["--config", str(config), "--train_batch_size", "2"])
+    assert np.isfinite(metrics["loss/total"])
+    said = caplog.text
+    for part in (
+        "first: a (40, features have 3); b (2, features have 5); c (4, features have 40)): sub",
+        "frame_length (1.5, vfeat_interval 2.0)",
+        "interval of resnet (1.5, not 2.0)",
+        "a0 [-3, 1], b0 [9, 1]",
+    ):
+        assert part in said
+    code, rows = check(config)
+    assert code == 0 and {row["severity"] for row in wrong(rows)} == {"warning"}
+    found = {row["problem"]: [case["id"] for case in row["cases"]] for row in wrong(rows)}
+    assert found[features.ROWS.title] == ["a", "c"]
+    assert found[subtitles.FRAMES.title] == ["a", "b", "c"]
+    assert found[queries.CLAMPED.title] == ["a0", "b0"]
+    assert found[subtitles.NO_FRAMES.title] == ["b"]
+
+
+def test_odd_data_pre_trains(tmp_path):
+    world = World(tmp_path, "pretrain")
+    for spoil in (match_other_frames("a", 40), match_other_frames("b", 2), other_frame_length):
+        spoil(world)
+    counts(a=3, c=40)(world)
+    config = world.write()
+    options = {"num_train_steps": 2, "n_workers": 0, "valid_steps": 2, "train_batch_size": 2}
+    write_json(config, world.config() | options)
+    metrics = pretrain.main(["--config", str(config)])
+    assert metrics and all(np.isfinite(value) for value in metrics.values())
+
+
+def test_training_checks_the_test_split_that_it_evaluates(tmp_path):
+    config = World(tmp_path).write()
+    shutil.rmtree(tmp_path / TEST)
+    run_options = parse_options(VcmrOptions, ["--config", str(config)])
+    with pytest.raises(UserError, match=f"{TEST} is no database"):
+        check_before_training(run_options, ModelConfig.from_json(tmp_path / "model.json"))
+
+
 @launched
-def test_all_ranks_stop(backend, tmp_path):  # noqa: F811
+def test_all_ranks_stop(backend, tmp_path):
     world = World(tmp_path)
     without_features(world)
     command = [*launch_command(backend, 2), "train_vcmr.py", "--config", str(world.write())]
@@ -740,7 +843,7 @@ def drop(folder: Path, *names: str) -> Path:
 def test_queries_and_videos_are_left_out(tmp_path):
     world = World(tmp_path)
     frames("b", not_finite())(world)
-    text("train", "a0", target=[3.0, 1.0])(world)
+    text("train", "a0", target=[3.0])(world)
     text("val", "c1", input_ids=[50, 1])(world)
     config = world.write()
     bad = tmp_path / "bad.json"
@@ -787,7 +890,7 @@ def test_lists_of_videos_lose_names(tmp_path):
 
 def test_the_documented_commands(tmp_path, monkeypatch):
     world = World(tmp_path)
-    text("train", "a0", target=[3.0, 1.0])(world)
+    text("train", "a0", target=[3.0])(world)
     paths = {"config/train-tvr-8gpu.json": world.write(), "/video/tv": tmp_path / "video"}
     paths = {name: str(path) for name, path in paths.items()}
     paths |= {"txt_db/tvr_train.db": TRAIN, "txt_db/tvr_val.db": VAL, "txt_db/tv_subtitles.db": SUB}
@@ -805,11 +908,11 @@ def test_the_documented_commands(tmp_path, monkeypatch):
 
 def test_what_cannot_be_left_out_is_said(tmp_path, capsys):
     world = World(tmp_path)
-    other_frame_length(world)
+    lose_special_id(world)
     code, _ = check(world.write(), "--fix-list", str(tmp_path / "bad.json"))
     assert code == 1 and read_json(tmp_path / "bad.json") == {"videos": [], "records": {}}
     said = [line for line in capsys.readouterr().out.splitlines() if "does not mend" in line]
-    assert len(said) == 1 and "seconds per frame" in said[0]
+    assert len(said) == 1 and "lacks special token ids" in said[0]
 
 
 def test_drop_ids_refuses(tmp_path):

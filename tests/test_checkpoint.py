@@ -1,6 +1,7 @@
 """Loading weights: names, growth, clashes, and the report."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from config.model_config import ModelConfig
-from model.checkpoint import load_weights, normalise_names, read_state_dict
+from model.checkpoint import load_checkpoint, load_weights, normalise_names, read_state_dict
 from model.vcmr import HeroForVcmr
 from utils.errors import UserError
 
@@ -23,6 +24,7 @@ BLOCK = {
 WIDTH = 6
 WORDS = "v_encoder.f_encoder.embeddings.word_embeddings.weight"
 FRAMES = "v_encoder.f_encoder.img_embeddings.position_embeddings.weight"
+OUTPUT = "v_encoder.f_encoder.lm_head.decoder.weight"
 TYPES = "v_encoder.f_encoder.embeddings.token_type_embeddings.weight"
 
 
@@ -92,6 +94,142 @@ def test_the_report_tells_new_ignored_missing_and_unexpected_apart():
         report.require_complete(Path("model_step_1.pt"))
 
 
+def test_entries_that_are_no_tensors_are_listed_and_ignored():
+    state = copied(small_model())
+    plain = {"vocab_padded": True, "step": 3, "note": "mine", "sizes": [1, 2], "none": None}
+    report = load_weights(small_model(), {"vocab_padded": True} | state | plain)
+    assert sorted(report.ignored) == sorted(plain)
+    assert len(report.loaded) == len(state) and not report.unexpected
+    assert "ignored (buffer, or no tensor): 5 (vocab_padded, step, note, " in "".join(
+        report.lines()
+    )
+
+
+def test_an_entry_that_is_no_tensor_is_no_weight():
+    state = copied(small_model()) | {"video_query_linear.bias": None}
+    report = load_weights(small_model(), state)
+    assert report.new_heads == ["video_query_linear.bias"] == report.ignored
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "model.module.", "_orig_mod."])
+@pytest.mark.parametrize("plain", ["vocab_padded", "module.vocab_padded"])
+def test_a_prefix_that_all_names_share_is_taken_off(prefix, plain):
+    source, target = small_model(), small_model()
+    state = {f"{prefix}{name}": value for name, value in copied(source).items()} | {plain: True}
+    report = load_weights(target, state)
+    assert report.prefix == prefix and not report.unexpected and not report.missing
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
+    assert f"names without their prefix {prefix}" in report.lines()
+
+
+def test_a_prefix_that_belongs_to_the_names_stays():
+    """The encoder alone: all names begin with v_encoder., and fit with it."""
+    state = {k: v for k, v in copied(small_model()).items() if k.startswith("v_encoder.")}
+    report = load_weights(small_model(), state)
+    assert not report.prefix and not report.missing and len(report.loaded) == len(state)
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    assert load_weights(small_model(), wrapped).prefix == "module."
+
+
+def test_names_that_do_not_all_share_a_prefix_keep_it():
+    state = {f"module.{name}": value for name, value in copied(small_model()).items()}
+    report = load_weights(small_model(), state | {"other.weight": torch.ones(1)})
+    assert not report.loaded and len(report.unexpected) == len(state) + 1
+
+
+@pytest.mark.parametrize(("there", "absent"), [(WORDS, OUTPUT), (OUTPUT, WORDS)])
+def test_a_weight_tied_to_one_that_is_there_is_not_missing(there, absent):
+    source, target = small_model(), small_model()
+    state = copied(source)
+    del state[absent]
+    report = load_weights(target, state)
+    assert report.tied == [absent] and not report.missing
+    report.require_complete("file.pt")
+    for name in (WORDS, OUTPUT):
+        assert torch.equal(target.state_dict()[name], source.state_dict()[there])
+
+
+def test_tied_weights_that_are_both_absent_are_missing():
+    state = copied(small_model())
+    del state[WORDS], state[OUTPUT]
+    assert sorted(load_weights(small_model(), state).missing) == sorted([WORDS, OUTPUT])
+
+
+def test_tied_weights_that_differ_in_the_file_are_named():
+    state = copied(small_model())
+    state[OUTPUT] += 1
+    model = small_model()
+    report = load_weights(model, state)
+    assert report.unequal == [OUTPUT] and not report.missing
+    assert torch.equal(model.state_dict()[OUTPUT], state[WORDS])
+    assert any(line.startswith("UNEQUAL") and OUTPUT in line for line in report.lines())
+
+
+def saved(folder, content, **options):
+    torch.save(content, folder / "file.pt", **options)
+    return folder / "file.pt"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"global_step": 4, "model_state_dict": state, "optim_state_dict": {}},
+        lambda state: {"global_step": 4, "model_state_dict": state, "amp_state_dict": {"x": {}}},
+        lambda state: {"step": 4, "model": state, "optimizer": {"state": {0: {}}}},
+        lambda state: {"epoch": torch.tensor(1), "state_dict": state, "model": {"name": "hero"}},
+        lambda state: {"state_dict": {"model": state}},
+        lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_weights_beside_training_states_own_are_taken_out(tmp_path, wrapped):
+    source, target = small_model(), small_model()
+    half = {name: value.half() for name, value in copied(source).items()}
+    report = load_checkpoint(target, saved(tmp_path, wrapped(half)))
+    assert len(report.loaded) == len(half)
+    for name, value in target.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, half[name].float())
+
+
+def test_the_old_format_loads_and_says_that_it_has_no_checksum(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source, target = small_model(), small_model()
+    file = saved(tmp_path, copied(source), _use_new_zipfile_serialization=False)
+    assert len(load_checkpoint(target, file).loaded) == len(source.state_dict())
+    assert caplog.text.count("carries no checksum") == 1
+    caplog.clear()
+    load_checkpoint(target, saved(tmp_path, copied(source)))
+    assert "checksum" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rename", "complaint"),
+    [
+        (lambda name: f"x{name}", r"has no weight of this model \(its first is xv_encoder\.f_enc"),
+        (lambda name: f"roberta.{name}x", "seems to be RoBERTa.*--load_partial_pretrained"),
+        (
+            lambda name: f"module.roberta.encoder.layer.{name}x",
+            "seems to be RoBERTa.*--load_partial_pretrained",
+        ),
+        (
+            lambda name: name.replace("v_encoder", "encoder"),
+            r"has no weight of the encoder \(v_encoder\.\*\), only video_query_linear\.weight",
+        ),
+    ],
+)
+def test_a_file_without_a_weight_of_the_encoder_stops_the_run(tmp_path, rename, complaint):
+    state = {rename(name): value for name, value in copied(small_model()).items()}
+    with pytest.raises(UserError, match=complaint):
+        load_checkpoint(small_model(), saved(tmp_path, state))
+
+
+def test_a_part_of_the_encoder_that_is_missing_is_a_warning(tmp_path, caplog):
+    state = copied(small_model()) | {"other_head.weight": torch.ones(1)}
+    del state["v_encoder.mask_embedding.weight"], state["video_query_linear.weight"]
+    load_checkpoint(small_model(), saved(tmp_path, state))
+    (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "MISSING" in warning.getMessage() and "v_encoder.mask_embedding" in warning.getMessage()
+
+
 def test_old_names_and_half_precision():
     state = normalise_names(
         {"a.LayerNorm.gamma": torch.ones(2).half(), "a.LayerNorm.beta": torch.zeros(2)}
@@ -136,9 +274,31 @@ def test_a_file_cut_short_is_one_clear_line(tmp_path, name):
 def test_what_is_no_state_dict_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_state_dict(tmp_path / "none.pt")
-    torch.save({"step": 3}, tmp_path / "point.pt")
-    with pytest.raises(UserError, match="no flat dictionary of tensors"):
-        read_state_dict(tmp_path / "point.pt")
+    nested = {"step": 3, "layers": {"0": {"weight": torch.ones(2)}}}
+    for content, named in (
+        ({"step": 3, "optimizer": {}}, r"\['step', 'optimizer'\]"),
+        (nested, r"\['step', 'layers'\]"),
+        ({"model": {"step": 3}}, r"\['model'\]"),
+        ([torch.ones(2)], "list"),
+        (torch.ones(2), "Tensor"),
+    ):
+        with pytest.raises(UserError, match=f"no flat dictionary of tensors .*holds {named}"):
+            read_state_dict(saved(tmp_path, content))
+
+
+def test_an_object_in_a_file_is_named_and_not_read(tmp_path):
+    file = saved(tmp_path, {"weight": torch.ones(2), "options": SimpleNamespace(lr=1.0)})
+    with pytest.raises(UserError, match=r"it holds a types\.SimpleNamespace, not only tensors"):
+        read_state_dict(file)
+
+
+def test_a_folder_or_a_hub_name_is_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: name a file"):
+        read_state_dict(tmp_path)
+    (tmp_path / "config.json").touch()
+    for path in (tmp_path, "roberta-base"):
+        with pytest.raises(UserError, match="--load_partial_pretrained takes the folder or hub"):
+            read_state_dict(path)
 
 
 def test_junk_is_one_clear_line(tmp_path):

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
@@ -173,7 +176,10 @@ def test_mistakes_on_the_command_line(words, message):
     ("values", "message"),
     [
         ({"max_vcmr_vido": 5}, "unknown option 'max_vcmr_vido'; did you mean max_vcmr_video?"),
-        ({"batch_size": 5}, "unknown option 'batch_size'; did you mean val_batch_size?"),
+        (
+            {"train_batchsize": 5},
+            "unknown option 'train_batchsize'; did you mean train_batch_size?",
+        ),
         ({"zzzz": 5}, "unknown option 'zzzz'; --help lists the options"),
         ({"seed": "77"}, 'option seed: expected an integer, got "77"'),
         ({"seed": True}, "option seed: expected an integer, got true"),
@@ -182,12 +188,8 @@ def test_mistakes_on_the_command_line(words, message):
         ({"hard_pool_size": 20}, "option hard_pool_size: expected a list (an integer each)"),
         ({"hard_pool_size": [2.5]}, "option hard_pool_size: [0]: expected an integer, got 2.5"),
         (
-            {"vcmr_eval_batch_size": 8, "vr_eval_q_batch_size": 9},
-            "vcmr_eval_batch_size and vr_eval_q_batch_size are one option; keep one",
-        ),
-        (
             {"hard_negative_start_step": [1], "hard_negtiave_start_step": [2]},
-            "hard_negative_start_step and hard_negtiave_start_step are one option",
+            "hard_negtiave_start_step and hard_negative_start_step are one option; keep one",
         ),
     ],
 )
@@ -226,6 +228,161 @@ def test_subtitles_are_needed_unless_the_task_is_video_only():
         parse_options(VcmrOptions, words)
     opts = parse_options(VcmrOptions, [*words, "--task", "didemo_video_only"])
     assert opts.sub_txt_db is None
+
+
+# --- files and command lines of the original -----------------------------------------------------
+
+THEIRS = Path(__file__).parent / "data" / "theirs"
+THEIR_RUNS = {
+    "run_tvr": (VcmrOptions, VcmrEvalOptions),
+    "run_vr": (VrOptions, VrEvalOptions),
+    "run_tvqa": (VideoQaOptions, VideoQaEvalOptions),
+    "run_violin": (ViolinOptions, ViolinEvalOptions),
+    "run_tvc": (TvcOptions, TvcInferenceOptions),
+    "run_pretrain": (PretrainOptions, None),
+}
+
+
+def their_options(run: str) -> dict:
+    return json.loads((THEIRS / run / "log" / "hps.json").read_text())
+
+
+@pytest.mark.parametrize("run", THEIR_RUNS)
+def test_their_hps_is_a_config(run, caplog):
+    """Every value that an option of ours stands for is taken; what is left is said in one line."""
+    cls, theirs = THEIR_RUNS[run][0], their_options(run)
+    opts = options_to_dict(parse_options(cls, ["--config", str(THEIRS / run / "log" / "hps.json")]))
+    targets = theirs.pop("targets", [])
+    assert [target["name"] for target in opts.get("targets", [])] == [t["name"] for t in targets]
+    shared = opts.keys() & theirs.keys()
+    assert {key: opts[key] for key in shared} == {key: theirs[key] for key in shared}
+    (left,) = [r.getMessage() for r in caplog.records if "no effect in this script" in r.message]
+    named = set(left.partition("script: ")[2].split(", "))
+    batch_sizes = {"vcmr_eval_batch_size", "vr_eval_video_batch_size", "vr_eval_q_batch_size"}
+    assert named == theirs.keys() - shared - batch_sizes
+    assert {"rank"} <= named and not [r for r in caplog.records if "leaves out" in r.message]
+
+
+@pytest.mark.parametrize("run", [run for run, (_, cls) in THEIR_RUNS.items() if cls])
+def test_evaluation_reads_their_hps(run, tmp_path, caplog):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "hps.json").write_text(json.dumps(their_options(run)))
+    cls, theirs = THEIR_RUNS[run][1], their_options(run)
+    given = {"checkpoint": "1"}
+    if cls is TvcInferenceOptions:
+        given = {"ckpt_step": "1", "target_clip": "clips.jsonl", "output": "out.jsonl"}
+    opts = options_to_dict(load_run_options(cls, tmp_path, given))
+    own = {"fp16", "pin_mem", "n_workers", "output_dir", "checkpoint"}
+    shared = opts.keys() & theirs.keys() - own
+    assert len(shared) > 5
+    assert {key: opts[key] for key in shared} == {key: theirs[key] for key in shared}
+    if "query_txt_db" in opts:
+        assert opts["query_txt_db"] == theirs["val_query_txt_db"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "ignored" in line and "rank" in line
+
+
+@pytest.mark.parametrize("cls", TRAINING)
+def test_keys_of_the_original_are_ignored_and_a_typo_is_not(cls, tmp_path, caplog):
+    required = {"train_db": "a", "val_db": "b", "val_ref": "c", "sub_txt_db": "s", "vfeat_db": "v"}
+    required |= {"train_query_txt_db": "q", "val_query_txt_db": "q", "output_dir": "run"}
+    required |= {"targets": [CORPUS]}
+    foreign = {"rank": 3, "n_gpu": 4, "local_rank": 1, "config": "c.json", "test_db": None}
+    config = json_file(tmp_path / "c.json", **required, **foreign)
+    plain = json_file(tmp_path / "plain.json", **required)
+    assert parse_options(cls, ["--config", config]) == parse_options(cls, ["--config", plain])
+    line = next(r.getMessage() for r in caplog.records if config in r.getMessage())
+    assert all(key in line for key in foreign)
+    config = json_file(tmp_path / "c.json", **required, rnak=3)
+    with pytest.raises(UserError, match="unknown option 'rnak'"):
+        parse_options(cls, ["--config", config])
+
+
+def test_batch_sizes_under_several_names(tmp_path, caplog):
+    both = {"vcmr_eval_batch_size": 8, "vcmr_eval_q_batch_size": 9}
+    assert vcmr("--config", json_file(tmp_path / "c.json", **both)).vcmr_eval_q_batch_size == 9
+    assert "vcmr_eval_q_batch_size 9 is taken, not vcmr_eval_batch_size 8" in caplog.text
+    same = {"vr_eval_video_batch_size": 7, "vcmr_eval_video_batch_size": 7}
+    caplog.clear()
+    opts = vcmr("--config", json_file(tmp_path / "c.json", **same))
+    assert opts.vcmr_eval_video_batch_size == 7 and "is taken" not in caplog.text
+    opts = vcmr("--config", json_file(tmp_path / "c.json", batch_size=6, seed=1))
+    assert (opts.vcmr_eval_q_batch_size, opts.train_batch_size) == (6, 32)
+    assert pretrain(tmp_path, batch_size=6).val_batch_size == 6
+
+
+@pytest.mark.parametrize("spelling", ["hard_negative_start_step", "hard_negtiave_start_step"])
+def test_one_value_under_both_spellings_is_no_mistake(tmp_path, spelling):
+    both = {"hard_negative_start_step": [5], "hard_negtiave_start_step": [5]}
+    assert vcmr("--config", json_file(tmp_path / "c.json", **both)).hard_negtiave_start_step == [5]
+    assert vcmr(f"--{spelling}", "6").hard_negtiave_start_step == [6]
+
+
+def test_defaults_that_were_others_are_listed_once(tmp_path, caplog):
+    config = json_file(tmp_path / "c.json", seed=42, learning_rate=3e-5)
+    opts = vcmr("--config", config, "--weight_decay", "0")
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line == (
+        f"{config} leaves out options whose default is not the original's (in brackets): "
+        "optim adamw (adam), gradient_accumulation_steps 2 (16), grad_norm 1.0 (0.25), "
+        "warmup_steps 500 (4000), lw_neg_q 8.0 (0.0), lw_neg_ctx 8.0 (0.0), lw_st_ed 0.01 (1.0), "
+        "drop_svmr_prob 0.8 (0.0), train_span_start_step 0 (-1), "
+        "hard_negtiave_start_step 2000 (10000)"
+    )
+    assert (opts.optim, opts.warmup_steps) == ("adamw", 500)  # ours are taken
+    caplog.clear()
+    words = ["--train_db", "a", "--val_db", "b", "--val_ref", "c", "--sub_txt_db", "s"]
+    words += ["--vfeat_db", "v", "--output_dir", "run", "--config", config]
+    parse_options(TvcOptions, words)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert "grad_norm 1.0 (0.25)" in line and "lw_neg_q" not in line
+    caplog.clear()
+    vcmr()
+    assert caplog.text == ""
+
+
+def test_options_of_the_original_without_effect(caplog):
+    words = ["--drop_svmr_prob", "0.8", "--lw_st_ed", "0.01", "--train_span_start_step", "-1"]
+    words += ["--full_eval_tasks", "VCMR", "VR", "--eval_with_query_type", "--nms_thd", "-1"]
+    plain = [*VCMR, "--task", "msrvtt_video_sub"]
+    assert parse_options(VrOptions, [*plain, *words]) == parse_options(VrOptions, plain)
+    assert "no effect in this script: --lw_st_ed, --drop_svmr_prob" in caplog.text
+    words = ["--train_db", "a", "--val_db", "b", "--val_ref", "c", "--sub_txt_db", "s"]
+    words += ["--vfeat_db", "v", "--output_dir", "run"]
+    caplog.clear()
+    given = parse_options(TvcOptions, [*words, "--test_db", "/txt/tvc_test.db"])
+    assert given == parse_options(TvcOptions, words)
+    assert "no effect in this script: --test_db" in caplog.text
+    with pytest.raises(UserError, match="unknown argument --test_db"):
+        vcmr("--test_db", "x")
+
+
+def test_only_rank_0_speaks_before_logging_is_set_up(tmp_path):
+    """Every rank reads the options."""
+    config = json_file(tmp_path / "c.json", rank=0, n_gpu=8)
+    code = "import sys; from config.config import *; parse_options(VcmrOptions, sys.argv[1:])"
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code, *VCMR, "--config", config],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"RANK": rank},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for rank in ("0", "1")
+    ]
+    assert said[0].count("no effect in this script: rank, n_gpu") == 1
+    assert said[1] == ""
+
+
+def test_a_typed_number_format_beats_that_of_a_file(tmp_path):
+    config = json_file(tmp_path / "c.json", fp16=True)
+    opts = vcmr("--config", config, "--bf16")
+    assert (opts.fp16, opts.bf16) == (False, True)
+    config = json_file(tmp_path / "c.json", bf16=True)
+    opts = vcmr("--config", config, "--fp16")
+    assert (opts.fp16, opts.bf16) == (True, False)
 
 
 # --- help ---------------------------------------------------------------------------------------
@@ -269,6 +426,32 @@ def test_a_corpus_in_shards(tmp_path):
     assert found.splits[0].train_idx == ["t/a.json", "t/b.json"]
 
 
+def test_shards_inside_a_folder_and_lists_of_any_number(tmp_path):
+    split = {**CORPUS["splits"][0], "train_idx": "all.json", "val_idx": ["a.json", "b.json"]}
+    target = corpus(vfeat_db="ht", vfeat_shards=["a", "b", "/c"], splits=[split])
+    (found,) = pretrain(tmp_path, "--txt_db", "t", "--img_db", "v", targets=[target]).corpora()
+    assert (found.vfeat_db, found.vfeat_shards) == (None, ["v/ht/a", "v/ht/b", "/c"])
+    assert (found.splits[0].train_idx, found.splits[0].val_idx) == (
+        "t/all.json",
+        ["t/a.json", "t/b.json"],
+    )
+
+
+def test_tasks_weigh_the_same_unless_told(tmp_path):
+    split = {key: value for key, value in CORPUS["splits"][0].items() if key != "ratio"}
+    (found,) = pretrain(tmp_path, targets=[corpus(splits=[split])]).corpora()
+    assert found.splits[0].ratio == [1.0, 1.0]
+
+
+def test_the_interval_of_corpora_that_do_not_say(tmp_path):
+    targets = [CORPUS, corpus(name="ht", vfeat_interval=3)]
+    opts = pretrain(tmp_path, "--vfeat_interval", "2", targets=targets)
+    assert [target.vfeat_interval for target in opts.targets] == [2.0, 3.0]
+    assert pretrain(tmp_path).corpora()[0].vfeat_interval == 1.5
+    saved = options_to_dict(opts)
+    assert changed_options(saved, pretrain(tmp_path, targets=targets))[0].startswith("targets: ")
+
+
 def test_corpora_weigh_the_same_unless_told(tmp_path):
     targets = [CORPUS, corpus(name="ht100m")]
     assert pretrain(tmp_path, targets=targets).targets_ratio == [1.0, 1.0]
@@ -280,7 +463,8 @@ def test_corpora_weigh_the_same_unless_told(tmp_path):
     ("target", "message"),
     [
         (corpus(vfeat_dp="x"), "targets: [0]: unknown key 'vfeat_dp'; did you mean vfeat_db?"),
-        (corpus(vfeat_shards=["a"]), "needs either vfeat_db or vfeat_shards"),
+        (corpus(vfeat_db=None), "needs vfeat_db, vfeat_shards or both"),
+        (corpus(vfeat_interval=0), "a vfeat_interval greater than 0"),
         (corpus(splits=[]), "needs one split or more"),
         ({"name": "tv"}, "needs sub_txt_db, splits"),
         (
@@ -348,6 +532,12 @@ def test_queries_that_are_not_given_are_those_of_the_split(tmp_path, split, quer
     assert parse_options(VcmrEvalOptions, words).query_txt_db == query_db
     given = parse_options(VcmrEvalOptions, [*words, "--query_txt_db", "given.db"])
     assert given.query_txt_db == "given.db"
+
+
+def test_without_a_split_it_is_val(tmp_path):
+    run = str(saved_run(tmp_path, vcmr("--test_query_txt_db", "test.db")))
+    opts = parse_options(VcmrEvalOptions, ["--output_dir", run, "--checkpoint", "1"])
+    assert (opts.split, opts.query_txt_db) == ("val", "val.db")
 
 
 def test_queries_that_the_run_did_not_know_are_asked_for(tmp_path):

@@ -105,11 +105,44 @@ def test_didemo_segments_become_seconds(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("task", "text", "wanted", "said"),
+    [
+        (
+            "how2r",
+            "v,[60:120],[3:9],a\nv,[60:120],[70:75],b\nv,[60:120],[80:75],c\n",
+            [10.0, 15.0],
+            "left out 2 moment(s) that are negative or end before they start: "
+            "{0}:1 [-57, -51], {0}:3 [20, 15]",
+        ),
+        (
+            "how2qa",
+            "v,[9:2],a,b,c,q,d\nv,[61:63],a,b,c,q,d\n",
+            "1.0-3.0",
+            "left out 1 moment(s) that are negative or end before they start: {0}:1 [9, 2]",
+        ),
+        (
+            "didemo",
+            '[{"annotation_id": 1, "description": "a", "video": "v", "times": [[-1, 0], [1, 1]]},'
+            '{"annotation_id": 2, "description": "a", "video": "v", "times": [[3, 2]]}]',
+            [[5, 10]],
+            "left out 2 moment(s) that are negative or end before they start: "
+            "record 1 [-1, 0], record 2 [3, 2]",
+        ),
+    ],
+)
+def test_impossible_moments_are_left_out_and_counted(tmp_path, capsys, task, text, wanted, said):
+    (tmp_path / "odd").write_text(text)
+    (record,) = convert(task, tmp_path / "odd")
+    assert record["ts"] == wanted
+    assert said.format(tmp_path / "odd") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("task", "text", "message"),
     [
         ("how2r", "v,[0:60],[1:2],a\nv,[0:60],[1:2]\n", r"bad:2 has 3 cells instead of 4"),
         ("how2r", "v,[0:60],1:2,a\n", r"bad:1: '1:2' is no \[start:end\]"),
-        ("how2r", "v,[0:60],[2:1],a\n", r"bad:1: '\[2:1\]' is no"),
+        ("how2r", "v,[0:60],[2:1],a\n", r"holds no annotations \(moments that .* start: 1\)"),
         ("how2r", "v,[30:60],[2:1],a\n", r"bad:1"),
         ("how2r", "v,[30:90],[40:41],a\n", r"bad:1: clip \[30:90\] does not start"),
         ("how2r", 'v,[0:60],[1:2],"a\n', r"is no CSV file"),

@@ -161,13 +161,14 @@ def test_what_is_kept_follows_its_hypothesis(model, batch):
         torch.testing.assert_close(logits[:, place], scratch, atol=1e-4, rtol=1e-5)
 
 
-def test_captions_do_not_depend_on_the_batch(model, batch, videos):
-    together = model.generate(*batch, settings())
+@pytest.mark.parametrize("beam", [1, 3])
+def test_captions_do_not_depend_on_the_batch(model, batch, videos, beam):
+    together = model.generate(*batch, settings(beam=beam))
     alone = []
     for video, clips in zip(videos, CLIPS):
         for clip in clips:
             one = collate_videos([video]), collate_clips([(video, [clip])])
-            alone += model.generate(*one, settings())
+            alone += model.generate(*one, settings(beam=beam))
     assert alone == together
 
 
@@ -194,6 +195,25 @@ def test_a_beam_finds_what_greed_misses():
     assert run(table, 8)[0] == [[3, 5]]
     assert run(table, 8, 2)[0] == [[4, 6]]
     assert run(table, 8, 2, count=3)[0] == [[4, 6]] * 3
+
+
+def test_the_best_that_ended_is_kept_when_it_is_pushed_out():
+    # [3] has ended after 2 tokens with log(0.5 · 0.6) / 2 = −0.602. Then [4, 5, 6] and [4, 5, 7],
+    # log(0.5 · 0.99 · 0.5) / 3 = −0.466 each, push it out of a beam of two; but what follows them
+    # is worse: log(0.5 · 0.99 · 0.5 · 0.25) / 4 = −0.696.
+    quarters = dict.fromkeys((3, 4, 5, 6), 0.25)
+    table = {BEGIN: {3: 0.5, 4: 0.5}, 3: {END: 0.6, 3: 0.4}, 4: {5: 0.99, 6: 0.01}}
+    table |= {5: {6: 0.5, 7: 0.5}, 6: quarters, 7: quarters}
+    assert run(table, 4, 2, 1.0, (*KNOWN, 7), count=2) == ([[3]] * 2, 4)
+
+
+def test_the_search_ends_when_nothing_that_grows_can_win():
+    # The empty caption: log 0.9 = −0.105. What grows has log 0.1 = −2.303 and loses nothing more:
+    # over 10 tokens −0.230, over 50 −0.046.
+    table = {BEGIN: {END: 0.9, 3: 0.1}, 3: {3: 1.0}}
+    assert run(table, 10, 2, 1.0) == ([[]], 1)
+    assert run(table, 50, 2, 1.0) == ([[3] * 50], 50)
+    assert run(table, 50, 2, 0.0) == ([[]], 1)
 
 
 def test_length_penalty_by_hand():

@@ -45,7 +45,7 @@ class Count:
         self.number = state["number"]
 
 
-def make_trainer(folder, accumulation=1, stand_in=1, loader=None, **changes):
+def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_factors=None, **changes):
     options = recorded_options(2, accumulation, rate=0.1, lr_mul=1.0)
     vars(options).update({"grad_norm": -1, "weight_decay": 0.0} | changes)
     run = Run(
@@ -65,6 +65,7 @@ def make_trainer(folder, accumulation=1, stand_in=1, loader=None, **changes):
         loss_weights={"a": 2.0, "b": 1.0},
         validate=lambda step: {"seen": step},
         begin_batch=lambda step, micro_step: begun.append((step, micro_step)),
+        gradient_factors=gradient_factors or {},
     )
     trainer = Trainer(task, run)
     trainer.begun = begun
@@ -90,6 +91,28 @@ def test_standing_in_for_ranks_averages(tmp_path):
     assert trainer.begun == [(0, 0), (0, 1), (0, 2), (0, 3)]
 
 
+def test_a_factor_on_a_gradient_does_not_change_what_is_logged(tmp_path):
+    trainer = make_trainer(tmp_path, gradient_factors={"a": 0.25})
+    trainer._optimizer_step()
+    means = trainer.running.take_means()
+    assert means["grad_norm"] == 2.0 * 0.25
+    assert (means["loss/a"], means["loss/total"]) == (1.0, 2.0)
+
+
+def test_a_skipped_step_is_not_logged(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.guard = None
+    trainer.precision._scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
+    loader = trainer.task.loader
+    loader.number = float("inf")
+    assert not trainer._optimizer_step()
+    assert trainer.step == 0 and trainer.running.take_means() == {}
+    loader.number = 0
+    assert trainer._optimizer_step()
+    means = trainer.running.take_means()
+    assert (means["loss/a"], means["loss/total"], means["grad_norm"]) == (1.0, 2.0, 2.0)
+
+
 def test_ranks_of_a_recipe_must_be_shared_out_evenly():
     options = SimpleNamespace(num_gpus_of_recipe=8)
     assert _stand_in(options, SimpleNamespace(size=2)) == 4
@@ -107,10 +130,22 @@ def test_a_run_validates_saves_and_goes_on(tmp_path):
     trainer = make_trainer(tmp_path, **changes)
     assert trainer.train() == {"seen": 4.0}
     steps = {path.name for path in (tmp_path / "ckpt").iterdir()}
-    assert steps == {"model_step_2.pt", "model_step_4.pt"}
+    assert steps == {"model_step_2.pt", "model_step_3.pt", "model_step_4.pt"}
     assert load_restore_point(RunFolder(tmp_path))["loader"] == {"number": 4}
     again = make_trainer(tmp_path, **changes)
     assert again.step == 4 and again.train() == {"seen": 4.0}
+
+
+def test_a_validation_that_fails_does_not_cost_the_weights(tmp_path):
+    trainer = make_trainer(tmp_path, valid_steps=1)
+
+    def fail(step):
+        raise RuntimeError("no Java")
+
+    trainer.task.validate = fail
+    with pytest.raises(RuntimeError, match="no Java"):
+        trainer.train()
+    assert (tmp_path / "ckpt" / "model_step_1.pt").exists()
 
 
 def test_nothing_is_written_after_a_loss_that_is_not_finite(tmp_path):

@@ -1,10 +1,13 @@
 """Feature databases made from feature databases: other formats, half precision, clips."""
 
+import json
+
 import numpy as np
 import pytest
 
 from data.lmdb_io import FeatureDb, FeatureDbWriter
 from scripts import convert_videodb
+from tests.test_lmdb_io import feature_db, plain
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -51,14 +54,20 @@ def test_there_and_back_and_cut_into_clips(tmp_path, published):
     np.testing.assert_array_equal(np.concatenate([db["v5.0"], db["v5.1"]]), given["v5"])
 
 
-def test_damaged_features_are_listed(tmp_path, published):
-    source, given = published
-    counts = {vid: len(features) for vid, features in given.items()} | {"v2": 99}
-    (source / "id2nframe.json").write_text(str(counts).replace("'", '"'))
-    convert(source, tmp_path, "--half")
+def test_damaged_features_and_other_widths_are_listed(tmp_path):
+    ones = np.ones((3, 4), np.float32)
+    values = {"a": plain(ones[:, :2]), "b": plain(ones), "c": plain(ones), "d": b"no map"}
+    source = feature_db(tmp_path / "published" / "tv", values)
+    counts = {"a": 3, "b": 2, "c": 99, "d": 3}  # of b fewer than rows, of c more
+    (source / "id2nframe.json").write_text(json.dumps(counts))
+    convert(source, tmp_path, "--half", "--workers", "1")
     failed = convert_videodb.read_pickle(tmp_path / "tv" / "failed_resnet_slowfast_1.5.pkl")
-    assert failed == {"v2": "5 frames, and 99 in id2nframe.json"}
-    assert set(FeatureDb(tmp_path / "tv").keys()) == set(given) - {"v2"}
+    assert failed["a"] == "2 values a frame, most videos have 4"
+    assert list(failed) == ["a", "d"] and "the features of 'd' are damaged" in failed["d"]
+    db = FeatureDb(tmp_path / "tv")
+    assert {vid: db[vid].shape for vid in db.keys()} == {"b": (2, 4), "c": (3, 4)}  # noqa: SIM118
+    assert db.id2nframe == {"b": 2, "c": 3} and db.width == 4
+    convert(source, tmp_path, "--half", "--workers", "1")  # is made already
 
 
 def test_wrong_words(tmp_path, published):

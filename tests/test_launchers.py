@@ -17,7 +17,7 @@ import torch
 from tests.launcher_options import BATCH, OBJECTIVES, STEPS, training_options
 from tests.recorded_captions import install_fake_java
 from tests.survival import REPOSITORY
-from tests.test_distributed import LAUNCHERS, launch
+from tests.test_distributed import launch
 from tests.workers.run_scripts import Command, run_scripts
 from utils.files import read_json, read_jsonl, write_json
 
@@ -69,6 +69,11 @@ def evaluation_command(task: str, run: Path, target: str) -> Command:
         return EVALUATION[task], [*words, "--target_clip", target, "--output", output]
     words += ["--output_dir", str(run), "--checkpoint", "1", "--split", "val"]
     return EVALUATION[task], words
+
+
+def published_command(configs: Path, run: Path, batch: int, *more: str) -> Command:
+    """Train a task that has ranking losses alone, with the default gradient."""
+    return train_command("msrvtt", configs, run, batch, "--ranking_gradient", "published", *more)
 
 
 def going_on(configs: Path, run: Path, batch: int) -> Command:
@@ -126,11 +131,9 @@ def single(world, expected, tmp_path_factory) -> Finished:
     return Finished(runs, *by_task, folder, target)
 
 
-@pytest.fixture(scope="module", params=LAUNCHERS)
-def launcher(request) -> str:
-    if request.param == "horovod":
-        pytest.importorskip("horovod", reason="no Horovod: scripts/install_horovod.sh")
-    return request.param
+@pytest.fixture(scope="module")
+def launcher(backend) -> str:
+    return backend
 
 
 @pytest.fixture(scope="module", params=RANKS, ids=lambda ranks: f"{ranks} ranks")
@@ -144,6 +147,7 @@ def several(request, launcher, single, tmp_path_factory) -> Finished:
     plan = [
         *training_plan(single.configs, folder / "runs", share),
         *evaluation_plan(folder / "evaluated", single.target),
+        published_command(single.configs, folder / "published", share),
         going_on(single.configs, folder / "going_on", share),
     ]
     write_json(folder / "plan.json", plan)
@@ -151,7 +155,7 @@ def several(request, launcher, single, tmp_path_factory) -> Finished:
     assert done.returncode == 0, done.stdout
     metrics, *others = (read_json(folder / f"{rank}.json") for rank in range(ranks))
     for of_rank in others:
-        assert of_rank[len(TRAINING) : -1] == [{}] * len(EVALUATION)  # rank 0 alone scores
+        assert of_rank[len(TRAINING) : -2] == [{}] * len(EVALUATION)  # rank 0 alone scores
     by_task = dict(zip(TRAINING, metrics)), dict(zip(EVALUATION, metrics[len(TRAINING) :]))
     return Finished(folder / "runs", *by_task, single.configs, single.target, ranks)
 
@@ -176,8 +180,13 @@ def assert_same_weights(run: Path, other: Path, step: int, moved_from: Path | No
 
 def gradient_norms(run: Path) -> list[float]:
     """Step by step, before clipping."""
+    return logged(run, "grad_norm")
+
+
+def logged(run: Path, name: str) -> list[float]:
+    """Values of this name, step by step."""
     lines = read_jsonl(run / "log" / "metrics.jsonl")
-    return [line["value"] for _, line in lines if line["name"] == "grad_norm"]
+    return [line["value"] for _, line in lines if line["name"] == name]
 
 
 def result_files(run: Path) -> dict[str, bytes]:
@@ -204,6 +213,29 @@ def test_a_step_on_several_ranks_is_that_of_one_process(several, single, expecte
     assert_same_weights(ours, wanted, step=1, moved_from=start)
     # AdamW's steps hardly depend on the size of gradients.
     assert gradient_norms(ours)[0] == pytest.approx(gradient_norms(wanted)[0], rel=1e-4)
+
+
+def test_published_gradient_of_ranking_losses(several, single):
+    """By default it is that of one process, divided by the number of ranks."""
+    ours = several.runs.parent / "published"
+    wanted = gradient_norms(single.runs / "msrvtt")[0] / several.ranks
+    assert gradient_norms(ours)[0] == pytest.approx(wanted, rel=1e-4)
+    log = (ours / "log" / "log.txt").read_text()
+    assert f"gradient of the ranking losses is divided by {several.ranks}" in log
+
+
+def test_published_gradient_of_one_process_that_stands_in_for_several(single, tmp_path):
+    """A recipe of four GPUs: the mean over four batches, divided by four."""
+    norms = {}
+    for kind in ("published", "undivided"):
+        words = ("--num_gpus_of_recipe", "4", "--ranking_gradient", kind)
+        run_scripts([published_command(single.configs, tmp_path / kind, 2, *words)])
+        norms[kind] = gradient_norms(tmp_path / kind)[0]
+    assert norms["published"] == pytest.approx(norms["undivided"] / 4, rel=1e-5)
+    logs = [(tmp_path / kind / "log" / "log.txt").read_text() for kind in norms]
+    assert ["divided by 4" in log for log in logs] == [True, False]
+    losses = [logged(tmp_path / kind, "loss/total")[0] for kind in norms]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # logged as they are
 
 
 @pytest.mark.parametrize("task", TRAINING)

@@ -406,9 +406,6 @@ def test_missing_video_and_version(tmp_path):
         FeatureDb(folder, interval=2)
     with pytest.raises(UserError, match="holds no database"):
         FeatureDb(tmp_path / "nowhere")
-    (folder / "id2nframe.json").unlink()
-    with pytest.raises(UserError, match=r"id2nframe\.json does not exist"):
-        FeatureDb(folder)
 
 
 # --------------------------------------------------------------------------------------------------

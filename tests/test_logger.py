@@ -15,6 +15,7 @@ from utils.logger import (
     LOGGER,
     MetricsWriter,
     NullMetricsWriter,
+    _EarlyHandler,
     git_info,
     save_run_info,
     setup_logging,
@@ -40,6 +41,19 @@ def write_steps(folder: Path, start: int, steps: range) -> None:
     for step in steps:
         writer.write(step, {"loss": step / 4})
     writer.close()
+
+
+def test_what_is_said_before_is_kept_for_the_log_file(tmp_path, monkeypatch, capsys):
+    early = _EarlyHandler()
+    monkeypatch.setattr("utils.logger._EARLY", early)
+    monkeypatch.setattr(LOGGER, "handlers", [early])
+    LOGGER.warning("a key without effect")
+    assert capsys.readouterr().err == "a key without effect\n"
+    for name in ("first", "second"):
+        setup_logging(True, tmp_path / name)
+        LOGGER.info("begins")
+    assert "WARNING a key without effect\n" in (tmp_path / "first").read_text()
+    assert "effect" not in (tmp_path / "second").read_text()
 
 
 def test_main_rank_logs_to_console_and_file(tmp_path, capsys):

@@ -14,6 +14,8 @@ from optim import (
     build_optimizer,
     clip_gradients,
     learning_rate_at,
+    load_optimizer_state,
+    optimizer_state,
     set_learning_rates,
     zero_gradients,
 )
@@ -144,6 +146,91 @@ def test_state_goes_on_bit_for_bit():
     steps(resumed, other)
     assert all(torch.equal(a, b) for a, b in zip(parameters, resumed))
     assert [other.state[p]["step"] for p in resumed] == [2, 2, 2, 2]
+
+
+def one_step(model, optimizer) -> None:
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, 0.1 * (number + 1))
+    optimizer.step()
+
+
+def state_by_name(model, optimizer) -> dict[str, dict]:
+    return {name: optimizer.state[p] for name, p in model.named_parameters() if p.requires_grad}
+
+
+def saved_after_a_step(**changes) -> tuple[dict, dict]:
+    """What a restore point holds of an optimizer, and its state by name."""
+    model = Heads()
+    optimizer = build_optimizer(model, options(**changes))
+    one_step(model, optimizer)
+    saved = copy.deepcopy(optimizer_state(model, optimizer))
+    return saved, copy.deepcopy(state_by_name(model, optimizer))
+
+
+@pytest.mark.parametrize("optim", ["adamw", "adam", "adamax"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lr_mul": 1.0},
+        {"weight_decay": 0.0},
+        {"lr_mul": 3.0, "weight_decay": 0.5, "betas": [0.5, 0.6]},
+        {"lr_mul": 1.0, "weight_decay": 0.0},
+    ],
+)
+def test_moments_follow_names_into_the_groups_of_the_options(optim, changes, caplog):
+    saved, wanted = saved_after_a_step(optim=optim)
+    model = Heads()
+    optimizer = build_optimizer(model, options(optim=optim, **changes))
+    groups = [dict(group) for group in optimizer.param_groups]
+    load_optimizer_state(model, optimizer, saved)
+    assert [dict(group) for group in optimizer.param_groups] == groups
+    restored = state_by_name(model, optimizer)
+    assert restored.keys() == wanted.keys()
+    for name, state in restored.items():
+        assert state.keys() == wanted[name].keys()
+        for key, value in state.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(wanted[name][key])), name
+    assert not caplog.text
+    one_step(model, optimizer)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("optim", ["adam", "adamax"])
+def test_moments_of_another_optimizer_start_anew(optim, named, caplog):
+    saved, _ = saved_after_a_step(optim=optim)
+    if not named:
+        del saved["kind"], saved["names"]
+    model = Heads()
+    optimizer = build_optimizer(model, options())
+    load_optimizer_state(model, optimizer, saved)
+    assert not optimizer.state and caplog.text.count("moments start anew") == 1
+    one_step(model, optimizer)
+
+
+def test_older_restore_points_without_names(caplog):
+    saved, wanted = saved_after_a_step()
+    del saved["kind"], saved["names"]
+    model = Heads()
+    optimizer = build_optimizer(model, options(weight_decay=0.5))  # groups of the same parameters
+    load_optimizer_state(model, optimizer, saved)
+    for name, state in state_by_name(model, optimizer).items():
+        assert torch.equal(state["exp_avg"], wanted[name]["exp_avg"])
+    assert not caplog.text
+    other = build_optimizer(model, options(lr_mul=1.0))
+    load_optimizer_state(model, other, saved)
+    assert not other.state and "of other parameter groups" in caplog.text
+
+
+def test_apex_goes_on_counting_steps(stand_in_apex, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    saved, _ = saved_after_a_step(apex=True)
+    model = Heads()
+    optimizer = build_optimizer(model, options(apex=True, lr_mul=1.0))
+    load_optimizer_state(model, optimizer, saved)
+    assert [group["step"] for group in optimizer.param_groups] == [1, 1]
+    one_step(model, optimizer)
+    assert [group["step"] for group in optimizer.param_groups] == [2, 2]
 
 
 def test_closure_returns_its_loss():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from scripts import (
     prepro_tvc,
 )
 from utils.errors import UserError
-from utils.files import write_json, write_jsonl
+from utils.files import read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 REAL = os.environ.get("HERO_REAL")
@@ -38,21 +39,65 @@ def toker(world: Path) -> str:
     return str(world / "toker")
 
 
-def assert_same_database(made: Path, recorded: Path) -> None:
-    """The same records (fields in the same order), side files and meta.json."""
+def assert_same_database(
+    made: Path, recorded: Path, token_ids: Mapping[str, list] | None = None
+) -> None:
+    """The same records (fields in the same order), side files and meta.json.
+
+    If ``token_ids`` are given, the tokens, and the lengths that follow from them, are those.
+    """
     new, old = TextDb(made), TextDb(recorded)
     assert list(new.keys()) == list(old.keys())
-    for id_ in old.keys():  # noqa: SIM118 – no mapping
-        assert json.dumps(new[id_]) == json.dumps(old[id_])
+    wanted = {id_: retokenized(id_, old[id_], token_ids) for id_ in old.keys()}  # noqa: SIM118
+    for id_, record in wanted.items():
+        assert json.dumps(new[id_]) == json.dumps(record)
     ignored = {"data.mdb", "meta.json", "sub_info.json"}  # sub_info.json: statistics, never read
     sides = {path.name for path in old.path.iterdir()} - ignored
     assert {path.name for path in new.path.iterdir()} - ignored == sides
     for name in sides:
-        assert (new.path / name).read_bytes() == (old.path / name).read_bytes()
+        if name == "query_data.jsonl":
+            assert (new.path / name).read_bytes() == (old.path / name).read_bytes()
+        else:
+            lengths = side_of_lengths(name, old.side(name), wanted)
+            assert (new.path / name).read_text() == json.dumps(lengths)
     assert list(new.meta) == list(old.meta)
     assert {k: v for k, v in new.meta.items() if k not in ORIGIN} == {
         k: v for k, v in old.meta.items() if k not in ORIGIN
     }
+
+
+def retokenized(id_: str, record: dict, token_ids: Mapping[str, list] | None) -> dict:
+    """The record with other tokens."""
+    if token_ids is None:
+        return record
+    if "captions" in record:  # a clip
+        captions = [{**cap, "input_ids": token_ids[str(cap["id"])]} for cap in record["captions"]]
+        return {**record, "captions": captions}
+    record = {**record, "input_ids": token_ids[id_]}
+    if "sub2frames" in record:
+        pairs = zip(record["input_ids"], record["sub2frames"], strict=True)
+        longest = max((len(tokens) + len(frames) for tokens, (_, frames) in pairs), default=0)
+        record["max_mtached_sub_len"] = longest
+    return record
+
+
+def side_of_lengths(name: str, side: dict, records: dict[str, dict]) -> dict:
+    """The side file; if it holds lengths, those of the tokens of ``records``."""
+    if name == "vid2max_frame_sub_len.json":
+        return {vid: records[vid]["max_mtached_sub_len"] for vid in side}
+    if name != "id2len.json":
+        return side
+    ids = {id_: records[id_]["input_ids"] for id_ in side}
+    return {
+        id_: [len(part) for part in tokens] if isinstance(side[id_], list) else len(tokens)
+        for id_, tokens in ids.items()
+    }
+
+
+@pytest.fixture
+def token_ids(expected: Path) -> dict[str, dict]:
+    """{database: {id: tokens}} as a preparation script must write them."""
+    return read_json(expected / "token_ids.json")
 
 
 def prepare_queries(annotation: Path, output: Path, task: str, toker: str, *more: str) -> TextDb:
@@ -68,7 +113,7 @@ def prepare_queries(annotation: Path, output: Path, task: str, toker: str, *more
 
 
 @pytest.mark.golden
-def test_recorded_query_databases(world, toker, tmp_path):
+def test_recorded_query_databases(world, toker, token_ids, tmp_path):
     names = {path.stem for path in (world / "ann").glob("*.jsonl")} - {"tv_subtitles"}
     names = sorted(name for name in names if not name.startswith("tvc_"))
     assert {name.partition("_")[0] for name in names} >= {"tvr", "tvqa", "violin", "msrvtt"}
@@ -78,20 +123,19 @@ def test_recorded_query_databases(world, toker, tmp_path):
         videos = ["--vid2dur_idx", str(world / "ann" / "vid2dur_idx.json"), "--split", split]
         more = videos if (recorded / "video_ids.json").exists() else []
         made = prepare_queries(world / "ann" / f"{name}.jsonl", tmp_path / name, task, toker, *more)
-        assert_same_database(made.path, recorded)
+        assert_same_database(made.path, recorded, token_ids[recorded.name])
         assert made.meta["task"] == task and made.meta["toker"] == toker
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_recorded_caption_databases(world, toker, tmp_path, split):
+def test_recorded_caption_databases(world, toker, token_ids, tmp_path, split):
     arguments = ["--annotation", str(world / "ann" / f"tvc_{split}.jsonl"), "--toker", toker]
     arguments += ["--subtitles", str(world / "ann" / "tv_subtitles.jsonl")]
     prepro_tvc.main([*arguments, "--output", str(tmp_path / "tvc.db")])
     for part in ("cap.db", "clip.db"):
-        assert_same_database(
-            tmp_path / "tvc.db" / part, world / "txt_db" / f"tvc_{split}.db" / part
-        )
+        recorded = world / "txt_db" / f"tvc_{split}.db"
+        assert_same_database(tmp_path / "tvc.db" / part, recorded / part, token_ids[recorded.name])
 
 
 def subtitle_arguments(world: Path, toker: str, output: Path) -> list[str]:
@@ -104,9 +148,10 @@ def subtitle_arguments(world: Path, toker: str, output: Path) -> list[str]:
 
 
 @pytest.mark.golden
-def test_recorded_subtitle_database(world, toker, tmp_path):
+def test_recorded_subtitle_database(world, toker, token_ids, tmp_path):
     prepro_sub.main(subtitle_arguments(world, toker, tmp_path / "subs.db"))
-    assert_same_database(tmp_path / "subs.db", world / "txt_db" / "tv_subtitles.db")
+    recorded = world / "txt_db" / "tv_subtitles.db"
+    assert_same_database(tmp_path / "subs.db", recorded, token_ids[recorded.name])
 
 
 @pytest.mark.golden
@@ -125,7 +170,7 @@ def test_recorded_feature_databases(world, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.golden
-def test_all_databases_of_a_folder(world, toker, tmp_path):
+def test_all_databases_of_a_folder(world, toker, token_ids, tmp_path):
     (tmp_path / "ann").mkdir()
     names = ["tv_subtitles.jsonl", "tv_vid2nframe.json", "vid2dur_idx.json", "tvc_val.jsonl"]
     for name in (*names, "tvqa_val.jsonl", "tvr_test_public.jsonl"):
@@ -138,7 +183,8 @@ def test_all_databases_of_a_folder(world, toker, tmp_path):
     made = tmp_path / "txt_db"
     for name in ("tv_subtitles", "tvr_test_public", "tvqa_val", "tvc_val/cap", "tvc_val/clip"):
         path = name.replace("/", ".db/") + ".db"
-        assert_same_database(made / path, world / "txt_db" / path)
+        ids = token_ids[path.partition("/")[0]]
+        assert_same_database(made / path, world / "txt_db" / path, ids)
     assert TextDb(made / "how2r_val.db")["0"]["vid"] == "v.1"
     lines = (made / "tvc_val_release.jsonl").read_bytes()
     assert lines == (world / "ann" / "tvc_val.jsonl").read_bytes()
@@ -336,6 +382,15 @@ def without(raw: dict, name: str) -> dict:
         ("tvr", {**GOOD, "desc_id": 0, "ts": [1]}, "ts must be"),
         ("tvr", {**GOOD, "desc_id": 0, "ts": [0, float("nan")]}, "ts must be"),
         ("didemo", {**GOOD, "desc_id": 0, "ts": [[0, 1], [2]]}, "ts must be"),
+        ("tvr", {**GOOD, "desc_id": 0, "ts": [-6, -3]}, r"the moment \[-6, -3\] is negative"),
+        ("how2r", {**GOOD, "desc_id": 0, "ts": [20, 10]}, r"\[20, 10\] .* ends before it starts"),
+        ("didemo", {**GOOD, "desc_id": 0, "ts": [[0, 5], [5, 0]]}, r"the moment \[5, 0\]"),
+        (
+            "didemo",
+            {**GOOD, "desc_id": 0, "ts": [[0, 5], [-5, 0]], "target": [0, 5]},
+            r"the moment \[-5, 0\]",
+        ),
+        ("tvqa", {**ASKED, "qid": 0, "ts": "5-2"}, r"the moment \[5, 2\]"),
         ("tvr", GOOD, "the id '1' was used in line 1 already"),
         ("msrvtt", {"desc": "a", "vid_name": "v"}, "sen_id or retrieval_key or desc_id must be"),
         ("tvqa", {**ASKED, "qid": 0, "a4": None}, "a4 must be a text"),
@@ -382,6 +437,8 @@ def test_a_bad_subtitle_line_is_named(world, toker, tmp_path, raw, message):
     ("change", "message"),
     [
         ({"ts": 3}, "ts must be"),
+        ({"ts": [4, 3]}, r"the moment \[4, 3\] is negative or ends before it starts"),
+        ({"ts": [-1, 3]}, r"the moment \[-1, 3\] is negative"),
         ({"duration": None}, "duration a time"),
         ({"descs": {}}, "descs must be a list"),
         ({"descs": [{"desc": "a"}]}, "desc_id must be"),

@@ -34,7 +34,7 @@ def assert_binomial(successes, trials, probability):
 
 def masked_texts(count, length, prob=0.15):
     rng = np.random.default_rng(1)
-    masking = TokenMasking(prob, MASK, tuple(V_RANGE))
+    masking = TokenMasking(prob, MASK, np.arange(*V_RANGE))
     text = [5] * length  # an id that no random replacement can be
     return [masking(text, rng) for _ in range(count)]
 
@@ -49,9 +49,15 @@ def test_shares_of_masked_tokens():
             fates["mask" if read[place] == MASK else "same" if read[place] == 5 else "random"] += 1
             assert read[place] in (MASK, 5) or V_RANGE[0] <= read[place] < V_RANGE[1]
     chosen = sum(fates.values())
-    # One more where none of 40 was chosen by chance: 0.85 to the 40th of the texts.
-    assert_binomial(chosen, length * count, 0.15 + 0.85**length / length)
-    for fate, share in (("mask", 0.8), ("random", 0.1), ("same", 0.1)):
+    # One more, masked, where none of 40 was drawn: 0.85 to the 40th of the texts.
+    undrawn = 0.85**length / length
+    assert_binomial(chosen, length * count, 0.15 + undrawn)
+    masked = (0.8 * 0.15 + undrawn) / (0.15 + undrawn)
+    for fate, share in (
+        ("mask", masked),
+        ("random", (1 - masked) / 2),
+        ("same", (1 - masked) / 2),
+    ):
         assert_binomial(fates[fate], chosen, share)
 
 
@@ -68,13 +74,14 @@ def test_random_replacements_are_even():
         assert_binomial(replaced[token], total, 1 / len(ids))
 
 
-def test_at_least_one_token_and_any_of_them():
-    places = Counter()
-    for _, true in masked_texts(3000, 4, prob=0.0):
-        assert len(true) == 1
-        places.update(list(true))
-    for place in range(4):
-        assert_binomial(places[place], 3000, 0.25)
+def test_where_no_token_is_drawn_the_first_one_is_masked():
+    for read, true in masked_texts(100, 4, prob=0.0):
+        assert (read, true) == ([MASK, 5, 5, 5], {0: 5})
+
+
+def test_no_special_id_is_a_random_replacement():
+    masking = TokenMasking.of(0.15, {"CLS": 0, "PAD": 7, "MASK": 5, "UNK": None, "v_range": [4, 9]})
+    assert masking.replacements.tolist() == [4, 6, 8]
 
 
 def test_shares_of_hidden_frames():
@@ -194,6 +201,17 @@ def test_videos_without_a_usable_subtitle_are_left_out():
 def test_a_subtitle_beyond_the_cut_is_no_query():
     data = VsmDataset(["a"], make_source(VIDEOS, max_clip_len=3), 60, seed=0)
     assert data[ItemKey(0)].queries == [[CLS, 11, 12, 13]] * 5
+
+
+def test_a_video_whose_features_end_before_any_subtitle_is_passed_over(caplog):
+    source = make_source(VIDEOS | {"late": (9, [([40], [6])])})
+    data = VsmDataset(["late", "a", "b"], source, 60, seed=0)
+    assert [data[n].video.vid for n in range(3)] == ["late", "a", "b"]
+    source.features.id2nframe["late"] = 4  # after the data set was made: the record has but 4
+    assert [data[n].video.vid for n in range(3)] == ["a", "a", "b"]
+    assert [data[ItemKey(0, epoch)].video.vid for epoch in range(2)] == ["a", "a"]
+    (said,) = caplog.records
+    assert said.getMessage().startswith("late has 4 frames, fewer than id2nframe.json says")
 
 
 @pytest.mark.parametrize("objective", ["mlm", "mfm", "fom", "vsm"])

@@ -62,6 +62,22 @@ def test_one_drawn_negative_comes_from_the_hard_pool():
     assert anywhere == {0.5, 0.3, 0.1}
 
 
+def test_one_negative_query_is_drawn_for_a_video_and_all_its_queries():
+    # Two videos with two queries each. s_pos: 1.0, 0.9 and 1.0, 0.8; the other queries' scores:
+    # 0.3 and 0.2 for video 0, 0.5 and 0.4 for video 1. All losses are margin + s_neg − s_pos.
+    scores = torch.tensor([[1.0, 0.5], [0.9, 0.4], [0.3, 1.0], [0.2, 0.8]])
+    loss = RankingLoss("hinge", margin=1.0, use_all_neg=False)
+    generator = torch.Generator().manual_seed(0)
+    neg_q = torch.stack([loss(scores, None, generator)[1] for _ in range(60)])
+    drawn = neg_q - 1.0 + torch.tensor([1.0, 0.9, 1.0, 0.8])
+    torch.testing.assert_close(drawn[:, 0], drawn[:, 1])
+    torch.testing.assert_close(drawn[:, 2], drawn[:, 3])
+    pairs = {(round(a, 4), round(b, 4)) for a, b in drawn[:, ::2].tolist()}
+    assert pairs == {(0.3, 0.5), (0.3, 0.4), (0.2, 0.5), (0.2, 0.4)}  # each video draws its own
+    hardest = loss(scores, HardNegatives(1, 10.0), generator)[1]  # not weighted
+    torch.testing.assert_close(hardest, torch.tensor([0.3, 0.4, 0.5, 0.7]))
+
+
 def test_one_video_has_no_negatives_but_a_gradient():
     scores = torch.ones(2, 1, requires_grad=True)
     neg_ctx, neg_q = RankingLoss()(scores)

@@ -124,13 +124,20 @@ SPECIAL = {
     "train-how2qa-8gpu": {"lw_st_ed": 0.4, "val_batch_size": 10},
     "train-violin-8gpu": {"compressed_db": True, "val_batch_size": 10},
     "train-tvc-8gpu": {"lsr": 0.1, "max_gen_step": 30, "max_cap_per_vid": -1, "val_batch_size": 8},
-    "pretrain-tv-16gpu": {**ranking(8.0, 20, 20000), **SPAN, "mask_prob": 0.15},
+    "pretrain-tv-16gpu": {
+        **ranking(8.0, 20, 20000),
+        **SPAN,
+        "mask_prob": 0.15,
+        "val_batch_size": 32,
+        "targets_ratio": [1.0],
+        "vfeat_interval": 1.5,
+    },
 }
 
 QUERIES = ("train_query_txt_db", "val_query_txt_db", "test_query_txt_db", "sub_txt_db", "vfeat_db")
 PATHS = {
-    "train-tvr-8gpu": ("tvr_train", "tvr_val", "tvr_test_public", "tv_subtitles", "tv"),
-    "train-tvr-1gpu": ("tvr_train", "tvr_val", "tvr_test_public", "tv_subtitles", "tv"),
+    "train-tvr-8gpu": ("tvr_train", "tvr_val", None, "tv_subtitles", "tv"),
+    "train-tvr-1gpu": ("tvr_train", "tvr_val", None, "tv_subtitles", "tv"),
     "train-how2r-8gpu": ("how2r_train", "how2r_val", None, "how2_subtitles", "how2"),
     "train-didemo_video_sub-8gpu": (
         "didemo_train",
@@ -146,7 +153,7 @@ PATHS = {
         "msrvtt_subtitles",
         "msrvtt",
     ),
-    "train-tvqa-8gpu": ("tvqa_train", "tvqa_val", "tvqa_test_public", "tv_subtitles", "tv"),
+    "train-tvqa-8gpu": ("tvqa_train", "tvqa_val", None, "tv_subtitles", "tv"),
     "train-how2qa-8gpu": ("how2qa_train", "how2qa_val", None, "how2_subtitles", "how2"),
     "train-violin-8gpu": (
         "violin_train",
@@ -156,8 +163,12 @@ PATHS = {
         "violin",
     ),
 }
-PATHS["train-didemo_video_only-4gpu"] = PATHS["train-didemo_video_sub-8gpu"]
-PATHS["train-msrvtt_video_only-4gpu"] = PATHS["train-msrvtt_video_sub-4gpu"]
+for _name in ("didemo_video_only-4gpu", "msrvtt_video_only-4gpu"):
+    _data = _name.partition("_")[0]
+    PATHS[f"train-{_name}"] = (*(f"{_data}_{s}" for s in ("train", "val", "test")), None, _data)
+
+# Where runs go, beside /storage/{task}_default.
+FOLDERS = {"train-tvr-1gpu": "tvr_1gpu", "pretrain-tv-16gpu": "default_pretrain_tv"}
 
 RECIPES = sorted(path.stem for path in CONFIG.glob("*.json") if not path.stem.startswith("hero_"))
 DEBUG = [name for name in RECIPES if name.startswith("debug-")]
@@ -198,7 +209,6 @@ def test_recipes_start_from_the_published_weights(name):
     assert (opts.load_partial_pretrained, opts.skip_layer_loading) == (pretraining, pretraining)
     size = {"tvc": "hero_tvc", "tv": "hero_pretrain"}.get(name.split("-")[1], "hero_finetune")
     assert opts.model_config == f"config/{size}.json"
-    assert opts.output_dir.startswith("/storage/")
     assert opts.pin_mem
 
 
@@ -223,8 +233,13 @@ def test_container_paths_of_captions_and_pretraining():
     assert split.val_idx == "/txt/pretrain_splits/tv_val.json"
 
 
-def test_default_run_folders():
-    assert recipe("train-tvr-8gpu").output_dir == "/storage/tvr_default"
+@pytest.mark.parametrize("name", NUMBERS)
+def test_published_run_folders(name):
+    folder = FOLDERS.get(name, f"{name.split('-')[1]}_default")
+    assert recipe(name).output_dir == f"/storage/{folder}"
+
+
+def test_no_two_recipes_share_a_run_folder():
     folders = [recipe(name).output_dir for name in RECIPES]
     assert len(set(folders)) == len(folders)
 

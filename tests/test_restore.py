@@ -1,22 +1,32 @@
 """Restore points: whole at any instant, exact, and honest about changes."""
 
 import json
+import os
 import random
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
 import train_vcmr
-from tests.survival import assert_survives_kills
+from tests.survival import REPOSITORY, assert_survives_kills
+from tests.test_distributed import launch_command
 from utils.errors import UserError
 from utils.restore import (
+    OWN_KEYS,
     RunFolder,
+    check_restore_points,
     load_restore_point,
     random_states,
     save_restore_point,
     set_random_states,
 )
+
+
+def point(step=1, **entries):
+    """A restore point with every entry that one has."""
+    return dict.fromkeys(OWN_KEYS) | {"step": step} | entries
 
 
 @pytest.mark.slow
@@ -39,46 +49,225 @@ def test_changed_options_stop_a_restart_unless_allowed(tvr_options, tmp_path):
     assert state["step"] == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [
+        ({"lr_mul": 10.0, "weight_decay": 0.5}, {(10.0, 0.5), (10.0, 0.0), (1.0, 0.5), (1.0, 0.0)}),
+        ({"weight_decay": 0.0, "betas": [0.5, 0.6]}, {(1.0, 0.0)}),
+        ({"optim": "adam"}, {(1.0, 0.01), (1.0, 0.0)}),
+    ],
+)
+def test_changed_options_reach_the_optimizer(tvr_options, tmp_path, caplog, changes, groups):
+    config = tmp_path / "options.json"
+    steps = {"num_train_steps": 1, "valid_steps": 1, "n_workers": 0}
+
+    def train(**values):
+        config.write_text(json.dumps(tvr_options | steps | {"restore_steps": 1} | values))
+        train_vcmr.main(["--config", str(config)])
+        return load_restore_point(RunFolder(tmp_path / "run"))["optimizer"]
+
+    before = train()
+    after = train(num_train_steps=2, allow_changed_options=True, **changes)
+    assert {(g["lr_mul"], g["weight_decay"]) for g in after["param_groups"]} == groups
+    betas = tuple(changes.get("betas", [0.9, 0.98]))
+    assert all(tuple(group["betas"]) == betas for group in after["param_groups"])
+    assert sorted(after["names"]) == sorted(before["names"])
+    anew = "optim" in changes
+    assert ("moments start anew: the restore point's are of AdamW" in caplog.text) == anew
+    assert {int(state["step"]) for state in after["state"].values()} == {1 if anew else 2}
+
+
+def test_a_model_of_another_size_cannot_go_on(tvr_options, tmp_path):
+    config = tmp_path / "options.json"
+    steps = {"num_train_steps": 1, "valid_steps": 1, "restore_steps": 1, "n_workers": 0}
+    config.write_text(json.dumps(tvr_options | steps))
+    train_vcmr.main(["--config", str(config)])
+    longer = ["--num_train_steps", "2", "--max_clip_len", "120", "--allow_changed_options"]
+    with pytest.raises(UserError, match=r"model of other sizes .*position_embeddings.*\(100, 64\)"):
+        train_vcmr.main(["--config", str(config), *longer])
+
+
 def test_the_backup_serves_where_the_last_point_is_damaged(tmp_path):
     run = RunFolder(tmp_path)
-    save_restore_point(run, {"step": 1})
-    save_restore_point(run, {"step": 2})
+    save_restore_point(run, point(1))
+    save_restore_point(run, point(2))
     run.restore.write_bytes(run.restore.read_bytes()[:100])
-    assert load_restore_point(run) == {"step": 1}
+    assert load_restore_point(run) == point(1)
     run.backup.write_bytes(b"")
-    with pytest.raises(UserError, match="no restore point"):
-        load_restore_point(run)
+    for read in (load_restore_point, check_restore_points):
+        with pytest.raises(UserError, match=r"no restore point of .* damaged"):
+            read(run)
 
 
 def test_a_kill_between_the_renames_leaves_the_backup(tmp_path):
     run = RunFolder(tmp_path)
-    save_restore_point(run, {"step": 1})
+    save_restore_point(run, point(1))
     run.restore.replace(run.backup)  # where a kill may strike
-    assert load_restore_point(run) == {"step": 1}
+    assert load_restore_point(run) == point(1)
 
 
 def test_generators_go_on_where_they_were(tmp_path):
     def draw():
         return random.random(), np.random.rand(), torch.rand(2).tolist()
 
-    save_restore_point(RunFolder(tmp_path), random_states())
+    save_restore_point(RunFolder(tmp_path), point(random=random_states()))
     first = draw()
     draw()
-    set_random_states(load_restore_point(RunFolder(tmp_path)))
+    set_random_states(load_restore_point(RunFolder(tmp_path))["random"])
     assert draw() == first
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+class FakeGpus:
+    """Devices whose generators hold a number each; this rank's is ``own``."""
+
+    def __init__(self, monkeypatch, count, own=0):
+        self.states = [torch.tensor([number]) for number in range(count)]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: own)
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: self.states[own].clone())
+        monkeypatch.setattr(torch.cuda, "set_rng_state", lambda s: self.states.insert(own, s))
+
+
+def test_a_rank_saves_its_own_devices_generator(monkeypatch, caplog):
+    FakeGpus(monkeypatch, count=4, own=2)
+    states = random_states()
+    assert states["cuda"].item() == 2
+    fewer = FakeGpus(monkeypatch, count=1)  # the rank's device is another one now
+    set_random_states(states)
+    assert fewer.states[0].item() == 2 and not caplog.text
+
+
+def test_generators_of_all_devices_as_older_restore_points_have_them(monkeypatch, caplog):
+    here = FakeGpus(monkeypatch, count=2, own=1)
+    set_random_states(random_states() | {"cuda": [torch.tensor([7]), torch.tensor([8])]})
+    assert here.states[1].item() == 8 and not caplog.text
+    set_random_states(random_states() | {"cuda": [torch.tensor([7])]})
+    assert "dropout draws anew" in caplog.text
+
+
+@pytest.mark.parametrize(("saved", "now"), [(1, 0), (0, 1)])
+def test_another_kind_of_device_is_a_warning(monkeypatch, caplog, saved, now):
+    FakeGpus(monkeypatch, saved)
+    states = random_states()
+    FakeGpus(monkeypatch, now)
+    set_random_states(states)
+    assert caplog.text.count("dropout draws anew") == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
+def test_a_gpus_generator_goes_on_where_it_was(tmp_path):
+    save_restore_point(RunFolder(tmp_path), point(random=random_states()))
+    first = torch.rand(4, device="cuda")
+    set_random_states(load_restore_point(RunFolder(tmp_path))["random"])
+    assert torch.equal(torch.rand(4, device="cuda"), first)
+
+
+def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(tmp_path):
     run = RunFolder(tmp_path)
     (tmp_path / ".restore.pt.123.tmp").write_bytes(b"half")
+    (tmp_path / ".mine.tmp").write_bytes(b"a user's")
+    (tmp_path / ".folder.1.tmp").mkdir()
     run.remove_leftovers()
-    assert not list(tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {".mine.tmp", ".folder.1.tmp"}
 
 
-def test_an_unknown_checkpoint_names_those_there_are(tmp_path):
+@pytest.fixture
+def crowded(tmp_path):
+    """A run whose ``ckpt/`` holds all sorts of files."""
     run = RunFolder(tmp_path)
-    run.checkpoint(5).parent.mkdir()
-    run.checkpoint(5).touch()
-    assert run.find_checkpoint("5") == run.checkpoint(5)
-    with pytest.raises(UserError, match="the run has steps 5"):
-        run.find_checkpoint("4800")
+    run.checkpoints.mkdir()
+    names = [
+        "model_step_5.pt",
+        "model_step_40.pt",
+        "model_step_40_final.pt",
+        "model_step_7_final.pt",
+    ]
+    names += ["best.pt", "train_state_4.pt", "model_step_x.pt", "9.pt", "notes.txt"]
+    names += [".model_step_6.pt.1.tmp", ".model_step_8.pt"]
+    for name in names:
+        (run.checkpoints / name).touch()
+    (run.checkpoints / "model_step_3.pt").mkdir()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("5", "model_step_5.pt"),
+        ("0005", "model_step_5.pt"),
+        ("5_final", "model_step_5.pt"),
+        ("40", "model_step_40.pt"),
+        ("40_final", "model_step_40_final.pt"),
+        ("7", "model_step_7_final.pt"),
+        ("7_final", "model_step_7_final.pt"),
+        ("best.pt", "best.pt"),
+        ("ckpt/best.pt", "best.pt"),
+    ],
+)
+def test_a_checkpoint_is_found(crowded, asked, name):
+    assert crowded.find_checkpoint(asked) == crowded.checkpoints / name
+    path = str(crowded.checkpoints / name)
+    assert str(crowded.find_checkpoint(path)) == path
+
+
+@pytest.mark.parametrize("asked", ["4800", "3", "8_final", "nothing.pt"])
+def test_an_unknown_checkpoint_names_those_there_are(crowded, asked):
+    with pytest.raises(UserError) as error:
+        crowded.find_checkpoint(asked)
+    assert "the run has steps 5, 7_final, 40, 40_final; beside them" in str(error.value)
+    assert "9.pt, best.pt, model_step_x.pt, train_state_4.pt)" in str(error.value)
+
+
+def test_a_run_without_checkpoints(tmp_path):
+    with pytest.raises(UserError, match=r"model_step_1\.pt does not exist \(the run has no step\)"):
+        RunFolder(tmp_path).find_checkpoint("1")
+
+
+ORIGINAL = {"global_step": 4, "model_state_dict": {}, "optim_state_dict": {}}
+
+
+@pytest.mark.parametrize("amp", [{}, {"amp_state_dict": {"loss_scaler0": {"loss_scale": 1.0}}}])
+@pytest.mark.parametrize("name", ["restore.pt", "restore_backup.pt"])
+def test_a_restore_point_of_the_original_is_refused(tmp_path, name, amp):
+    torch.save(ORIGINAL | amp, tmp_path / name)
+    for read in (load_restore_point, check_restore_points):
+        with pytest.raises(UserError, match=rf"{name} is a restore point of the original program"):
+            read(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize("content", [{"step": 1, "optimizer": {}}, {}, [1, 2], torch.ones(2)])
+def test_any_other_programs_restore_point_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "restore.pt")
+    with pytest.raises(UserError, match=r"no restore point of this program \(it lacks loader, "):
+        check_restore_points(RunFolder(tmp_path))
+
+
+@pytest.mark.launcher
+@pytest.mark.slow
+def test_all_ranks_refuse_it_and_one_says_so(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    torch.save(ORIGINAL, run / "restore.pt")
+    databases = ("train_query_txt_db", "val_query_txt_db", "sub_txt_db", "vfeat_db")
+    words = [word for name in databases for word in (f"--{name}", "any.db")]
+    done = subprocess.run(
+        [*launch_command("torch", 2), "train_vcmr.py", *words, "--output_dir", str(run)],
+        cwd=REPOSITORY,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stdout.count("is a restore point of the original program") == 1, done.stdout
+    assert [path.name for path in run.iterdir()] == ["restore.pt"]
+
+
+def test_a_foreign_point_beside_an_own_one_is_not_overwritten(tmp_path):
+    run = RunFolder(tmp_path)
+    save_restore_point(run, point())
+    torch.save(ORIGINAL, run.backup)
+    with pytest.raises(UserError, match=r"restore_backup\.pt is a restore point of the original"):
+        check_restore_points(run)

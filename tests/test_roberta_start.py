@@ -8,9 +8,10 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 
 from config.model_config import ModelConfig
 from data.video import collate_texts
-from model.checkpoint import load_roberta, read_roberta
+from model.checkpoint import load_checkpoint
 from model.layers import set_dropout
 from model.pretrain import HeroForPretraining
+from model.roberta import load_roberta, read_roberta
 from utils.errors import UserError
 
 WORDS, PADDED_WORDS = 61, 64
@@ -125,7 +126,41 @@ def save_old_names(roberta, folder):
     return folder / "old.safetensors"
 
 
-@pytest.mark.parametrize("save", [save_folder, save_bin, save_safetensors, save_old_names])
+def save_word_prediction_inside(roberta, folder):
+    """Everything below one name: roberta.lm_head.* too."""
+    state = {
+        f"roberta.{name.removeprefix('roberta.')}": v for name, v in roberta.state_dict().items()
+    }
+    torch.save(state, folder / "inside.pt")
+    return folder / "inside.pt"
+
+
+def save_bare(roberta, folder):
+    """Names of the encoder without roberta., and the bias of the words under its second name."""
+    state = {name.removeprefix("roberta."): value for name, value in roberta.state_dict().items()}
+    del state["lm_head.bias"]
+    torch.save(state, folder / "bare.pt")
+    return folder / "bare.pt"
+
+
+def save_wrapped(roberta, folder):
+    state = {f"module.{name}": value for name, value in roberta.state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, folder / "wrapped.pt")
+    return folder / "wrapped.pt"
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        save_folder,
+        save_bin,
+        save_safetensors,
+        save_old_names,
+        save_word_prediction_inside,
+        save_bare,
+        save_wrapped,
+    ],
+)
 @torch.no_grad()
 def test_every_kind_of_file_gives_the_same(roberta, tmp_path, save):
     wanted, model = hero(), hero()
@@ -134,6 +169,51 @@ def test_every_kind_of_file_gives_the_same(roberta, tmp_path, save):
     for name, value in wanted.v_encoder.f_encoder.state_dict().items():
         if not name.startswith(("img_embeddings", "pooler")):  # a masked-LM model has neither
             assert torch.equal(model.v_encoder.f_encoder.state_dict()[name], value), name
+
+
+def test_every_name_is_loaded_or_listed(roberta):
+    extra = {"classifier.dense.weight": torch.ones(2), "roberta.extra.bias": torch.ones(2)}
+    buffers = {"roberta.embeddings.position_ids": torch.arange(3)}
+    plain = {"vocab_padded": True}
+    state = roberta.state_dict() | extra | buffers | plain
+    report = load_roberta(hero(), state, skip_layers=True)
+    assert report.unexpected == list(extra)
+    layers = {name for name in state if "encoder.layer" in name}
+    assert len(report.left_out) == len(layers) / 2 and set(report.left_out) < layers
+    assert "roberta.encoder.layer.0.output.dense.weight" in report.left_out
+    assert f"{PREFIX}embeddings.position_ids" in report.ignored and "vocab_padded" in report.ignored
+    named = (report.loaded, report.grown, report.left_out, report.ignored, report.unexpected)
+    assert sum(map(len, named)) == len(state)
+
+
+def test_a_name_that_stands_there_twice_is_listed(roberta):
+    again = {"roberta.lm_head.dense.bias": torch.zeros(HIDDEN)}
+    model = hero()
+    report = load_roberta(model, roberta.state_dict() | again, skip_layers=True)
+    assert report.unexpected == list(again)
+    bias = model.v_encoder.f_encoder.lm_head.dense.bias
+    assert torch.equal(bias.detach(), roberta.state_dict()["lm_head.dense.bias"])
+
+
+def test_a_folder_without_word_prediction_does_not_make_it_up(roberta, tmp_path):
+    roberta.roberta.save_pretrained(tmp_path)
+    model = hero()
+    before = model.v_encoder.f_encoder.lm_head.dense.weight.detach().clone()
+    report = load_roberta(model, read_roberta(str(tmp_path)), skip_layers=True)
+    assert f"{PREFIX}lm_head.dense.weight" in report.missing
+    assert torch.equal(model.v_encoder.f_encoder.lm_head.dense.weight.detach(), before)
+
+
+def test_a_hero_checkpoint_is_not_taken_for_roberta(tmp_path):
+    torch.save(hero().state_dict(), tmp_path / "hero.pt")
+    with pytest.raises(UserError, match=r"hero\.pt is a HERO checkpoint.*no_load_partial_pretrai"):
+        read_roberta(str(tmp_path / "hero.pt"))
+
+
+def test_roberta_without_its_option_stops(roberta, tmp_path):
+    for save in (save_bin, save_word_prediction_inside, save_bare, save_wrapped):
+        with pytest.raises(UserError, match=r"seems to be RoBERTa.*--load_partial_pretrained"):
+            load_checkpoint(hero(), save(roberta, tmp_path))
 
 
 @pytest.mark.parametrize("words", [WORDS, PADDED_WORDS])

@@ -133,10 +133,16 @@ def test_shards_are_read_as_one(tmp_path):
     assert "c" in features and "d" not in features
 
 
+def test_a_video_of_two_shards_is_read_from_the_first(tmp_path, caplog):
+    first = write_features(tmp_path / "0", ["a", "b"])
+    features = ShardedFeatures([first, write_features(tmp_path / "1", ["b", "c"])])
+    assert features.id2nframe == {"a": 2, "b": 3, "c": 3}
+    assert features["b"].tolist() == first["b"].tolist()
+    assert "1 videos of" in caplog.text and "such as b" in caplog.text
+
+
 def test_shards_that_do_not_fit_are_refused(tmp_path):
     first = write_features(tmp_path / "0", ["a", "b"])
-    with pytest.raises(UserError, match="video b is in two shards"):
-        ShardedFeatures([first, write_features(tmp_path / "1", ["b"])])
     with pytest.raises(UserError, match="5 values wide"):
         ShardedFeatures([first, write_features(tmp_path / "2", ["c"], width=5)])
 

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from data import tokenize
+from data.mlm import TokenMasking
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, normalize_subtitle
 from utils.errors import UserError
 
@@ -41,7 +42,8 @@ def test_without_a_full_stop_every_ordinary_id_is_in_range(world):
     tokenizer = load_tokenizer(str(world / "toker"))
     ids = tokenize.special_ids(_Renamed(tokenizer))
     special = set(tokenizer.all_special_ids)
-    assert set(range(*ids["v_range"])) == set(range(len(tokenizer))) - special
+    drawn = set(TokenMasking.of(0.15, ids).replacements.tolist())
+    assert drawn == set(range(len(tokenizer))) - special
 
 
 class _Renamed:
@@ -57,16 +59,15 @@ class _Renamed:
         return {{".": "dot"}.get(k, k): v for k, v in self._tokenizer.get_vocab().items()}
 
 
-def test_longest_run_of_ids():
-    assert tokenize._longest_run({1, 2, 5, 6, 7, 9}) == [5, 8]
-
-
 @pytest.mark.golden
-def test_a_leading_space_matters(world):
+def test_white_space_around_a_text_is_stripped(world):
     tokenizer = load_tokenizer(str(world / "toker"))
-    plain, spaced = encode_texts(tokenizer, ["the", " the"])
-    assert plain != spaced
-    assert encode_texts(tokenizer, []) == [] and encode_texts(tokenizer, [""]) == [[]]
+    spaces = " \t\r\n\x0b\x1c\x85\xa0\u2003\u3000"
+    plain, spaced = encode_texts(tokenizer, ["the man", f"{spaces}the man{spaces}"])
+    assert plain == spaced
+    assert encode_texts(tokenizer, [normalize_subtitle("&nbsp;THE MAN&#10;")]) == [plain]
+    assert encode_texts(tokenizer, []) == []
+    assert encode_texts(tokenizer, ["", spaces]) == [[], []]
 
 
 def test_a_folder_without_a_tokenizer(tmp_path, world):

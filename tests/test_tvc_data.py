@@ -3,13 +3,15 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import inf_tvc
 import train_tvc
-from data.lmdb_io import TextDb
+from data.lmdb_io import TextDb, TextDbWriter
 from data.loader import ItemKey
 from data.tvc import (
     CaptionDataset,
@@ -19,11 +21,12 @@ from data.tvc import (
     read_clip_lines,
     starts_beyond,
 )
+from data.video import VideoItem
 from data.vocabulary import Vocabulary
 from tests.recorded import recorded_source
 from tests.recorded_captions import tvc_options
 from utils.errors import UserError
-from utils.files import read_jsonl, write_jsonl
+from utils.files import read_jsonl, write_json, write_jsonl
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,9 @@ from utils.files import read_jsonl, write_jsonl
         ((29.9, 31.0), 20, (19, 20)),  # the last frame
         ((30.0, 31.0), 20, (19, 20)),  # beyond it: collapses onto it
         ((99.0, 120.0), 20, (19, 20)),
+        ((-4.0, 3.0), 20, (0, 2)),
+        ((-4.0, -1.0), 20, (0, 1)),
+        ((9.0, 3.0), 20, (6, 7)),
     ],
 )
 def test_clip_frames_by_hand(span, num_frames, wanted):
@@ -65,12 +71,14 @@ class TestDataset:
     def test_draws_depend_on_seed_epoch_and_item_alone(self, world, train_db):
         source = recorded_source(world)
         data = CaptionDataset(train_db, source, max_cap_per_vid=2, seed=5)
-        draws = [data[ItemKey(0, epoch)].ids for epoch in range(8)]
+        captions = train_db.captions.side("vid2caps.json")
+        most = data.vids.index(max(captions, key=lambda vid: len(captions[vid])))
+        draws = [data[ItemKey(most, epoch)].ids for epoch in range(8)]
         assert all(len(set(ids)) == 2 for ids in draws)
         assert len({tuple(ids) for ids in draws}) > 1
         again = CaptionDataset(train_db, source, max_cap_per_vid=2, seed=5)
-        assert [again[ItemKey(0, epoch)].ids for epoch in reversed(range(8))] == draws[::-1]
-        whole = train_db.captions.side("vid2caps.json")[data.vids[0]]
+        assert [again[ItemKey(most, epoch)].ids for epoch in reversed(range(8))] == draws[::-1]
+        whole = captions[data.vids[most]]
         assert all(ids == [i for i in whole if i in ids] for ids in draws)
 
     def test_a_batch_by_hand(self, world, train_db):
@@ -98,15 +106,28 @@ class TestDataset:
         assert (grid.to_rows // grid.length).tolist() == clip_of_token.tolist()
         assert grid.to_cells[grid.to_rows].tolist() == list(range(len(inputs)))
 
-    def test_long_captions_are_left_out(self, world, train_db):
-        ids = list(train_db.captions.keys())
-        lengths = {i: len(train_db.captions[i]["input_ids"]) for i in ids}
-        limit = sorted(lengths.values())[len(lengths) // 2]
-        data = CaptionDataset(train_db, recorded_source(world), max_txt_len=limit)
-        kept = [i for number in range(len(data)) for i in data[number].ids]
-        assert sorted(kept) == sorted(i for i, length in lengths.items() if length <= limit)
-        with pytest.raises(UserError, match="no caption to learn from"):
-            CaptionDataset(train_db, recorded_source(world), max_txt_len=1)
+    def test_long_captions_are_cut(self, world, train_db):
+        whole = CaptionDataset(train_db, recorded_source(world))
+        cut = CaptionDataset(train_db, recorded_source(world), max_txt_len=6)
+        begin, end = train_db.meta["BOS"], train_db.meta["EOS"]
+        captions = [c for n in range(len(whole)) for clip in whole[n].captions for c in clip]
+        assert {len(caption) > 6 for caption in captions} == {True}
+        batch = cut.collate([cut[n] for n in range(len(cut))])
+        wanted = [[begin, *caption][:6] for caption in captions]
+        assert batch.text.token_ids.tolist() == [token for text in wanted for token in text]
+        wanted = [[*caption, end][:6] for caption in captions]
+        assert batch.targets.tolist() == [token for text in wanted for token in text]
+        clips = [len(clip) for n in range(len(whole)) for clip in whole[n].captions]
+        assert batch.grid.length == 6 * max(clips)
+
+    def test_a_caption_of_just_the_length_loses_its_end(self, world, train_db):
+        data = CaptionDataset(train_db, recorded_source(world), max_txt_len=3)
+        item = replace(data[0], clips=[(0, 1), (1, 2)], captions=[[[11, 12, 13]], [[21], []]])
+        batch = data.collate([item])
+        begin, end = train_db.meta["BOS"], train_db.meta["EOS"]
+        assert batch.text.token_ids.tolist() == [begin, 11, 12, begin, 21, begin]
+        assert batch.targets.tolist() == [11, 12, 13, 21, end, end]
+        assert (batch.grid.count, batch.grid.length) == (2, 3)
 
     def test_clips_beyond_the_last_kept_frame(self, world, train_db, caplog):
         clips = TextDb(train_db.path / "clip.db")
@@ -130,6 +151,67 @@ class TestDataset:
         assert "captioned from that frame" in caplog.text
         batch = target.collate([target[number] for number in range(len(target))])
         assert (batch.clips.lengths >= 1).all()
+
+
+class ShortVideos:
+    """Videos of whose frames id2nframe.json promises more than there are; 2 seconds each."""
+
+    interval = 2.0
+
+    def __init__(self, promised, there):
+        self.promised, self.there = promised, there
+        self.features = SimpleNamespace(id2nframe=promised)
+
+    def __call__(self, vid):
+        return VideoItem(vid, np.zeros((self.there[vid], 4), np.float32))
+
+    def num_frames(self, vid):
+        return self.promised[vid]
+
+    def require(self, vids, wanted_by):
+        pass
+
+
+def write_captions(folder, clips):
+    """A caption database: one caption a clip, {clip: (video, ts)}."""
+    of_video = {}
+    with TextDbWriter(folder / "cap.db") as db:
+        for number, (clip_id, (vid, ts)) in enumerate(clips.items()):
+            record = {"vid_name": vid, "clip_id": clip_id, "ts": ts, "input_ids": [10 + number]}
+            db.put(str(number), record)
+            of_video.setdefault(vid, []).append(str(number))
+        db.write_side("vid2caps.json", of_video)
+    write_json(folder / "meta.json", {"BOS": 0, "EOS": 2})
+    return CaptionDb(folder)
+
+
+def test_clips_beyond_shorter_features_are_skipped_in_training(tmp_path, caplog):
+    clips = {"p": ("a", [0, 4]), "q": ("a", [10, 12]), "r": ("b", [6, 9]), "s": ("a", [40, 50])}
+    db = write_captions(tmp_path / "c.db", clips)
+    data = CaptionDataset(db, ShortVideos({"a": 9, "b": 9}, {"a": 3, "b": 2}))
+    assert "1 clip(s) start after the last kept frame (s)" in caplog.text
+    assert data.vids == ["a", "b"] and data[0].clips == [(0, 2)]
+    assert data[1].video.vid == "a"  # b has nothing to learn from: the next one in its place
+    assert data[1].clips == [(0, 2)]
+    for clip in ("q", "r"):
+        assert f"1 clip(s) start after the last kept frame ({clip}) and are skipped" in caplog.text
+    assert caplog.text.count("are skipped: the features of a are shorter") == 1
+    nothing = CaptionDataset(db, ShortVideos({"a": 9, "b": 9}, {"a": 3, "b": 2}))
+    nothing.vids = ["b"]
+    with pytest.raises(UserError, match="no video has anything to learn from"):
+        nothing[0]
+
+
+def test_odd_clips_are_clamped_and_named(tmp_path, caplog):
+    clips = {"p": ("a", [-4.0, 3.9]), "q": ("a", [4.0, 2.0]), "r": ("a", [0.0, 2.0])}
+    data = CaptionDataset(write_captions(tmp_path / "c.db", clips), ShortVideos({"a": 9}, {"a": 9}))
+    assert data[0].clips == [(0, 2), (2, 3), (0, 1)]
+    (record,) = caplog.records
+    assert "2 moment(s)" in record.getMessage()
+    assert "(p [-4, 3.9], q [4, 2])" in record.getMessage()
+    broken = write_captions(tmp_path / "d.db", {"p": ("a", [float("nan"), 3.0])})
+    with pytest.raises(UserError, match="ts of clip p must be"):
+        CaptionDataset(broken, ShortVideos({"a": 9}, {"a": 9}))
 
 
 @pytest.mark.golden
@@ -254,6 +336,9 @@ class TestScripts:
         assert infer(tmp_path / "bare.jsonl", other, "--batch_size", "1") == {}
         assert other.read_bytes() == validated
         assert not list(other.parent.glob("metrics*"))
+        final = tmp_path / "final.jsonl"  # the published code's name of a run's last step
+        assert infer(tmp_path / "bare.jsonl", final, "--ckpt_step", "1_final") == {}
+        assert final.read_bytes() == validated
         assert infer(tmp_path / "bare.jsonl", other, "--beam", "3", "--length_penalty", "0") == {}
         assert len(list(read_jsonl(other))) == count
 

@@ -6,6 +6,7 @@ import pytest
 from data.vcmr import moment_frames
 from data.video import Subtitle, VideoItem, collate_videos, context_tokens, kept_frames
 from tests.recorded import recorded_source
+from tests.small_world import SEP, make_source
 
 TEXTS = [[11], [12, 13], [], [14]]
 
@@ -25,11 +26,34 @@ def test_context_comes_before_with_one_separator(number, context, wanted):
     assert context_tokens(TEXTS, number, context, separator=2) == wanted
 
 
+MATCHED = [(0, [0, 1]), (1, []), (2, [2, 3]), (3, []), (4, [4])]
+
+
 def test_a_cut_drops_what_follows_the_first_loss():
-    matched = [(0, [0, 1]), (1, []), (2, [2, 3]), (3, []), (4, [4])]
-    assert kept_frames(matched, 10) == matched
-    assert kept_frames(matched, 3) == [(0, [0, 1]), (1, []), (2, [2])]
-    assert kept_frames(matched, 2) == [(0, [0, 1]), (1, [])]
+    assert kept_frames(MATCHED, 5, -1) == kept_frames(MATCHED, 5, 5) == MATCHED
+    assert kept_frames(MATCHED, 4, 4) == [(0, [0, 1]), (1, []), (2, [2, 3]), (3, [])]
+    assert kept_frames(MATCHED, 3, 3) == [(0, [0, 1]), (1, []), (2, [2])]
+    assert kept_frames(MATCHED, 2, 2) == [(0, [0, 1]), (1, [])]
+
+
+def test_frames_that_features_lack_are_left_out_one_by_one():
+    matched = [(0, [0, 3]), (1, [3]), (2, [1, 2]), (3, [9])]
+    for cut in (-1, 10):  # max_clip_len takes none of them
+        assert kept_frames(matched, 3, cut) == [(0, [0]), (1, []), (2, [1, 2]), (3, [])]
+    # Features of 3 frames, the cut at 9: the last subtitle loses a frame to the cut, and all.
+    assert kept_frames(matched, 3, 9) == [(0, [0]), (1, []), (2, [1, 2])]
+
+
+def test_what_cannot_be_a_frame_is_left_out():
+    assert kept_frames([(0, [-1, 0, 0.5]), (1, [1])], 2, 100) == [(0, [0]), (1, [1])]
+
+
+def test_a_later_subtitle_reads_on_after_a_missing_frame():
+    """Features shorter than the subtitles were matched to, in subtitles of any order."""
+    subtitles = [([11], [0]), ([12], [5]), ([13], [1, 2])]
+    source = make_source({"a": (3, subtitles)}, context=1)
+    read = [(subtitle.tokens, subtitle.frames) for subtitle in source("a").subtitles]
+    assert read == [([SEP, 11], [0]), ([SEP, 11, 12], []), ([SEP, 12, 13], [1, 2])]
 
 
 @pytest.mark.parametrize(

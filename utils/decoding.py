@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -103,15 +104,17 @@ def greedy_search(
 def beam_search(
     stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
 ) -> Tensor:
-    """The best of ``settings.beam`` hypotheses; see :func:`search`.
+    """The best hypothesis that ``settings.beam`` at a time find; see :func:`search`.
 
     A hypothesis that has ended keeps its place, and its score, among those still growing until
-    better ones push it out. The search is over when all of a beam have ended.
+    better ones push it out; the best of them is remembered even then. The search is over when no
+    growing hypothesis can become better than that one.
     """
     beam = _Beam(count, device, settings)
     for step in range(1, settings.max_steps + 1):
         beam.advance(stepper, step)
-        if beam.ended.all():
+        beam.remember_ended()
+        if beam.is_decided():
             break
     return beam.best()
 
@@ -129,6 +132,9 @@ class _Beam:
         self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
         self.tokens = torch.full((*shape, 1), settings.begin, device=device)
         self.forbidden: Tensor | None = None
+        # Of each sequence, the best hypothesis that has ever ended.
+        self.ended_scores = torch.full((count,), float("-inf"), device=device)  # −inf: none
+        self.ended_tokens = self.tokens[:, 0]
 
     def advance(self, stepper: Stepper, step: int) -> None:
         """Grow by one token and keep the K best of each sequence."""
@@ -166,11 +172,34 @@ class _Beam:
     def _penalty(self, lengths: Tensor) -> Tensor:
         return lengths.clamp(min=1) ** self.settings.length_penalty
 
+    def remember_ended(self) -> None:
+        """Keep the best hypothesis that has ended, should it be pushed out later."""
+        scores, tokens = self._best_of(self.sums.masked_fill(~self.ended, float("-inf")))
+        better = scores > self.ended_scores
+        kept = F.pad(self.ended_tokens, (0, 1), value=self.settings.end)
+        self.ended_scores = torch.where(better, scores, self.ended_scores)
+        self.ended_tokens = torch.where(better[:, None], tokens, kept)
+
+    def is_decided(self) -> bool:
+        """Whether in every sequence no growing hypothesis can still win.
+
+        It would have to lose no more probability, and be as long as is allowed.
+        """
+        growing = self.sums.masked_fill(self.ended, float("-inf")).amax(dim=1)
+        longest = self.settings.max_steps**self.settings.length_penalty
+        return bool((self.ended_scores >= growing / longest).all())
+
     def best(self) -> Tensor:
-        """(C, steps) ids of the hypothesis with the best score."""
-        best = (self.sums / self._penalty(self.lengths)).argmax(dim=1)
-        picked = best[:, None, None].expand(-1, 1, self.tokens.shape[-1])
-        return self.tokens.gather(1, picked)[:, 0, 1:]
+        """(C, steps) ids of the hypothesis with the best score, growing ones among them."""
+        scores, tokens = self._best_of(self.sums)
+        growing = (scores > self.ended_scores)[:, None]
+        return torch.where(growing, tokens, self.ended_tokens)[:, 1:]
+
+    def _best_of(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (C,) and tokens (C, 1 + steps) of the best hypotheses by these sums (C, K)."""
+        scores, places = (sums / self._penalty(self.lengths)).max(dim=1)
+        picked = places[:, None, None].expand(-1, 1, self.tokens.shape[-1])
+        return scores, self.tokens.gather(1, picked)[:, 0]
 
 
 def until_end(ids: Tensor, end: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
+from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
@@ -54,6 +55,8 @@ class Task:
         loss_weights: factor of every loss, by name.
         validate: metrics by name; may write files into the run's ``results/``.
         begin_batch: told (optimizer steps done, accumulation step) before every batch.
+        gradient_factors: by name of a loss, a factor on its gradient alone, which logged losses do
+            not show; 1 where absent.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Task:
     loss_weights: Mapping[str, float]
     validate: Callable[[int], dict[str, float | str]]
     begin_batch: Callable[[int, int], None] = _nothing
+    gradient_factors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,8 +93,13 @@ class Seen:
     """What the batches of one optimizer step were."""
 
     ids: list[str] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)  # of their losses
+    losses: list[dict[str, Tensor]] = field(default_factory=list)  # unweighted, by name
     totals: list[Tensor] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the losses."""
+        return set().union(*self.losses)
 
 
 class FiniteGuard:
@@ -195,6 +204,10 @@ class Trainer:
         stepped = self.precision.step(self.optimizer)
         if stepped:
             self.running.add("grad_norm", norm)
+            for losses, total in zip(seen.losses, seen.totals, strict=True):
+                for name, loss in losses.items():
+                    self.running.add(f"loss/{name}", loss)
+                self.running.add("loss/total", total)
         return stepped
 
     def _set_learning_rate(self) -> None:
@@ -211,15 +224,15 @@ class Trainer:
     def _forward_backward(self, batch: Any, seen: Seen) -> None:
         with self.clock.phase("forward"), self.precision.autocast():
             losses = self.task.model(batch)
-            total = sum(self.task.loss_weights[name] * loss for name, loss in losses.items())
+            weighted = {name: self.task.loss_weights[name] * x for name, x in losses.items()}
+            factors = self.task.gradient_factors
+            differentiated = sum(factors.get(name, 1.0) * x for name, x in weighted.items())
+            total = sum(weighted.values()).detach()
         with self.clock.phase("backward"):
             # Accumulation steps are summed, ranks averaged: standing in for ranks averages.
-            self.precision.backward(total / self.stand_in)
-        for name, loss in losses.items():
-            self.running.add(f"loss/{name}", loss)
-        self.running.add("loss/total", total)
+            self.precision.backward(differentiated / self.stand_in)
         seen.ids += batch.ids
-        seen.names |= losses.keys()
+        seen.losses.append({name: loss.detach() for name, loss in losses.items()})
         seen.totals.append(total)
 
     # --- after a step -----------------------------------------------------------------------
@@ -231,16 +244,13 @@ class Trainer:
         options = self.options
         if self._due(options.log_steps):
             bar.set_postfix(loss=f"{self._log_progress():.3f}")
-        if self._due(options.valid_steps):
+        validating = self._due(options.valid_steps)
+        if validating or self._due(options.save_steps):
+            self._save_checkpoint()  # first: a validation that fails does not cost the weights
+        if validating:
             self._validate()
-        if self._due(options.save_steps) or self._due(options.restore_steps):
-            if self.guard:
-                self.guard.flush()
-            if self._due(options.save_steps) and self.comm.is_main:
-                path = self.folder.checkpoint(self.step)
-                save_tensors(path, _cpu_state(self.task.model))
-            if self._due(options.restore_steps):
-                self._save_restore_point()
+        if self._due(options.restore_steps):
+            self._save_restore_point()
 
     def _log_progress(self) -> float:
         """Write the means since the last logged step; returns that of the total loss."""
@@ -265,9 +275,18 @@ class Trainer:
         ]
         LOGGER.info("validated after step %d: %s", self.step, ", ".join(losses))
 
-    # --- restoring --------------------------------------------------------------------------
+    # --- saving and restoring ---------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        if self.guard:
+            self.guard.flush()
+        if self.comm.is_main:
+            state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
+            save_tensors(self.folder.checkpoint(self.step), state)
 
     def _save_restore_point(self) -> None:
+        if self.guard:
+            self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
         loaders = self.comm.all_gather_object(self.task.loader.state_dict())
         if not self.comm.is_main:
@@ -276,7 +295,7 @@ class Trainer:
             "step": self.step,
             "metrics": self.metrics,
             "model": self.task.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
             "loader": loaders[0],
             "random": generators,
@@ -289,8 +308,8 @@ class Trainer:
         if state is None:
             return
         self.step, self.metrics = state["step"], state["metrics"]
-        self.task.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        _load_restored(self.task.model, state["model"])
+        load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
         self.precision.load_state_dict(state["precision"])
         self.task.loader.load_state_dict(state["loader"])
         sums, counts = state["running"]
@@ -308,5 +327,20 @@ class Trainer:
         LOGGER.info("restored %s after step %d", self.folder.path, self.step)
 
 
-def _cpu_state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in model.state_dict().items()}
+def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a restore point's weights: all of the model's and no other.
+
+    Raises:
+        UserError: the model has other weights, as changed options may give it.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    restored = {name: tuple(value.shape) for name, value in weights.items()}
+    differing = [name for name in shapes | restored if shapes.get(name) != restored.get(name)]
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"the restore point is of a model of other sizes ({len(differing)} weights differ; "
+            f"{first}: restore point {restored.get(first)}, model {shapes.get(first)}): go on with "
+            "its model_config and max_clip_len, or start a new run from --checkpoint"
+        )
+    model.load_state_dict(weights)

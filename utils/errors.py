@@ -25,13 +25,13 @@ def run_main(main: Callable[[], object]) -> None:
     try:
         main()
     except UserError as error:
-        if _is_other_rank():
+        if is_other_rank():
             time.sleep(FIRST_RANK_SPEAKS_SECONDS)
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
-def _is_other_rank() -> bool:
+def is_other_rank() -> bool:
     """Whether a launcher has started this process as another rank than 0."""
     names = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK")
     return any(os.environ.get(name, "0") != "0" for name in names)

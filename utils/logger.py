@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from utils.errors import UserError
+from utils.errors import UserError, is_other_rank
 from utils.files import atomic_write, write_json
 
 LOGGER = logging.getLogger("hero")
@@ -26,6 +26,23 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _EarlyHandler(_ConsoleHandler):
+    """Shows what is said before :func:`setup_logging`, on rank 0, and keeps it for the log file."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not is_other_rank():
+            super().emit(record)
+            self.kept.append(record)
+
+
+_EARLY = _EarlyHandler()
+LOGGER.addHandler(_EARLY)
 
 
 def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
@@ -45,6 +62,10 @@ def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter(_FORMAT))
         LOGGER.addHandler(handler)
+    if isinstance(handlers[-1], logging.FileHandler):
+        for record in _EARLY.kept:
+            handlers[-1].handle(record)
+    _EARLY.kept.clear()
     LOGGER.setLevel(logging.INFO if is_main else logging.CRITICAL)
 
 

@@ -25,9 +25,6 @@ class Precision:
     Args:
         mode: number format.
         device: of the run.
-
-    Raises:
-        UserError: fp16 without CUDA.
     """
 
     def __init__(self, mode: Mode, device: torch.device) -> None:
@@ -41,8 +38,13 @@ class Precision:
 
     @classmethod
     def from_options(cls, options: Any, device: torch.device) -> "Precision":
-        """From ``fp16`` (None: where there is CUDA) and ``bf16``."""
-        fp16 = device.type == "cuda" if options.fp16 is None else options.fp16
+        """From ``bf16`` and ``fp16`` (None: where there is CUDA), which a CPU does without."""
+        on_gpu = device.type == "cuda"
+        if options.fp16 and not on_gpu:
+            LOGGER.warning(
+                "fp16 needs a CUDA device: computing in fp32 (--bf16 works on a CPU too)"
+            )
+        fp16 = on_gpu and (options.fp16 is None or options.fp16)
         return cls("bf16" if options.bf16 else "fp16" if fp16 else "fp32", device)
 
     def autocast(self) -> AbstractContextManager:
@@ -101,7 +103,5 @@ class Precision:
 
 def _check_device(mode: Mode, device: torch.device) -> None:
     on_gpu = device.type == "cuda"
-    if mode == "fp16" and not on_gpu:
-        raise UserError("--fp16 needs a CUDA device; on a CPU take --bf16, or neither")
     if mode == "bf16" and on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
         LOGGER.warning("this GPU computes bf16 without its tensor cores; --fp16 is faster")

@@ -5,15 +5,26 @@ renamed, and the point before stays as a backup: a kill at any instant leaves a 
 """
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import atomic_write
+from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
+
+# Of a restore point: this program's, and those of the published code.
+OWN_KEYS = {"step", "metrics", "model", "optimizer", "precision", "loader", "random", "running"}
+ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
+# The published code saves the last step of a run a second time, as final.
+STEP = re.compile(r"(\d+)(_final)?")
+LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of utils.files.atomic_write
+MOST_NAMED = 8
 
 
 class RunFolder:
@@ -23,36 +34,60 @@ class RunFolder:
         self.path = Path(path)
         self.log = self.path / "log"
         self.results = self.path / "results"
+        self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
 
     @property
-    def can_restore(self) -> bool:
-        """Whether there is a restore point."""
-        return self.restore.exists() or self.backup.exists()
+    def restore_points(self) -> list[Path]:
+        """The restore points there are, the latest first."""
+        return [path for path in (self.restore, self.backup) if path.exists()]
 
     def remove_leftovers(self) -> None:
         """Delete files that a killed process had begun to write."""
-        for folder in (self.path, self.path / "ckpt"):
+        for folder in (self.path, self.checkpoints):
             for leftover in folder.glob(".*.tmp"):
-                leftover.unlink()
+                if leftover.is_file() and LEFTOVER.fullmatch(leftover.name):
+                    leftover.unlink()
 
-    def checkpoint(self, step: int) -> Path:
+    def checkpoint(self, step: int | str) -> Path:
         """Where the weights after ``step`` optimizer steps lie."""
-        return self.path / "ckpt" / f"model_step_{step}.pt"
+        return self.checkpoints / f"model_step_{step}.pt"
 
     def find_checkpoint(self, step_or_file: str) -> Path:
-        """A step of this run, or any file of weights.
+        """A step of this run, or any file of weights, also by its name within the run's folder.
+
+        ``4800`` and ``4800_final`` are the same weights: either takes the other where it is alone.
 
         Raises:
             UserError: it does not exist; the steps that do are named.
         """
-        path = self.checkpoint(int(step_or_file)) if step_or_file.isdigit() else Path(step_or_file)
-        if not path.is_file():
-            steps = sorted(int(p.stem.rpartition("_")[2]) for p in self.path.glob("ckpt/*.pt"))
-            there = f"the run has steps {', '.join(map(str, steps))}" if steps else "it has none"
-            raise UserError(f"checkpoint {path} does not exist ({there})")
-        return path
+        if step := STEP.fullmatch(step_or_file):
+            number = int(step[1])
+            paths = [self.checkpoint(number), self.checkpoint(f"{number}_final")]
+            paths = paths[::-1] if step[2] else paths
+        else:
+            folders = (Path(), self.path, self.checkpoints)
+            paths = [folder / step_or_file for folder in folders]
+        for path in paths:
+            if path.is_file():
+                return path
+        raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
+
+    def _describe_checkpoints(self) -> str:
+        steps, others = [], []
+        for path in sorted(self.checkpoints.glob("[!.]*.pt")):
+            name = path.stem.removeprefix("model_step_")
+            if path.is_file() and name != path.stem and (step := STEP.fullmatch(name)):
+                steps.append((int(step[1]), name))
+            elif path.is_file():
+                others.append(path.name)
+        there = ", ".join(name for _, name in sorted(steps))
+        said = f"the run has steps {there}" if steps else "the run has no step"
+        if not others:
+            return said
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        return f"{said}; beside them in ckpt/: {', '.join(others[:MOST_NAMED])}{more}"
 
 
 def save_tensors(path: Path, value: Any) -> None:
@@ -70,7 +105,8 @@ def random_states() -> dict[str, Any]:
         "python": [version, list(keys), gauss],
         "numpy": {**mersenne, "state": {"key": key, "pos": position}},
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Of this rank's own device: each rank saves its own.
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -82,8 +118,23 @@ def set_random_states(states: dict[str, Any]) -> None:
     key = np.array(mersenne["state"]["key"], dtype=np.uint32)
     np.random.set_state({**mersenne, "state": {**mersenne["state"], "key": key}})
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    _set_cuda_state(states["cuda"])
+
+
+def _set_cuda_state(saved: Tensor | list[Tensor] | None) -> None:
+    on_gpu = torch.cuda.is_available()
+    if isinstance(saved, list):  # of every device of the host: older restore points have it so
+        own = torch.cuda.current_device() if on_gpu else 0
+        saved = saved[own] if own < len(saved) else None
+    if on_gpu and saved is not None:
+        torch.cuda.set_rng_state(saved)
+    elif on_gpu or saved is not None:
+        before, now = ("CPU", "GPU") if on_gpu else ("GPU", "CPU")
+        LOGGER.warning(
+            "the restore point holds the generator of a %s, this is a %s: dropout draws anew",
+            before,
+            now,
+        )
 
 
 def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
@@ -94,23 +145,54 @@ def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
             run.restore.replace(run.backup)
 
 
+def check_restore_points(run: RunFolder) -> None:
+    """See that a run can go on from its restore points, before anything in its folder is touched.
+
+    Raises:
+        UserError: one of them is another program's, or none is whole.
+    """
+    points = [_read_point(path, mapped=True) for path in run.restore_points]
+    if points and not any(points):
+        raise _damaged(run)
+
+
 def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
     """The last whole restore point, on the CPU, or None where the run has none.
 
     Raises:
-        UserError: there are files, but none is whole.
+        UserError: there are files, but none is whole, or it is another program's.
     """
-    damaged = []
-    for path in (run.restore, run.backup):
-        if not path.exists():
-            continue
-        try:
-            return load_tensors(path)
-        except UnreadableFileError:
-            damaged.append(path)
-    if damaged:
-        raise UserError(
-            f"no restore point of {run.path} can be read ({', '.join(map(str, damaged))} damaged); "
-            "move them away to start the run anew, or choose another --output_dir"
-        )
+    for path in run.restore_points:
+        if point := _read_point(path):
+            return point
+    if run.restore_points:
+        raise _damaged(run)
     return None
+
+
+def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
+    """A restore point, or None for a damaged one."""
+    try:
+        point = load_tensors(path, mapped)
+    except UnreadableFileError:
+        return None
+    keys = point.keys() if isinstance(point, dict) else set()
+    if keys >= ORIGINAL_KEYS:
+        raise UserError(
+            f"{path} is a restore point of the original program, from which a run cannot go on: "
+            f"choose another --output_dir; --checkpoint {path} takes its weights"
+        )
+    if not keys >= OWN_KEYS:
+        raise UserError(
+            f"{path} is no restore point of this program (it lacks "
+            f"{', '.join(sorted(OWN_KEYS - keys))}): move it away, or choose another --output_dir"
+        )
+    return point
+
+
+def _damaged(run: RunFolder) -> UserError:
+    damaged = ", ".join(map(str, run.restore_points))
+    return UserError(
+        f"no restore point of {run.path} can be read ({damaged} damaged); move them away to start "
+        "the run anew, or choose another --output_dir"
+    )

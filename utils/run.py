@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.files import read_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 from utils.precision import Precision
-from utils.restore import RunFolder
+from utils.restore import RunFolder, check_restore_points
 
 
 @dataclass
@@ -41,13 +41,14 @@ def start_training(options: Any) -> Run:
         options: ``config.groups.TrainingOptions``.
 
     Raises:
-        UserError: the folder holds a run with other options.
+        UserError: the folder holds a run with other options, or another program's.
     """
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
+    check_restore_points(folder)  # before the first file in it is written
     model_config = ModelConfig.from_json(options.model_config)
-    precision = Precision.from_options(options, device)
     setup_logging(comm.is_main, folder.log / "log.txt")
+    precision = Precision.from_options(options, device)
     _check_options(options, folder)
     comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
@@ -82,7 +83,7 @@ def start_evaluation(options: Any, run_dir: str) -> Run:
 
 def _check_options(options: Any, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
-    if not (folder.can_restore and saved.exists()):
+    if not (folder.restore_points and saved.exists()):
         return
     changes = changed_options(read_json(saved), options)
     if changes and not options.allow_changed_options:
@@ -127,3 +128,9 @@ def _log_batch_size(run: Run) -> None:
         LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
         if run.stand_in > 1:
             LOGGER.info("the recipe's drew them from %d items", at_once * run.stand_in)
+        if options.ranking_gradient == "published" and run.comm.size * run.stand_in > 1:
+            LOGGER.info(
+                "the gradient of the ranking losses is divided by %d, as in the published training "
+                "on so many GPUs (--ranking_gradient undivided: it is not)",
+                run.comm.size * run.stand_in,
+            )

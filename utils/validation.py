@@ -1,7 +1,7 @@
-"""Mean losses over a validation set."""
+"""What validating tasks have in common: mean losses, and several splits at a time."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -38,3 +38,27 @@ def mean_losses(
     return {f"loss/{name}": mean for name, mean in means.items()} | {
         "loss/total": sum(means.values())
     }
+
+
+def validate_splits(
+    splits: Mapping[str, Callable[[int], Mapping[str, float | str]]], step: int
+) -> dict[str, float | str]:
+    """Validate several splits.
+
+    Args:
+        splits: what validates each, given the step.
+        step: optimizer steps done.
+
+    Returns:
+        Metrics of all: those of ``val`` by their names, others' as ``split/name``.
+    """
+    return {
+        name if split == "val" else f"{split}/{name}": value
+        for split, validate in splits.items()
+        for name, value in validate(step).items()
+    }
+
+
+def split_label(split: str, step: int) -> str:
+    """Part of the names of a validation's files: ``{step}`` of ``val``, else ``{split}_{step}``."""
+    return str(step) if split == "val" else f"{split}_{step}"

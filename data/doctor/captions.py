@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from data.doctor.databases import CaptionSet, Corpus, RunData
 from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
-from data.doctor.queries import ANNOTATION, span_cases
+from data.doctor.queries import ANNOTATION, CLAMPED, span_cases
 from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
+from data.moments import as_moment
 from data.tvc import starts_beyond
 from data.video_pool import feature_name
 from utils.names import as_name
@@ -50,6 +51,7 @@ RECORD_CHECKS = (
     OUTSIDE,
     EMPTY,
     BAD_SPAN,
+    CLAMPED,
     BEYOND,
     AFTER_CUT,
     CLIP_LOST,
@@ -114,9 +116,12 @@ class CaptionLimits:
         if not tokens:
             yield EMPTY(id_)
         frames, interval = self.corpus.id2nframe.get(vid), self.corpus.interval
-        spans = list(span_cases(id_, span, frames, interval, BAD_SPAN, BEYOND))
-        yield from spans
-        if not any(case.check is BAD_SPAN for case in spans) and frames is not None:
+        moment = as_moment(span)
+        if moment is None:
+            yield BAD_SPAN(id_, f"{span}")
+            return
+        yield from span_cases(id_, moment, frames, interval, BEYOND)
+        if frames is not None:
             kept = self.corpus.kept(frames)
-            if starts_beyond(span[0], interval, kept):
-                yield AFTER_CUT(id_, f"from {span[0]:g} s, kept until {kept * interval:g}")
+            if starts_beyond(moment[0], interval, kept):
+                yield AFTER_CUT(id_, f"from {moment[0]:g} s, kept until {kept * interval:g}")

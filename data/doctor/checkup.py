@@ -53,7 +53,7 @@ def check_before_training(options: Any, model_config: ModelConfig) -> None:
     if options.skip_data_check:
         return
     start = time.perf_counter()
-    report = quick_check(open_databases(options, model_config.f_config.vocab_size, testing=False))
+    report = quick_check(open_databases(options, model_config.f_config.vocab_size))
     for found in report.warnings:
         LOGGER.warning("data check: %s", found.line())
     if report.errors:

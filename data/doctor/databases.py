@@ -10,7 +10,7 @@ from data.doctor.findings import CANNOT_OPEN, Finding, examine
 from data.lmdb_environment import RESTORE
 from data.lmdb_io import FeatureDb, TextDb, feature_db_path
 from data.pretraining import read_split
-from data.sources import is_video_only
+from data.sources import is_video_only, open_features
 from data.tvc import captions_by_video, read_clip_lines
 from data.video_indices import VIDEO_INDICES
 from data.video_pool import feature_name, named_videos, numbered_videos, query_videos
@@ -189,12 +189,6 @@ def _open_text(path: str | Path) -> TextDb:
     return db
 
 
-def _open_features(options: Any, folder: str, interval: float) -> FeatureDb:
-    db = FeatureDb(folder, options.vfeat_version, interval, options.compressed_db)
-    _table(db.id2nframe, Path(folder) / "id2nframe.json")
-    return db
-
-
 def _open_subtitles(path: str) -> TextDb:
     db = _open_text(path)
     for name in ("vid2len.json", "vid2dur_idx.json"):
@@ -215,13 +209,12 @@ def _open_captions(path: str, known: Container[str]) -> CaptionSet:
     return CaptionSet(Path(path), captions, clips, captions_by_video(captions, known))
 
 
-def open_databases(options: Any, vocab_size: int, testing: bool = True) -> RunData:
+def open_databases(options: Any, vocab_size: int) -> RunData:
     """Open whatever can be opened.
 
     Args:
         options: of any training script (``config.groups.TrainingOptions``).
         vocab_size: of its model.
-        testing: also the databases that only evaluation reads.
     """
     data = RunData(vocab_size, options.max_txt_len)
     if hasattr(options, "targets"):
@@ -234,7 +227,7 @@ def open_databases(options: Any, vocab_size: int, testing: bool = True) -> RunDa
     if hasattr(options, "train_db"):
         _open_caption_sets(data, corpus, options)
     else:
-        _open_query_sets(data, corpus, options, ("train", "val", "test")[: 3 if testing else 2])
+        _open_query_sets(data, corpus, options)
     return data
 
 
@@ -245,17 +238,17 @@ def _open_videos(
         path = feature_db_path(
             Path(folder), options.vfeat_version, corpus.interval, options.compressed_db
         )
-        db = data.open(path, _open_features, options, folder, corpus.interval)
+        db = data.open(path, open_features, options, folder, corpus.interval)
         corpus.features += [db] if db is not None else []
     corpus.all_features = len(corpus.features) == len(folders)
     if subtitles:
         corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
 
 
-def _open_query_sets(data: RunData, corpus: Corpus, options: Any, splits: tuple[str, ...]) -> None:
+def _open_query_sets(data: RunData, corpus: Corpus, options: Any) -> None:
     kind = KINDS.get(options.task, MOMENTS)
     opened: set[str] = set()
-    for split in splits:
+    for split in ("train", "val", "test"):
         path = getattr(options, f"{split}_query_txt_db")
         if not path or path in opened:
             continue

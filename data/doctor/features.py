@@ -29,7 +29,10 @@ BAD_COUNT = Check(
     "frame counts", "id2nframe.json gives no number of frames above 0", AGAIN, drops=Drops.VIDEO
 )
 ROWS = Check(
-    "frame counts", "rows of features are not id2nframe.json's frames", AGAIN, drops=Drops.VIDEO
+    "frame counts",
+    "rows of features are not id2nframe.json's frames",
+    "nothing: the first frames that both have are read",
+    Severity.WARNING,
 )
 WIDTH = Check("width", "feature width differs from the other videos'", AGAIN, drops=Drops.VIDEO)
 INFINITE = Check(
@@ -41,9 +44,13 @@ PRECISION = Check(
     AGAIN,
     Severity.WARNING,
 )
-META = Check("meta.json", "meta.json contradicts the options or the features", AGAIN)
+META = Check(
+    "meta.json", "meta.json contradicts the options or the features", AGAIN, Severity.WARNING
+)
 OTHER_WIDTH = Check("width", "feature width differs from the other databases'", AGAIN)
-TWO_SHARDS = Check("shards", "video is in two shards", "leave it in one of them")
+TWO_SHARDS = Check(
+    "shards", "video is in two shards", "leave it in one: the first is read", Severity.WARNING
+)
 UNASKED = Check(
     "spare videos", "no database or list asks for these videos", "nothing", Severity.WARNING
 )

@@ -10,8 +10,8 @@ NAMED = 5  # ids that a row of the table shows
 class Severity(StrEnum):
     """How bad it is."""
 
-    ERROR = "error"  # training or evaluation stumbles, or computes something wrong in silence
-    WARNING = "warning"  # odd, but dealt with
+    ERROR = "error"  # what training or evaluation cannot compute, or a metric that would be wrong
+    WARNING = "warning"  # odd, but it trains
     OK = "ok"
 
 
@@ -88,7 +88,7 @@ class Finding:
         if self.check is CANNOT_OPEN:
             return self.examples
         count = f"{len(self.cases)} of {self.of}" if self.of else str(len(self.cases))
-        return f"{self.where} (first: {self.cases[0]}): {self.title} ({count}); {self.check.mend}"
+        return f"{self.where} (first: {self.examples}): {self.title} ({count}); {self.check.mend}"
 
 
 CANNOT_OPEN = Check(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from data.annotations import is_span, read_lines
+from data.annotations import read_lines
 from data.doctor.databases import (
     MOMENTS,
     QUESTIONS,
@@ -18,6 +18,8 @@ from data.doctor.databases import (
 from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
 from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
+from data.moments import is_clamped
+from data.vcmr import training_moment
 from data.video_pool import feature_name
 from data.videoQA import parse_seconds
 from data.violin import partner_id
@@ -47,14 +49,19 @@ ANSWERS = _record_check(
 EMPTY = Check("empty texts", "texts without a token", "nothing: they are read as such", WARNING)
 TOO_LONG = Check("text lengths", "all texts are longer than max_txt_len", "raise --max_txt_len")
 NO_LINES = Check("side files", "there is no query_data.jsonl to score with", AGAIN)
-PAIRS = _record_check("pairs", "a statement and its partner are about different videos", ANNOTATION)
+PAIRS = Check(
+    "pairs",
+    "a statement and its partner are about different videos",
+    "nothing: each comes alone",
+    WARNING,
+)
 SIDE_CHECKS = (STRAY, COUNT, NO_LENGTH, ANSWERS, EMPTY)
 
 LOST = _record_check("records", "id2len.json has the id, the database not", AGAIN)
 UNLISTED = Check("records", "in the database, not in id2len.json", AGAIN, WARNING)
 NAME = _record_check("records", "record calls itself otherwise", AGAIN)
 OTHER_VIDEO = _record_check("side files", "video differs from query2video.json's", AGAIN)
-LENGTH = _record_check("side files", "number of tokens differs from id2len.json's", AGAIN)
+LENGTH = Check("side files", "number of tokens differs from id2len.json's", AGAIN, WARNING)
 OUTSIDE = _record_check(
     "vocabulary", OUTSIDE_MODEL, "take the model_config of the tokenizer, or " + AGAIN
 )
@@ -72,6 +79,12 @@ NO_TARGET = Check(
     "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
 )
 BAD_SPAN = _record_check("spans", "moments that are no [start, end] in seconds", ANNOTATION)
+CLAMPED = Check(
+    "spans",
+    "moments that are negative or end before they start",
+    "nothing: they begin at 0 at the earliest, and end after their start",
+    WARNING,
+)
 BEYOND = Check(
     "spans",
     "moments that reach more than a frame beyond the video's end",
@@ -94,8 +107,8 @@ RECORD_CHECKS = (
     OUTSIDE,
 )
 TARGET_CHECKS = {
-    MOMENTS: (NO_TARGET, BAD_SPAN, BEYOND),
-    QUESTIONS: (TARGET, NO_SPAN, BAD_SPAN, BEYOND),
+    MOMENTS: (NO_TARGET, BAD_SPAN, CLAMPED, BEYOND),
+    QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
     STATEMENTS: (TARGET,),
 }
 
@@ -103,10 +116,11 @@ TARGET_CHECKS = {
 def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
     """Check what the side files tell."""
     for queries in corpus.queries:
+        evaluated = queries.split != "train"
         checks = list(SIDE_CHECKS)
         checks += [NO_VIDEO] if queries.split != "test" or not queries.searches else []
         checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
-        checks += [NO_LINES] if queries.searches and queries.videos else []
+        checks += [NO_LINES] if queries.searches and queries.videos and evaluated else []
         checks += [PAIRS] if queries.kind == STATEMENTS else []
         cases = (case for case in _side_cases(queries, data) if case.check in checks)
         yield from examine(queries.db.path, checks, cases, of=len(queries.lengths))
@@ -255,39 +269,42 @@ class QueryLimits:
             yield TARGET(id_, f"{target}, not 0 … {choices - 1}")
 
     def _moment_cases(self, id_: str, record: dict) -> Iterator[Case]:
-        target = record.get("target")
-        if target is not None:
-            yield from self._span_cases(id_, target)
+        try:
+            moment = training_moment(self.queries.db, record)
+        except UserError:
+            yield BAD_SPAN(id_, f"{record['target']}")
+            return
+        if moment is not None:
+            yield from self._span_cases(id_, moment)
         elif self.queries.split != "test":
             yield NO_TARGET(id_)
 
     def _answer_span_cases(self, id_: str, record: dict) -> Iterator[Case]:
         seconds = parse_seconds(record.get("ts"))
         if seconds is not None:
-            yield from self._span_cases(id_, list(seconds))
+            yield from self._span_cases(id_, seconds)
         elif self.queries.split != "test":
             yield NO_SPAN(id_, f"{record.get('ts')}")
 
-    def _span_cases(self, id_: str, span: Any) -> Iterator[Case]:
+    def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:
         frames = self.id2nframe.get(self.queries.videos.get(id_))
-        yield from span_cases(id_, span, frames, self.interval, BAD_SPAN, BEYOND)
+        yield from span_cases(id_, moment, frames, self.interval, BEYOND)
 
 
 def span_cases(
-    id_: str, span: Any, frames: int | None, interval: float, bad: Check, beyond: Check
+    id_: str, span: tuple[float, float], frames: int | None, interval: float, beyond: Check
 ) -> Iterator[Case]:
-    """What is wrong with a moment.
+    """What is odd about a moment.
 
     Args:
         id_: whose moment.
-        span: [start, end] in seconds, or what stands in its place.
+        span: start and end in seconds.
         frames: of its video, None if nobody knows.
         interval: seconds per frame.
-        bad: it is no moment at all.
         beyond: it starts after the video's end, or reaches beyond it by more than a frame (features
             are often a frame shorter than the annotated duration).
     """
-    if not is_span(span) or span[0] < 0 or span[1] < span[0]:
-        yield bad(id_, f"{span}")
+    if is_clamped(span):
+        yield CLAMPED(id_, f"{list(span)}")
     elif frames is not None and (span[0] >= frames * interval or span[1] > (frames + 1) * interval):
-        yield beyond(id_, f"{span}, video ends at {frames * interval:g}")
+        yield beyond(id_, f"{list(span)}, video ends at {frames * interval:g}")

@@ -16,9 +16,13 @@ INTERVAL = Check(
     "interval",
     "seconds per frame differ from the option",
     "give the --vfeat_interval of both databases, or make one of them again",
+    Severity.WARNING,
 )
 FRAMES = Check(
-    "frame counts", "subtitles were matched to another number of frames", AGAIN, drops=Drops.VIDEO
+    "frame counts",
+    "subtitles were matched to another number of frames",
+    AGAIN,
+    Severity.WARNING,
 )
 ONE_FRAME = Check(
     "frame counts",
@@ -34,10 +38,14 @@ LOST = Check(
     "records", "vid2len.json or the run has the video, the database not", AGAIN, drops=Drops.VIDEO
 )
 LENGTH = Check("side files", "duration differs from vid2len.json", AGAIN, Severity.WARNING)
-PLACES = Check(
-    "sub2frames", "frames or subtitles that cannot exist in sub2frames", AGAIN, drops=Drops.VIDEO
+PLACES = Check("sub2frames", "subtitles in sub2frames that have no text", AGAIN, drops=Drops.VIDEO)
+NO_FRAMES = Check(
+    "sub2frames",
+    "frames in sub2frames that cannot exist",
+    "nothing: they are left out",
+    Severity.WARNING,
 )
-TEXTS = Check("texts", "subtitles and their tokens differ in number", AGAIN, drops=Drops.VIDEO)
+TEXTS = Check("texts", "subtitles and their tokens differ in number", AGAIN, Severity.WARNING)
 EMPTY = Check(
     "empty texts", "subtitles without text", "nothing: they are read as such", Severity.WARNING
 )
@@ -55,6 +63,7 @@ RECORD_CHECKS = (
     ONE_FRAME,
     LENGTH,
     PLACES,
+    NO_FRAMES,
     TEXTS,
     EMPTY,
     BEYOND,
@@ -144,9 +153,7 @@ class SubtitleLimits:
             yield OUTSIDE(vid, odd)
         if subtitles and len(subtitles) != len(texts):
             yield TEXTS(vid, f"{len(subtitles)} subtitles, {len(texts)} texts")
-        place = impossible_place(record, len(texts), frames)
-        if place:
-            yield PLACES(vid, place)
+        yield from impossible_places(vid, record, len(texts), frames)
         empty = sum(not tokens for tokens in texts) if subtitles else 0
         if empty:
             yield EMPTY(vid, f"{empty} of {len(texts)}")
@@ -155,15 +162,17 @@ class SubtitleLimits:
             yield BEYOND(vid, f"{late} of {len(subtitles)}")
 
 
-def impossible_place(record: dict, texts: int, frames: int) -> str:
-    """A subtitle or frame that ``sub2frames`` names and that cannot exist; "" if there is none.
+def impossible_places(vid: str, record: dict, texts: int, frames: int) -> Iterator[Case]:
+    """The first subtitle and the first frames of ``record`` that cannot exist, if any.
 
     ``sub2frames`` may go on after the last frame, ``unique_sub2frames`` may not.
     """
+    found: dict[Check, str] = {}
     for name, end in (("sub2frames", None), ("unique_sub2frames", frames)):
         for number, places in record[name]:
             if not 0 <= number < texts:
-                return f"{name}: subtitle {number} of {texts}"
+                found.setdefault(PLACES, f"{name}: subtitle {number} of {texts}")
             if places and (min(places) < 0 or (end is not None and max(places) >= end)):
-                return f"{name}: frames {min(places)} … {max(places)} of {frames}"
-    return ""
+                there = f"frames {min(places)} … {max(places)} of {frames}"
+                found.setdefault(NO_FRAMES, f"{name}: {there}")
+    yield from (check(vid, detail) for check, detail in found.items())

@@ -9,12 +9,15 @@ from data.doctor.databases import QUESTIONS, STATEMENTS, Corpus, RunData
 from data.doctor.features import most_common
 from data.doctor.findings import Case, Check, Finding, Severity, examine
 from data.lmdb_io import TextDb
+from data.tokenize import SPECIAL
 
-SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
 TOKENIZE_AGAIN = "make it again with the --toker of the others"
 
 OTHER_TOKENIZER = Check(
-    "tokenizer", "special token ids differ from the other databases'", TOKENIZE_AGAIN
+    "tokenizer",
+    "special token ids differ from the other databases'",
+    TOKENIZE_AGAIN,
+    Severity.WARNING,
 )
 OTHER_NAME = Check(
     "tokenizer",

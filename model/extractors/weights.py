@@ -9,12 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.tensor_files import UnreadableFileError, load_tensors
+from utils.tensor_files import UnreadableFileError, load_tensors, unwrap
 
 # A Hugging Face model folder holds one of these.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-# Where training code keeps the weights beside its own state.
-WRAPPERS = ("model_state", "state_dict", "model")
 # Counts training batches; old files lack it, and nothing is computed with it.
 COUNTER = "num_batches_tracked"
 
@@ -104,9 +102,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"the weights {path} cannot be read ({error}); was the download cut short, or is it "
             "no PyTorch file (Caffe2's .pkl files are not)?"
         ) from error
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    content, _ = unwrap(content)
     tensors = isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
     if not tensors:
         raise UserError(f"{path} holds no dictionary of weights")

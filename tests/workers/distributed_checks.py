@@ -99,10 +99,11 @@ def check_gather_with_grad(comm: Communicator) -> None:
     gathered = gather_with_grad(comm, encoder(whole.split(ROWS)[comm.rank]))
     its_loss = loss_of(gathered, scale)
     torch.testing.assert_close(its_loss, loss)
-    for mine, single in zip(
-        torch.autograd.grad(its_loss, [*encoder.parameters(), scale]), expected
-    ):
-        torch.testing.assert_close(comm.all_reduce_(mine.contiguous(), "mean"), single)
+    mine = torch.autograd.grad(its_loss, [*encoder.parameters(), scale])
+    *behind, between = (comm.all_reduce_(gradient.contiguous(), "mean") for gradient in mine)
+    for averaged, single in zip(behind, expected[:-1], strict=True):
+        torch.testing.assert_close(averaged, single / comm.size)
+    torch.testing.assert_close(between, expected[-1])
 
 
 def check_broadcast_parameters(comm: Communicator) -> None:

@@ -16,26 +16,24 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, comm: Communicator) -> Tensor:
         parts = comm.all_gather_parts(tensor)
-        ctx.comm_size = comm.size
         ctx.start = sum(len(part) for part in parts[: comm.rank])
         ctx.length = len(tensor)
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.narrow(0, ctx.start, ctx.length) * ctx.comm_size, None
+        return gradient.narrow(0, ctx.start, ctx.length), None
 
 
 def gather_with_grad(comm: Communicator, tensor: Tensor) -> Tensor:
     """Concatenate all ranks' tensors along the first dimension, which may differ.
 
     For a loss that every rank computes alike from the gathered tensor (the ranking losses over all
-    ranks' queries and videos). Backward hands each rank its own slice of the loss's gradient,
-    times the number of ranks R: a parameter θ behind the gathered tensors then gets
-    R·∂L/∂slice_r·∂slice_r/∂θ on rank r, and the average over ranks is the sum of all slices'
-    shares, exactly the gradient of one process with the whole batch. Parameters between the
-    gathered tensor and the loss have that gradient on every rank already, and its average is the
-    same. No communication takes place in backward.
+    ranks' queries and videos). Backward hands each of the R ranks its own slice of the loss's
+    gradient: a parameter θ behind the gathered tensors gets ∂L/∂slice_r·∂slice_r/∂θ on rank r, and
+    the average over ranks is 1/R of the gradient of one process with the whole batch, as in the
+    published training. Parameters between the gathered tensor and the loss would have their full
+    gradient; the ranking losses have none there. No communication takes place in backward.
     """
     if comm.size == 1:
         return tensor

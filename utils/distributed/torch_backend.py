@@ -7,6 +7,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Before any process group: its functions' default arguments name the group there is when it is
+# imported, which torch.optim does sooner or later, and would keep that group and its threads alive.
+import torch.distributed.nn
 from torch import Tensor
 
 from utils.distributed.communicator import Communicator, ReduceOp

@@ -1,0 +1,46 @@
+"""Moments of databases, which may hold what no annotation should: read all the same, and said."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from data.annotations import RecordError
+from utils.logger import LOGGER
+
+NAMED = 5  # ids that a warning shows
+
+
+def as_moment(value: Any) -> tuple[float, float] | None:
+    """Return (start, end) if ``value`` is two finite numbers, else None."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return None
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    return tuple(value) if numbers and all(map(math.isfinite, value)) else None
+
+
+def is_clamped(moment: Sequence[float]) -> bool:
+    """Return whether a moment has a negative time, or ends before it starts."""
+    start, end = moment
+    return start < 0 or end < start
+
+
+def refuse_clamped(moment: Sequence[float]) -> None:
+    """Raise RecordError for a moment that readers would clamp: databases are written without."""
+    if is_clamped(moment):
+        start, end = moment
+        raise RecordError(f"the moment [{start:g}, {end:g}] is negative or ends before it starts")
+
+
+def warn_of_clamped(moments: Iterable[tuple[object, tuple[float, float]]], where: object) -> None:
+    """Say once which moments, of the ids in front of them, are clamped, if any are."""
+    odd = [
+        f"{id_} [{start:g}, {end:g}]" for id_, (start, end) in moments if is_clamped((start, end))
+    ]
+    if odd:
+        LOGGER.warning(
+            "%s: %d moment(s) have a negative time or end before they start (%s): they begin at 0 "
+            "at the earliest, and end after their start",
+            where,
+            len(odd),
+            ", ".join(odd[:NAMED]) + ", …" * (len(odd) > NAMED),
+        )

@@ -1,0 +1,117 @@
+"""Starting the cross-modal transformer from RoBERTa (arXiv 1907.11692), layer by layer."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from model.checkpoint import (
+    SHARED_ENCODER,
+    LoadReport,
+    load_weights,
+    normalise_names,
+    read_state_dict,
+    strip_prefix,
+)
+from utils.errors import UserError
+
+TARGET = f"{SHARED_ENCODER}f_encoder."
+PREFIX = "roberta."
+KNOWN = re.compile(r"(roberta\.)?(encoder\.layer\.\d+|embeddings|pooler|lm_head)\.")
+LAYER_NAME = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
+OUTPUT_BIAS, OUTPUT_BIAS_AGAIN = "lm_head.bias", "lm_head.decoder.bias"
+
+
+def load_roberta_checkpoint(model: nn.Module, name_or_path: str, skip_layers: bool) -> LoadReport:
+    """:func:`load_roberta` of a file, folder or hub name, and log what became of its names."""
+    report = load_roberta(model, read_roberta(name_or_path), skip_layers)
+    report.log(name_or_path, partial=True)
+    return report
+
+
+def read_roberta(name_or_path: str) -> dict[str, Any]:
+    """RoBERTa's weights from a file of weights, a model folder, or a hub name.
+
+    Raises:
+        UserError: it is none of them, or a HERO checkpoint.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        state = read_state_dict(path)
+        if any(SHARED_ENCODER in name for name in state):
+            raise UserError(
+                f"{path} is a HERO checkpoint, not RoBERTa: it is loaded without "
+                "--load_partial_pretrained (--no_load_partial_pretrained where a recipe has it)"
+            )
+        return state
+    from transformers import RobertaForMaskedLM
+
+    try:
+        model, info = RobertaForMaskedLM.from_pretrained(name_or_path, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{name_or_path} is neither a file of weights, nor a RoBERTa folder, nor a model that "
+            f"the hub gave ({reason}); download it and give its folder"
+        ) from None
+    # What its files lack, the library has drawn at random.
+    return {n: v for n, v in model.state_dict().items() if n not in info["missing_keys"]}
+
+
+def roberta_to_hero(
+    state: dict[str, Any], num_layers: int, skip_layers: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Rename RoBERTa's weights to those of the cross-modal transformer.
+
+    Args:
+        state: 12 (or any number of) layers, with ``lm_head`` or without; names under ``roberta.``
+            or bare.
+        num_layers: n layers of the cross-modal transformer.
+        skip_layers: take every (their number / n)-th layer, the last of each group (1, 3, 5, … for
+            6 of 12), instead of the first n.
+
+    Returns:
+        Entries by their new names, those that have no place under their old ones; and the names of
+        the layers that are left out.
+
+    Raises:
+        UserError: there are fewer layers than needed.
+    """
+    bodies = {name: _body(name) for name in state}
+    numbers = {int(layer[1]) for body in bodies.values() if (layer := LAYER_NAME.match(body))}
+    if len(numbers) < num_layers:
+        raise UserError(
+            f"the RoBERTa checkpoint has {len(numbers)} layers under 'roberta.encoder.layer', the "
+            f"model needs {num_layers}: is it a RoBERTa state dict?"
+        )
+    step = len(numbers) // num_layers if skip_layers else 1
+    place = {(i + 1) * step - 1: i for i in range(num_layers)}
+    if OUTPUT_BIAS not in bodies.values():
+        bodies = {n: OUTPUT_BIAS if b == OUTPUT_BIAS_AGAIN else b for n, b in bodies.items()}
+    renamed, left_out = {}, []
+    for name, value in state.items():
+        layer = LAYER_NAME.match(bodies[name])
+        if layer and int(layer[1]) not in place:
+            left_out.append(name)
+            continue
+        own = f"encoder.layer.{place[int(layer[1])]}.{layer[2]}" if layer else bodies[name]
+        has_place = KNOWN.match(own) and TARGET + own not in renamed
+        renamed[TARGET + own if has_place else name] = value
+    return renamed, left_out
+
+
+def _body(name: str) -> str:
+    """A name without ``roberta.``, the word prediction's too, and as HERO spells it."""
+    body = name.removeprefix(PREFIX)
+    return body.replace("lm_head.layer_norm.", "lm_head.LayerNorm.")
+
+
+def load_roberta(model: nn.Module, state: dict[str, Tensor], skip_layers: bool) -> LoadReport:
+    """Start the cross-modal transformer of ``model`` from RoBERTa's weights."""
+    layers = len(model.v_encoder.f_encoder.encoder.layer)
+    named, prefix = strip_prefix(normalise_names(state), lambda name: bool(KNOWN.match(name)))
+    renamed, left_out = roberta_to_hero(named, layers, skip_layers)
+    report = load_weights(model, renamed)
+    report.prefix, report.left_out = prefix, left_out
+    return report
