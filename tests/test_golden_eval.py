@@ -36,9 +36,7 @@ def evaluate(
     )
 
 
-def assert_same_ranking(
-    actual: dict, recorded: dict, absolute: float = 0.0, relative: float = 1e-4
-) -> None:
+def assert_same_ranking(actual: dict, recorded: dict, absolute: float = 0.0) -> None:
     """The same predictions with the same scores; only ties may change places."""
     assert actual["video2idx"] == recorded["video2idx"]
     assert actual.keys() == recorded.keys()
@@ -50,7 +48,7 @@ def assert_same_ranking(
         for entry in actual[task]:
             where = f"{task} {entry['desc_id']}"
             wanted = real_predictions(theirs[entry["desc_id"]]["predictions"])
-            assert_same_list(entry["predictions"], wanted, where, absolute, relative)
+            assert_same_list(entry["predictions"], wanted, where, absolute)
 
 
 def real_predictions(predictions: list) -> list:
@@ -58,17 +56,15 @@ def real_predictions(predictions: list) -> list:
     return [row for row in predictions if row[3] != 0]
 
 
-def assert_same_list(
-    ours: list, wanted: list, where: str, absolute: float, relative: float
-) -> None:
+def assert_same_list(ours: list, wanted: list, where: str, absolute: float) -> None:
     assert len(ours) >= len(wanted) > 0, where
     scores = {tuple(row[:3]): row[3] for row in ours}
     for row in wanted:
-        assert scores[tuple(row[:3])] == pytest.approx(row[3], rel=relative, abs=absolute), (
+        assert scores[tuple(row[:3])] == pytest.approx(row[3], rel=1e-4, abs=absolute), (
             f"{where} {row}"
         )
     for (*_, ours_score), (*_, score) in zip(ours, wanted, strict=False):
-        assert ours_score == pytest.approx(score, rel=relative, abs=absolute), where
+        assert ours_score == pytest.approx(score, rel=1e-4, abs=absolute), where
 
 
 def test_val_without_suppression(expected, world, tmp_path):

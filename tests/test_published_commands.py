@@ -315,7 +315,7 @@ def test_a_downloaded_run_is_evaluated_as_recorded(finished, storage, expected, 
     name, record = EVALUATION[command]
     found, wanted = read_json(storage / "downloaded" / name), read_json(expected / record)
     if "video2idx" in wanted:
-        assert_same_ranking(found, wanted, relative=3e-4)
+        assert_same_ranking(found, wanted)
     else:
         assert found == wanted
 
