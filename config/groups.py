@@ -97,7 +97,7 @@ class QueryDbOptions(Options):
     )
 
     def validation_dbs(self) -> dict[str, str]:
-        """Query database of every split that a validation evaluates, ``val`` first."""
+        """Return the query database of every split that a validation evaluates, val first."""
         dbs = {"val": self.val_query_txt_db}
         if self.test_query_txt_db:
             public = Path(self.test_query_txt_db).stem.endswith("test_public")

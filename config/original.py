@@ -51,7 +51,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 @cache
 def json_names(cls: type[Options]) -> dict[str, str]:
-    """Every key that a JSON file may have → the option's name; own names come before others.
+    """Map every key that a JSON file may have to the option's name, own names before others.
 
     In the original ``batch_size`` is that of evaluation.
     """
@@ -63,7 +63,7 @@ def json_names(cls: type[Options]) -> dict[str, str]:
 
 
 def other_defaults(opts: Options, given: Iterable[str]) -> list[str]:
-    """Options that nobody gave and whose default was another one, as ``name ours (theirs)``.
+    """List options that nobody gave and whose default was another one, as ``name ours (theirs)``.
 
     Args:
         opts: the resolved options.

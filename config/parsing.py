@@ -163,7 +163,7 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
 
 
 def _chosen_keys(cls: type[Options], raw: Mapping[str, Any]) -> dict[str, str]:
-    """The key of parsed JSON that each option is read from: its own name before its aliases."""
+    """Return the key that each option is read from: its own name before its aliases."""
     chosen: dict[str, str] = {}
     for key, name in json_names(cls).items():
         if key in raw:
@@ -184,8 +184,10 @@ def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) ->
 
 
 def _log_other_defaults(opts: Options, given: Mapping[str, Any], config_file: str | None) -> None:
-    """Of a config from elsewhere: which options it leaves to defaults that the original's differ
-    from."""
+    """Say which options a config leaves to defaults that are not the original's.
+
+    Only of a config outside our own folder of recipes: it may have been written for the original.
+    """
     if config_file is None or Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
         return
     changed = other_defaults(opts, given)
@@ -210,7 +212,7 @@ def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, An
 
 
 def _number_format_beaten_by(flags: Mapping[str, Any]) -> dict[str, bool]:
-    """The number format of a file that a typed one turns off."""
+    """Return the number format of a file that a typed one turns off."""
     return {
         other: False for typed, other in (("bf16", "fp16"), ("fp16", "bf16")) if flags.get(typed)
     }

@@ -186,7 +186,7 @@ def cut_frames(db: FeatureDb, vid: str) -> int:
 
 
 def longest_video(*databases: FeatureDb) -> int:
-    """Frames of the longest video of all, after the cut to ``max_clip_len``."""
+    """Return the frames of the longest video of all, after the cut to ``max_clip_len``."""
     counts = (cut_frames(db, vid) for db in databases for vid in db.id2nframe)
     return max(counts, default=0)
 

@@ -463,6 +463,34 @@ def test_what_users_type(storage, expected, tmp_path, caplog, command):
     assert TYPED[command] in caplog.text
 
 
+THEIRS = Path(__file__).parent / "data" / "theirs"
+SCRIPTS = {
+    "run_tvr": "train_vcmr",
+    "run_vr": "train_vr",
+    "run_tvqa": "train_videoQA",
+    "run_violin": "train_violin",
+    "run_tvc": "train_tvc",
+    "run_pretrain": "pretrain",
+}
+
+
+@pytest.mark.parametrize("run", SCRIPTS)
+def test_an_hps_file_of_the_original_trains(storage, world, tmp_path, run):
+    """Its paths replaced; from random weights, as the checkpoint that it names is not here."""
+    text = (THEIRS / run / "log" / "hps.json").read_text()
+    options = json.loads(
+        text.replace("/storage/world/ann/", f"{world}/ann/").replace(
+            "/storage/world/", f"{storage}/"
+        )
+    )
+    options |= {"model_config": str(THEIRS / run / "log" / "model_config.json")}
+    options |= {"checkpoint": None, "output_dir": str(tmp_path / "run"), "n_workers": 0}
+    write_json(tmp_path / "hps.json", options)
+    (metrics,) = run_scripts([(SCRIPTS[run], ["--config", str(tmp_path / "hps.json")])])
+    assert all(np.isfinite(v) for k, v in metrics.items() if k.startswith("loss/"))
+    assert metrics and (tmp_path / "run" / "restore.pt").exists()
+
+
 @pytest.mark.parametrize(
     ("script", "task", "recipe", "result"),
     [

@@ -1,6 +1,7 @@
 """A test split that is given is evaluated at each validation, beside the validation split."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import eval_vcmr
 import eval_violin
 import train_vcmr
 import train_violin
+from utils.files import read_json, write_json
 from utils.validation import validate_splits
 
 pytestmark = pytest.mark.golden
@@ -36,7 +38,13 @@ def test_moments_of_two_splits(tvr_options, tmp_path, world):
     alone = train_vcmr.main(config(tmp_path, tvr_options | {"output_dir": str(tmp_path / "alone")}))
     test = tmp_path / "tvr_test.db"
     test.symlink_to(world / "txt_db" / "tvr_train.db")
+    subtitles = tmp_path / "subtitles.db"
+    shutil.copytree(tvr_options["sub_txt_db"], subtitles)
+    splits = read_json(subtitles / "vid2dur_idx.json")
+    splits["test"] = {vid: [seconds, 1000 + n] for vid, (seconds, n) in splits["train"].items()}
+    write_json(subtitles / "vid2dur_idx.json", splits)
     options = tvr_options | {"test_query_txt_db": str(test), "nms_thd": 0.5}
+    options["sub_txt_db"] = str(subtitles)
     both = train_vcmr.main(config(tmp_path, options))
     assert {name: both[name] for name in alone} == alone
     of_test = {name.removeprefix("test/"): v for name, v in both.items() if "test/" in name}
@@ -45,6 +53,8 @@ def test_moments_of_two_splits(tvr_options, tmp_path, world):
     for step in (1, 2):
         assert {f"results_{step}_all.json", f"results_test_{step}_all.json"} <= found.keys()
         assert {f"metrics_{step}.json", f"metrics_test_{step}_nms_0.5.json"} <= found.keys()
+    indices = json.loads(found["results_test_2_all.json"])["video2idx"]
+    assert indices == {vid: index for vid, (_, index) in splits["test"].items()}
     plain = files(tmp_path / "alone" / "results")
     assert plain and {name: found[name] for name in plain} == plain
     words = ["--output_dir", str(tmp_path / "run"), "--checkpoint", "2", "--n_workers", "0"]

@@ -60,5 +60,5 @@ def validate_splits(
 
 
 def split_label(split: str, step: int) -> str:
-    """Part of the names of a validation's files: ``{step}`` of ``val``, else ``{split}_{step}``."""
+    """Return what names a validation's files: ``{step}`` of ``val``, else ``{split}_{step}``."""
     return str(step) if split == "val" else f"{split}_{step}"
