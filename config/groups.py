@@ -132,7 +132,9 @@ class BatchOptions(Options):
     """Batches"""
 
     max_txt_len: int = option(
-        60, help="leave longer texts out of training, -1: keep all", rule=POSITIVE_OR_OFF
+        60,
+        help="leave longer texts out of training (captions, subtitles: cut them), -1: keep all",
+        rule=POSITIVE_OR_OFF,
     )
     train_batch_size: int = option(32, help="items per rank and accumulation step", rule=POSITIVE)
     token_budget: int | None = option(

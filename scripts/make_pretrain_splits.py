@@ -17,7 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.build_folder import is_database
+from data.frame_counts import COUNTS_FILE
+from data.lmdb_environment import LmdbReader
 from data.lmdb_io import TextDb
+from data.safetensors_io import SafetensorsReader
 from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
@@ -51,6 +55,20 @@ def split_videos(
     order = np.random.default_rng(seed).permutation(len(names))
     val = {vid for place in order[:count] for vid in groups[names[place]]}
     return {vid for members in groups.values() for vid in members} - val, val
+
+
+def shard_videos(folder: Path) -> list[str]:
+    """Return the videos of a data set: of its ``id2nframe.json``, or else of its database.
+
+    Raises:
+        UserError: it has neither.
+    """
+    if (folder / COUNTS_FILE).is_file():
+        return list(read_json(folder / COUNTS_FILE))
+    for database in sorted(filter(is_database, folder.glob("*"))):
+        in_lmdb = (database / "data.mdb").exists()
+        return list((LmdbReader if in_lmdb else SafetensorsReader)(database).keys())
+    raise UserError(f"{folder} has neither {COUNTS_FILE} nor a feature database; mend --vfeat_db")
 
 
 def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:
@@ -102,7 +120,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, int]:
     """Write the lists; return how many videos each has."""
     options = parse_arguments(argv)
-    shards = [list(read_json(folder / "id2nframe.json")) for folder in options.vfeat_db]
+    shards = [shard_videos(folder) for folder in options.vfeat_db]
     featured = {vid for shard in shards for vid in shard}
     usable = featured.intersection(TextDb(options.sub_txt_db).keys())
     usable -= excluded_videos(options.exclude, featured)

@@ -11,6 +11,7 @@ from data import frame_counts, lmdb_io
 from data.lmdb_io import CompressedCodec, FeatureDb, FeatureDbWriter, PlainCodec
 from tests.test_golden_eval import assert_same_ranking, evaluate, recorded_run
 from tests.test_lmdb_io import feature_db, plain, write_values
+from tests.test_train_vcmr import train
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -150,6 +151,13 @@ def test_a_run_without_frame_counts_is_evaluated(
     assert_recorded_results(run, expected)
     counts = read_json(published_without_counts / "id2nframe.json")
     assert counts == read_json(world / "video_db" / "tv" / "id2nframe.json")
+
+
+@pytest.mark.golden
+def test_a_run_without_frame_counts_trains(tvr_options, tmp_path, published_without_counts, caplog):
+    videos = {"vfeat_db": str(published_without_counts)}
+    assert np.isfinite(train(tvr_options | videos, tmp_path, num_train_steps=1)["loss/total"])
+    assert caplog.text.count("counted the frames of 10 videos") == 1
 
 
 @pytest.mark.golden

@@ -150,6 +150,21 @@ def test_a_list_per_shard_and_clips_stay_together(tmp_path):
     assert sorted(vid for vids in lists.values() for vid in vids) == sorted(clips)
 
 
+def test_shards_without_frame_counts(tmp_path):
+    vids = [f"v{number}" for number in range(10)]
+    make_corpus(tmp_path, vids, [])
+    for number, format_ in enumerate(("lmdb", "safetensors")):
+        with FeatureDbWriter(tmp_path / f"shard{number}", interval=2, format_=format_) as db:
+            for vid in vids[number::2]:
+                db.put(vid, np.ones((2, 3), np.float32))
+        (tmp_path / f"shard{number}" / "id2nframe.json").unlink()
+    lists = split(tmp_path, 2, "--val_share", "0.1")
+    assert sorted(vid for some in lists.values() for vid in some) == vids
+    (tmp_path / "shard2").mkdir()
+    with pytest.raises(UserError, match=r"shard2 has neither id2nframe\.json nor"):
+        split(tmp_path, 3)
+
+
 def test_databases_that_do_not_belong_together(tmp_path):
     make_corpus(tmp_path, ["a", "b"], [["c", "d"]])
     with pytest.raises(UserError, match="belong together"):

@@ -114,7 +114,9 @@ class Corpus:
     @cached_property
     def id2nframe(self) -> dict[str, int]:
         """Frames of the videos of all feature databases."""
-        return {vid: frames for db in self.features for vid, frames in db.id2nframe.items()}
+        # As data.pretraining.ShardedFeatures reads them: a video's first shard counts.
+        shards = reversed(self.features)
+        return {vid: frames for db in shards for vid, frames in db.id2nframe.items()}
 
     @cached_property
     def used(self) -> Collection[str] | None:

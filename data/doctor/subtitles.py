@@ -135,6 +135,9 @@ class SubtitleLimits:
     def frame_cases(self, vid: str, frames: Any) -> Iterator[Case]:
         """Compare the number of frames that subtitles were matched to with the features'."""
         featured = self.id2nframe.get(vid, frames)
+        if not isinstance(frames, int) or not isinstance(featured, int):
+            yield FRAMES(vid, f"{frames}, features have {featured}")
+            return
         if frames == featured:
             return
         least = min(frames, featured)
