@@ -3,7 +3,6 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from config.groups import (
     RankingLossOptions,
@@ -14,15 +13,13 @@ from config.groups import (
 )
 from config.options import FRACTION, POSITIVE, option, redefault
 
-PretrainTask = Literal["mlm", "mfm-nce", "mffr", "fom", "vsm"]
-
 
 @dataclass(frozen=True)
 class SplitOptions:
     """A part of a corpus and the objectives trained on it; one loader per objective."""
 
     name: str
-    tasks: list[PretrainTask]
+    tasks: list[str]  # rows of data.pretraining.OBJECTIVES
     train_idx: str | list[str]  # JSON lists of video names; with shards maybe one file per shard
     val_idx: str | list[str]
     ratio: list[float] = field(default_factory=list)  # weight of each task (none: equal)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from data.doctor.findings import CANNOT_OPEN, Finding, examine
 from data.lmdb_environment import RESTORE
 from data.lmdb_io import FeatureDb, TextDb, feature_db_path
-from data.pretraining import read_split
+from data.pretraining import find_objective, read_split
 from data.sources import is_video_only, open_features
 from data.tvc import captions_by_video, read_clip_lines
 from data.video_indices import VIDEO_INDICES
@@ -90,7 +90,7 @@ class Corpus:
         interval: seconds per frame, as the run is told.
         max_clip_len: frames that the run keeps of a video, −1: all.
         reads_text: whether the run reads the subtitles' text.
-        masks_text: whether it hides some of it (masked language modelling).
+        masks_text: whether it hides some of it.
         features: feature databases (several: shards) that could be opened.
         all_features: whether that is all of them.
         subtitles: subtitle database.
@@ -301,7 +301,8 @@ def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
 
 def _open_pretraining(data: RunData, options: Any, chosen: Any) -> None:
     """Open a corpus (``config.pretraining.CorpusOptions``)."""
-    masks = any("mlm" in split.tasks for split in chosen.splits)
+    objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
+    masks = any(objective.masks_text for objective in objectives)
     corpus = Corpus(chosen.vfeat_interval, options.max_clip_len, True, masks)
     data.corpora.append(corpus)
     folders = chosen.vfeat_shards or [chosen.vfeat_db]
