@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from config.groups import (
+    Kind,
     RankingLossOptions,
     SpanLossOptions,
     TrainingOptions,
@@ -72,6 +73,8 @@ class CorpusOptions:
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, VideoOptions):
     """Pre-training (pretrain.py)"""
+
+    KIND = Kind.CORPORA
 
     targets: list[CorpusOptions] = option(help="corpora, their splits and objectives")
     targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)
