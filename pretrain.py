@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         schedule=MomentSchedule.from_options(options),
         comm=run.comm,
     )
-    ranking = ranking_weights(options) | {"st_ed": options.lw_st_ed}
-    weights = dict.fromkeys(OBJECTIVES, 1.0) | ranking
+    weights = dict.fromkeys(OBJECTIVES, 1.0) | ranking_weights(options)
+    weights["st_ed"] = options.lw_st_ed
     batches = MixedBatches(
         train,
         options.train_batch_size,

@@ -32,14 +32,16 @@ class Objective:
     """A pre-training objective.
 
     Attributes:
-        dataset: makes its data set of videos, where they are, options
-            (``config.pretraining.PretrainOptions``) and the seed of what it draws.
+        dataset: class of its data set, made of videos, the source that reads them, ``options`` and
+            the seed of what is drawn.
+        options: names of the options (``config.pretraining.PretrainOptions``) that it is told.
         collate: packs the items.
         method: of ``model.pretrain.HeroForPretraining``, which answers a batch.
         masks_text: whether it hides tokens of the subtitles.
     """
 
-    dataset: Callable[[Sequence[str], SubtitleSource, Any, int], SizedDataset]
+    dataset: Callable[..., SizedDataset]
+    options: tuple[str, ...]
     collate: Callable[[Sequence[Any]], TensorBatch]
     method: str
     masks_text: bool = False
@@ -49,31 +51,12 @@ class Objective:
         return ObjectiveBatch(self.method, self.collate(items))
 
 
-def _masked_frames(
-    vids: Sequence[str], source: SubtitleSource, options: Any, seed: int
-) -> MfmDataset:
-    return MfmDataset(vids, source, options.mask_prob, seed)
-
-
 OBJECTIVES = {
-    "mlm": Objective(
-        lambda vids, source, options, seed: MlmDataset(
-            vids, source, options.mask_prob, options.max_txt_len, seed
-        ),
-        collate_mlm,
-        "mlm",
-        masks_text=True,
-    ),
-    "mfm-nce": Objective(_masked_frames, collate_mfm, "mfm_nce"),
-    "mffr": Objective(_masked_frames, collate_mfm, "mffr"),
-    "fom": Objective(
-        lambda vids, source, options, seed: FomDataset(vids, source, seed), collate_fom, "fom"
-    ),
-    "vsm": Objective(
-        lambda vids, source, options, seed: VsmDataset(vids, source, options.max_txt_len, seed),
-        collate_moments,
-        "vsm",
-    ),
+    "mlm": Objective(MlmDataset, ("mask_prob", "max_txt_len"), collate_mlm, "mlm", masks_text=True),
+    "mfm-nce": Objective(MfmDataset, ("mask_prob",), collate_mfm, "mfm_nce"),
+    "mffr": Objective(MfmDataset, ("mask_prob",), collate_mfm, "mffr"),
+    "fom": Objective(FomDataset, (), collate_fom, "fom"),
+    "vsm": Objective(VsmDataset, ("max_txt_len",), collate_moments, "vsm"),
 }
 
 
@@ -94,14 +77,17 @@ class ObjectiveDataset:
 
     Args:
         name: of the objective, among :data:`OBJECTIVES`.
-        vids, source, options, seed: see :class:`Objective`.
+        vids, source, seed: see :class:`Objective`.
+        options: of the run.
     """
 
     def __init__(
         self, name: str, vids: Sequence[str], source: SubtitleSource, options: Any, seed: int
     ) -> None:
+        objective = find_objective(name)
+        told = {option: getattr(options, option) for option in objective.options}
         self.name = name
-        self.data = find_objective(name).dataset(vids, source, options, seed)
+        self.data = objective.dataset(vids, source, **told, seed=seed)
 
     def __len__(self) -> int:
         return len(self.data)

@@ -36,9 +36,10 @@ class ReversedBatch(TensorBatch):
 
 
 class ReversedDataset:
-    """Videos, half of them with their frames' features in reverse order."""
+    """Videos, some of them with their frames' features in reverse order."""
 
-    def __init__(self, vids, source, seed):
+    def __init__(self, vids, source, mask_prob, seed):
+        self.share = mask_prob
         self.vids, self.source, self.seed = vids, source, seed
 
     def __len__(self):
@@ -47,7 +48,7 @@ class ReversedDataset:
     def __getitem__(self, key):
         key = ItemKey.of(key)
         video = self.source(self.vids[key.index])
-        turned = bool(key.generator(self.seed).integers(2))
+        turned = bool(key.generator(self.seed).random() < self.share)
         features = np.ascontiguousarray(video.features[::-1]) if turned else video.features
         return ReversedItem(VideoItem(video.vid, features, video.subtitles), turned)
 
@@ -77,11 +78,7 @@ class HeroWithDirection(HeroForPretraining):
 
 
 def test_a_new_objective_is_a_data_set_a_method_and_a_row(world, expected, tmp_path, monkeypatch):
-    row = Objective(
-        lambda vids, source, options, seed: ReversedDataset(vids, source, seed),
-        collate_reversed,
-        "directions",
-    )
+    row = Objective(ReversedDataset, ("mask_prob",), collate_reversed, "directions")
     monkeypatch.setitem(OBJECTIVES, "reversed", row)
     monkeypatch.setattr(pretrain, "HeroForPretraining", HeroWithDirection)
     videos = world / "video_db" / "tv"
@@ -101,6 +98,7 @@ def test_a_new_objective_is_a_data_set_a_method_and_a_row(world, expected, tmp_p
         "valid_steps": 1,
         "log_steps": 1,
         "n_workers": 1,
+        "mask_prob": 0.5,
     }
     (tmp_path / "options.json").write_text(json.dumps(options))
     metrics = pretrain.main(["--config", str(tmp_path / "options.json")])

@@ -170,10 +170,9 @@ class Trainer:
         fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
         self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
         self._restore()
-        main = run.comm.is_main
-        self.writer = (
-            MetricsWriter(run.folder.log, self.steps_done) if main else NullMetricsWriter()
-        )
+        self.writer = NullMetricsWriter()
+        if run.comm.is_main:
+            self.writer = MetricsWriter(run.folder.log, self.steps_done)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -228,12 +227,9 @@ class Trainer:
         return stepped
 
     def _set_learning_rate(self) -> None:
-        options = self.options
+        options, step = self.options, self.steps_done + 1
         self.rate = learning_rate_at(
-            self.steps_done + 1,
-            options.learning_rate,
-            options.warmup_steps,
-            options.num_train_steps,
+            step, options.learning_rate, options.warmup_steps, options.num_train_steps
         )
         set_learning_rates(self.optimizer, self.rate)
 
