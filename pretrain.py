@@ -11,7 +11,7 @@ from config.config import PretrainOptions, parse_options
 from data.doctor.checkup import check_before_training
 from data.loader import TrainLoader, evaluation_batches
 from data.mix import MixedBatches, TaskMix
-from data.pretraining import collate_objective, make_parts, open_corpora
+from data.pretraining import OBJECTIVES, collate_objective, make_parts, open_corpora
 from data.video import longest_video
 from model.build import build_for_training
 from model.pretrain import HeroForPretraining
@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         schedule=MomentSchedule.from_options(options),
         comm=run.comm,
     )
-    weights = ranking_weights(options) | {"st_ed": options.lw_st_ed}
+    weights = dict.fromkeys(OBJECTIVES, 1.0) | ranking_weights(options)
+    weights["st_ed"] = options.lw_st_ed
     batches = MixedBatches(
         train,
         options.train_batch_size,
@@ -56,8 +57,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         name="pretraining",
         model=model,
         loader=TrainLoader(TaskMix(train), collate_objective, run, batches),
-        loss_weights=dict.fromkeys(("mlm", "mfm-nce", "mffr", "fom"), 1.0) | weights,
-        validate=lambda step: validate_objectives(model.scores, validation, weights, run.comm),
+        loss_weights=weights,
+        validate=lambda step: validate_objectives(
+            lambda batch: model.answer(batch).sums(weights), validation, run.comm
+        ),
         begin_batch=model.begin_batch,
         gradient_factors=ranking_gradient_factors(
             options.ranking_gradient, run.comm.size, run.stand_in

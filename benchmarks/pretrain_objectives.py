@@ -30,17 +30,17 @@ from benchmarks.padded import (
 )
 from benchmarks.train_step import tvr_like_videos
 from config.model_config import ModelConfig
-from data.batch import TextBatch, VideoBatch
+from data.batch import ObjectiveBatch, TextBatch, VideoBatch
 from data.fom import SHUFFLED_SHARE, FomItem, shuffle_some
 from data.mfm import MfmItem, choose_frames
 from data.mlm import MlmItem, TokenMasking
-from data.pretraining import collate_objective
+from data.pretraining import OBJECTIVES
 from data.vcmr import QUERIES_PER_VIDEO, MomentItem
 from data.video import Subtitle, VideoItem
 from data.vsm import subtitle_frames
 from model.hero import HierarchicalEncoder
 from model.layers import set_dropout
-from model.pretrain import HeroForPretraining, PretrainBatch
+from model.pretrain import HeroForPretraining
 
 MASK_PROB = 0.15
 MASKING = TokenMasking(MASK_PROB, mask_id=50264, replacements=np.arange(4, 50000))
@@ -49,14 +49,14 @@ MASKING = TokenMasking(MASK_PROB, mask_id=50264, replacements=np.arange(4, 50000
 class PaddedEncoder(nn.Module):
     """Answers like the encoder it wraps, but computes everything padded to the longest."""
 
-    def __init__(self, encoder: HierarchicalEncoder, batch: PretrainBatch) -> None:
+    def __init__(self, encoder: HierarchicalEncoder, batch: ObjectiveBatch) -> None:
         super().__init__()
         self.encoder = encoder
         self.f_encoder = encoder.f_encoder
         self.feat_regress = encoder.feat_regress
         self.fom_output = encoder.fom_output
-        video = batch.video
-        mask = getattr(batch, "frame_mask", None)
+        video = batch.batch.video
+        mask = getattr(batch.batch, "frame_mask", None)
         if mask is not None:
             hidden = video.features.masked_fill(mask[:, None], 0)
             video = dataclasses.replace(video, features=hidden)
@@ -105,19 +105,19 @@ def vsm_item(video: VideoItem, rng: np.random.Generator) -> MomentItem:
     )
 
 
-def make_batches(count: int) -> dict[str, PretrainBatch]:
+def make_batches(count: int) -> dict[str, ObjectiveBatch]:
     """A batch of ``count`` videos for every objective."""
     rng = np.random.default_rng(0)
     videos = tvr_like_videos(count)
     masks = [choose_frames(video.num_frames, MASK_PROB, rng) for video in videos]
     items = {
         "mlm": [mlm_item(video, rng) for video in videos],
-        "mfm-nce": [MfmItem(video, mask, True) for video, mask in zip(videos, masks)],
-        "mffr": [MfmItem(video, mask, False) for video, mask in zip(videos, masks)],
+        "mfm-nce": [MfmItem(video, mask) for video, mask in zip(videos, masks)],
+        "mffr": [MfmItem(video, mask) for video, mask in zip(videos, masks)],
         "fom": [FomItem(v, *shuffle_some(v.num_frames, SHUFFLED_SHARE, rng)) for v in videos],
         "vsm": [vsm_item(video, rng) for video in videos],
     }
-    return {name: collate_objective(some) for name, some in items.items()}
+    return {name: OBJECTIVES[name].batch(some) for name, some in items.items()}
 
 
 def build_model(dropout: float) -> HeroForPretraining:
@@ -134,7 +134,7 @@ def build_model(dropout: float) -> HeroForPretraining:
     return model
 
 
-def steps(model: HeroForPretraining, batch: PretrainBatch) -> dict[str, Callable[[], float]]:
+def steps(model: HeroForPretraining, batch: ObjectiveBatch) -> dict[str, Callable[[], float]]:
     """Forward and backward of each version; they return the loss."""
     encoder = model.v_encoder
     padded = PaddedEncoder(encoder, batch)
@@ -153,7 +153,7 @@ def steps(model: HeroForPretraining, batch: PretrainBatch) -> dict[str, Callable
     return {"packed": run(encoder), "padded": run(padded)}
 
 
-def check_equal(batches: dict[str, PretrainBatch]) -> None:
+def check_equal(batches: dict[str, ObjectiveBatch]) -> None:
     """Raise AssertionError where the two versions' losses differ."""
     model = build_model(dropout=0.0)
     for name, batch in batches.items():
@@ -166,7 +166,7 @@ def check_equal(batches: dict[str, PretrainBatch]) -> None:
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def measure(batches: dict[str, PretrainBatch], dropout: float, repeats: int) -> dict[str, dict]:
+def measure(batches: dict[str, ObjectiveBatch], dropout: float, repeats: int) -> dict[str, dict]:
     """Median seconds of a step, by objective and version; versions run in turn."""
     model = build_model(dropout)
     seconds = {}

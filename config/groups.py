@@ -2,8 +2,9 @@
 """Option groups that the scripts share. Names and meanings are those of the published recipes."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from config.options import (
     FRACTION,
@@ -18,6 +19,17 @@ from config.options import (
     redefault,
 )
 from utils.errors import UserError
+
+
+class Kind(StrEnum):
+    """What a task's databases hold."""
+
+    MOMENTS = "moments"  # queries for moments of videos
+    VIDEOS = "videos"  # queries for whole videos
+    QUESTIONS = "questions"  # with candidate answers
+    STATEMENTS = "statements"  # true or false
+    CAPTIONS = "captions"  # and the clips that they tell of
+    CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +232,8 @@ class TrainingOptions(
     ScheduleOptions, OptimizerOptions, BatchOptions, ModelOptions, PrecisionOptions, LoaderOptions
 ):
     """Run"""
+
+    KIND: ClassVar[Kind]  # every task says what its databases hold
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
     seed: int = option(77, help="seed of every random generator", rule=NOT_NEGATIVE)

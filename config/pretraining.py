@@ -3,9 +3,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from config.groups import (
+    Kind,
     RankingLossOptions,
     SpanLossOptions,
     TrainingOptions,
@@ -14,15 +14,13 @@ from config.groups import (
 )
 from config.options import FRACTION, POSITIVE, option, redefault
 
-PretrainTask = Literal["mlm", "mfm-nce", "mffr", "fom", "vsm"]
-
 
 @dataclass(frozen=True)
 class SplitOptions:
     """A part of a corpus and the objectives trained on it; one loader per objective."""
 
     name: str
-    tasks: list[PretrainTask]
+    tasks: list[str]  # rows of data.pretraining.OBJECTIVES
     train_idx: str | list[str]  # JSON lists of video names; with shards maybe one file per shard
     val_idx: str | list[str]
     ratio: list[float] = field(default_factory=list)  # weight of each task (none: equal)
@@ -75,6 +73,8 @@ class CorpusOptions:
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, VideoOptions):
     """Pre-training (pretrain.py)"""
+
+    KIND = Kind.CORPORA
 
     targets: list[CorpusOptions] = option(help="corpora, their splits and objectives")
     targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)

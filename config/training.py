@@ -6,6 +6,7 @@ from typing import Literal
 
 from config.groups import (
     DecodingOptions,
+    Kind,
     MomentEvalOptions,
     QueryDbOptions,
     RankingLossOptions,
@@ -38,12 +39,16 @@ class RetrievalOptions(
 class VcmrOptions(MomentEvalOptions, SpanLossOptions, RetrievalOptions):
     """Corpus moment retrieval (train_vcmr.py)"""
 
+    KIND = Kind.MOMENTS
+
     task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VrOptions(VideoRankingOptions, RetrievalOptions):
     """Video retrieval (train_vr.py)"""
+
+    KIND = Kind.VIDEOS
 
     task: VrTask = redefault(RetrievalDbOptions, "task", "msrvtt_video_sub")
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 2.0)
@@ -70,6 +75,8 @@ class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
 class VideoQaOptions(AnswerOptions):
     """Video question answering (train_videoQA.py)"""
 
+    KIND = Kind.QUESTIONS
+
     task: VideoQaTask = option("tvqa", help="data set")
     lw_st_ed: float = redefault(SpanLossOptions, "lw_st_ed", 0.4)
     learning_rate: float = redefault(TrainingOptions, "learning_rate", 5e-5)
@@ -81,6 +88,8 @@ class VideoQaOptions(AnswerOptions):
 class ViolinOptions(AnswerOptions):
     """Video-and-language inference (train_violin.py)"""
 
+    KIND = Kind.STATEMENTS
+
     task: Literal["violin"] = option("violin", help="data set")
     sub_ctx_len: int = redefault(VideoOptions, "sub_ctx_len", 2)
     learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
@@ -91,6 +100,8 @@ class ViolinOptions(AnswerOptions):
 @dataclass(frozen=True, kw_only=True)
 class TvcOptions(DecodingOptions, TrainingOptions, VideoDbOptions):
     """Captioning (train_tvc.py)"""
+
+    KIND = Kind.CAPTIONS
 
     task: Literal["tvc"] = option("tvc", help="data set")
     train_db: str = option(help="caption database to train on, e.g. /txt/tvc_train.db")

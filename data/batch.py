@@ -133,7 +133,6 @@ class MfmBatch(TensorBatch):
     frame_mask: Tensor  # (F,) bool, True = chosen
     chosen: Tensor  # (M,) long, among the batch's frames
     others: Tensor  # (F − M,) long
-    contrastive: bool  # mfm-nce, else mffr
 
 
 @dataclass
@@ -145,6 +144,19 @@ class FomBatch(TensorBatch):
     source: Tensor  # (F,) long, the frame that each slot shows
     slots: Tensor  # (M,) long, where the chosen frames went
     places: Tensor  # (M,) long, their place in the video before
+
+
+@dataclass
+class ObjectiveBatch(TensorBatch):
+    """A batch of a pre-training objective."""
+
+    method: str  # of the model, which answers it
+    batch: TensorBatch
+
+    @property
+    def ids(self) -> list[str]:
+        """What to name when something goes wrong."""
+        return self.batch.ids
 
 
 @dataclass

@@ -17,7 +17,6 @@ class MfmItem:
 
     video: VideoItem
     mask: np.ndarray  # (T,) bool
-    contrastive: bool
 
 
 def choose_frames(num_frames: int, prob: float, rng: np.random.Generator) -> np.ndarray:
@@ -35,21 +34,14 @@ class MfmDataset:
         vids: the videos.
         source: reads them.
         mask_prob: chance of a frame to be chosen.
-        contrastive: tell the frame from others (``mfm-nce``), or regress its features (``mffr``).
         seed: of the masks.
     """
 
     def __init__(
-        self,
-        vids: Sequence[str],
-        source: VideoSource,
-        mask_prob: float,
-        contrastive: bool,
-        seed: int,
+        self, vids: Sequence[str], source: VideoSource, mask_prob: float, seed: int
     ) -> None:
         self.vids, self.source, self.seed = vids, source, seed
         self.mask_prob = mask_prob
-        self.contrastive = contrastive
 
     def __len__(self) -> int:
         return len(self.vids)
@@ -58,11 +50,11 @@ class MfmDataset:
         key = ItemKey.of(key)
         video = self.source(self.vids[key.index])
         mask = choose_frames(video.num_frames, self.mask_prob, key.generator(self.seed))
-        return MfmItem(video, mask, self.contrastive)
+        return MfmItem(video, mask)
 
 
 def collate_mfm(items: Sequence[MfmItem]) -> MfmBatch:
-    """Pack items of one kind."""
+    """Pack items."""
     mask = torch.from_numpy(np.concatenate([item.mask for item in items]))
     return MfmBatch(
         ids=[item.video.vid for item in items],
@@ -70,5 +62,4 @@ def collate_mfm(items: Sequence[MfmItem]) -> MfmBatch:
         frame_mask=mask,
         chosen=mask.nonzero()[:, 0],
         others=(~mask).nonzero()[:, 0],
-        contrastive=items[0].contrastive,
     )

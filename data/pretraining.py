@@ -1,4 +1,4 @@
-"""The corpora of pre-training: from options to one data set per corpus, split and objective."""
+"""Pre-training: its objectives, and from options to a data set per corpus, split and objective."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,36 +6,99 @@ from typing import Any
 
 import numpy as np
 
-from data.batch import FomBatch, MfmBatch, MlmBatch, MomentBatch
-from data.fom import FomDataset, FomItem, collate_fom
+from config.values import nearest
+from data.batch import ObjectiveBatch
+from data.fom import FomDataset, collate_fom
 from data.lmdb_io import FeatureDb, TextDb
-from data.loader import SizedDataset
-from data.mfm import MfmDataset, MfmItem, collate_mfm
+from data.loader import ItemKey, SizedDataset
+from data.mfm import MfmDataset, collate_mfm
 from data.mix import Part, part_seed
-from data.mlm import MlmDataset, MlmItem, collate_mlm
+from data.mlm import MlmDataset, collate_mlm
 from data.sources import open_features
-from data.vcmr import MomentItem, collate_moments
+from data.vcmr import collate_moments
 from data.video import SubtitleSource, require_features
 from data.vsm import VsmDataset
+from utils.batch import TensorBatch
 from utils.errors import UserError
 from utils.files import read_json
 from utils.logger import LOGGER
 from utils.names import text_names
 
-COLLATE: dict[type, Callable] = {
-    MlmItem: collate_mlm,
-    MfmItem: collate_mfm,
-    FomItem: collate_fom,
-    MomentItem: collate_moments,
-}
 VALIDATION_SEED = 0  # the same masks in every validation of every run
 
 
-def collate_objective(
-    items: Sequence[MlmItem | MfmItem | FomItem | MomentItem],
-) -> MlmBatch | MfmBatch | FomBatch | MomentBatch:
-    """Pack items of one objective."""
-    return COLLATE[type(items[0])](items)
+@dataclass(frozen=True)
+class Objective:
+    """A pre-training objective.
+
+    Attributes:
+        dataset: class of its data set, made of videos, the source that reads them, ``options`` and
+            the seed of what is drawn.
+        options: names of the options (``config.pretraining.PretrainOptions``) that it is told.
+        collate: packs the items.
+        method: of ``model.pretrain.HeroForPretraining``, which answers a batch.
+        masks_text: whether it hides tokens of the subtitles.
+    """
+
+    dataset: Callable[..., SizedDataset]
+    options: tuple[str, ...]
+    collate: Callable[[Sequence[Any]], TensorBatch]
+    method: str
+    masks_text: bool = False
+
+    def batch(self, items: Sequence[Any]) -> ObjectiveBatch:
+        """Pack items of the data set."""
+        return ObjectiveBatch(self.method, self.collate(items))
+
+
+OBJECTIVES = {
+    "mlm": Objective(MlmDataset, ("mask_prob", "max_txt_len"), collate_mlm, "mlm", masks_text=True),
+    "mfm-nce": Objective(MfmDataset, ("mask_prob",), collate_mfm, "mfm_nce"),
+    "mffr": Objective(MfmDataset, ("mask_prob",), collate_mfm, "mffr"),
+    "fom": Objective(FomDataset, (), collate_fom, "fom"),
+    "vsm": Objective(VsmDataset, ("max_txt_len",), collate_moments, "vsm"),
+}
+
+
+def find_objective(name: str) -> Objective:
+    """Return the objective of a name among a corpus's ``tasks``.
+
+    Raises:
+        UserError: there is none; names the nearest one.
+    """
+    if name not in OBJECTIVES:
+        hint = nearest(name, OBJECTIVES) or f"there are {', '.join(OBJECTIVES)}"
+        raise UserError(f"option targets: tasks: unknown objective {name!r}; {hint}")
+    return OBJECTIVES[name]
+
+
+class ObjectiveDataset:
+    """Data set of an objective whose items say which one they are of.
+
+    Args:
+        name: of the objective, among :data:`OBJECTIVES`.
+        vids, source, seed: see :class:`Objective`.
+        options: of the run.
+    """
+
+    def __init__(
+        self, name: str, vids: Sequence[str], source: SubtitleSource, options: Any, seed: int
+    ) -> None:
+        objective = find_objective(name)
+        told = {option: getattr(options, option) for option in objective.options}
+        self.name = name
+        self.data = objective.dataset(vids, source, **told, seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: ItemKey | int) -> tuple[str, Any]:
+        return self.name, self.data[key]
+
+
+def collate_objective(items: Sequence[tuple[str, Any]]) -> ObjectiveBatch:
+    """Pack items of one :class:`ObjectiveDataset`."""
+    return find_objective(items[0][0]).batch([item for _, item in items])
 
 
 class ShardedFeatures:
@@ -156,25 +219,11 @@ def open_corpora(options: Any) -> list[Corpus]:
     return corpora
 
 
-def make_dataset(
-    objective: str, vids: Sequence[str], source: SubtitleSource, options: Any, seed: int
-) -> SizedDataset:
-    """The data set of one objective (a name of ``config.pretraining.PretrainTask``)."""
-    if objective == "mlm":
-        return MlmDataset(vids, source, options.mask_prob, options.max_txt_len, seed)
-    if objective == "fom":
-        return FomDataset(vids, source, seed)
-    if objective == "vsm":
-        return VsmDataset(vids, source, options.max_txt_len, seed)
-    contrastive = {"mfm-nce": True, "mffr": False}[objective]
-    return MfmDataset(vids, source, options.mask_prob, contrastive, seed)
-
-
 def make_parts(corpora: Sequence[Corpus], options: Any, train: bool) -> list[Part]:
     """One part per corpus, split and objective, named ``{objective}_{corpus}_{split}``.
 
     Raises:
-        UserError: a list of videos is unusable; two parts have the same name.
+        UserError: a list of videos is unusable, an objective unknown, or a part's name taken.
     """
     parts: dict[str, Part] = {}
     seed = options.seed if train else VALIDATION_SEED
@@ -183,6 +232,6 @@ def make_parts(corpora: Sequence[Corpus], options: Any, train: bool) -> list[Par
             if name in parts:
                 raise UserError(f"two loaders are called {name}; rename a corpus or a split")
             own_seed = part_seed(seed, len(parts))
-            dataset = make_dataset(objective, vids, corpus.source, options, own_seed)
+            dataset = ObjectiveDataset(objective, vids, corpus.source, options, own_seed)
             parts[name] = Part(name, dataset, weight)
     return list(parts.values())

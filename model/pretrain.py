@@ -1,59 +1,98 @@
-"""Pre-training: five objectives on one encoder (paper, section 3.2)."""
+"""Pre-training: several objectives on one encoder (paper, section 3.2)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.batch import FomBatch, MfmBatch, MlmBatch, MomentBatch
+from data.batch import FomBatch, MfmBatch, MlmBatch, MomentBatch, ObjectiveBatch
 from model.hero import ORDER_CLASSES
 from model.vcmr import MomentRetrievalModel
 from utils.errors import UserError
 
-PretrainBatch = MlmBatch | MfmBatch | FomBatch | MomentBatch
-
 
 @dataclass
-class Scores:
-    """Sums over what a batch asked for, as a validation adds them up.
+class Answers:
+    """What the model made of what a batch asked for.
 
     Attributes:
-        count: tokens, frames or queries that were asked for.
-        sums: by name, scalars on the device.
+        count: of tokens, frames or queries that were asked for.
+        losses: unweighted, by name, (count,) each. One that cannot be told apart is a scalar: the
+            mean in training, the sum in evaluation.
+        measures: how good the answers are, by name, (count,) each.
     """
 
     count: int
-    sums: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    measures: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def chosen(cls, name: str, logits: Tensor, labels: Tensor, **measures: Tensor) -> "Answers":
+        """Choices among classes: their cross-entropy, and ``acc``, whether they are right.
+
+        Args:
+            name: of the loss.
+            logits: (M, C).
+            labels: (M,).
+            measures: further ones.
+        """
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        right = logits.argmax(dim=1) == labels
+        return cls(len(labels), {name: losses}, {"acc": right} | measures)
+
+    def means(self) -> dict[str, Tensor]:
+        """Losses to train with; 0, with a gradient of 0, where nothing was asked for."""
+        return {name: loss.sum() / max(1, loss.numel()) for name, loss in self.losses.items()}
+
+    def sums(self, weights: Mapping[str, float]) -> tuple[int, dict[str, Tensor]]:
+        """``count``, and what validation adds up, in fp64: the weighted ``loss``, its parts by
+        their names where it has several, and the measures."""
+        parts = {name: weights[name] * loss.sum().double() for name, loss in self.losses.items()}
+        several = parts if len(parts) > 1 else {}
+        measures = {name: values.sum().double() for name, values in self.measures.items()}
+        return self.count, {"loss": sum(parts.values())} | several | measures
 
 
 class HeroForPretraining(MomentRetrievalModel):
     """Masked language modelling, masked frame modelling (two forms), frame order modelling,
-    video-subtitle matching. The type of a batch says which objective it is for."""
+    video-subtitle matching: a method each, which a batch names."""
 
-    def forward(self, batch: PretrainBatch) -> dict[str, Tensor]:
-        """Named losses, unweighted: means in training, sums (``neg_*``: vectors) in evaluation.
+    def forward(self, batch: ObjectiveBatch) -> dict[str, Tensor]:
+        """Named losses, unweighted: means in training, as in :class:`Answers` in evaluation."""
+        answers = self.answer(batch)
+        return answers.means() if self.training else answers.losses
 
-        A batch that asks for nothing (no text; no shuffled frame) has a loss of zero, whose
-        gradient is zero.
-        """
-        if isinstance(batch, MomentBatch):
-            return self.moment_losses(batch, spans=self.span_wanted or not self.training)
-        name, losses = self.single_losses(batch)
-        total = losses.sum()
-        return {name: total / max(1, len(losses)) if self.training else total}
+    def answer(self, batch: ObjectiveBatch) -> Answers:
+        """Losses and measures of a batch by the method of its objective."""
+        return getattr(self, batch.method)(batch.batch)
 
-    def single_losses(self, batch: MlmBatch | MfmBatch | FomBatch) -> tuple[str, Tensor]:
-        """Name of the objective, and the loss of each of the M chosen tokens or frames (M,)."""
-        if isinstance(batch, MlmBatch):
-            return "mlm", _cross_entropy(self.token_logits(batch), batch.labels)
-        if isinstance(batch, FomBatch):
-            return "fom", _cross_entropy(self.order_logits(batch), batch.places)
-        predicted, true, negatives = self.frame_predictions(batch)
-        if not batch.contrastive:
-            return "mffr", (predicted - true).norm(dim=1)
+    def mlm(self, batch: MlmBatch) -> Answers:
+        """Masked language modelling: the chosen tokens."""
+        return Answers.chosen("mlm", self.token_logits(batch), batch.labels)
+
+    def mfm_nce(self, batch: MfmBatch) -> Answers:
+        """Masked frame modelling: the hidden frames, each to be told from all others."""
+        predicted, true, negatives = self.frame_predictions(batch, contrastive=True)
         logits = frame_logits(predicted, true, negatives)
-        return "mfm-nce", _cross_entropy(logits, _own(logits))
+        own = torch.arange(len(logits), device=logits.device)  # the right answer of row m
+        return Answers.chosen("mfm-nce", logits, own, **_closeness(predicted, true))
+
+    def mffr(self, batch: MfmBatch) -> Answers:
+        """Masked frame modelling: the features of the hidden frames."""
+        predicted, true, _ = self.frame_predictions(batch, contrastive=False)
+        measures = _closeness(predicted, true)
+        return Answers(len(predicted), {"mffr": measures["l2"]}, measures)
+
+    def fom(self, batch: FomBatch) -> Answers:
+        """Frame order modelling: the places of the shuffled frames."""
+        return Answers.chosen("fom", self.order_logits(batch), batch.places)
+
+    def vsm(self, batch: MomentBatch) -> Answers:
+        """Video-subtitle matching: the queries' videos and moments."""
+        losses = self.moment_losses(batch, spans=self.span_wanted or not self.training)
+        return Answers(len(batch.targets), losses)
 
     def token_logits(self, batch: MlmBatch) -> Tensor:
         """(M, V) over the real vocabulary, at the chosen tokens."""
@@ -65,19 +104,19 @@ class HeroForPretraining(MomentRetrievalModel):
             vectors = self.v_encoder.subtitle_vectors(batch.video, features, None, batch.rows)
         return head(vectors)[:, : head.vocab_size]
 
-    def frame_predictions(self, batch: MfmBatch) -> tuple[Tensor, Tensor, Tensor]:
+    def frame_predictions(
+        self, batch: MfmBatch, contrastive: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the hidden frames are thought to be, in fp32.
 
         Returns:
             Their predicted features (M, D) and their true ones (M, D); predictions at the frames
-            that were not hidden (F − M, D), or none where the batch is not contrastive.
+            that were not hidden (F − M, D), none of them unless ``contrastive``.
         """
         video = batch.video
         vectors = self.v_encoder.frame_vectors(video, batch.frame_mask)
         vectors = self.v_encoder.temporal(vectors, video)
-        rows = batch.chosen
-        if batch.contrastive:
-            rows = torch.cat([batch.chosen, batch.others])
+        rows = torch.cat([batch.chosen, batch.others]) if contrastive else batch.chosen
         features = self.v_encoder.feat_regress(vectors.index_select(0, rows)).float()
         hidden = len(batch.chosen)
         true = video.features.index_select(0, batch.chosen).float()
@@ -101,29 +140,6 @@ class HeroForPretraining(MomentRetrievalModel):
         frames = self.v_encoder.frame_vectors(batch.video).index_select(0, batch.source)
         return self.v_encoder.temporal(frames, batch.video)
 
-    def scores(self, batch: PretrainBatch) -> Scores:
-        """Losses and how good the answers are, in evaluation mode.
-
-        Names: ``loss``; ``acc`` (share of right answers); of hidden frames ``l2`` (Euclidean
-        distance) and ``cosine`` between prediction and truth; of video-subtitle matching the three
-        losses by their names.
-        """
-        if isinstance(batch, MomentBatch):
-            sums = {name: loss.sum() for name, loss in self(batch).items()}
-            return Scores(len(batch.targets), sums)
-        if isinstance(batch, MlmBatch):
-            return Scores(len(batch.rows), _answers(self.token_logits(batch), batch.labels))
-        if isinstance(batch, FomBatch):
-            return Scores(len(batch.slots), _answers(self.order_logits(batch), batch.places))
-        predicted, true, negatives = self.frame_predictions(batch)
-        distances = (predicted - true).norm(dim=1).sum()
-        sums = {"loss": distances}
-        if batch.contrastive:
-            logits = frame_logits(predicted, true, negatives)
-            sums = _answers(logits, _own(logits))
-        sums |= {"l2": distances, "cosine": F.cosine_similarity(predicted, true).sum()}
-        return Scores(len(batch.chosen), sums)
-
 
 def frame_logits(predicted: Tensor, true: Tensor, negatives: Tensor) -> Tensor:
     """Dot products of every prediction with all true hidden frames, then with all negatives.
@@ -141,15 +157,7 @@ def frame_logits(predicted: Tensor, true: Tensor, negatives: Tensor) -> Tensor:
         return predicted @ torch.cat([true, negatives]).T
 
 
-def _own(logits: Tensor) -> Tensor:
-    """The right answer of row m is column m."""
-    return torch.arange(len(logits), device=logits.device)
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), labels, reduction="none")
-
-
-def _answers(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    right = (logits.argmax(dim=1) == labels).sum()
-    return {"loss": _cross_entropy(logits, labels).sum(), "acc": right}
+def _closeness(predicted: Tensor, true: Tensor) -> dict[str, Tensor]:
+    """Euclidean distance and cosine of features (M, D) and (M, D)."""
+    distance = (predicted - true).norm(dim=1)
+    return {"l2": distance, "cosine": F.cosine_similarity(predicted, true)}

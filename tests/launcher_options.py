@@ -16,7 +16,7 @@ from typing import Any
 from data.lmdb_io import FeatureDb, TextDb
 from data.loader import ItemKey, RankBatches
 from data.mix import part_seed
-from data.pretraining import collate_objective, make_dataset
+from data.pretraining import ObjectiveDataset, collate_objective
 from data.tvc import CaptionDataset, CaptionDb
 from data.video import SubtitleSource
 from data.videoQA import QuestionDataset
@@ -30,10 +30,10 @@ STEPS = 2  # the last one's learning rate is next to nothing
 # Pre-training objectives whose steps can be compared. The negatives of mfm-nce are of a rank's own
 # batch, so on several ranks it is another loss.
 COUNTED = {
-    "mlm": lambda batch: len(batch.rows),
-    "mffr": lambda batch: len(batch.chosen),
-    "fom": lambda batch: len(batch.slots),
-    "vsm": lambda batch: len(batch.ids),
+    "mlm": lambda asked: len(asked.batch.rows),
+    "mffr": lambda asked: len(asked.batch.chosen),
+    "fom": lambda asked: len(asked.batch.slots),
+    "vsm": lambda asked: len(asked.ids),
 }
 OBJECTIVES = tuple(COUNTED)
 # So little that most texts and videos have the one that each has at least.
@@ -138,7 +138,7 @@ def pretraining_options(world: Path, folder: Path) -> dict[str, dict]:
     for objective in OBJECTIVES:
         train = vids if objective == "vsm" else videos_alike(objective, vids, source)
         seed = equal_items_seed(
-            lambda seed, args=(objective, train, source, MASKING): make_dataset(
+            lambda seed, args=(objective, train, source, MASKING): ObjectiveDataset(
                 *args, part_seed(seed, 0)
             ),
             lambda data, key, count=COUNTED[objective]: count(collate_objective([data[key]])),
@@ -154,7 +154,7 @@ def videos_alike(objective: str, vids: list[str], source: SubtitleSource) -> lis
     """The largest group of videos of which an objective hides equally much; a batch, or more."""
     groups: dict[int, list[str]] = {}
     for vid in vids:
-        if data := make_dataset(objective, [vid], source, MASKING, seed=0):
+        if data := ObjectiveDataset(objective, [vid], source, MASKING, seed=0):
             batch = collate_objective([data[ItemKey(0, 0)]])
             groups.setdefault(COUNTED[objective](batch), []).append(vid)
     largest = max((group for hidden, group in groups.items() if hidden), key=len)

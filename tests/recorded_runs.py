@@ -1,6 +1,5 @@
 """Short training runs through the engine, compared with the record."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from utils.distributed import Communicator, SingleProcess
-from utils.engine import Seen, Task, Trainer
+from utils.engine import Task, Trainer
 from utils.precision import Precision
 from utils.restore import RunFolder
 from utils.run import Run
@@ -94,29 +93,19 @@ class StepRecorder:
         )
         self.losses: list[float] = []
         self.parts: list[dict[str, float]] = []
-        model = task.model
-        self.trainer = Trainer(dataclasses.replace(task, model=model), run)
-        self.start = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self._keep_losses()
-        self.model = model
-
-    def _keep_losses(self) -> None:
-        inner = self.trainer._forward_backward
-
-        def keep(batch: Any, seen: Seen) -> None:
-            inner(batch, seen)
-            self.losses.append(seen.totals[-1].item())
-            weights = self.trainer.task.loss_weights
-            losses = seen.losses[-1].items()
-            self.parts.append({name: weights[name] * loss.item() for name, loss in losses})
-
-        self.trainer._forward_backward = keep
+        self.trainer, self.model = Trainer(task, run), task.model
+        self.start = {name: p.detach().clone() for name, p in self.model.named_parameters()}
 
     def run(self, steps: int) -> dict[str, np.ndarray]:
         """Loss per accumulation step; gradient norm and learning rate per optimizer step."""
-        norms, rates = [], []
+        norms, rates, weights = [], [], self.trainer.task.loss_weights
         for _ in range(steps):
-            assert self.trainer._optimizer_step()
+            seen = self.trainer.step()
+            self.losses += [total.item() for total in seen.totals]
+            self.parts += [
+                {name: weights[name] * loss.item() for name, loss in losses.items()}
+                for losses in seen.losses
+            ]
             norms.append(self.trainer.running.take_means()["grad_norm"])
             rates.append(self.trainer.rate)
         return {

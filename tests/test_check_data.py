@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -14,7 +16,10 @@ import pytest
 import pretrain
 import train_vcmr
 from config.config import TvcOptions, VcmrOptions, parse_options
+from config.groups import Kind
 from config.model_config import ModelConfig
+from config.options import option
+from config.training import AnswerOptions
 from data.doctor import captions, features, queries, records, subtitles, tokens, videos
 from data.doctor.checkup import check_before_training
 from data.doctor.findings import CANNOT_OPEN, Check
@@ -546,6 +551,27 @@ def test_a_damage_is_found_and_rated(name, tmp_path, capsys):
         assert all(id_ in printed for id_ in damage.ids)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MovieOptions(AnswerOptions):
+    """Question answering on other videos"""
+
+    KIND = Kind.QUESTIONS
+
+    task: Literal["movies"] = option("movies", help="data set")
+
+
+def test_a_new_task_says_what_its_databases_hold(tmp_path, monkeypatch):
+    monkeypatch.setitem(check_data.SCRIPTS, "train_movies", MovieOptions)
+    world = World(tmp_path / "sound", "tvqa", options={"task": "movies"})
+    assert check(world.write()) == (0, ANY)
+    world = World(tmp_path / "damaged", "tvqa", options={"task": "movies"})
+    text("train", "a0", target=2)(world)  # there are answers 0 and 1
+    code, rows = check(world.write())
+    (row,) = [row for row in rows if row["severity"] == "error"]
+    assert (code, [case["id"] for case in row["cases"]]) == (1, ["a0"])
+    assert row["problem"].startswith(queries.TARGET.title)
+
+
 def test_features_in_safetensors_files(tmp_path):
     world = World(tmp_path)
     config = world.write()
@@ -709,6 +735,15 @@ def test_a_mistake_in_the_command_is_exit_code_2(words, hint, monkeypatch, capsy
     assert stopped.value.code == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and hint in line
+
+
+def test_an_unknown_objective_is_a_mistake_in_the_command(tmp_path):
+    config = World(tmp_path, "pretrain").write()
+    options = read_json(config)
+    options["targets"][0]["splits"][0]["tasks"] = ["vsm", "mln"]
+    write_json(config, options)
+    with pytest.raises(UserError, match=r"unknown objective 'mln'; did you mean mlm\?"):
+        check(config)
 
 
 # --- at the start of training ----------------------------------------------------------------

@@ -468,8 +468,8 @@ def test_corpora_weigh_the_same_unless_told(tmp_path):
         (corpus(splits=[]), "needs one split or more"),
         ({"name": "tv"}, "needs sub_txt_db, splits"),
         (
-            corpus(splits=[{**CORPUS["splits"][0], "tasks": ["mlm", "fem"]}]),
-            "splits: [0]: tasks: [1]: expected one of mlm, mfm-nce, mffr, fom, vsm",
+            corpus(splits=[{**CORPUS["splits"][0], "tasks": ["mlm", 1]}]),
+            "splits: [0]: tasks: [1]: expected a text, got 1",
         ),
         (corpus(splits=[{**CORPUS["splits"][0], "ratio": [1]}]), "one weight for each of tasks"),
     ],

@@ -73,7 +73,7 @@ def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_facto
 
 
 def first_gradient(trainer):
-    trainer._optimizer_step()
+    trainer.step()
     return trainer.running.take_means()["grad_norm"]
 
 
@@ -85,6 +85,13 @@ def test_accumulation_steps_are_summed(tmp_path):
     assert first_gradient(make_trainer(tmp_path, accumulation=3)) == 2.0 * (1 + 2 + 3)
 
 
+def test_a_step_tells_the_losses_of_its_batches(tmp_path):
+    seen = make_trainer(tmp_path, accumulation=2).step()
+    assert seen.ids == ["item1", "item2"]
+    assert [losses["a"].item() for losses in seen.losses] == [1.0, 2.0]
+    assert [total.item() for total in seen.totals] == [2.0, 4.0]
+
+
 def test_standing_in_for_ranks_averages(tmp_path):
     trainer = make_trainer(tmp_path, accumulation=2, stand_in=2)
     assert first_gradient(trainer) == 2.0 * (1 + 2 + 3 + 4) / 2
@@ -93,7 +100,7 @@ def test_standing_in_for_ranks_averages(tmp_path):
 
 def test_a_factor_on_a_gradient_does_not_change_what_is_logged(tmp_path):
     trainer = make_trainer(tmp_path, gradient_factors={"a": 0.25})
-    trainer._optimizer_step()
+    trainer.step()
     means = trainer.running.take_means()
     assert means["grad_norm"] == 2.0 * 0.25
     assert (means["loss/a"], means["loss/total"]) == (1.0, 2.0)
@@ -105,10 +112,10 @@ def test_a_skipped_step_is_not_logged(tmp_path):
     trainer.precision._scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
     loader = trainer.task.loader
     loader.number = float("inf")
-    assert not trainer._optimizer_step()
-    assert trainer.step == 0 and trainer.running.take_means() == {}
+    assert trainer.step() is None
+    assert trainer.steps_done == 0 and trainer.running.take_means() == {}
     loader.number = 0
-    assert trainer._optimizer_step()
+    assert trainer.step()
     means = trainer.running.take_means()
     assert (means["loss/a"], means["loss/total"], means["grad_norm"]) == (1.0, 2.0, 2.0)
 
@@ -133,7 +140,7 @@ def test_a_run_validates_saves_and_goes_on(tmp_path):
     assert steps == {"model_step_2.pt", "model_step_3.pt", "model_step_4.pt"}
     assert load_restore_point(RunFolder(tmp_path))["loader"] == {"number": 4}
     again = make_trainer(tmp_path, **changes)
-    assert again.step == 4 and again.train() == {"seen": 4.0}
+    assert again.steps_done == 4 and again.train() == {"seen": 4.0}
 
 
 def test_a_validation_that_fails_does_not_cost_the_weights(tmp_path):

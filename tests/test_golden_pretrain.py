@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from config.model_config import ModelConfig
-from data.fom import FomItem, collate_fom
-from data.mfm import MfmItem, collate_mfm
-from data.mlm import MlmItem, collate_mlm
-from data.vcmr import MomentItem, collate_moments
+from data.fom import FomItem
+from data.mfm import MfmItem
+from data.mlm import MlmItem
+from data.pretraining import OBJECTIVES
+from data.vcmr import MomentItem
 from data.video import Subtitle, VideoItem, context_tokens
 from data.vsm import VsmDataset, subtitle_frames
 from model.layers import set_dropout
@@ -51,10 +52,10 @@ class Inputs:
             for video, entries in zip(self.videos(kind), texts, strict=True)
         ]
 
-    def mfm(self, contrastive: bool) -> list[MfmItem]:
+    def mfm(self) -> list[MfmItem]:
         masks = [np.array(mask, dtype=bool) for mask in self.given["mfm"]]
         videos = self.videos()
-        return [MfmItem(video, mask, contrastive) for video, mask in zip(videos, masks)]
+        return [MfmItem(video, mask) for video, mask in zip(videos, masks)]
 
     def fom(self) -> list[FomItem]:
         items = []
@@ -123,42 +124,38 @@ def test_weight_names_are_the_contract(expected, model):
 
 @pytest.mark.parametrize(("kind", "key"), [(None, "mlm/loss"), ("mlm_ctx", "mlm_ctx/loss")])
 def test_masked_tokens(model, inputs, recorded, kind, key):
-    batch = collate_mlm(inputs.mlm(kind))
-    name, losses = model.single_losses(batch)
-    assert name == "mlm"
-    assert_recorded(losses, recorded[key])
+    batch = OBJECTIVES["mlm"].batch(inputs.mlm(kind))
+    assert_recorded(model.answer(batch).losses["mlm"], recorded[key])
     assert model(batch)["mlm"].item() == pytest.approx(recorded[key].mean(), abs=2e-4)
 
 
 def test_contrasted_frames(model, inputs, recorded):
-    batch = collate_mfm(inputs.mfm(contrastive=True))
-    name, losses = model.single_losses(batch)
-    assert name == "mfm-nce"
-    assert_recorded(losses, recorded["mfm_nce/loss"])
+    batch = OBJECTIVES["mfm-nce"].batch(inputs.mfm())
+    assert_recorded(model.answer(batch).losses["mfm-nce"], recorded["mfm_nce/loss"])
     assert model(batch)["mfm-nce"].item() == pytest.approx(recorded["mfm_nce/loss"].mean(), 1e-5)
 
 
 def test_regressed_frames(model, inputs, recorded):
-    batch = collate_mfm(inputs.mfm(contrastive=False))
-    predicted, true, negatives = model.frame_predictions(batch)
+    batch = OBJECTIVES["mffr"].batch(inputs.mfm())
+    predicted, true, negatives = model.frame_predictions(batch.batch, contrastive=False)
     squares = recorded["mffr/loss"]
     assert len(negatives) == 0
     assert_recorded((predicted - true) ** 2, squares)
     losses = np.sqrt(squares.sum(axis=1))
-    assert_recorded(model.single_losses(batch)[1], losses)
+    assert_recorded(model.answer(batch).losses["mffr"], losses)
     assert model(batch)["mffr"].item() == pytest.approx(losses.mean(), rel=1e-5)
 
 
 def test_frame_order(model, inputs, recorded):
-    batch = collate_fom(inputs.fom())
-    logits = model.v_encoder.fom_output(model.shuffled_frames(batch))
+    batch = OBJECTIVES["fom"].batch(inputs.fom())
+    logits = model.v_encoder.fom_output(model.shuffled_frames(batch.batch))
     assert_recorded(logits, recorded["fom/logits"])
     assert_recorded(model(batch)["fom"], recorded["fom/loss"])
 
 
 @pytest.mark.parametrize(("kind", "key"), [(None, "vsm/loss"), ("vsm_ctx", "vsm_ctx/loss")])
 def test_subtitles_find_their_moment(model, inputs, recorded, kind, key):
-    losses = model(collate_moments(inputs.vsm(kind)))
+    losses = model(OBJECTIVES["vsm"].batch(inputs.vsm(kind)))
     assert_recorded(torch.stack([WEIGHTS[name] * losses[name] for name in WEIGHTS]), recorded[key])
 
 
@@ -166,7 +163,7 @@ def test_subtitles_find_their_moment_among_hard_negatives(expected, inputs, reco
     schedule = MomentSchedule(RankingLoss("hinge", margin=0.1))
     schedule.hard_start_steps, schedule.hard_pool_sizes = [0], [3]
     schedule.hard_weights = [10.0]
-    losses = build(expected, schedule)(collate_moments(inputs.vsm()))
+    losses = build(expected, schedule)(OBJECTIVES["vsm"].batch(inputs.vsm()))
     weighted = torch.stack([WEIGHTS[name] * losses[name] for name in WEIGHTS])
     assert_recorded(weighted, recorded["vsm/loss_hard"])
 
@@ -217,18 +214,19 @@ def test_texts_of_masked_language_modelling_are_the_recorded_ones(inputs, kind):
 
 def test_short_run(expected, inputs, tmp_path):
     model = build(expected)
-    batches = {
-        "mlm": collate_mlm(inputs.mlm()),
-        "mffr": collate_mfm(inputs.mfm(contrastive=False)),
-        "fom": collate_fom(inputs.fom()),
-        "vsm": collate_moments(inputs.vsm()),
+    items = {
+        "mlm": inputs.mlm(),
+        "mffr": inputs.mfm(),
+        "fom": inputs.fom(),
+        "vsm": inputs.vsm(),
     }
+    batches = {name: OBJECTIVES[name].batch(some) for name, some in items.items()}
     order = cycle(["mlm", "mffr", "fom", "vsm", "mffr", "mlm"])
     task = Task(
         name="pretrain",
         model=model,
         loader=(batches[name] for name in order),
-        loss_weights=dict.fromkeys(("mlm", "mffr", "fom"), 1.0) | WEIGHTS,
+        loss_weights=dict.fromkeys(OBJECTIVES, 1.0) | WEIGHTS,
         validate=lambda step: {},
         begin_batch=model.begin_batch,
     )

@@ -48,8 +48,8 @@ def loss_curve(expected, world, folder, mode, device, steps):
     )
     trainer = Trainer(task, run)
     losses = []
-    while trainer.step < steps:
-        if trainer._optimizer_step():
+    while trainer.steps_done < steps:
+        if trainer.step():
             losses.append(trainer.running.take_means()["loss/total"])
     return np.array(losses)
 

@@ -1,7 +1,8 @@
 """What the pre-training objectives draw, and their empty cases."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from data.fom import FomDataset, FomItem, collate_fom, shuffle_some
 from data.loader import ItemKey
 from data.mfm import MfmDataset, choose_frames, collate_mfm
 from data.mlm import MlmDataset, TokenMasking, collate_mlm
-from data.pretraining import collate_objective
+from data.pretraining import OBJECTIVES, ObjectiveDataset, collate_objective
 from data.vcmr import collate_moments
 from data.vsm import VsmDataset, draw_queries, subtitle_frames
 from tests.small_world import CLS, MASK, SEP, V_RANGE, make_source, small_model
@@ -220,7 +221,7 @@ def test_draws_follow_from_seed_epoch_and_item(objective):
     source, vids = make_source(many), list(many)
     make = {
         "mlm": lambda seed: MlmDataset(vids, source, 0.15, 60, seed),
-        "mfm": lambda seed: MfmDataset(vids, source, 0.15, True, seed),
+        "mfm": lambda seed: MfmDataset(vids, source, 0.15, seed),
         "fom": lambda seed: FomDataset(vids, source, seed),
         "vsm": lambda seed: VsmDataset(vids, source, 60, seed),
     }[objective]
@@ -245,61 +246,61 @@ def assert_zero_loss_and_gradient(batch):
 
 def test_a_batch_without_text_has_no_masked_language_loss():
     data = MlmDataset(["silent"], make_source(VIDEOS), 0.15, 60, seed=0)
-    assert_zero_loss_and_gradient(collate_mlm([data[ItemKey(0)]]))
+    assert_zero_loss_and_gradient(OBJECTIVES["mlm"].batch([data[ItemKey(0)]]))
 
 
 def test_a_video_without_text_changes_nothing_for_the_others():
     data = MlmDataset(["silent", "a", "b"], make_source(VIDEOS), 0.15, 60, seed=0)
     model = small_model()
     items = [data[ItemKey(n)] for n in range(3)]
-    alone, together = (model(collate_mlm(some))["mlm"] for some in (items[1:], items))
+    alone, together = (model(OBJECTIVES["mlm"].batch(some))["mlm"] for some in (items[1:], items))
     torch.testing.assert_close(alone, together)
 
 
 def test_a_text_alone_is_guessed_too():
     data = MlmDataset(["unseen"], make_source(VIDEOS), 0.15, 60, seed=0)
-    assert small_model()(collate_mlm([data[ItemKey(0)]]))["mlm"].item() > 1
+    assert small_model()(OBJECTIVES["mlm"].batch([data[ItemKey(0)]]))["mlm"].item() > 1
 
 
 def test_a_batch_without_shuffled_frames_has_no_order_loss():
     item = FomItem(make_source(VIDEOS)("a"), np.arange(9), np.array([], dtype=np.int64))
-    assert_zero_loss_and_gradient(collate_fom([item]))
+    assert_zero_loss_and_gradient(OBJECTIVES["fom"].batch([item]))
 
 
 def test_videos_longer_than_the_places_known():
     source = make_source({"long": (101, [])})
-    batch = collate_fom([FomItem(source("long"), np.arange(101), np.array([3]))])
+    batch = OBJECTIVES["fom"].batch([FomItem(source("long"), np.arange(101), np.array([3]))])
     with pytest.raises(UserError, match="101 frames; set max_clip_len to 100"):
         small_model()(batch)
 
 
 def test_a_batch_whose_frames_are_all_hidden():
     source = make_source({"a": (1, [([11], [0])]), "b": (1, [])})
-    data = MfmDataset(["a", "b"], source, 0.15, contrastive=True, seed=0)
-    batch = collate_mfm([data[ItemKey(0)], data[ItemKey(1)]])
-    assert len(batch.others) == 0 and len(batch.chosen) == 2
+    data = MfmDataset(["a", "b"], source, 0.15, seed=0)
+    batch = OBJECTIVES["mfm-nce"].batch([data[ItemKey(0)], data[ItemKey(1)]])
+    assert len(batch.batch.others) == 0 and len(batch.batch.chosen) == 2
     assert math.isfinite(small_model()(batch)["mfm-nce"].item())
 
 
 def test_hidden_features_are_not_seen():
     """The true features of a chosen frame reach the loss as the answer only."""
     source = make_source(VIDEOS)
-    data = MfmDataset(["a", "b"], source, 0.3, contrastive=False, seed=1)
+    data = MfmDataset(["a", "b"], source, 0.3, seed=1)
     batch = collate_mfm([data[ItemKey(0)], data[ItemKey(1)]])
     model = small_model()
-    before = model.frame_predictions(batch)[0]
+    before = model.frame_predictions(batch, contrastive=False)[0]
     batch.video.features[batch.chosen] += 100
-    torch.testing.assert_close(model.frame_predictions(batch)[0], before)
+    torch.testing.assert_close(model.frame_predictions(batch, contrastive=False)[0], before)
     batch.video.features[batch.others] += torch.randn(len(batch.others), 6)
-    assert not torch.allclose(model.frame_predictions(batch)[0], before)
+    assert not torch.allclose(model.frame_predictions(batch, contrastive=False)[0], before)
 
 
 def test_the_pool_of_frames_by_hand():
     """Three frames, one hidden: its prediction against the truth and two other predictions."""
-    data = MfmDataset(["unseen"], make_source(VIDEOS), 0.0, contrastive=True, seed=0)
-    batch = collate_mfm([data[ItemKey(0)]])
+    data = MfmDataset(["unseen"], make_source(VIDEOS), 0.0, seed=0)
+    batch = OBJECTIVES["mfm-nce"].batch([data[ItemKey(0)]])
     model = small_model()
-    predicted, true, others = model.frame_predictions(batch)
+    predicted, true, others = model.frame_predictions(batch.batch, contrastive=True)
     assert (len(predicted), len(others)) == (1, 2)
     dots = [(predicted[0] @ answer).item() for answer in (true[0], others[0], others[1])]
     wanted = math.log(sum(math.exp(dot) for dot in dots)) - dots[0]
@@ -311,34 +312,35 @@ def test_the_vocabulary_of_the_loss_is_the_real_one():
     head = model.v_encoder.f_encoder.lm_head
     assert (head.vocab_size, head.bias.shape[0]) == (100, 104)
     data = MlmDataset(["a"], make_source(VIDEOS), 0.15, 60, seed=0)
-    batch = collate_mlm([data[ItemKey(0)]])
+    batch = OBJECTIVES["mlm"].batch([data[ItemKey(0)]])
     before = model(batch)["mlm"].item()
     with torch.no_grad():
         head.bias[100:] = 50.0  # would take all probability
-    assert model.token_logits(batch).shape[1] == 100
+    assert model.token_logits(batch.batch).shape[1] == 100
     assert model(batch)["mlm"].item() == before
 
 
-def test_batches_by_item_type_and_scores():
-    source, vids = make_source(VIDEOS), ["a", "b"]
-    datasets = {
-        "mlm": (MlmDataset(vids, source, 0.15, 60, 0), {"loss", "acc"}),
-        "nce": (MfmDataset(vids, source, 0.15, True, 0), {"loss", "acc", "l2", "cosine"}),
-        "mffr": (MfmDataset(vids, source, 0.15, False, 0), {"loss", "l2", "cosine"}),
-        "fom": (FomDataset(vids, source, 5), {"loss", "acc"}),
-        "vsm": (VsmDataset(vids, source, 60, 0), {"st_ed", "neg_ctx", "neg_q"}),
-    }
-    model = small_model().eval()
-    for name, (data, measures) in datasets.items():
-        batch = collate_objective([data[ItemKey(0)], data[ItemKey(1)]])
-        scores = model.scores(batch)
-        assert set(scores.sums) == measures, name
-        assert scores.count > 0
-        total = sum(loss.sum() for loss in model(batch).values())
-        summed = sum(
-            v for k, v in scores.sums.items() if k in ("loss", "st_ed", "neg_ctx", "neg_q")
-        )
-        torch.testing.assert_close(total, summed)
+@pytest.mark.parametrize(
+    ("objective", "columns"),
+    [
+        ("mlm", {"acc"}),
+        ("mfm-nce", {"acc", "l2", "cosine"}),
+        ("mffr", {"l2", "cosine"}),
+        ("fom", {"acc"}),
+        ("vsm", {"st_ed", "neg_ctx", "neg_q"}),
+    ],
+)
+def test_validation_sums_up_what_training_takes_the_mean_of(objective, columns):
+    options = SimpleNamespace(mask_prob=0.15, max_txt_len=60)
+    data = ObjectiveDataset(objective, ["a", "b"], make_source(VIDEOS), options, seed=5)
+    batch = collate_objective([data[ItemKey(0)], data[ItemKey(1)]])
+    weights = {"st_ed": 0.1, "neg_ctx": 8.0, "neg_q": 2.0}
+    model = small_model()
+    trained = model(batch)
+    count, sums = model.eval().answer(batch).sums(defaultdict(lambda: 1.0, weights))
+    assert count > 0 and set(sums) == {"loss"} | columns
+    total = sum(weights.get(name, 1.0) * loss.double() for name, loss in trained.items())
+    torch.testing.assert_close(sums["loss"], total * count)
 
 
 def test_several_queries_of_a_video_are_scored_in_their_own_video():

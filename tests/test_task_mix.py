@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from types import SimpleNamespace
 
@@ -225,6 +226,20 @@ def test_loaders_of_several_corpora(corpora_options):
 
 
 @pytest.mark.golden
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("fem", "did you mean fom?"), ("?", "there are mlm, mfm-nce, mffr, fom, vsm")],
+)
+def test_an_unknown_objective(corpora_options, name, hint):
+    options = corpora_options()
+    options.targets[0].splits[0].tasks[1] = name
+    with pytest.raises(
+        UserError, match=rf"unknown objective '{re.escape(name)}'; {re.escape(hint)}"
+    ):
+        make_parts(open_corpora(options), options, train=True)
+
+
+@pytest.mark.golden
 def test_a_list_of_the_wrong_shard_is_named(corpora_options, tmp_path):
     (tmp_path / "half1.json").write_text((tmp_path / "half0.json").read_text())
     options = corpora_options()
@@ -233,7 +248,7 @@ def test_a_list_of_the_wrong_shard_is_named(corpora_options, tmp_path):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("content", ["{}", "[]", "[3]"])
+@pytest.mark.parametrize("content", ["{}", "[]", "3"])
 def test_a_split_that_is_no_list_of_names(corpora_options, tmp_path, content):
     (tmp_path / "half0.json").write_text(content)
     options = corpora_options()

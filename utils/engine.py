@@ -90,10 +90,16 @@ class Running:
 
 @dataclass
 class Seen:
-    """What the batches of one optimizer step were."""
+    """What the batches of one optimizer step were, and what the model made of them.
+
+    Attributes:
+        ids: of all items.
+        losses: unweighted, by name, of every batch.
+        totals: weighted sum of every batch's losses.
+    """
 
     ids: list[str] = field(default_factory=list)
-    losses: list[dict[str, Tensor]] = field(default_factory=list)  # unweighted, by name
+    losses: list[dict[str, Tensor]] = field(default_factory=list)
     totals: list[Tensor] = field(default_factory=list)
 
     @property
@@ -142,11 +148,16 @@ class Trainer:
     Args:
         task: what to train.
         run: where: options (``config.groups.TrainingOptions``), ranks, device, folder.
+
+    Attributes:
+        steps_done: optimizer steps since the start of the run, restored ones included.
+        running: what the steps since the last logged one gave.
+        rate: learning rate of the last step.
     """
 
     def __init__(self, task: Task, run: Run) -> None:
         self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
-        self.step = 0
+        self.steps_done = 0
         self.metrics: dict[str, float | str] = {}
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(task.model, run.options)
@@ -159,8 +170,9 @@ class Trainer:
         fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
         self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
         self._restore()
-        main = run.comm.is_main
-        self.writer = MetricsWriter(run.folder.log, self.step) if main else NullMetricsWriter()
+        self.writer = NullMetricsWriter()
+        if run.comm.is_main:
+            self.writer = MetricsWriter(run.folder.log, self.steps_done)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -168,38 +180,42 @@ class Trainer:
         """Run to ``num_train_steps``; returns the last validation's metrics."""
         total = self.options.num_train_steps
         quiet = not self.comm.is_main
-        with tqdm(total=total, initial=self.step, disable=quiet, desc=self.task.name) as bar:
-            while self.step < total:
-                if self._optimizer_step():
+        with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
+            while self.steps_done < total:
+                if self.step():
                     bar.update()
                     self._after_step(bar)
         self.writer.close()
         return self.metrics
 
-    def _optimizer_step(self) -> bool:
-        """One step over all accumulation batches; False if fp16 overflowed and it was skipped."""
+    def step(self) -> Seen | None:
+        """Take one optimizer step over all accumulation batches.
+
+        Returns:
+            What was seen; None if fp16 overflowed and the step was skipped.
+        """
         self.task.model.train()
         zero_gradients(self.optimizer)
         seen = Seen()
         for micro_step, last in self._micro_steps():
             with self.clock.phase("data"):
                 batch = next(self.task.loader)
-            self.task.begin_batch(self.step, micro_step)
+            self.task.begin_batch(self.steps_done, micro_step)
             with nullcontext() if last else self.reducer.accumulate():
                 self._forward_backward(batch, seen)
         with self.clock.phase("reduce"):
             self.reducer.finish()
         with self.clock.phase("optimizer"):
             stepped = self._update(seen)
-        self.step += stepped
-        return stepped
+        self.steps_done += stepped
+        return seen if stepped else None
 
     def _update(self, seen: Seen) -> bool:
         """Clip and step the optimizer; False if fp16 overflowed."""
         self.precision.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
-            self.guard.watch(self.step + 1, seen, norm)
+            self.guard.watch(self.steps_done + 1, seen, norm)
         self._set_learning_rate()
         stepped = self.precision.step(self.optimizer)
         if stepped:
@@ -211,9 +227,9 @@ class Trainer:
         return stepped
 
     def _set_learning_rate(self) -> None:
-        options = self.options
+        options, step = self.options, self.steps_done + 1
         self.rate = learning_rate_at(
-            self.step + 1, options.learning_rate, options.warmup_steps, options.num_train_steps
+            step, options.learning_rate, options.warmup_steps, options.num_train_steps
         )
         set_learning_rates(self.optimizer, self.rate)
 
@@ -238,7 +254,7 @@ class Trainer:
     # --- after a step -----------------------------------------------------------------------
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.options.num_train_steps
+        return self.steps_done % every == 0 or self.steps_done == self.options.num_train_steps
 
     def _after_step(self, bar: tqdm) -> None:
         options = self.options
@@ -259,21 +275,21 @@ class Trainer:
         values["learning_rate"] = self.rate
         if self.precision.mode == "fp16":
             values["loss_scale"] = self.precision.loss_scale
-        self.writer.write(self.step, values)
+        self.writer.write(self.steps_done, values)
         return values["loss/total"]
 
     def _validate(self) -> None:
         self.task.model.eval()
         with torch.no_grad(), self.precision.autocast():
-            metrics = self.task.validate(self.step)
+            metrics = self.task.validate(self.steps_done)
         # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
         self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
         named = {f"valid/{name}": value for name, value in self.metrics.items()}
-        self.writer.write(self.step, named)
+        self.writer.write(self.steps_done, named)
         losses = [
             f"{name} {self.metrics[name]:.4f}" for name in metrics if name.startswith("loss/")
         ]
-        LOGGER.info("validated after step %d: %s", self.step, ", ".join(losses))
+        LOGGER.info("validated after step %d: %s", self.steps_done, ", ".join(losses))
 
     # --- saving and restoring ---------------------------------------------------------------
 
@@ -282,7 +298,7 @@ class Trainer:
             self.guard.flush()
         if self.comm.is_main:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
-            save_tensors(self.folder.checkpoint(self.step), state)
+            save_tensors(self.folder.checkpoint(self.steps_done), state)
 
     def _save_restore_point(self) -> None:
         if self.guard:
@@ -292,7 +308,7 @@ class Trainer:
         if not self.comm.is_main:
             return
         state = {
-            "step": self.step,
+            "step": self.steps_done,
             "metrics": self.metrics,
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
@@ -307,7 +323,7 @@ class Trainer:
         state = load_restore_point(self.folder)
         if state is None:
             return
-        self.step, self.metrics = state["step"], state["metrics"]
+        self.steps_done, self.metrics = state["step"], state["metrics"]
         _load_restored(self.task.model, state["model"])
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
         self.precision.load_state_dict(state["precision"])
@@ -324,7 +340,7 @@ class Trainer:
                 len(state["random"]),
                 self.comm.size,
             )
-        LOGGER.info("restored %s after step %d", self.folder.path, self.step)
+        LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
 
 
 def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

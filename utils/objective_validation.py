@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -13,12 +13,7 @@ from torch import Tensor
 from utils.distributed import Communicator
 from utils.logger import LOGGER
 
-
-class Scores(Protocol):
-    """Sums over ``count`` things that were asked for."""
-
-    count: int
-    sums: dict[str, Tensor]
+Sums = tuple[int, dict[str, Tensor]]  # of how many things; fp64 scalars on the device
 
 
 @dataclass
@@ -31,23 +26,21 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(
-    scores: Callable[[Any], Scores], batches: Iterable[Any], comm: Communicator
-) -> Measured:
+def measure(sums_of: Callable[[Any], Sums], batches: Iterable[Any], comm: Communicator) -> Measured:
     """Means over all ranks' batches.
 
     Args:
-        scores: of one batch.
+        sums_of: one batch.
         batches: this rank's share.
         comm: the ranks.
     """
     start = time.perf_counter()
     count, sums = 0, defaultdict(float)
     for batch in batches:
-        part = scores(batch)
-        count += part.count
-        for name, value in part.sums.items():
-            sums[name] += value.double()  # stays on the device
+        asked, parts = sums_of(batch)
+        count += asked
+        for name, value in parts.items():
+            sums[name] += value
     own = {name: value.item() for name, value in sums.items()}
     shares = comm.all_gather_object((count, own, time.perf_counter() - start))
     total = sum(count for count, _, _ in shares)
@@ -60,28 +53,22 @@ def measure(
 
 
 def validate_objectives(
-    scores: Callable[[Any], Scores],
+    sums_of: Callable[[Any], Sums],
     loaders: Mapping[str, Callable[[], Iterable[Any]]],
-    weights: Mapping[str, float],
     comm: Communicator,
 ) -> dict[str, float]:
     """Validate every loader; log one table.
 
     Args:
-        scores: of one batch, the model being in evaluation mode.
+        sums_of: one batch, the model being in evaluation mode.
         loaders: one pass over this rank's share of each loader, by name.
-        weights: factors of the losses that a loader has several of; their sum is its ``loss``.
         comm: the ranks.
 
     Returns:
         Means as ``{loader}/{name}``. Rates (things asked for, in a second) are in the table only:
         metrics are the same in every repetition of a run.
     """
-    results = {name: measure(scores, batches(), comm) for name, batches in loaders.items()}
-    for result in results.values():
-        if "loss" not in result.means:
-            parts = {name: weights[name] * value for name, value in result.means.items()}
-            result.means = {"loss": sum(parts.values())} | parts
+    results = {name: measure(sums_of, batches(), comm) for name, batches in loaders.items()}
     LOGGER.info("validation\n%s", format_table(results))
     return {
         f"{loader}/{name}": value

@@ -6,20 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from config.groups import Kind
 from data.doctor.findings import CANNOT_OPEN, Finding, examine
 from data.lmdb_environment import RESTORE
 from data.lmdb_io import FeatureDb, TextDb, feature_db_path
-from data.pretraining import read_split
+from data.pretraining import find_objective, read_split
 from data.sources import is_video_only, open_features
 from data.tvc import captions_by_video, read_clip_lines
 from data.video_indices import VIDEO_INDICES
 from data.video_pool import feature_name, named_videos, numbered_videos, query_videos
 from utils.errors import UserError
 from utils.names import CLIP_NAMES, get_name
-
-MOMENTS, VIDEOS, QUESTIONS, STATEMENTS = "moments", "videos", "questions", "statements"
-KINDS = {"tvqa": QUESTIONS, "how2qa": QUESTIONS, "violin": STATEMENTS}
-KINDS |= dict.fromkeys(("msrvtt_video_sub", "msrvtt_video_only"), VIDEOS)
 
 Result = TypeVar("Result")
 
@@ -30,14 +27,14 @@ class QuerySet:
 
     Attributes:
         db: their database.
-        kind: MOMENTS (what the queries describe), VIDEOS, QUESTIONS or STATEMENTS.
+        kind: of the task; one with queries, questions or statements.
         split: ``train``, ``val`` or ``test``.
         lengths: ``id2len.json``.
         videos: ``query2video.json`` (names as text), empty where there is none.
     """
 
     db: TextDb
-    kind: str
+    kind: Kind
     split: str
     lengths: dict[str, Any]
     videos: dict[str, str]
@@ -45,7 +42,7 @@ class QuerySet:
     @property
     def searches(self) -> bool:
         """Whether its queries search a pool of videos."""
-        return self.kind in (MOMENTS, VIDEOS)
+        return self.kind in (Kind.MOMENTS, Kind.VIDEOS)
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Corpus:
         interval: seconds per frame, as the run is told.
         max_clip_len: frames that the run keeps of a video, −1: all.
         reads_text: whether the run reads the subtitles' text.
-        masks_text: whether it hides some of it (masked language modelling).
+        masks_text: whether it hides some of it.
         features: feature databases (several: shards) that could be opened.
         all_features: whether that is all of them.
         subtitles: subtitle database.
@@ -199,7 +196,7 @@ def _open_subtitles(path: str) -> TextDb:
     return db
 
 
-def _open_queries(path: str, kind: str, split: str, known: Container[str]) -> QuerySet:
+def _open_queries(path: str, kind: Kind, split: str, known: Container[str]) -> QuerySet:
     db = _open_text(path)
     videos = query_videos(db, known)
     named_videos(db, known)  # raises where video_ids.json is malformed
@@ -219,14 +216,14 @@ def open_databases(options: Any, vocab_size: int) -> RunData:
         vocab_size: of its model.
     """
     data = RunData(vocab_size, options.max_txt_len)
-    if hasattr(options, "targets"):
+    if options.KIND == Kind.CORPORA:
         for corpus in options.corpora():
             _open_pretraining(data, options, corpus)
         return data
     corpus = Corpus(options.vfeat_interval, options.max_clip_len, not is_video_only(options.task))
     data.corpora.append(corpus)
     _open_videos(data, corpus, options, [options.vfeat_db], options.sub_txt_db)
-    if hasattr(options, "train_db"):
+    if options.KIND == Kind.CAPTIONS:
         _open_caption_sets(data, corpus, options)
     else:
         _open_query_sets(data, corpus, options)
@@ -248,14 +245,13 @@ def _open_videos(
 
 
 def _open_query_sets(data: RunData, corpus: Corpus, options: Any) -> None:
-    kind = KINDS.get(options.task, MOMENTS)
     opened: set[str] = set()
     for split in ("train", "val", "test"):
         path = getattr(options, f"{split}_query_txt_db")
         if not path or path in opened:
             continue
         opened.add(path)
-        queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
+        queries = data.open(path, _open_queries, path, options.KIND, split, corpus.id2nframe)
         if queries is None:
             continue
         corpus.queries.append(queries)
@@ -267,7 +263,7 @@ def _open_query_sets(data: RunData, corpus: Corpus, options: Any) -> None:
 
 def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
     """The videos that a split's queries search; none if the tables of videos are useless."""
-    own_indices = queries.kind == MOMENTS and corpus.reads_text
+    own_indices = queries.kind == Kind.MOMENTS and corpus.reads_text
     # Evaluation may call the test split by either name.
     names = [queries.split, f"{queries.split}_public"] if queries.split == "test" else ["val"]
     if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
@@ -301,7 +297,8 @@ def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
 
 def _open_pretraining(data: RunData, options: Any, chosen: Any) -> None:
     """Open a corpus (``config.pretraining.CorpusOptions``)."""
-    masks = any("mlm" in split.tasks for split in chosen.splits)
+    objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
+    masks = any(objective.masks_text for objective in objectives)
     corpus = Corpus(chosen.vfeat_interval, options.max_clip_len, True, masks)
     data.corpora.append(corpus)
     folders = chosen.vfeat_shards or [chosen.vfeat_db]

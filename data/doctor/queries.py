@@ -5,16 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from config.groups import Kind
 from data.annotations import read_lines
-from data.doctor.databases import (
-    MOMENTS,
-    QUESTIONS,
-    STATEMENTS,
-    VIDEOS,
-    Corpus,
-    QuerySet,
-    RunData,
-)
+from data.doctor.databases import Corpus, QuerySet, RunData
 from data.doctor.findings import Case, Check, Drops, Finding, Severity, examine
 from data.doctor.records import OF_TEXTS, RecordReader, record_cases
 from data.doctor.tokens import OUTSIDE_MODEL, outside
@@ -107,9 +100,9 @@ RECORD_CHECKS = (
     OUTSIDE,
 )
 TARGET_CHECKS = {
-    MOMENTS: (NO_TARGET, BAD_SPAN, CLAMPED, BEYOND),
-    QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
-    STATEMENTS: (TARGET,),
+    Kind.MOMENTS: (NO_TARGET, BAD_SPAN, CLAMPED, BEYOND),
+    Kind.QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
+    Kind.STATEMENTS: (TARGET,),
 }
 
 
@@ -121,7 +114,7 @@ def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
         checks += [NO_VIDEO] if queries.split != "test" or not queries.searches else []
         checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
         checks += [NO_LINES] if queries.searches and queries.videos and evaluated else []
-        checks += [PAIRS] if queries.kind == STATEMENTS else []
+        checks += [PAIRS] if queries.kind == Kind.STATEMENTS else []
         cases = (case for case in _side_cases(queries, data) if case.check in checks)
         yield from examine(queries.db.path, checks, cases, of=len(queries.lengths))
 
@@ -134,8 +127,8 @@ def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
         yield COUNT("", f"{len(queries.db)}, not {len(lengths)}")
     if not queries.db.path.joinpath("query_data.jsonl").is_file():
         yield NO_LINES("query_data.jsonl")
-    yield from _length_cases(lengths, data.max_txt_len, queries.kind == QUESTIONS)
-    for id_, vid in videos.items() if queries.kind == STATEMENTS else ():
+    yield from _length_cases(lengths, data.max_txt_len, queries.kind == Kind.QUESTIONS)
+    for id_, vid in videos.items() if queries.kind == Kind.STATEMENTS else ():
         partner = partner_id(id_)
         if partner in videos and videos[partner] != vid:
             yield PAIRS(id_, f"{vid}, {partner}: {videos[partner]}")
@@ -204,7 +197,7 @@ def _line_cases(queries: QuerySet) -> Iterator[Case]:
     path = queries.db.path / "query_data.jsonl"
     if not path.is_file():
         return
-    names = VIDEO_QUERY_NAMES if queries.kind == VIDEOS else QUERY_NAMES
+    names = VIDEO_QUERY_NAMES if queries.kind == Kind.VIDEOS else QUERY_NAMES
     try:
         lines = Counter(
             line.read(lambda raw: get_name(raw, *names.ids)) for line in read_lines(path)
@@ -236,7 +229,7 @@ class QueryLimits:
     def __call__(self, id_: str, record: dict) -> Iterator[Case]:
         """What is wrong with the record of an id."""
         texts = record["input_ids"]
-        is_question = self.queries.kind == QUESTIONS
+        is_question = self.queries.kind == Kind.QUESTIONS
         length = [len(text) for text in texts] if is_question else len(texts)
         told = self.queries.lengths.get(id_, length)
         if length != told:
@@ -249,12 +242,12 @@ class QueryLimits:
         vid, told = self._video(record), self.queries.videos.get(id_)
         if vid != told:
             yield OTHER_VIDEO(id_, f"{vid}, not {told}")
-        if self.queries.kind == MOMENTS:
+        if self.queries.kind == Kind.MOMENTS:
             yield from self._moment_cases(id_, record)
         elif is_question:
             yield from self._target_cases(id_, record, len(texts) - 1)
             yield from self._answer_span_cases(id_, record)
-        elif self.queries.kind == STATEMENTS:
+        elif self.queries.kind == Kind.STATEMENTS:
             yield from self._target_cases(id_, record, 2)
 
     def _video(self, record: dict) -> str | None:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.doctor.databases import QUESTIONS, STATEMENTS, Corpus, RunData
+from config.groups import Kind
+from data.doctor.databases import Corpus, RunData
 from data.doctor.features import most_common
 from data.doctor.findings import Case, Check, Finding, Severity, examine
 from data.lmdb_io import TextDb
@@ -55,7 +56,7 @@ def token_users(corpus: Corpus) -> Iterator[TokenUser]:
             needs += ("CLS", "MASK", "v_range")
         yield TokenUser(corpus.subtitles, needs, corpus.subtitles.path)
     for queries in corpus.queries:
-        judged = queries.kind in (QUESTIONS, STATEMENTS)
+        judged = queries.kind in (Kind.QUESTIONS, Kind.STATEMENTS)
         yield TokenUser(queries.db, ("SEP",) if judged else ("CLS",), queries.db.path)
     for captions in corpus.captions:
         yield TokenUser(captions.captions, ("BOS", "EOS"), captions.path)

@@ -18,10 +18,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.fom import collate_fom
 from data.lmdb_io import TextDb
-from data.mfm import collate_mfm
-from data.mlm import collate_mlm
+from data.pretraining import OBJECTIVES
 from data.vcmr import MomentDataset, collate_moments
 from data.videoQA import QuestionDataset
 from model.ranking_loss import RankingLoss
@@ -117,17 +115,16 @@ def pretraining(settings: dict[str, Any], expected: Path, world: Path) -> tuple[
     inputs = Inputs(json.loads((expected / "pretrain_inputs.json").read_text()), world)
     assert inputs.given["max_clip_len"] == settings["max_clip_len"]
     kinds = {
-        "mlm": (inputs.mlm, collate_mlm),
-        "mfm-nce": (lambda: inputs.mfm(contrastive=True), collate_mfm),
-        "mffr": (lambda: inputs.mfm(contrastive=False), collate_mfm),
-        "fom": (inputs.fom, collate_fom),
-        "vsm": (inputs.vsm, collate_moments),
+        "mlm": inputs.mlm,
+        "mfm-nce": inputs.mfm,
+        "mffr": inputs.mfm,
+        "fom": inputs.fom,
+        "vsm": inputs.vsm,
     }
 
     def collate(objective: str, vids: Sequence[str]) -> Any:
-        make, collate_items = kinds[objective]
-        items = {item.video.vid: item for item in make()}
-        return collate_items([items[vid] for vid in vids])
+        items = {item.video.vid: item for item in kinds[objective]()}
+        return OBJECTIVES[objective].batch([items[vid] for vid in vids])
 
     return build(expected, schedule_of(settings)), collate
 
@@ -158,8 +155,7 @@ def train(run: RecordedBatches, expected: Path, world: Path, comm: Communicator)
         name="recorded",
         model=model,
         loader=batches(),
-        loss_weights=dict.fromkeys(("mlm", "mfm-nce", "mffr", "fom"), 1.0)
-        | settings.get("loss_weights", {}),
+        loss_weights=dict.fromkeys(OBJECTIVES, 1.0) | settings.get("loss_weights", {}),
         validate=lambda step: {},
         begin_batch=getattr(model, "begin_batch", lambda step, micro_step: None),
         gradient_factors=ranking_gradient_factors(run.ranking_gradient, comm.size, run.stand_in),
