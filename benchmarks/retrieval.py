@@ -3,10 +3,10 @@
     python benchmarks/retrieval.py [--videos 2179] [--hidden 768] [--queries 80] [--repeats 9]
 
 First the ranking of frame pairs alone, at a size where (queries × videos × T × T) still fits; both
-ways must list the same moments, and run on one thread, so that the ratio is that of the work. Then
-the whole search of a corpus of TVR's validation size (videos of 20…80 frames), on all threads:
-milliseconds per query, and the memory that a search adds to the corpus's own. Times are medians of
-repeated runs, turn by turn in one process.
+ways must list the same moments. Then the whole search of a corpus of TVR's validation size (videos
+of 20…80 frames): milliseconds per query, and the memory that a search adds to the corpus's own.
+Times are CPU time on one thread, so that neither the number of processors nor what else they do
+counts; medians of repeated runs, turn by turn in one process.
 """
 
 import argparse
@@ -22,8 +22,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.moment_ranking import CorpusIndex, SearchSettings, SpanQueries, top_moments
+from config.model_config import ModelConfig
+from model.vcmr import MomentRetrievalModel
+from utils.moment_ranking import CorpusIndex, SearchSettings, top_moments
 
+MODEL_CONFIG = Path(__file__).resolve().parents[1] / "config" / "hero_debug.json"
 PAIR_QUERIES, PAIR_VIDEOS, PAIR_FRAMES = 20, 100, 100
 MANY_BATCHES = 10
 SETTINGS = SearchSettings(
@@ -57,13 +60,13 @@ def diagonal_top_moments(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def median_seconds(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median of every run, taken in turns after one to warm up."""
+    """Median CPU time of every run, taken in turns after one to warm up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             run()
-            times[name].append(time.perf_counter() - begun)
+            times[name].append(time.process_time() - begun)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
@@ -98,15 +101,17 @@ def search_corpus(videos: int, hidden: int, queries: int, repeats: int) -> list[
     """Rows of the table: memory, time of video scores and of the whole search."""
     lengths = torch.randint(20, 81, (videos,)).tolist()
     frames = torch.randn(sum(lengths), hidden).split(lengths)
-    index = CorpusIndex({str(place): embeddings for place, embeddings in enumerate(frames)})
-    del frames
+    model = MomentRetrievalModel(ModelConfig.from_json(MODEL_CONFIG))  # its head knows no width
+    corpus = {str(place): embeddings for place, embeddings in enumerate(frames)}
+    index = CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
+    del frames, corpus
     vectors = torch.randn(queries, hidden)
-    spans = SpanQueries(torch.randn(queries, hidden) / hidden**0.5, torch.randn(2, 5))
+    span_queries = torch.randn(queries, hidden) / hidden**0.5
     true_videos = torch.randint(videos, (queries,))
 
     def search(batches: int = 1) -> None:
         for _ in range(batches):
-            index.search(vectors, SETTINGS, spans, true_videos)
+            index.search(vectors, SETTINGS, span_queries, true_videos)
 
     first = added_megabytes(search)
     more = added_megabytes(lambda: search(MANY_BATCHES))
@@ -120,6 +125,7 @@ def search_corpus(videos: int, hidden: int, queries: int, repeats: int) -> list[
     ]
 
 
+@torch.no_grad()
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Print the table and return it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -129,10 +135,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args(argv)
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = compare_pairs(options.repeats)
-    torch.set_num_threads(threads)
     rows += search_corpus(options.videos, options.hidden, options.queries, options.repeats)
     print(tabulate(rows, floatfmt=".2f"))
     return dict(rows)

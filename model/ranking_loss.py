@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from utils.packing import PackedLayout
 
@@ -22,52 +22,6 @@ class HardNegatives:
 
     pool_size: int
     weight: float
-
-
-def unit_length(x: Tensor) -> Tensor:
-    """L2-normalise rows in fp32, with eps 1e-5 as the published models do."""
-    return F.normalize(x.float(), dim=-1, eps=1e-5)
-
-
-def video_scores(queries: Tensor, frames: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
-    """How well each video fits each query: the best cosine over its frames.
-
-    Args:
-        queries: (N, H) query vectors.
-        frames: (F, H) frame embeddings, packed.
-        rows: (B, T) where each video's frames lie among the F.
-        mask: (B, T) bool, True = a real frame.
-
-    Returns:
-        (N, B) in [−1, 1], in fp32 under any autocast: differences between scores are small beside
-        the steps of half precision, and scaled gradients would overflow in fp16.
-    """
-    with torch.autocast(queries.device.type, enabled=False):
-        cosines = unit_length(queries) @ unit_length(frames).T  # (N, F)
-    grid = cosines.index_select(1, rows.flatten()).view(-1, *rows.shape)  # (N, B, T)
-    return grid.masked_fill(~mask, float("-inf")).amax(dim=-1)
-
-
-def span_logits(
-    span_queries: Tensor, frames: Tensor, mask: Tensor, start: nn.Conv1d, end: nn.Conv1d
-) -> tuple[Tensor, Tensor]:
-    """Start and end logits of each query over its video's frames.
-
-    Args:
-        span_queries: (N, H) projected query vectors.
-        frames: (N, T, H) padded frame embeddings of the query's video.
-        mask: (N, T) bool. Padded frames count as zeros for the convolutions, so that a video's
-            result does not depend on its neighbours in the batch.
-        start, end: the convolutions along time.
-
-    Returns:
-        Two (N, T) in fp32 under any autocast; padded frames get −1e4.
-    """
-    with torch.autocast(frames.device.type, enabled=False):
-        similarity = torch.einsum("nh,nth->nt", span_queries.float(), frames.float()) * mask
-        logits = (conv(similarity[:, None])[:, 0] for conv in (start, end))
-        first, last = (logit.masked_fill(~mask, PADDED_LOGIT) for logit in logits)
-    return first, last
 
 
 def span_loss(start: Tensor, end: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

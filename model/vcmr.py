@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config.model_config import ModelConfig
@@ -12,13 +13,13 @@ from data.batch import MomentBatch, QueryBatch, VideoBatch
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.query_encoder import QueryEncoder
 from model.ranking_loss import (
+    PADDED_LOGIT,
     HardNegatives,
     RankingLoss,
     own_video_grid,
-    span_logits,
     span_loss,
-    video_scores,
 )
+from utils.cosine import unit_vectors
 from utils.distributed import Communicator, SingleProcess, gather_with_grad
 from utils.packing import PackedLayout
 
@@ -97,7 +98,14 @@ class MomentSchedule:
 
 
 class MomentRetrievalModel(nn.Module):
-    """Encoder, query encoder and span head: what pre-training and all retrieval tasks share."""
+    """Encoder, query encoder and span head: what pre-training and all retrieval tasks share.
+
+    :meth:`pool_scores` and :meth:`span_logits` define what a video scores and where a span starts
+    and ends: training, validation and the search of a corpus all call them, in fp32 and outside
+    autocast. Their mask is bool, True = a real frame, and broadcasts against the values, with all T
+    frames along its last dimension. Every video has a real frame; what it gets must not depend on
+    its padding.
+    """
 
     def __init__(
         self,
@@ -145,16 +153,74 @@ class MomentRetrievalModel(nn.Module):
         """Query vectors as the span head compares them with frames: (N, H) → (N, H)."""
         return self.video_query_linear(query_vectors)
 
+    def pool_scores(self, cosines: Tensor, mask: Tensor) -> Tensor:
+        """Return how well videos fit queries (…): the best cosine over a video's frames.
+
+        Args:
+            cosines: (…, T) of a query vector and the frames of a video.
+            mask: (…, T), which frames are real.
+        """
+        padding = torch.where(mask, 0.0, float("-inf"))  # to add: cheaper than a choice a cosine
+        return (cosines + padding).amax(dim=-1)
+
+    def span_logits(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return start and end logits (…, T) over the frames of a video; −1e4 at padded ones.
+
+        Args:
+            similarities: (…, T) dot products of a span query and the frames. Padded frames count as
+                zeros for the convolutions.
+            mask: (…, T), which frames are real.
+        """
+        kernels = torch.cat([self.video_st_predictor.weight, self.video_ed_predictor.weight])
+        logits = convolve(torch.where(mask, similarities, 0.0), kernels.squeeze(1))
+        start, end = torch.where(mask, logits, PADDED_LOGIT)
+        return start, end
+
+    def span_probabilities(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities (…, T) of being a span's first and last frame: the softmax of
+        :meth:`span_logits` over the real frames."""
+        logits = self.span_logits(similarities, mask)
+        start, end = (torch.where(mask, x, float("-inf")).softmax(dim=-1) for x in logits)
+        return start, end
+
+    def video_scores(self, vectors: Tensor, frames: Tensor, layout: PackedLayout) -> Tensor:
+        """Return the scores (N, B) of all videos for all queries.
+
+        They are fp32 under any autocast: differences between scores are small beside the steps of
+        half precision, and scaled gradients would overflow in fp16.
+
+        Args:
+            vectors: (N, H) query vectors.
+            frames: (F, H) frame embeddings, packed.
+            layout: of the B videos.
+        """
+        rows, mask = layout.grid()  # (B, T)
+        with torch.autocast(frames.device.type, enabled=False):
+            cosines = unit_vectors(vectors)[0] @ unit_vectors(frames)[0].T  # (N, F)
+            grid = cosines.index_select(1, rows.flatten()).view(-1, *rows.shape)  # (N, B, T)
+            return self.pool_scores(grid, mask)
+
+    def own_video_spans(
+        self, vectors: Tensor, frames: Tensor, layout: PackedLayout, query_video: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return start and end logits (N, T) of each query over its own video, fp32 under any
+        autocast.
+
+        Args:
+            vectors: (N, H) query vectors.
+            frames: (F, H) frame embeddings, packed.
+            layout: of the B videos.
+            query_video: (N,) which of them each query is about.
+        """
+        own_frames, mask = own_video_grid(frames, layout, query_video)  # (N, T, H)
+        queries = self.span_queries(vectors)
+        with torch.autocast(frames.device.type, enabled=False):
+            similarities = torch.einsum("nh,nth->nt", queries.float(), own_frames.float())
+            return self.span_logits(similarities, mask)
+
     def span_losses(self, frames: Tensor, batch: MomentBatch, vectors: Tensor) -> Tensor:
         """``st_ed``: mean in training, sum in evaluation."""
-        own_frames, mask = own_video_grid(frames, batch.video.layout, batch.query_video)
-        start, end = span_logits(
-            self.span_queries(vectors),
-            own_frames,
-            mask,
-            self.video_st_predictor,
-            self.video_ed_predictor,
-        )
+        start, end = self.own_video_spans(vectors, frames, batch.video.layout, batch.query_video)
         return span_loss(start, end, batch.targets, "mean" if self.training else "sum")
 
     def ranking_losses(
@@ -167,7 +233,7 @@ class MomentRetrievalModel(nn.Module):
             layout = PackedLayout.from_lengths(lengths.tolist(), max_buckets=1).to(frames.device)
             frames = gather_with_grad(self.comm, frames)
             vectors = gather_with_grad(self.comm, vectors)
-        scores = video_scores(vectors, frames, *layout.grid())
+        scores = self.video_scores(vectors, frames, layout)
         neg_ctx, neg_q = self.schedule.ranking(scores, self.hard_negatives, self.generator)
         if self.training:
             return {"neg_ctx": neg_ctx.mean(), "neg_q": neg_q.mean()}
@@ -181,6 +247,21 @@ class MomentRetrievalModel(nn.Module):
         if spans:
             losses["st_ed"] = self.span_losses(frames, batch, vectors)
         return losses
+
+
+def convolve(x: Tensor, kernels: Tensor) -> Tensor:
+    """Return each sequence (…, T) convolved with each kernel (C, K), K odd: (C, …, T).
+
+    As ``nn.Conv1d`` with zeros around a sequence. A sum of shifted products: no backend may round
+    it to fewer bits, and no sequence's result depends on how many there are.
+    """
+    channels, taps = kernels.shape
+    padded = F.pad(x, (taps // 2, taps // 2))
+    first, *others = kernels.T.reshape(taps, channels, *[1] * x.dim())
+    result = first * padded[..., : x.shape[-1]]
+    for shift, weight in enumerate(others, start=1):
+        result += weight * padded[..., shift : shift + x.shape[-1]]
+    return result
 
 
 class HeroForVcmr(MomentRetrievalModel):

@@ -9,7 +9,7 @@ from data.lmdb_io import TextDb
 from data.loader import ItemKey
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
-from model.ranking_loss import RankingLoss, own_video_grid, span_logits, video_scores
+from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
 from tests.recorded import assert_recorded, recorded_source, recorded_vcmr
 
@@ -43,12 +43,12 @@ def test_span_logits(model, recorded, val_queries, world):
     video = collate_videos([source(vid) for vid in vids])
     frames = model.encode_videos(video)
     place = torch.tensor([vids.index(vid) for vid in val_queries.vids])
-    own, mask = own_video_grid(frames, video.layout, place)
-    spans = model.span_queries(model.encode_queries(val_queries))
-    start, end = span_logits(spans, own, mask, model.video_st_predictor, model.video_ed_predictor)
-    for row, qid in enumerate(val_queries.qids):
-        assert_recorded(start[row, mask[row]], recorded[f"st/{qid}"], qid)
-        assert_recorded(end[row, mask[row]], recorded[f"ed/{qid}"], qid)
+    start, end = model.own_video_spans(
+        model.encode_queries(val_queries), frames, video.layout, place
+    )
+    for row, (qid, length) in enumerate(zip(val_queries.qids, video.frame_lens[place])):
+        assert_recorded(start[row, :length], recorded[f"st/{qid}"], qid)
+        assert_recorded(end[row, :length], recorded[f"ed/{qid}"], qid)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def test_video_scores(model, recorded, val_queries, world):
     source = recorded_source(world)
     video = collate_videos([source(vid) for vid in sorted(source.features.id2nframe)])
     frames = model.encode_videos(video)
-    scores = video_scores(model.encode_queries(val_queries), frames, *video.layout.grid())
+    scores = model.video_scores(model.encode_queries(val_queries), frames, video.layout)
     for row, qid in enumerate(val_queries.qids):
         assert_recorded(scores[row], recorded[f"q2v/{qid}"], qid)
 

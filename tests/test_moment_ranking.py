@@ -8,17 +8,32 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.small_world import small_model
 from utils.errors import UserError
 from utils.moment_ranking import (
     BLOCK_VIDEOS,
     CorpusIndex,
     SearchSettings,
-    SpanQueries,
     top_moments,
 )
 
 ALL = ("VCMR", "SVMR", "VR")
 HIDDEN = 8
+KERNELS = torch.randn(2, 5, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def index_of(corpus: dict[str, torch.Tensor], kernels: torch.Tensor = KERNELS) -> CorpusIndex:
+    """The corpus, scored by a model's head with these kernels."""
+    model = small_model().to(next(iter(corpus.values())).device)
+    model.video_st_predictor.weight.copy_(kernels[:1, None])
+    model.video_ed_predictor.weight.copy_(kernels[1:, None])
+    return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
 
 
 def settings(**changed) -> SearchSettings:
@@ -43,10 +58,9 @@ def random_corpus(lengths: list[int], seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def random_queries(count: int, seed: int = 1) -> tuple[torch.Tensor, SpanQueries]:
-    generator = torch.Generator().manual_seed(seed)
-    vectors, spans = torch.randn(2, count, HIDDEN, generator=generator)
-    return vectors, SpanQueries(spans, torch.randn(2, 5, generator=generator))
+def random_queries(count: int, seed: int = 1) -> torch.Tensor:
+    """Query vectors and span queries."""
+    return torch.randn(2, count, HIDDEN, generator=torch.Generator().manual_seed(seed))
 
 
 def plain_video_scores(corpus, vectors):
@@ -60,10 +74,10 @@ def plain_video_scores(corpus, vectors):
     )
 
 
-def plain_pairs(frames, span_query, kernels, min_pred_l, max_pred_l):
+def plain_pairs(frames, span_query, min_pred_l, max_pred_l):
     """{(a, b): p_st[a] · p_ed[b]} of one query and one video, every pair in turn."""
     similarity = (frames @ span_query)[None, None].double()
-    logits = F.conv1d(similarity, kernels[:, None].double(), padding=2)[0]
+    logits = F.conv1d(similarity, KERNELS[:, None].double(), padding=2)[0]
     start, end = logits.softmax(-1)
     return {
         (a, b): float(start[a] * end[b])
@@ -73,14 +87,14 @@ def plain_pairs(frames, span_query, kernels, min_pred_l, max_pred_l):
     }
 
 
-def plain_moments(corpus, weights, span_query, kernels, wanted):
+def plain_moments(corpus, weights, span_query, wanted):
     """Rows [video, start, end, score] over the videos that ``weights`` {place: weight} names."""
     videos = list(corpus.values())
     rows = [
         [place, a * wanted.interval, (b + 1) * wanted.interval, weight * probability]
         for place, weight in weights.items()
         for (a, b), probability in plain_pairs(
-            videos[place], span_query, kernels, wanted.min_pred_l, wanted.max_pred_l
+            videos[place], span_query, wanted.min_pred_l, wanted.max_pred_l
         ).items()
     ]
     return sorted(rows, key=lambda row: -row[3])[: wanted.listed_moments]
@@ -90,13 +104,12 @@ def plain_search(corpus, vectors, spans, true_videos, wanted):
     """The lists of :meth:`CorpusIndex.search`, one pair after the other."""
     lists = {task: [] for task in ALL}
     scores = plain_video_scores(corpus, vectors).tolist()
-    for row, span_query, true_video in zip(scores, spans.vectors, true_videos):
+    for row, span_query, true_video in zip(scores, spans, true_videos):
         weights = {place: math.exp(wanted.q2c_alpha * score) for place, score in enumerate(row)}
         ranked = sorted(weights, key=lambda place, weights=weights: -weights[place])
         searched = {place: weights[place] for place in ranked[: wanted.searched_videos]}
         found = [
-            plain_moments(corpus, w, span_query, spans.kernels, wanted)
-            for w in (searched, {true_video: 1.0})
+            plain_moments(corpus, w, span_query, wanted) for w in (searched, {true_video: 1.0})
         ]
         lists["VCMR"].append(found[0])
         lists["SVMR"].append(found[1])
@@ -131,7 +144,7 @@ def test_search_equals_trying_every_pair(lengths, changed):
     corpus, (vectors, spans) = random_corpus(lengths), random_queries(6)
     wanted = settings(**changed)
     true_videos = [query % len(lengths) for query in range(6)]
-    found = CorpusIndex(corpus).search(vectors, wanted, spans, torch.tensor(true_videos))
+    found = index_of(corpus).search(vectors, wanted, spans, torch.tensor(true_videos))
     assert_same_lists(found, plain_search(corpus, vectors, spans, true_videos, wanted))
 
 
@@ -141,13 +154,13 @@ def test_video_scores_are_the_highest_cosine_of_a_frame():
         "b": torch.tensor([[0.0, -3.0]]),
         "c": torch.tensor([[0.0, 0.0], [-1.0, 0.0]]),
     }
-    scores = CorpusIndex(corpus).video_scores(torch.tensor([[5.0, 0.0], [0.0, 0.1]]))
+    scores = index_of(corpus).video_scores(torch.tensor([[5.0, 0.0], [0.0, 0.1]]))
     half = math.sqrt(0.5)
     np.testing.assert_allclose(scores, [[1, 0, 0], [half, -1, 0]], atol=1e-6)
 
 
 def test_vectors_shorter_than_the_epsilon_are_not_blown_up():
-    index = CorpusIndex({"a": torch.tensor([[1e-6, 0.0]])})
+    index = index_of({"a": torch.tensor([[1e-6, 0.0]])})
     np.testing.assert_allclose(index.video_scores(torch.tensor([[1.0, 0.0]])), [[0.1]], rtol=1e-5)
 
 
@@ -155,10 +168,10 @@ def test_hand_worked_moments():
     # Similarities 0, ln 2, 0 and kernels that change nothing: probabilities 1/4, 1/2, 1/4.
     frames = torch.tensor([[1.0, 0.0], [1.0, math.log(2)], [1.0, 0.0]])
     identity = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]]).expand(2, 5)
-    found = CorpusIndex({"a": frames}).search(
+    found = index_of({"a": frames}, identity).search(
         torch.tensor([[1.0, 0.0]]),
         settings(min_pred_l=0, max_pred_l=2, interval=2.0, q2c_alpha=0.5),
-        SpanQueries(torch.tensor([[0.0, 1.0]]), identity),
+        torch.tensor([[0.0, 1.0]]),
         torch.tensor([0]),
     )
     moments = [
@@ -177,9 +190,7 @@ def test_hand_worked_moments():
 def test_video_retrieval_alone_lists_plain_scores():
     corpus = {"a": torch.tensor([[0.0, 1.0]]), "b": torch.tensor([[3.0, 4.0]])}
     options = SimpleNamespace(max_vr_video=1)
-    found = CorpusIndex(corpus).search(
-        torch.tensor([[1.0, 0.0]]), SearchSettings.for_videos(options)
-    )
+    found = index_of(corpus).search(torch.tensor([[1.0, 0.0]]), SearchSettings.for_videos(options))
     assert list(found) == ["VR"]
     np.testing.assert_allclose(found["VR"][0], [[1, 0, 0, 0.6]], rtol=1e-6)
 
@@ -200,7 +211,7 @@ def test_equal_videos_are_listed_in_corpus_order():
     frames = torch.tensor([[1.0, 2.0]])
     other = torch.tensor([[2.0, 1.0]])
     corpus = {"a": other, "b": frames, "c": frames.repeat(2, 1), "d": frames, "e": other}
-    found = CorpusIndex(corpus).search(
+    found = index_of(corpus).search(
         torch.tensor([[0.0, 1.0]]), settings(tasks=("VR",), listed_videos=4)
     )
     assert found["VR"][0][:, 0].tolist() == [1, 2, 3, 0]
@@ -216,14 +227,14 @@ def test_moments_of_probability_zero_are_allowed_and_pairs_outside_the_bounds_ar
 
 def test_a_search_does_not_depend_on_the_batch():
     corpus, (vectors, spans) = random_corpus([9, 4, 17, 9, 6]), random_queries(7)
-    index, true_videos = CorpusIndex(corpus), torch.tensor([0, 1, 2, 3, 4, 0, 1])
+    index, true_videos = index_of(corpus), torch.tensor([0, 1, 2, 3, 4, 0, 1])
     together = index.search(vectors, settings(), spans, true_videos)
     for place in range(7):
         one = slice(place, place + 1)
         alone = index.search(
             vectors[one],
             settings(),
-            SpanQueries(spans.vectors[one], spans.kernels),
+            spans[one],
             true_videos[one],
         )
         assert_same_lists(alone, {task: [together[task][place]] for task in ALL})
@@ -248,7 +259,7 @@ def test_settings_cut_lists_to_the_submission():
 
 
 def test_weights_that_are_not_finite_are_named():
-    index = CorpusIndex(random_corpus([3, 4]))
+    index = index_of(random_corpus([3, 4]))
     with pytest.raises(UserError, match="not finite"):
         index.search(torch.full((1, HIDDEN), torch.nan), settings(tasks=("VR",)))
 
@@ -258,11 +269,11 @@ def test_weights_that_are_not_finite_are_named():
 def test_cuda_finds_what_the_cpu_finds():
     corpus, (vectors, spans) = random_corpus([7, 3, 12, 7, 1, 9, 12]), random_queries(6)
     true_videos = torch.tensor([0, 1, 2, 3, 4, 5])
-    expected = CorpusIndex(corpus).search(vectors, settings(), spans, true_videos)
-    found = CorpusIndex({vid: frames.cuda() for vid, frames in corpus.items()}).search(
+    expected = index_of(corpus).search(vectors, settings(), spans, true_videos)
+    found = index_of({vid: frames.cuda() for vid, frames in corpus.items()}).search(
         vectors.cuda(),
         settings(),
-        SpanQueries(spans.vectors.cuda(), spans.kernels.cuda()),
+        spans.cuda(),
         true_videos.cuda(),
     )
     assert_same_lists(found, expected)

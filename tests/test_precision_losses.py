@@ -9,9 +9,10 @@ from torch import nn
 
 from model.hero import HierarchicalEncoder
 from model.query_encoder import segment_attention_pool
-from model.ranking_loss import RankingLoss, span_logits, video_scores
+from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
 from tests.recorded import recorded_vcmr
+from tests.small_world import small_model
 from tests.test_golden_vcmr import recorded_batch
 from utils.packing import PackedLayout
 
@@ -80,12 +81,14 @@ def test_scores_and_span_logits_by_hand(dtype):
     # 0.6 · 1 + 0.8 · 2⁻⁹ needs more digits than half precision has.
     frames = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
     query = torch.tensor([[1.0, 2.0**-9]])
-    rows, mask = PackedLayout.from_lengths([1, 1]).grid()
-    conv = nn.Conv1d(1, 1, 1, bias=False)
-    nn.init.constant_(conv.weight, 1 + 2.0**-12)
+    model = small_model()
+    model.video_query_linear = nn.Identity()
+    with torch.no_grad():
+        model.video_st_predictor.weight.copy_(torch.eye(5)[2] * (1 + 2.0**-12))
+    layout, own = PackedLayout.from_lengths([2]), torch.tensor([0])
     with half(dtype):
-        scores = video_scores(query, frames, rows, mask)
-        start, _ = span_logits(query, frames[None], torch.ones(1, 2, dtype=torch.bool), conv, conv)
+        scores = model.video_scores(query, frames, PackedLayout.from_lengths([1, 1]))
+        start, _ = model.own_video_spans(query, frames, layout, own)
     length = (1 + 2.0**-18) ** 0.5
     wanted = torch.tensor([[(0.6 + 0.8 * 2**-9) / length, 1 / length]])
     torch.testing.assert_close(scores, wanted, rtol=1e-6, atol=0)

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from model.ranking_loss import (
     HardNegatives,
     RankingLoss,
-    span_logits,
     span_loss,
-    video_scores,
 )
-from model.vcmr import MomentSchedule
+from model.vcmr import MomentSchedule, convolve
+from tests.small_world import small_model
 from utils.packing import PackedLayout
 
 # Two videos with one query each: s_pos 0.9 and 0.5.
@@ -89,18 +89,29 @@ def test_one_video_has_no_negatives_but_a_gradient():
 def test_a_video_scores_by_its_best_frame():
     frames = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
     queries = torch.tensor([[0.0, 5.0]])
-    rows, mask = PackedLayout.from_lengths([2, 1]).grid()
-    scores = video_scores(queries, frames, rows, mask)
+    scores = small_model().video_scores(queries, frames, PackedLayout.from_lengths([2, 1]))
     torch.testing.assert_close(scores, torch.tensor([[1.0, math.sqrt(0.5)]]))
 
 
 def test_padded_frames_are_zeros_for_the_convolution():
-    conv = torch.nn.Conv1d(1, 1, 5, padding=2, bias=False)
-    torch.nn.init.ones_(conv.weight)
-    frames = torch.tensor([[[1.0], [2.0], [7.0], [7.0]]])  # the last two only pad
+    model = small_model()
+    torch.nn.init.ones_(model.video_st_predictor.weight)
+    torch.nn.init.constant_(model.video_ed_predictor.weight, -1e4)
+    similarities = torch.tensor([[1.0, 2.0, 7.0, math.nan]])  # the last two only pad
     mask = torch.tensor([[True, True, False, False]])
-    start, end = span_logits(torch.tensor([[1.0]]), frames, mask, conv, conv)
-    assert start.tolist() == end.tolist() == [[3.0, 3.0, -1e4, -1e4]]
+    start, end = model.span_logits(similarities, mask)
+    assert start.tolist() == [[3.0, 3.0, -1e4, -1e4]]
+    assert end.tolist() == [[-3e4, -3e4, -1e4, -1e4]]
+    for probabilities in model.span_probabilities(similarities, mask):
+        assert probabilities.tolist() == [[0.5, 0.5, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("taps", [1, 5])
+def test_a_convolution_is_that_of_conv1d(taps):
+    x, kernels = torch.randn(2, 3, 9), torch.randn(2, taps)
+    wanted = F.conv1d(x.view(6, 1, 9).double(), kernels[:, None].double(), padding=taps // 2)
+    found = convolve(x, kernels)
+    torch.testing.assert_close(found, wanted.view(2, 3, 2, 9).permute(2, 0, 1, 3).float())
 
 
 def test_span_loss_ignores_queries_without_a_target():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator, SingleProcess
 from utils.moment_ranking import SearchSettings
 from utils.vcmr_evaluation import evaluate_corpus
@@ -50,11 +51,12 @@ class Batch:
         return self
 
 
-class Model(nn.Module):
-    """Frame embeddings and query vectors drawn by name; counts the videos it encodes."""
+class Model(MomentRetrievalModel):
+    """The head behind frame embeddings and query vectors drawn by name, instead of encoders; counts
+    the videos it encodes."""
 
     def __init__(self):
-        super().__init__()
+        nn.Module.__init__(self)
         torch.manual_seed(0)
         self.video_query_linear = nn.Linear(HIDDEN, HIDDEN)
         self.video_st_predictor = nn.Conv1d(1, 1, 5, padding=2, bias=False)
@@ -74,9 +76,6 @@ class Model(nn.Module):
 
     def encode_queries(self, batch):
         return torch.cat([self._draw(name, 1) for name in batch.names])
-
-    def span_queries(self, query_vectors):
-        return self.video_query_linear(query_vectors)
 
 
 def video_batches(vids, size=2):

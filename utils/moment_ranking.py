@@ -3,9 +3,9 @@
 A moment's score is the product of a video score and the probabilities of its first and last frame
 (HERO, arXiv 2005.00200, section 4.3; XML, arXiv 2001.09099, section 4). Neither the video scores of
 all frames nor the (query × video × T × T) tensor of all frame pairs is ever built: scores are
-reduced block of videos by block, spans are computed for the best videos only, and only starts that
+pooled block of videos by block, spans are computed for the best videos only, and only starts that
 can be among the best moments are paired with ends, along the diagonals that the length bounds
-allow.
+allow. What makes a score of cosines, and probabilities of similarities, is given by the model.
 
 Letters: N queries · V videos · F frames of all videos · H hidden size · M videos searched for one
 query · T frames of the longest video.
@@ -14,7 +14,7 @@ Everything is ranked by score, descending; ties go to the video that stands earl
 then to the earlier start, then to the earlier end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,12 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.cosine import unit_vectors
 from utils.errors import UserError
 
-NORM_EPS = 1e-5
 BLOCK_FRAMES = 4096  # a block's scores for a batch of queries stay in the processor's cache
 BLOCK_VIDEOS = 128
 MAX_LISTED_VIDEOS = 100  # a list of videos beside moments is no longer than this
+
+PoolScores = Callable[[Tensor, Tensor], Tensor]
+SpanProbabilities = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,6 @@ class SearchSettings:
 
 
 @dataclass
-class SpanQueries:
-    """What finds a moment inside a video.
-
-    Attributes:
-        vectors: (N, H), compared with every frame.
-        kernels: (2, K), K odd: the convolutions that turn similarities into start and end logits.
-    """
-
-    vectors: Tensor
-    kernels: Tensor
-
-
-@dataclass
 class _Block:
     """n videos of T frames each: nothing is padded."""
 
@@ -96,9 +86,9 @@ class _Block:
     unit: Tensor  # (n, T, H), L2-normalised frames
     norms: Tensor  # (n, T), their lengths before
 
-    def best_cosines(self, unit_queries: Tensor) -> Tensor:
-        """Highest cosine over a video's frames: (N, H) → (n, N)."""
-        return (self.unit @ unit_queries.T).amax(dim=1)
+    def cosines(self, unit_queries: Tensor) -> Tensor:
+        """Return the cosine of each query with each frame: (N, H) → (n, N, T)."""
+        return (self.unit @ unit_queries.T).transpose(1, 2)
 
     def similarities(self, vectors: Tensor, query: Tensor, video: Tensor) -> Tensor:
         """Dot products of a query and the frames of a video, for P pairs of them: (P, T).
@@ -124,38 +114,47 @@ class CorpusIndex:
 
     Args:
         videos: frame embeddings (T, H) of every video, by name; T at least 1. They are copied.
+        pool_scores, span_probabilities: methods of :class:`model.vcmr.MomentRetrievalModel`. The
+            second only finds moments.
     """
 
-    def __init__(self, videos: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        videos: Mapping[str, Tensor],
+        pool_scores: PoolScores,
+        span_probabilities: SpanProbabilities,
+    ) -> None:
+        self.pool_scores = pool_scores
+        self.span_probabilities = span_probabilities
         self.video_ids = list(videos)
         self.position = {vid: place for place, vid in enumerate(self.video_ids)}
         lengths = [len(frames) for frames in videos.values()]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        unit = torch.cat([videos[self.video_ids[place]].float() for place in order])
-        norms = torch.linalg.vector_norm(unit, dim=1).clamp_(min=NORM_EPS)
-        unit /= norms[:, None]
+        self._blocks = list(_blocks([videos[self.video_ids[place]] for place in order]))
 
-        self.lengths = torch.tensor(lengths, device=unit.device)  # (V,)
+        device = self._blocks[0].unit.device
+        self.lengths = torch.tensor(lengths, device=device)  # (V,)
         self.max_length = max(lengths)
-        self._slots = torch.tensor(order, device=unit.device).argsort()  # (V,) slot of each video
-        self._blocks = list(_blocks(unit, norms, lengths))
-        sizes = torch.tensor([len(block.unit) for block in self._blocks], device=unit.device)
-        self._block_of_slot = torch.arange(len(sizes), device=unit.device).repeat_interleave(sizes)
+        self._slots = torch.tensor(order, device=device).argsort()  # (V,) slot of each video
+        sizes = torch.tensor([len(block.unit) for block in self._blocks], device=device)
+        self._block_of_slot = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
 
     def __len__(self) -> int:
         return len(self.video_ids)
 
     def video_scores(self, query_vectors: Tensor) -> Tensor:
-        """Highest cosine of a query with a frame of a video: (N, H) → (N, V), in [−1, 1]."""
-        queries = F.normalize(query_vectors, eps=NORM_EPS)
-        scores = torch.cat([block.best_cosines(queries) for block in self._blocks])
+        """Score every video for every query: (N, H) → (N, V)."""
+        queries, _ = unit_vectors(query_vectors)
+        grids = (block.cosines(queries) for block in self._blocks)
+        real = torch.ones(self.max_length, dtype=torch.bool, device=queries.device)
+        scores = torch.cat([self.pool_scores(grid, real[: grid.shape[2]]) for grid in grids])
         return scores[self._slots].T.contiguous()
 
     def search(
         self,
         query_vectors: Tensor,
         settings: SearchSettings,
-        spans: SpanQueries | None = None,
+        span_queries: Tensor | None = None,
         true_videos: Tensor | None = None,
     ) -> dict[str, list[np.ndarray]]:
         """Rank videos and moments for a batch of queries.
@@ -163,7 +162,8 @@ class CorpusIndex:
         Args:
             query_vectors: (N, H) float32.
             settings: what to list.
-            spans: needed for moments.
+            span_queries: (N, H) float32, compared with the frames of the videos that are searched;
+                needed for moments.
             true_videos: (N,) long, place of each query's own video in the corpus; needed for SVMR.
 
         Returns:
@@ -191,19 +191,19 @@ class CorpusIndex:
             searched["SVMR"] = true_videos[:, None]
             weights["SVMR"] = torch.ones_like(scores[:, :1])
         if searched:
-            lists |= self._list_moments(spans, searched, weights, settings)
+            lists |= self._list_moments(span_queries, searched, weights, settings)
         return {task: lists[task] for task in settings.tasks}
 
     def _list_moments(
         self,
-        spans: SpanQueries,
+        span_queries: Tensor,
         searched: dict[str, Tensor],
         weights: dict[str, Tensor],
         settings: SearchSettings,
     ) -> dict[str, list[np.ndarray]]:
         """For each task the best moments of its videos (N, M), each weighted (N, M)."""
         widths = [videos.shape[1] for videos in searched.values()]
-        start, end = self._span_probabilities(spans, torch.cat(list(searched.values()), dim=1))
+        start, end = self._spans(span_queries, torch.cat(list(searched.values()), dim=1))
         lists = {}
         parts = zip(searched, start.split(widths, dim=1), end.split(widths, dim=1))
         for task, task_start, task_end in parts:
@@ -223,23 +223,15 @@ class CorpusIndex:
             )
         return lists
 
-    def _span_probabilities(self, spans: SpanQueries, videos: Tensor) -> tuple[Tensor, Tensor]:
-        """Start and end probabilities over the frames of ``videos`` (N, M): twice (N, M, T).
+    def _spans(self, queries: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
+        """Return start and end probabilities over the frames of ``videos`` (N, M): two (N, M, T).
 
         Past the end of a video the end probability is −1.
         """
-        outside = torch.arange(self.max_length, device=videos.device) >= self.lengths[videos, None]
-        similarity = self._similarities(spans.vectors, videos)
-        taps = spans.kernels.shape[1]
-        padded = F.pad(similarity, (taps // 2, taps // 2)).unsqueeze(0)
-        kernels = spans.kernels.T[..., None, None, None]  # (K, 2, 1, 1, 1)
-        # A convolution as a sum of shifted products: no backend may round it to fewer bits.
-        logits = sum(
-            kernel * padded[..., shift : shift + self.max_length]
-            for shift, kernel in enumerate(kernels)
-        )  # (2, N, M, T)
-        start, end = logits.masked_fill_(outside, -torch.inf).softmax(dim=-1)
-        return start, end.masked_fill_(outside, -1)
+        steps = torch.arange(self.max_length, device=videos.device)
+        mask = steps < self.lengths[videos, None]
+        start, end = self.span_probabilities(self._similarities(queries, videos), mask)
+        return start, torch.where(mask, end, -1)
 
     def _similarities(self, vectors: Tensor, videos: Tensor) -> Tensor:
         """Dot products with the frames of ``videos`` (N, M): (N, M, T), 0 past a video's end."""
@@ -254,20 +246,16 @@ class CorpusIndex:
         return result.view(*videos.shape, self.max_length)
 
 
-def _blocks(unit: Tensor, norms: Tensor, lengths: Sequence[int]) -> Iterator[_Block]:
-    """Cut frames of videos sorted by length into blocks of equally long videos."""
-    first_slot = first_frame = 0
-    for length, count in zip(*np.unique(lengths, return_counts=True)):
-        length, left = int(length), int(count)
-        while left:
-            size = min(left, BLOCK_VIDEOS, max(1, BLOCK_FRAMES // length))
-            frames = slice(first_frame, first_frame + size * length)
-            yield _Block(
-                first_slot,
-                unit[frames].view(size, length, -1),
-                norms[frames].view(size, length),
-            )
-            first_slot, first_frame, left = first_slot + size, frames.stop, left - size
+def _blocks(videos: Sequence[Tensor]) -> Iterator[_Block]:
+    """Yield the frames (T, H) of videos sorted by length, in blocks of equally long videos."""
+    first = end = 0
+    for length, count in zip(*np.unique([len(frames) for frames in videos], return_counts=True)):
+        size = min(BLOCK_VIDEOS, max(1, BLOCK_FRAMES // int(length)))
+        end += int(count)
+        while first < end:
+            unit, norms = unit_vectors(torch.stack(videos[first : min(first + size, end)]))
+            yield _Block(first, unit, norms[..., 0])
+            first += len(unit)
 
 
 @dataclass

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from utils.distributed import Communicator
-from utils.moment_ranking import CorpusIndex, SearchSettings, SpanQueries
+from utils.moment_ranking import CorpusIndex, SearchSettings
 from utils.vcmr_results import QueryPredictions, Results, assemble_results
 
 
 class RetrievalModel(Protocol):
-    """What evaluation needs of a model (an ``nn.Module``). The last three only find moments."""
+    """What evaluation needs of a model (an ``nn.Module``). The last two only find moments."""
 
     def encode_videos(self, batch: "Videos") -> Tensor: ...  # (F, H), video after video
     def encode_queries(self, batch: "Queries") -> Tensor: ...  # (N, H)
+    def pool_scores(self, cosines: Tensor, mask: Tensor) -> Tensor: ...  # (…, T) → (…)
     def span_queries(self, query_vectors: Tensor) -> Tensor: ...  # (N, H)
-
-    video_st_predictor: nn.Conv1d  # 1 → 1 channels, no bias
-    video_ed_predictor: nn.Conv1d
+    def span_probabilities(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Videos(Protocol):
@@ -115,7 +114,8 @@ def _encode_corpus(
     videos = {}
     for (share_vids, share_lengths, _), frames in zip(shares, comm.all_gather_parts(own)):
         videos |= zip(share_vids, frames.split(share_lengths))
-    return CorpusIndex({vid: videos[vid] for vid in video2idx})
+    corpus = {vid: videos[vid] for vid in video2idx}
+    return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
 
 
 def _search(
@@ -150,10 +150,9 @@ def _search_batch(
     """Lists by task; that of SVMR means nothing for a query whose own video is unknown."""
     device = _device(model)
     vectors = model.encode_queries(batch.to(device))
-    spans = true_videos = None
+    span_queries = true_videos = None
     if set(settings.tasks) != {"VR"}:
-        kernels = torch.cat([model.video_st_predictor.weight, model.video_ed_predictor.weight])
-        spans = SpanQueries(model.span_queries(vectors).float(), kernels.squeeze(1).float())
+        span_queries = model.span_queries(vectors).float()
     if "SVMR" in settings.tasks:
         if any(own):
             places = [0 if vid is None else index.position[vid] for vid in own]
@@ -162,4 +161,4 @@ def _search_batch(
             tasks = tuple(task for task in settings.tasks if task != "SVMR")
             settings = dataclasses.replace(settings, tasks=tasks)
     with torch.autocast(device.type, enabled=False):
-        return index.search(vectors.float(), settings, spans, true_videos)
+        return index.search(vectors.float(), settings, span_queries, true_videos)
