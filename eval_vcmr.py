@@ -6,15 +6,15 @@ python eval_vcmr.py --query_txt_db /txt/tvr_val.db/ --split val --vfeat_db /vide
 """
 
 from config.config import VcmrEvalOptions, VrEvalOptions, parse_options
-from data.lmdb_io import TextDb
-from data.retrieval_split import RetrievalSplit
 from data.sources import is_video_only, open_videos
+from data.stores.lmdb_io import TextDb
 from data.video import longest_video
-from model.build import build_for_evaluation
+from engine.build import build_for_evaluation
+from engine.run import start_evaluation
+from evaluation.ranking import SearchSettings
+from evaluation.retrieval_split import RetrievalSplit
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from utils.errors import run_main
-from utils.moment_ranking import SearchSettings
-from utils.run import start_evaluation
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:

@@ -7,17 +7,17 @@ python eval_videoQA.py --query_txt_db /txt/tvqa_val.db/ --split val --vfeat_db /
 
 from config.config import VideoQaEvalOptions, parse_options
 from config.evaluation import AnswerEvalOptions
-from data.answer_split import AnswerSplit
 from data.candidates import CandidateDataset
-from data.lmdb_io import TextDb
 from data.sources import open_videos
+from data.stores.lmdb_io import TextDb
 from data.video import longest_video
 from data.videoQA import QuestionDataset
-from model.build import build_for_evaluation
+from engine.build import build_for_evaluation
+from engine.run import start_evaluation
+from evaluation.answer_split import AnswerSplit
 from model.candidates import CandidateModel
 from model.videoQA import HeroForVideoQA
 from utils.errors import run_main
-from utils.run import start_evaluation
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -7,9 +7,9 @@ python eval_vr.py --query_txt_db /txt/msrvtt_test.db --split test --vfeat_db /vi
 
 from config.config import VrEvalOptions, parse_options
 from eval_vcmr import evaluate_retrieval
+from evaluation.ranking import SearchSettings
 from model.vr import HeroForVr
 from utils.errors import run_main
-from utils.moment_ranking import SearchSettings
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:

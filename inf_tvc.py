@@ -8,16 +8,16 @@ python inf_tvc.py --model_dir /storage/tvc_default --ckpt_step 7000 \\
 from pathlib import Path
 
 from config.config import TvcInferenceOptions, parse_options
-from data.caption_split import CaptionSplit, show_metrics
-from data.lmdb_io import TextDb
 from data.sources import open_videos
+from data.stores.lmdb_io import TextDb
 from data.video import longest_video
 from data.vocabulary import Vocabulary
-from model.build import build_for_evaluation
+from engine.build import build_for_evaluation
+from engine.run import start_evaluation
+from evaluation.caption_split import CaptionSplit, show_metrics
 from model.tvc import HeroForTvc
 from utils.errors import run_main
 from utils.files import write_json
-from utils.run import start_evaluation
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -8,18 +8,18 @@ horovodrun -np 16 python pretrain.py --config config/pretrain-tv-16gpu.json
 from functools import partial
 
 from config.config import PretrainOptions, parse_options
-from data.doctor.checkup import check_before_training
+from data.check.checkup import check_before_training
 from data.loader import TrainLoader, evaluation_batches
 from data.mix import MixedBatches, TaskMix
 from data.pretraining import OBJECTIVES, collate_objective, make_parts, open_corpora
 from data.video import longest_video
-from model.build import build_for_training
+from engine.build import build_for_training
+from engine.run import start_training
+from engine.trainer import Task, Trainer
+from evaluation.objectives import validate_objectives
 from model.pretrain import HeroForPretraining
 from model.vcmr import MomentSchedule, ranking_gradient_factors, ranking_weights
-from utils.engine import Task, Trainer
 from utils.errors import run_main
-from utils.objective_validation import validate_objectives
-from utils.run import start_training
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -5,20 +5,20 @@ horovodrun -np 8 python train_tvc.py --config config/train-tvc-8gpu.json
 """
 
 from config.config import TvcOptions, parse_options
-from data.caption_split import CaptionSplit
-from data.doctor.checkup import check_before_training
-from data.lmdb_io import TextDb
+from data.check.checkup import check_before_training
 from data.loader import TrainLoader
 from data.sources import open_videos
+from data.stores.lmdb_io import TextDb
 from data.tvc import CaptionDataset, CaptionDb
 from data.video import longest_video
 from data.vocabulary import Vocabulary
-from model.build import build_for_training
+from engine.build import build_for_training
+from engine.run import start_training
+from engine.trainer import Task, Trainer
+from evaluation.caption_metrics import require_java
+from evaluation.caption_split import CaptionSplit
 from model.tvc import HeroForTvc
-from utils.caption_metrics import require_java
-from utils.engine import Task, Trainer
 from utils.errors import run_main
-from utils.run import start_training
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

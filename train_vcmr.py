@@ -10,14 +10,18 @@ from functools import partial
 
 from config.config import VcmrOptions, parse_options
 from config.training import RetrievalOptions
-from data.doctor.checkup import check_before_training
-from data.lmdb_io import TextDb
+from data.check.checkup import check_before_training
 from data.loader import TrainLoader
-from data.retrieval_split import RetrievalSplit
 from data.sources import is_video_only, open_videos
+from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
 from data.video import longest_video
-from model.build import build_for_training
+from engine.build import build_for_training
+from engine.run import start_training
+from engine.trainer import Task, Trainer
+from engine.validation import validate_splits
+from evaluation.ranking import SearchSettings
+from evaluation.retrieval_split import RetrievalSplit
 from model.vcmr import (
     HeroForVcmr,
     MomentRetrievalModel,
@@ -25,11 +29,7 @@ from model.vcmr import (
     ranking_gradient_factors,
     ranking_weights,
 )
-from utils.engine import Task, Trainer
 from utils.errors import run_main
-from utils.moment_ranking import SearchSettings
-from utils.run import start_training
-from utils.validation import validate_splits
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:

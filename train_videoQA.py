@@ -9,21 +9,21 @@ from functools import partial
 
 from config.config import VideoQaOptions, parse_options
 from config.training import AnswerOptions
-from data.answer_split import AnswerSplit
 from data.candidates import CandidateDataset
-from data.doctor.checkup import check_before_training
-from data.lmdb_io import TextDb
+from data.check.checkup import check_before_training
 from data.loader import TrainLoader
 from data.sources import open_videos
+from data.stores.lmdb_io import TextDb
 from data.video import longest_video
 from data.videoQA import QuestionDataset
-from model.build import build_for_training
+from engine.build import build_for_training
+from engine.run import start_training
+from engine.trainer import Task, Trainer
+from engine.validation import validate_splits
+from evaluation.answer_split import AnswerSplit
 from model.candidates import CandidateModel
 from model.videoQA import HeroForVideoQA
-from utils.engine import Task, Trainer
 from utils.errors import run_main
-from utils.run import start_training
-from utils.validation import validate_splits
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

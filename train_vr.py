@@ -5,11 +5,11 @@ python train_vr.py --config config/train-msrvtt_video_sub-4gpu.json
 """
 
 from config.config import VrOptions, parse_options
+from evaluation.ranking import SearchSettings
 from model.vcmr import ranking_weights
 from model.vr import HeroForVr
 from train_vcmr import train_retrieval
 from utils.errors import run_main
-from utils.moment_ranking import SearchSettings
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:

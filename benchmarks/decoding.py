@@ -25,8 +25,8 @@ from config.model_config import ModelConfig
 from data.batch import ClipBatch
 from data.tvc import token_grid
 from data.video import collate_texts
+from model.decoding import DecodingSettings, search
 from model.tvc import CaptionStepper, HeroForTvc
-from utils.decoding import DecodingSettings, search
 
 WORDS = 50265
 BEGIN, END = 0, 2

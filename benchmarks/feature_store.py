@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.lmdb_io import FeatureDb, FeatureDbWriter
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from data.video import VideoOnlySource, collate_videos
 
 WIDTH = 4352  # ResNet and SlowFast

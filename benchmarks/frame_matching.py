@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.frame_matching import (
+from data.prepare.frame_matching import (
     LONG_LAST_FRAMES,
     LONG_LAST_SECONDS,
     PSEUDO_SUBTITLE_FRAMES,
@@ -28,7 +28,7 @@ from data.frame_matching import (
 def match_frames_plainly(
     spans: list[Spans], num_frames: list[int], interval: float
 ) -> list[FrameMatches]:
-    """What :func:`data.frame_matching.match_frames` computes, one pair after the other."""
+    """What :func:`data.prepare.frame_matching.match_frames` computes, one pair after the other."""
     return [
         _match_video(of_video, total, np.float32(interval))
         for of_video, total in zip(spans, num_frames, strict=True)

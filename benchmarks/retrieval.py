@@ -23,8 +23,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.model_config import ModelConfig
+from evaluation.ranking import CorpusIndex, SearchSettings, top_moments
 from model.vcmr import MomentRetrievalModel
-from utils.moment_ranking import CorpusIndex, SearchSettings, top_moments
 
 MODEL_CONFIG = Path(__file__).resolve().parents[1] / "config" / "hero_debug.json"
 PAIR_QUERIES, PAIR_VIDEOS, PAIR_FRAMES = 20, 100, 100
@@ -51,7 +51,7 @@ def plain_top_moments(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def diagonal_top_moments(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from :func:`utils.moment_ranking.top_moments`."""
+    """The same from :func:`evaluation.ranking.top_moments`."""
     best = top_moments(
         start, end, SETTINGS.min_pred_l, SETTINGS.max_pred_l, SETTINGS.listed_moments
     )

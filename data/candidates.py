@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from data.batch import CandidateBatch
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
 from data.vcmr import usable_query_ids
 from data.video import Subtitle, VideoItem, VideoSource, collate_videos, pack_sequences
 from data.video_pool import query_videos

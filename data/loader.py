@@ -286,7 +286,7 @@ class DevicePrefetcher:
 
 
 class LoadingRun(Protocol):
-    """What loaders read of a run (:class:`utils.run.Run`)."""
+    """What loaders read of a run (:class:`engine.run.Run`)."""
 
     comm: Communicator
     device: torch.device

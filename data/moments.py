@@ -1,6 +1,7 @@
 """Moments of databases, which may hold what no annotation should: read all the same, and said."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ def as_moment(value: Any) -> tuple[float, float] | None:
         return None
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
     return tuple(value) if numbers and all(map(math.isfinite, value)) else None
+
+
+def agreed_moment(moments: Iterable[Sequence[float]]) -> list[float]:
+    """Of several annotators' [start, end], the one that most chose, the first of equals."""
+    return list(Counter(map(tuple, moments)).most_common(1)[0][0])
 
 
 def is_clamped(moment: Sequence[float]) -> bool:

@@ -9,12 +9,12 @@ import numpy as np
 from config.values import nearest
 from data.batch import ObjectiveBatch
 from data.fom import FomDataset, collate_fom
-from data.lmdb_io import FeatureDb, TextDb
 from data.loader import ItemKey, SizedDataset
 from data.mfm import MfmDataset, collate_mfm
 from data.mix import Part, part_seed
 from data.mlm import MlmDataset, collate_mlm
 from data.sources import open_features
+from data.stores.lmdb_io import FeatureDb, TextDb
 from data.vcmr import collate_moments
 from data.video import SubtitleSource, require_features
 from data.vsm import VsmDataset
@@ -102,7 +102,7 @@ def collate_objective(items: Sequence[tuple[str, Any]]) -> ObjectiveBatch:
 
 
 class ShardedFeatures:
-    """Several feature databases read as one (:class:`data.lmdb_io.FeatureDb`).
+    """Several feature databases read as one (:class:`data.stores.lmdb_io.FeatureDb`).
 
     Args:
         shards: the databases, of one version and interval. A video that is in several is read
@@ -139,7 +139,7 @@ class ShardedFeatures:
         self._shard_of = dict.fromkeys(shard.id2nframe, number) | self._shard_of
 
     def __getitem__(self, vid: str) -> np.ndarray:
-        """(T, D), as :meth:`data.lmdb_io.FeatureDb.__getitem__`."""
+        """(T, D), as :meth:`data.stores.lmdb_io.FeatureDb.__getitem__`."""
         return self.shards[self._shard_of[vid]][vid]
 
     def __contains__(self, vid: str) -> bool:

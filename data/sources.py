@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleSource, VideoOnlySource, VideoSource
 
 

@@ -14,9 +14,9 @@ import torch
 
 from data.annotations import UniqueIds, read_lines
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption, TokenGrid
-from data.lmdb_io import TextDb
 from data.loader import ItemKey, first_usable
 from data.moments import as_moment, warn_of_clamped
+from data.stores.lmdb_io import TextDb
 from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos, cut_texts
 from data.video_pool import feature_name
 from utils.errors import RecordError, UserError

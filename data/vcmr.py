@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from data.batch import MomentBatch, QueryBatch
-from data.lmdb_io import TextDb
 from data.loader import ItemKey
-from data.moments import as_moment, warn_of_clamped
-from data.prepare import agreed_moment
+from data.moments import agreed_moment, as_moment, warn_of_clamped
+from data.stores.lmdb_io import TextDb
 from data.video import VideoItem, VideoSource, collate_texts, collate_videos
 from data.video_pool import query_videos
 from utils.errors import UserError

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data.batch import SubtitleSequences, TextBatch, VideoBatch
-from data.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import FeatureDb, TextDb
 from utils.errors import UserError
 from utils.packing import PackedLayout, segment_positions
 

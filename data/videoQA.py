@@ -9,9 +9,9 @@ import torch
 
 from data.batch import QuestionBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
-from data.lmdb_io import TextDb
 from data.loader import ItemKey
 from data.moments import as_moment, warn_of_clamped
+from data.stores.lmdb_io import TextDb
 from data.vcmr import moment_frames
 from data.video import VideoSource
 from utils.errors import UserError

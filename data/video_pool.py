@@ -2,21 +2,23 @@
 
 from collections.abc import Collection, Container, Iterable, Mapping
 
-from data.extraction import VIDEO_SUFFIXES
-from data.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import require_features
 from data.video_indices import VIDEO_INDICES, split_indices
 from utils.errors import RecordError, UserError
 from utils.logger import LOGGER
 from utils.names import as_name, text_names
 
-_SUFFIXES = frozenset(VIDEO_SUFFIXES)
+VIDEO_SUFFIXES = (  # of video files
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
+    *(".ts", ".m2ts", ".mts", ".vob", ".ogv", ".3gp"),
+)
 
 
 def feature_name(vid: str, known: Container[str]) -> str:
     """A video's name, without a video file's ending where ``known`` has it only without."""
     stem, dot, ending = vid.rpartition(".")
-    if stem and (dot + ending).lower() in _SUFFIXES and vid not in known and stem in known:
+    if stem and (dot + ending).lower() in VIDEO_SUFFIXES and vid not in known and stem in known:
         return stem
     return vid
 

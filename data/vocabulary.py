@@ -6,7 +6,7 @@ from typing import Self
 
 from transformers import PreTrainedTokenizerBase
 
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
 from data.tokenize import load_tokenizer
 from utils.errors import UserError
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from config.model_config import ModelConfig
 from data.batch import CaptionBatch, ClipBatch, VideoBatch
 from model.decoder import CaptionDecoder, DecoderSteps
+from model.decoding import DecodingSettings, search, until_end
 from model.embed import check_positions
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import HEAD_NORM_EPS
-from utils.decoding import DecodingSettings, search, until_end
 from utils.errors import UserError
 
 
@@ -109,7 +109,7 @@ class HeroForTvc(nn.Module):
 
 
 class CaptionStepper:
-    """Writes captions token by token, K for each of C clips (:class:`utils.decoding.Stepper`)."""
+    """Writes captions token by token, K for each of C clips (:class:`model.decoding.Stepper`)."""
 
     def __init__(
         self, model: HeroForTvc, frames: Tensor, clips: ClipBatch, settings: DecodingSettings

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from config.model_config import ModelConfig
 from data.batch import MomentBatch, QueryBatch, VideoBatch
+from model.cosine import unit_vectors
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.query_encoder import QueryEncoder
 from model.ranking_loss import (
@@ -19,7 +20,6 @@ from model.ranking_loss import (
     own_video_grid,
     span_loss,
 )
-from utils.cosine import unit_vectors
 from utils.distributed import Communicator, SingleProcess, gather_with_grad
 from utils.packing import PackedLayout
 

@@ -22,10 +22,10 @@ from config.model_config import ModelConfig
 from config.options import Options
 from config.parsing import parse_options
 from config.values import field_hints
-from data.doctor.checkup import full_check, quick_check
-from data.doctor.databases import open_databases
-from data.doctor.report import Report
-from data.prepare import work_parser
+from data.check.checkup import full_check, quick_check
+from data.check.databases import open_databases
+from data.check.report import Report
+from data.prepare.work import work_parser
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 

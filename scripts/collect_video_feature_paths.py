@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.feature_files import FeatureFileError, FeaturePaths, load_features, write_paths
-from data.prepare import map_in_chunks, work_parser
+from data.prepare.feature_files import FeatureFileError, FeaturePaths, load_features, write_paths
+from data.prepare.work import map_in_chunks, work_parser
 from utils.errors import UserError, run_main
 from utils.files import write_json
 

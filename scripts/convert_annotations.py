@@ -26,8 +26,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.moments import NAMED, is_clamped
-from data.prepare import agreed_moment, script_parser
+from data.moments import NAMED, agreed_moment, is_clamped
+from data.prepare.work import script_parser
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_jsonl
 

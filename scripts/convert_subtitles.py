@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.prepare import script_parser
-from data.subtitle_files import DEFAULT_ENCODING, SUFFIXES, read_subtitles
+from data.prepare.subtitle_files import DEFAULT_ENCODING, SUFFIXES, read_subtitles
+from data.prepare.work import script_parser
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_jsonl
 

@@ -27,18 +27,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.build_folder import is_database
-from data.extraction import META_FILE, database_extraction
-from data.feature_files import FeatureFileError, read_pickle, write_pickle
-from data.feature_sources import FeatureSource, FileFeatures, StoredFeatures
-from data.lmdb_io import (
+from data.prepare.extraction import META_FILE, database_extraction
+from data.prepare.feature_files import FeatureFileError, read_pickle, write_pickle
+from data.prepare.feature_sources import FeatureSource, FileFeatures, StoredFeatures
+from data.prepare.work import add_force, add_frame_length, map_in_chunks, work_parser
+from data.stores.build_folder import is_database
+from data.stores.lmdb_io import (
     FeatureCodec,
     FeatureDb,
     FeatureDbWriter,
     FeatureFormat,
     feature_db_path,
 )
-from data.prepare import add_force, add_frame_length, map_in_chunks, work_parser
 from utils.errors import UserError, run_main
 from utils.files import write_json
 

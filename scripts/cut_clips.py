@@ -22,8 +22,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import get_spans, read_lines
-from data.lmdb_io import FeatureDb, FeatureDbWriter
-from data.prepare import read_vid2nframe
+from data.prepare.work import read_vid2nframe
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from data.video_pool import feature_name
 from scripts.convert_videodb import VERSION, clip_names, frames_per_clip
 from utils.errors import RecordError, UserError, run_main

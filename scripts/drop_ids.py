@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.drop_list import DropList, drop_from
-from data.prepare import add_force, script_parser
+from data.check.drop_list import DropList, drop_from
+from data.prepare.work import add_force, script_parser
 from utils.errors import run_main
 
 

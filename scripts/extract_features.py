@@ -29,10 +29,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.extraction import FAILED_FILE, FeatureFolder, Provenance, VideoFile, find_videos
-from data.prepare import positive, work_parser
-from data.video_frames import Sampling
-from data.video_windows import decode_videos
+from data.prepare.extraction import FAILED_FILE, FeatureFolder, Provenance, VideoFile, find_videos
+from data.prepare.video_frames import Sampling
+from data.prepare.video_windows import decode_videos
+from data.prepare.work import positive, work_parser
 from model.extractors.build import EXTRACTORS, build_extractor
 from model.extractors.weights import file_sha256, weights_file
 from utils.errors import UserError, run_main

@@ -22,10 +22,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import UniqueIds, read_lines
+from evaluation.retrieval_metrics import TASKS
 from utils.errors import RecordError, UserError, run_main
 from utils.files import read_json, write_json, write_jsonl
 from utils.names import CLIP_NAMES, as_name, get_name, names_of_task
-from utils.retrieval_metrics import TASKS
 
 MAX_PREDICTIONS = 100
 NAMED = 5  # ids that a message lists

@@ -17,11 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.build_folder import is_database
-from data.frame_counts import COUNTS_FILE
-from data.lmdb_environment import LmdbReader
-from data.lmdb_io import TextDb
-from data.safetensors_io import SafetensorsReader
+from data.stores.build_folder import is_database
+from data.stores.frame_counts import COUNTS_FILE
+from data.stores.lmdb_environment import LmdbReader
+from data.stores.lmdb_io import TextDb
+from data.stores.safetensors_io import SafetensorsReader
 from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json

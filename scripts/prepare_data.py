@@ -20,8 +20,8 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
-from data.prepare import work_parser
+from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
+from data.prepare.work import work_parser
 from scripts.preparation import raw
 from scripts.preparation.datasets import DATASETS
 from scripts.preparation.graph import Graph, Reason, Step

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import Line, RecordError, UniqueIds, get_text, is_span
-from data.lmdb_io import TextDbWriter
-from data.moments import refuse_clamped
-from data.prepare import agreed_moment, is_finished, map_lines, pack_line, text_parser
+from data.moments import agreed_moment, refuse_clamped
+from data.prepare.work import is_finished, map_lines, pack_line, text_parser
+from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
 from data.video_indices import split_indices
 from utils.errors import UserError, run_main

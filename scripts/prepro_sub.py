@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import Line, RecordError, UniqueIds, get_spans, get_text
-from data.frame_matching import FrameMatches, match_frames
-from data.lmdb_io import TextDbWriter
-from data.prepare import (
+from data.prepare.frame_matching import FrameMatches, match_frames
+from data.prepare.work import (
     add_frame_length,
     is_finished,
     map_lines,
@@ -27,6 +26,7 @@ from data.prepare import (
     read_vid2nframe,
     text_parser,
 )
+from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
 from data.video_indices import require_indices
 from data.video_pool import feature_name

@@ -28,10 +28,10 @@ from data.annotations import (
     is_span,
     read_lines,
 )
-from data.build_folder import build_folder
-from data.lmdb_io import TextDbWriter
 from data.moments import refuse_clamped
-from data.prepare import is_finished, map_lines, pack_line, text_parser
+from data.prepare.work import is_finished, map_lines, pack_line, text_parser
+from data.stores.build_folder import build_folder
+from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, special_ids
 from utils.errors import UserError, run_main
 from utils.files import write_json

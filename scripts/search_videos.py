@@ -20,24 +20,24 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import SearchOptions, parse_options
-from data.extraction import database_extraction
-from data.lmdb_io import TextDb
 from data.loader import evaluation_batches
-from data.search import searchable_videos, sentence_queries
+from data.prepare.extraction import database_extraction
 from data.sources import VideoData, is_video_only, open_videos
+from data.stores.lmdb_io import TextDb
 from data.tokenize import load_tokenizer, special_ids
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
-from model.build import build_for_evaluation
+from engine.build import build_for_evaluation
+from engine.run import Run, start_evaluation
+from evaluation.corpus import evaluate_corpus
+from evaluation.ranking import SearchSettings
+from evaluation.results import suppress_overlaps
 from model.vcmr import HeroForVcmr
+from search.queries import searchable_videos, sentence_queries
 from utils.errors import UserError, run_main
 from utils.files import write_json
 from utils.logger import LOGGER
-from utils.moment_ranking import SearchSettings
-from utils.run import Run, start_evaluation
-from utils.vcmr_evaluation import evaluate_corpus
-from utils.vcmr_results import suppress_overlaps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

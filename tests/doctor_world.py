@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.lmdb_io import FeatureDbWriter, TextDbWriter
+from data.stores.lmdb_io import FeatureDbWriter, TextDbWriter
 from tests.small_world import BLOCK
 from utils.files import read_json, write_json, write_jsonl
 

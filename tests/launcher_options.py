@@ -13,10 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from data.lmdb_io import FeatureDb, TextDb
 from data.loader import ItemKey, RankBatches
 from data.mix import part_seed
 from data.pretraining import ObjectiveDataset, collate_objective
+from data.stores.lmdb_io import FeatureDb, TextDb
 from data.tvc import CaptionDataset, CaptionDb
 from data.video import SubtitleSource
 from data.videoQA import QuestionDataset

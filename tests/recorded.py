@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from config.model_config import ModelConfig
-from data.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleSource
 from model.checkpoint import LoadReport, load_weights, read_state_dict
 from model.layers import set_dropout

@@ -11,15 +11,15 @@ import torch
 
 from config.model_config import ModelConfig
 from data.candidates import CandidateDataset
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
+from engine.trainer import Task
+from evaluation.answers import AnsweredSplit, answer_split
 from model.candidates import CandidateModel
 from model.checkpoint import read_state_dict
 from model.layers import set_dropout
 from tests.recorded import load_recorded, recorded_source
 from tests.recorded_runs import RecordedLoader, assert_recorded_run
 from tests.test_vcmr_evaluation import on_ranks
-from utils.answer_evaluation import AnsweredSplit, answer_split
-from utils.engine import Task
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.precision import Precision
+from engine.restore import RunFolder
+from engine.run import Run
+from engine.trainer import Task, Trainer
 from utils.distributed import Communicator, SingleProcess
-from utils.engine import Task, Trainer
-from utils.precision import Precision
-from utils.restore import RunFolder
-from utils.run import Run
 
 WARMUP_STEPS, TOTAL_STEPS = 2, 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.lmdb_io import FeatureDbWriter, TextDbWriter
+from data.stores.lmdb_io import FeatureDbWriter, TextDbWriter
 from utils.files import write_json, write_jsonl
 
 TEXT = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.archives import ArchiveError, extract, link_or_copy, put_folder
+from data.prepare.archives import ArchiveError, extract, link_or_copy, put_folder
 from utils.errors import UserError
 
 OUTSIDE = "outside the folder|no archive of data|beneath a link|neither a file nor"

@@ -11,7 +11,7 @@ import torch
 
 import eval_vcmr
 import train_vcmr
-from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

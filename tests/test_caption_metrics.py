@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from utils import caption_metrics
-from utils.caption_metrics import METRICS, caption_scores, require_java, score_lines
+from evaluation import caption_metrics
+from evaluation.caption_metrics import METRICS, caption_scores, require_java, score_lines
 from utils.errors import UserError
 from utils.files import read_jsonl
 
@@ -115,7 +115,7 @@ def test_failing_java_is_reported_and_leaves_no_process(monkeypatch, tmp_path, t
 
 SLEEPER = """
 import sys, time
-from utils import caption_metrics
+from evaluation import caption_metrics
 with caption_metrics._Meteor() as meteor:
     print(meteor._process.pid, flush=True)
     time.sleep(60)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.chance import (
+from evaluation.chance import (
     MomentBounds,
     QueryTruth,
     allowed_moments,

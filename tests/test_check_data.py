@@ -20,11 +20,11 @@ from config.groups import Kind
 from config.model_config import ModelConfig
 from config.options import option
 from config.training import AnswerOptions
-from data.doctor import captions, features, queries, records, subtitles, tokens, videos
-from data.doctor.checkup import check_before_training
-from data.doctor.findings import CANNOT_OPEN, Check
-from data.drop_list import DropList, drop_from
-from data.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
+from data.check import captions, features, queries, records, subtitles, tokens, videos
+from data.check.checkup import check_before_training
+from data.check.drop_list import DropList, drop_from
+from data.check.findings import CANNOT_OPEN, Check
+from data.stores.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
 from tests.doctor_world import FRAMES, INTERVAL, META, TASKS, WIDTH, World
 from tests.survival import REPOSITORY

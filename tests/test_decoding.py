@@ -13,9 +13,9 @@ from config.model_config import ModelConfig
 from data.batch import CaptionBatch
 from data.tvc import collate_clips, token_grid
 from data.video import Subtitle, VideoItem, collate_texts, collate_videos
+from model.decoding import DecodingSettings, beam_search, greedy_search, search, until_end
 from model.layers import set_dropout
 from model.tvc import CaptionStepper, HeroForTvc, smoothed_loss
-from utils.decoding import DecodingSettings, beam_search, greedy_search, search, until_end
 from utils.errors import UserError
 
 BEGIN, END, KNOWN = 0, 2, (0, 2, 3, 4, 5, 6)

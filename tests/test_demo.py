@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.chance import MomentBounds
 from scripts.demo import ROOT, SHORT_NAMES, main, run_demo
 from scripts.demo_corpus.demo_steps import Step
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
 from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, Transfer
-from utils.chance import MomentBounds
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
 

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from data.download import (
+from data.prepare.download import (
     AbsentError,
     Patience,
     UnreachableError,
     download,
     file_sha256,
 )
-from data.mirror import FolderMirror, HttpMirror, SourceGoneError, open_mirror, read_checksums
+from data.prepare.mirror import (
+    FolderMirror,
+    HttpMirror,
+    SourceGoneError,
+    open_mirror,
+    read_checksums,
+)
 from tests.flaky_server import FlakyServer, serving
 from utils.errors import UserError
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from engine.precision import Precision
+from engine.restore import RunFolder, load_restore_point
+from engine.run import Run, _stand_in
+from engine.trainer import Task, Trainer
 from tests.recorded_runs import recorded_options
 from utils.distributed import SingleProcess
-from utils.engine import Task, Trainer
 from utils.errors import UserError
-from utils.precision import Precision
-from utils.restore import RunFolder, load_restore_point
-from utils.run import Run, _stand_in
 
 CPU = torch.device("cpu")
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from data import video_windows
-from data.extraction import TOP_FOLDER, extraction_of, find_videos
-from data.feature_files import load_features
-from data.lmdb_io import FeatureDb
-from data.video_frames import Sampling, _windows, read_windows
+from data.prepare import video_windows
+from data.prepare.extraction import TOP_FOLDER, extraction_of, find_videos
+from data.prepare.feature_files import load_features
+from data.prepare.video_frames import Sampling, _windows, read_windows
+from data.stores.lmdb_io import FeatureDb
 from model.extractors.build import EXTRACTORS, build_extractor
 from scripts import collect_video_feature_paths, convert_videodb
 from scripts.extract_features import main

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data.lmdb_io import FeatureDb, FeatureDbWriter
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from scripts import convert_videodb
 from tests.test_lmdb_io import feature_db, plain
 from utils.errors import UserError

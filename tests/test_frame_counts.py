@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from data import frame_counts, lmdb_io
-from data.lmdb_io import CompressedCodec, FeatureDb, FeatureDbWriter, PlainCodec
+from data.stores import frame_counts, lmdb_io
+from data.stores.lmdb_io import CompressedCodec, FeatureDb, FeatureDbWriter, PlainCodec
 from tests.test_golden_eval import assert_same_ranking, evaluate, recorded_run
 from tests.test_lmdb_io import feature_db, plain, write_values
 from tests.test_train_vcmr import train

@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks import frame_matching as benchmark
 from benchmarks.frame_matching import match_frames_plainly
-from data.frame_matching import FrameMatches, match_frames
-from data.lmdb_io import TextDb
+from data.prepare.frame_matching import FrameMatches, match_frames
+from data.stores.lmdb_io import TextDb
 
 
 def match(spans: list, num_frames: int, interval: float = 1.5) -> FrameMatches:

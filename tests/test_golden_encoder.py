@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config.model_config import ModelConfig
-from data.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import VideoOnlySource, collate_videos
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr

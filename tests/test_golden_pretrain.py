@@ -16,13 +16,13 @@ from data.pretraining import OBJECTIVES
 from data.vcmr import MomentItem
 from data.video import Subtitle, VideoItem, context_tokens
 from data.vsm import VsmDataset, subtitle_frames
+from engine.trainer import Task
 from model.layers import set_dropout
 from model.pretrain import HeroForPretraining
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
 from tests.recorded import assert_recorded, load_recorded, recorded_source
 from tests.recorded_runs import assert_recorded_run
-from utils.engine import Task
 
 pytestmark = pytest.mark.golden
 

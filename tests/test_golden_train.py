@@ -2,13 +2,13 @@
 
 import pytest
 
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
+from engine.trainer import Task
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
 from tests.recorded import recorded_source, recorded_vcmr
 from tests.recorded_runs import RecordedLoader, assert_recorded_run
-from utils.engine import Task
 
 pytestmark = pytest.mark.golden
 

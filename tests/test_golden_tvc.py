@@ -8,15 +8,15 @@ import torch
 
 import inf_tvc
 from config.model_config import ModelConfig
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
 from data.tvc import CaptionDataset, CaptionDb, TargetClips
 from data.vocabulary import Vocabulary
+from engine.trainer import Task
+from model.decoding import DecodingSettings
 from model.layers import set_dropout
 from model.tvc import HeroForTvc
 from tests.recorded import assert_recorded, load_recorded, recorded_source
 from tests.recorded_runs import RecordedLoader, assert_recorded_run
-from utils.decoding import DecodingSettings
-from utils.engine import Task
 from utils.files import read_jsonl
 
 pytestmark = pytest.mark.golden

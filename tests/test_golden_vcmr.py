@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from data.lmdb_io import TextDb
 from data.loader import ItemKey
+from data.stores.lmdb_io import TextDb
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
 from model.ranking_loss import RankingLoss

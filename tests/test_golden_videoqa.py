@@ -8,7 +8,7 @@ import torch
 
 import eval_videoQA
 import train_videoQA
-from data.lmdb_io import TextDb, TextDbWriter
+from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.videoQA import QuestionDataset
 from model.videoQA import HeroForVideoQA
 from tests.recorded import assert_recorded, recorded_source

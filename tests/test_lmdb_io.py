@@ -18,9 +18,9 @@ import msgpack_numpy
 import numpy as np
 import pytest
 
-from data import lmdb_environment
-from data.build_folder import build_folder
-from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from data.stores import lmdb_environment
+from data.stores.build_folder import build_folder
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from utils.errors import UserError
 
 
@@ -233,7 +233,7 @@ def test_extra_entries_of_an_npz_are_left_alone(tmp_path):
 
 def test_safetensors_are_read_where_there_is_no_lmdb(tmp_path, monkeypatch):
     """Several files, in the precision that was given, cut, pickled, and read by a child."""
-    monkeypatch.setattr("data.safetensors_io._FILE_BYTES", 40)
+    monkeypatch.setattr("data.stores.safetensors_io._FILE_BYTES", 40)
     rng = np.random.default_rng(0)
     given = {f"v{n}": rng.random((n + 2, 3)).astype(np.float16) for n in range(5)}
     with FeatureDbWriter(tmp_path / "tv", format_="safetensors") as writer:
@@ -462,7 +462,7 @@ def test_force_never_wipes_another_folder(text_db):
 
 WRITE_AND_DIE = """
 import os, signal, sys
-from data.lmdb_io import TextDbWriter
+from data.stores.lmdb_io import TextDbWriter
 with TextDbWriter(sys.argv[1], force=True) as db:
     for i in range(5000):
         db.put(str(i), {"text": "x" * 1000})

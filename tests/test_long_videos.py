@@ -8,7 +8,7 @@ import torch
 
 import eval_vcmr
 import train_vcmr
-from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from utils.errors import UserError
 
 pytestmark = pytest.mark.golden

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from data.lmdb_io import TextDb, TextDbWriter
 from data.loader import ItemKey
+from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.vcmr import MomentDataset
 from tests.small_world import CLS, make_source
 from utils.errors import UserError

@@ -8,14 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.small_world import small_model
-from utils.errors import UserError
-from utils.moment_ranking import (
+from evaluation.ranking import (
     BLOCK_VIDEOS,
     CorpusIndex,
     SearchSettings,
     top_moments,
 )
+from tests.small_world import small_model
+from utils.errors import UserError
 
 ALL = ("VCMR", "SVMR", "VR")
 HIDDEN = 8

@@ -10,9 +10,9 @@ import pytest
 
 import eval_vcmr
 import eval_vr
-from data.drop_list import DropList, drop_from
-from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from data.check.drop_list import DropList, drop_from
 from data.pretraining import read_split
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from data.tvc import CaptionDataset, CaptionDb, TargetClips
 from data.vcmr import MomentDataset
 from data.video import SubtitleSource

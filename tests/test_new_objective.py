@@ -11,9 +11,9 @@ from torch import nn
 
 import pretrain
 from data.batch import VideoBatch
-from data.lmdb_io import FeatureDb
 from data.loader import ItemKey
 from data.pretraining import OBJECTIVES, Objective
+from data.stores.lmdb_io import FeatureDb
 from data.video import VideoItem, collate_videos
 from model.checkpoint import read_state_dict
 from model.pretrain import Answers, HeroForPretraining

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from utils.nms import temporal_iou, temporal_nms
+from evaluation.nms import temporal_iou, temporal_nms
 
 
 @pytest.mark.golden

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from engine import precision as precision_module
+from engine.precision import Precision
 from optim import AdamW
-from utils import precision as precision_module
 from utils.errors import UserError
-from utils.precision import Precision
 
 CPU = torch.device("cpu")
 

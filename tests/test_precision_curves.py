@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
+from engine.precision import Precision
+from engine.restore import RunFolder
+from engine.run import Run
+from engine.trainer import Task, Trainer
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
 from tests.recorded import recorded_source, recorded_vcmr
 from tests.recorded_runs import RecordedLoader, recorded_options
 from utils.distributed import SingleProcess
-from utils.engine import Task, Trainer
-from utils.precision import Precision
-from utils.restore import RunFolder
-from utils.run import Run
 
 pytestmark = pytest.mark.golden
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.lmdb_io import FeatureDb, TextDb
-from data.mirror import SourceGoneError
+from data.prepare.mirror import SourceGoneError
+from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts import prepare_data
 from tests.flaky_server import serving
 from tests.small_mirror import paths_of, write_checksums, write_mirror
@@ -304,7 +304,7 @@ def test_a_source_that_is_gone_is_one_line(tmp_path, storage):
 def test_a_source_that_does_not_answer(storage, monkeypatch, capsys):
     monkeypatch.setenv("HERO_BLOB_URL", "http://127.0.0.1:9/hero")
     waits = []
-    monkeypatch.setattr("data.download.time.sleep", waits.append)
+    monkeypatch.setattr("data.prepare.download.time.sleep", waits.append)
     with pytest.raises(SourceGoneError, match=r"had from http://127.0.0.1:9/hero .*refused"):
         prepare(storage, "--jobs", "3")
     assert waits == [0.5, 1, 2, 4]  # once for all

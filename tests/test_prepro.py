@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.feature_files import read_paths
-from data.lmdb_io import FeatureDb, TextDb
+from data.prepare.feature_files import read_paths
+from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts import (
     collect_video_feature_paths,
     convert_annotations,
@@ -549,7 +549,7 @@ def test_a_killed_run_leaves_nothing_and_can_be_repeated(world, toker, tmp_path,
     output = tmp_path / "db"
     # Stops for good in the middle of the annotation, its workers under way.
     code = (
-        "import sys, time, data.prepare as prepare\n"
+        "import sys, time, data.prepare.work as prepare\n"
         "from scripts import prepro_query\n"
         "prepare.CHUNK = 50\n"
         "claim = prepro_query.UniqueIds.claim\n"

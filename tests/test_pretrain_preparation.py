@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDbWriter
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDbWriter
 from scripts import cut_clips, make_pretrain_splits
 from scripts.cut_clips import cut_subtitles
 from utils.errors import UserError

@@ -11,7 +11,7 @@ import torch
 import pretrain
 from config.config import PretrainOptions, parse_options
 from config.model_config import ModelConfig
-from data.lmdb_io import FeatureDb
+from data.stores.lmdb_io import FeatureDb
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr
 from tests.survival import REPOSITORY, assert_survives_kills

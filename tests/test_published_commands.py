@@ -25,7 +25,7 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from data.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import FeatureDb, TextDb
 from tests.recorded_captions import install_fake_java
 from tests.small_mirror import write_mirror
 from tests.test_distributed import launch

@@ -12,7 +12,18 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PACKAGES = ("config", "data", "model", "optim", "utils", "scripts", "benchmarks")
+PACKAGES = (
+    "config",
+    "data",
+    "engine",
+    "evaluation",
+    "model",
+    "optim",
+    "scripts",
+    "search",
+    "utils",
+    "benchmarks",
+)
 
 
 def commands() -> list[list[str]]:

@@ -10,10 +10,7 @@ import pytest
 import torch
 
 import train_vcmr
-from tests.survival import REPOSITORY, assert_survives_kills
-from tests.test_distributed import launch_command
-from utils.errors import UserError
-from utils.restore import (
+from engine.restore import (
     OWN_KEYS,
     RunFolder,
     check_restore_points,
@@ -22,6 +19,9 @@ from utils.restore import (
     save_restore_point,
     set_random_states,
 )
+from tests.survival import REPOSITORY, assert_survives_kills
+from tests.test_distributed import launch_command
+from utils.errors import UserError
 
 
 def point(step=1, **entries):

@@ -11,7 +11,7 @@ from torch import nn
 import eval_vcmr
 import train_vcmr
 from config.model_config import ModelConfig
-from data.lmdb_io import TextDb
+from data.stores.lmdb_io import TextDb
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
 from model.checkpoint import load_checkpoint

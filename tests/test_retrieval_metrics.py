@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from evaluation.retrieval_metrics import retrieval_metrics
 from utils.errors import UserError
 from utils.names import VIDEO_QUERY_NAMES
-from utils.retrieval_metrics import retrieval_metrics
 
 VIDEO2IDX = {"a": 10, "b": 11}
 

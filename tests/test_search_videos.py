@@ -13,7 +13,7 @@ import torch
 import eval_vcmr
 from config.config import VcmrOptions, options_to_dict
 from config.model_config import ModelConfig
-from data.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
 from model.extractors.build import EXTRACTORS
 from model.vcmr import HeroForVcmr
 from scripts.search_videos import main

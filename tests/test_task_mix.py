@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from config.config import PretrainOptions, parse_options
-from data.lmdb_io import FeatureDb, FeatureDbWriter
 from data.loader import TrainLoader
 from data.mix import DRAWN_AT_ONCE, MixedBatches, Part, TaskMix
 from data.pretraining import ShardedFeatures, collate_objective, make_parts, open_corpora
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from utils.batch import TensorBatch
 from utils.errors import UserError
 

@@ -11,8 +11,8 @@ import pytest
 
 import inf_tvc
 import train_tvc
-from data.lmdb_io import TextDb, TextDbWriter
 from data.loader import ItemKey
+from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.tvc import (
     CaptionDataset,
     CaptionDb,
@@ -302,7 +302,7 @@ class TestScripts:
         ids=lambda changes: next(iter(changes)),
     )
     def test_variants_train(self, options, tmp_path, monkeypatch, changes):
-        monkeypatch.setattr("data.caption_split.score_lines", lambda lines, references: {})
+        monkeypatch.setattr("evaluation.caption_split.score_lines", lambda lines, references: {})
         metrics = train(options | changes, tmp_path)
         assert np.isfinite(metrics["loss/caption"])
 
@@ -310,7 +310,8 @@ class TestScripts:
         """Validation and inference write the same captions; a target without ``descs`` works too;
         without Java the captions are there before the error."""
         monkeypatch.setattr(
-            "data.caption_split.score_lines", lambda lines, references: {"CIDEr": float(len(lines))}
+            "evaluation.caption_split.score_lines",
+            lambda lines, references: {"CIDEr": float(len(lines))},
         )
         metrics = train(options, tmp_path)
         count = len(read_clip_lines(options["val_ref"]))

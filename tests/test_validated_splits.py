@@ -10,8 +10,8 @@ import eval_vcmr
 import eval_violin
 import train_vcmr
 import train_violin
+from engine.validation import validate_splits
 from utils.files import read_json, write_json
-from utils.validation import validate_splits
 
 pytestmark = pytest.mark.golden
 

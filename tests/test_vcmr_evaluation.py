@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from evaluation.corpus import evaluate_corpus
+from evaluation.ranking import SearchSettings
 from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator, SingleProcess
-from utils.moment_ranking import SearchSettings
-from utils.vcmr_evaluation import evaluate_corpus
 
 HIDDEN = 6
 LENGTHS = {"a": 7, "b": 4, "c": 9, "d": 4, "e": 12}

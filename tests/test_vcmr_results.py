@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from utils.retrieval_metrics import retrieval_metrics
-from utils.vcmr_results import (
+from evaluation.results import (
     QueryPredictions,
     assemble_results,
     format_metrics,
@@ -14,6 +13,7 @@ from utils.vcmr_results import (
     suppress_overlaps,
     write_results,
 )
+from evaluation.retrieval_metrics import retrieval_metrics
 
 VIDEO2IDX = {"a": 19614, "b": 19620}
 MOMENTS = np.array([[19614, 0.0, 4.5, 0.9], [19614, 0.0, 6.0, 0.8], [19620, 3.0, 9.0, 0.5]])

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from data.video_frames import Sampling, VideoError, _timed_frames, read_windows
+from data.prepare.video_frames import Sampling, VideoError, _timed_frames, read_windows
 from tests.videos import make_video
 
 CENTRE = Sampling(1.0, (0.5,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.lmdb_io import TextDb, TextDbWriter
+from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.video import Subtitle, VideoItem
 from data.videoQA import NO_SPAN, QuestionDataset, parse_seconds
 from data.violin import StatementDataset, partner_id

@@ -9,12 +9,12 @@ from typing import Any
 from tabulate import tabulate
 
 from config.config import VcmrEvalOptions, load_run_options
+from evaluation.caption_metrics import score_lines
+from evaluation.chance import MomentBounds, random_recall
 from scripts.demo_corpus.datasets import CLIP_SECONDS, INTERVALS, LONG_VIDEOS, SHARDS
 from scripts.demo_corpus.demo_steps import Command, Step
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.pretrain_demo import Transfer
-from utils.caption_metrics import score_lines
-from utils.chance import MomentBounds, random_recall
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, write_json
 

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from tabulate import tabulate
 
-from utils.chance import MomentBounds, QueryTruth, chance_recall
+from evaluation.chance import MomentBounds, QueryTruth, chance_recall
 from utils.files import atomic_write, read_json, read_jsonl
 from utils.names import QUERY_NAMES, get_name
 

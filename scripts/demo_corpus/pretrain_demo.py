@@ -7,8 +7,8 @@ from statistics import fmean
 
 from tabulate import tabulate
 
+from evaluation.chance import random_recall
 from scripts.demo_corpus.demo_steps import Command, Step
-from utils.chance import random_recall
 from utils.files import read_json
 
 PRETRAINED, SCRATCH = "pre-trained", "scratch"

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.archives import ArchiveError, link_or_copy, put_folder
-from data.build_folder import is_database
-from data.lmdb_io import FeatureDb, TextDb
-from data.mirror import Mirror
+from data.prepare.archives import ArchiveError, link_or_copy, put_folder
+from data.prepare.mirror import Mirror
+from data.stores.build_folder import is_database
+from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts.preparation.datasets import CORPORA, DATASETS, Corpus, Dataset
 from scripts.preparation.graph import Step
 from utils.errors import UserError

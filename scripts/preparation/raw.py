@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data.lmdb_io import feature_db_path
+from data.stores.lmdb_io import feature_db_path
 from scripts.preparation.datasets import CORPORA, DATASETS
 from scripts.preparation.graph import Step
 from scripts.preparation.process import run_script

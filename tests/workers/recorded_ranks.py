@@ -18,10 +18,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.lmdb_io import TextDb
 from data.pretraining import OBJECTIVES
+from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
 from data.videoQA import QuestionDataset
+from engine.trainer import Task
 from model.ranking_loss import RankingLoss
 from model.vcmr import NEVER, MomentSchedule, ranking_gradient_factors
 from tests.recorded import recorded_source, recorded_vcmr
@@ -29,7 +30,6 @@ from tests.recorded_runs import StepRecorder, recorded_options
 from tests.test_golden_pretrain import Inputs, build
 from tests.test_golden_videoqa import TVQA
 from utils.distributed import Communicator, setup
-from utils.engine import Task
 
 MicroStep = tuple[str, list[list[str]]]  # name of the objective; ids of every rank's items
 

@@ -1,0 +1,64 @@
+"""The whole check-up, and the quick one at the start of training."""
+
+import time
+from typing import Any
+
+from config.model_config import ModelConfig
+from data.check import captions, features, queries, subtitles, tokens, videos
+from data.check.databases import RunData, open_databases
+from data.check.report import Report
+from utils.errors import UserError
+from utils.logger import LOGGER
+
+
+def quick_check(data: RunData) -> Report:
+    """Check side files, metas and one record of each feature database: no more is read."""
+    report = Report()
+    report.add(data.findings)
+    report.add(tokens.quick_findings(data))
+    for corpus in data.corpora:
+        for subject in (videos, features, subtitles, captions):
+            report.add(subject.quick_findings(corpus))
+        report.add(queries.quick_findings(data, corpus))
+    report.add(features.width_findings(db for corpus in data.corpora for db in corpus.features))
+    return report
+
+
+def full_check(data: RunData, workers: int = 1) -> Report:
+    """The quick check, and every record of every database.
+
+    Args:
+        data: the databases.
+        workers: processes that read.
+    """
+    report = quick_check(data)
+    for corpus in data.corpora:
+        report.add(features.full_findings(corpus, workers))
+        report.add(subtitles.full_findings(corpus, data.vocab_size, workers))
+        report.add(queries.full_findings(data, corpus, workers))
+        report.add(captions.full_findings(data, corpus, workers))
+    return report
+
+
+def check_before_training(options: Any, model_config: ModelConfig) -> None:
+    """Quick check of a run's databases; every rank makes it, so that all stop for an error.
+
+    Args:
+        options: ``config.groups.TrainingOptions``.
+        model_config: sizes of the model.
+
+    Raises:
+        UserError: names the first errors.
+    """
+    if options.skip_data_check:
+        return
+    start = time.perf_counter()
+    report = quick_check(open_databases(options, model_config.f_config.vocab_size))
+    for found in report.warnings:
+        LOGGER.warning("data check: %s", found.line())
+    if report.errors:
+        raise UserError(
+            f"the data check found {len(report.errors)} error(s): {report.first_errors()}. python "
+            "scripts/check_data.py with the same options says more; --skip_data_check goes on"
+        )
+    LOGGER.info("data check: %s, %.2f s", report.summary(), time.perf_counter() - start)

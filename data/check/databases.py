@@ -1,0 +1,312 @@
+"""Every database that a run's options name, opened as far as it can be."""
+
+from collections.abc import Callable, Collection, Container, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config.groups import Kind
+from data.check.findings import CANNOT_OPEN, Finding, examine
+from data.pretraining import find_objective, read_split
+from data.sources import is_video_only, open_features
+from data.stores.lmdb_environment import RESTORE
+from data.stores.lmdb_io import FeatureDb, TextDb, feature_db_path
+from data.tvc import captions_by_video, read_clip_lines
+from data.video_indices import VIDEO_INDICES
+from data.video_pool import feature_name, named_videos, numbered_videos, query_videos
+from utils.errors import UserError
+from utils.names import CLIP_NAMES, get_name
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries, questions or statements of a split.
+
+    Attributes:
+        db: their database.
+        kind: of the task; one with queries, questions or statements.
+        split: ``train``, ``val`` or ``test``.
+        lengths: ``id2len.json``.
+        videos: ``query2video.json`` (names as text), empty where there is none.
+    """
+
+    db: TextDb
+    kind: Kind
+    split: str
+    lengths: dict[str, Any]
+    videos: dict[str, str]
+
+    @property
+    def searches(self) -> bool:
+        """Whether its queries search a pool of videos."""
+        return self.kind in (Kind.MOMENTS, Kind.VIDEOS)
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """Captions of a split, and the clips that they tell of.
+
+    Attributes:
+        path: the folder of both.
+        captions: ``cap.db``.
+        clips: ``clip.db``.
+        by_video: ``vid2caps.json``.
+    """
+
+    path: Path
+    captions: TextDb
+    clips: TextDb
+    by_video: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class WantedVideos:
+    """Videos that something asks for.
+
+    Attributes:
+        by: the database, file or pool that does.
+        vids: their names.
+        shard: the feature database that must have them; None: any.
+        asked_for: if they are a pool to search, the videos that its queries are about, by query.
+    """
+
+    by: str
+    vids: list[str]
+    shard: FeatureDb | None = None
+    asked_for: dict[str, str] | None = None
+
+
+@dataclass
+class Corpus:
+    """Videos and the texts about them.
+
+    Attributes:
+        interval: seconds per frame, as the run is told.
+        max_clip_len: frames that the run keeps of a video, −1: all.
+        reads_text: whether the run reads the subtitles' text.
+        masks_text: whether it hides some of it.
+        features: feature databases (several: shards) that could be opened.
+        all_features: whether that is all of them.
+        subtitles: subtitle database.
+        queries, captions: texts.
+        wanted: which videos are asked for.
+        indexed: splits whose indices in ``vid2dur_idx.json`` the run needs.
+    """
+
+    interval: float
+    max_clip_len: int
+    reads_text: bool
+    masks_text: bool = False
+    features: list[FeatureDb] = field(default_factory=list)
+    all_features: bool = False
+    subtitles: TextDb | None = None
+    queries: list[QuerySet] = field(default_factory=list)
+    captions: list[CaptionSet] = field(default_factory=list)
+    wanted: list[WantedVideos] = field(default_factory=list)
+    indexed: set[str] = field(default_factory=set)
+
+    @cached_property
+    def id2nframe(self) -> dict[str, int]:
+        """Frames of the videos of all feature databases."""
+        # As data.pretraining.ShardedFeatures reads them: a video's first shard counts.
+        shards = reversed(self.features)
+        return {vid: frames for db in shards for vid, frames in db.id2nframe.items()}
+
+    @cached_property
+    def used(self) -> Collection[str] | None:
+        """Videos that the run reads; None where nothing tells."""
+        return {vid for wanted in self.wanted for vid in wanted.vids} or None
+
+    @cached_property
+    def vid2len(self) -> dict[str, int]:
+        """Frames of the subtitle database's videos; empty where it does not tell."""
+        if self.subtitles is None or not self.subtitles.has_side("vid2len.json"):
+            return {}
+        return side_table(self.subtitles, "vid2len.json")
+
+    def kept(self, frames: int) -> int:
+        """Frames that the run keeps."""
+        return frames if self.max_clip_len < 0 else min(frames, self.max_clip_len)
+
+
+@dataclass
+class RunData:
+    """All databases of a run.
+
+    Attributes:
+        vocab_size: of the model.
+        max_txt_len: tokens of the longest text to train on, −1: any.
+        corpora: one, or in pre-training several.
+        findings: what could be opened, and what not.
+    """
+
+    vocab_size: int
+    max_txt_len: int
+    corpora: list[Corpus] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def texts(self) -> Iterator[TextDb]:
+        """All text databases."""
+        for corpus in self.corpora:
+            if corpus.subtitles is not None:
+                yield corpus.subtitles
+            yield from (queries.db for queries in corpus.queries)
+            yield from (captions.captions for captions in corpus.captions)
+
+    def open(self, where: object, opener: Callable[..., Result], *arguments: Any) -> Result | None:
+        """What ``opener(*arguments)`` gives; None, and a finding, if it raises UserError."""
+        try:
+            opened = opener(*arguments)
+        except UserError as error:
+            self.findings += examine(where, [CANNOT_OPEN], [CANNOT_OPEN("", str(error))])
+            return None
+        self.findings += examine(getattr(opened, "path", where), [CANNOT_OPEN], [])
+        return opened
+
+
+def side_table(db: TextDb, name: str) -> dict:
+    """A side file that holds a JSON object.
+
+    Raises:
+        UserError: it is missing, or something else.
+    """
+    return _table(db.side(name), db.path / name)
+
+
+def _table(value: Any, where: Path) -> dict:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must hold a JSON object; {RESTORE}")
+    return value
+
+
+def _open_text(path: str | Path) -> TextDb:
+    db = TextDb(path)
+    _table(db.meta, Path(path) / "meta.json")
+    return db
+
+
+def _open_subtitles(path: str) -> TextDb:
+    db = _open_text(path)
+    for name in ("vid2len.json", "vid2dur_idx.json"):
+        if db.has_side(name):
+            side_table(db, name)
+    return db
+
+
+def _open_queries(path: str, kind: Kind, split: str, known: Container[str]) -> QuerySet:
+    db = _open_text(path)
+    videos = query_videos(db, known)
+    named_videos(db, known)  # raises where video_ids.json is malformed
+    return QuerySet(db, kind, split, side_table(db, "id2len.json"), videos)
+
+
+def _open_captions(path: str, known: Container[str]) -> CaptionSet:
+    captions, clips = (_open_text(Path(path, part)) for part in ("cap.db", "clip.db"))
+    return CaptionSet(Path(path), captions, clips, captions_by_video(captions, known))
+
+
+def open_databases(options: Any, vocab_size: int) -> RunData:
+    """Open whatever can be opened.
+
+    Args:
+        options: of any training script (``config.groups.TrainingOptions``).
+        vocab_size: of its model.
+    """
+    data = RunData(vocab_size, options.max_txt_len)
+    if options.KIND == Kind.CORPORA:
+        for corpus in options.corpora():
+            _open_pretraining(data, options, corpus)
+        return data
+    corpus = Corpus(options.vfeat_interval, options.max_clip_len, not is_video_only(options.task))
+    data.corpora.append(corpus)
+    _open_videos(data, corpus, options, [options.vfeat_db], options.sub_txt_db)
+    if options.KIND == Kind.CAPTIONS:
+        _open_caption_sets(data, corpus, options)
+    else:
+        _open_query_sets(data, corpus, options)
+    return data
+
+
+def _open_videos(
+    data: RunData, corpus: Corpus, options: Any, folders: list[str], subtitles: str | None
+) -> None:
+    for folder in folders:
+        path = feature_db_path(
+            Path(folder), options.vfeat_version, corpus.interval, options.compressed_db
+        )
+        db = data.open(path, open_features, options, folder, corpus.interval)
+        corpus.features += [db] if db is not None else []
+    corpus.all_features = len(corpus.features) == len(folders)
+    if subtitles:
+        corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
+
+
+def _open_query_sets(data: RunData, corpus: Corpus, options: Any) -> None:
+    opened: set[str] = set()
+    for split in ("train", "val", "test"):
+        path = getattr(options, f"{split}_query_txt_db")
+        if not path or path in opened:
+            continue
+        opened.add(path)
+        queries = data.open(path, _open_queries, path, options.KIND, split, corpus.id2nframe)
+        if queries is None:
+            continue
+        corpus.queries.append(queries)
+        vids = list(dict.fromkeys(queries.videos.values()))
+        corpus.wanted += [WantedVideos(path, vids)] if vids else []
+        if queries.searches and split != "train":
+            corpus.wanted += _pools(corpus, queries)
+
+
+def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
+    """The videos that a split's queries search; none if the tables of videos are useless."""
+    own_indices = queries.kind == Kind.MOMENTS and corpus.reads_text
+    # Evaluation may call the test split by either name.
+    names = [queries.split, f"{queries.split}_public"] if queries.split == "test" else ["val"]
+    if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
+        indexed = corpus.subtitles.side(VIDEO_INDICES)
+        names = [name for name in names if name in indexed] or names[:1]
+        corpus.indexed |= {"train", *names}
+    vids: dict[str, int] = {}
+    try:
+        for name in names:
+            vids |= numbered_videos(
+                name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices
+            )
+    except UserError:
+        return  # data.check.videos says what is wrong
+    where = f"{queries.db.path} (videos to search)"
+    yield WantedVideos(where, list(vids), asked_for=queries.videos)
+
+
+def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
+    for path in dict.fromkeys((options.train_db, options.val_db)):
+        captions = data.open(path, _open_captions, path, corpus.id2nframe)
+        if captions is not None:
+            corpus.captions.append(captions)
+            corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
+    lines = data.open(options.val_ref, read_clip_lines, options.val_ref)
+    if lines is not None:
+        vids = (get_name(line, *CLIP_NAMES.videos) for line in lines)
+        known = (feature_name(vid, corpus.id2nframe) for vid in vids)
+        corpus.wanted.append(WantedVideos(options.val_ref, list(dict.fromkeys(known))))
+
+
+def _open_pretraining(data: RunData, options: Any, chosen: Any) -> None:
+    """Open a corpus (``config.pretraining.CorpusOptions``)."""
+    objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
+    masks = any(objective.masks_text for objective in objectives)
+    corpus = Corpus(chosen.vfeat_interval, options.max_clip_len, True, masks)
+    data.corpora.append(corpus)
+    folders = chosen.vfeat_shards or [chosen.vfeat_db]
+    _open_videos(data, corpus, options, folders, chosen.sub_txt_db)
+    whole = corpus.all_features and len(folders) > 1
+    for files in (files for split in chosen.splits for files in (split.train_idx, split.val_idx)):
+        per_shard = whole and isinstance(files, list) and len(files) == len(folders)
+        for number, file in enumerate([files] if isinstance(files, str) else files):
+            vids = data.open(file, read_split, file)
+            shard = corpus.features[number] if per_shard else None
+            corpus.wanted += [WantedVideos(file, vids, shard)] if vids is not None else []

@@ -1,0 +1,206 @@
+"""Copies of databases and lists without some videos, queries or captions."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from data.annotations import read_lines
+from data.stores.build_folder import build_folder
+from data.stores.lmdb_io import TextDb, TextDbWriter
+from data.video_pool import feature_name
+from utils.errors import UserError
+from utils.files import read_json, write_json, write_jsonl
+from utils.names import (
+    QUESTION_NAMES,
+    VIDEO_QUERY_NAMES,
+    NameFields,
+    find_name,
+    names_of_task,
+    text_names,
+)
+
+
+@dataclass
+class DropList:
+    """What to leave out.
+
+    Attributes:
+        videos: names of videos, everywhere; as text.
+        records: ids of queries or captions, as text, by the name of their database's folder.
+    """
+
+    videos: set[str] = field(default_factory=set)
+    records: dict[str, set[str]] = field(default_factory=dict)
+
+    def of(self, database: str | Path) -> set[str]:
+        """Records to leave out of a database; what is added to the set counts."""
+        return self.records.setdefault(Path(database).name, set())
+
+    def has_video(self, name: object) -> bool:
+        """Whether a video is to be left out, as a file names it: a number, a file's name, None."""
+        return name is not None and feature_name(str(name), self.videos) in self.videos
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file ``{"videos": [...], "records": {database: [...]}}``."""
+        records = {name: sorted(ids) for name, ids in self.records.items()}
+        write_json(path, {"videos": sorted(self.videos), "records": records}, indent=1)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read such a file.
+
+        Raises:
+            UserError: it is something else.
+        """
+        value = read_json(path)
+        try:
+            videos, records = value["videos"], value.get("records", {})
+            if all(isinstance(ids, list) for ids in (videos, *records.values())):
+                return cls(
+                    set(text_names(videos, path)),
+                    {name: set(text_names(ids, path)) for name, ids in records.items()},
+                )
+        except (TypeError, KeyError, AttributeError):
+            pass
+        raise UserError(
+            f'{path} must hold {{"videos": [names], "records": {{database: [ids]}}}}, as '
+            "scripts/check_data.py --fix-list writes it"
+        )
+
+
+def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) -> tuple[int, int]:
+    """Write ``source`` without what ``drops`` names to ``target``.
+
+    Args:
+        source: a query, subtitle or caption database, a JSON list of videos, or JSON lines that
+            name a video.
+        target: where to; the source stays as it is.
+        drops: what to leave out.
+        force: replace what is there.
+
+    Returns:
+        How many records, names or lines the source has, and how many were left out.
+
+    Raises:
+        UserError: it is none of these, or ``target`` exists and ``force`` is not given.
+    """
+    if source.resolve() == target.resolve():
+        raise UserError(f"{source} would be replaced by its own copy; choose another --output")
+    if (source / "cap.db").is_dir():
+        return _copy_captions(source, target, drops, force)
+    if source.is_dir():
+        return _copy_texts(source, target, drops, drops.of(source), force)
+    if target.exists() and not force:
+        raise UserError(f"{target} exists already; pass --force to write it anew")
+    if source.suffix == ".json":
+        return _copy_names(source, target, drops)
+    if source.suffix == ".jsonl":
+        fields = VIDEO_QUERY_NAMES.videos
+        lines = [
+            line.read(lambda raw: (find_name(raw, *fields), raw)) for line in read_lines(source)
+        ]
+        left = [raw for vid, raw in lines if not drops.has_video(vid)]
+        write_jsonl(target, left)
+        return len(lines), len(lines) - len(left)
+    raise UserError(f"{source} is neither a database nor a .json list nor .jsonl annotations")
+
+
+def _copy_names(source: Path, target: Path, drops: DropList) -> tuple[int, int]:
+    names = read_json(source)
+    if not isinstance(names, list):
+        raise UserError(f"{source} is no list of video names")
+    left = [name for name in names if not drops.has_video(name)]
+    write_json(target, left)
+    return len(names), len(names) - len(left)
+
+
+def _copy_texts(
+    source: Path,
+    target: Path,
+    drops: DropList,
+    ids: Collection[str],
+    force: bool,
+    change: Callable[[dict], dict] = lambda record: record,
+) -> tuple[int, int]:
+    """Copy a text database.
+
+    Args:
+        source, target: folders.
+        drops: videos whose records are left out.
+        ids: of further records to leave out.
+        force: replace what is there.
+        change: applied to the records that stay.
+    """
+    db = TextDb(source)
+    gone = set()
+    with TextDbWriter(target, force) as writer:
+        for id_ in tqdm(list(db.keys()), desc=source.name, disable=None):
+            record = db[id_]
+            vid = record.get("vid", record.get("vid_name", record.get("v_id")))
+            if id_ in ids or drops.has_video(vid):
+                gone.add(id_)
+            else:
+                writer.put(id_, change(record))
+        for path in sorted(source.glob("*.json")):
+            value = without(path.name, read_json(path), gone, drops)
+            writer.write_side(path.name, value, indent=4 if path.name == "meta.json" else None)
+        if db.has_side("query_data.jsonl"):
+            names = names_of_task(db.meta.get("task"))
+            text = _query_lines(source / "query_data.jsonl", names, gone)
+            (writer.folder / "query_data.jsonl").write_text(text, encoding="utf-8")
+    return len(db), len(gone)
+
+
+def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> Any:
+    """A side file's content without what was left out.
+
+    Args:
+        name: of the file, which says what it holds.
+        value: its content.
+        gone: ids of records.
+        drops: names the videos.
+    """
+    if name in ("meta.json", "sub_info.json"):
+        return value
+    if name == "video_ids.json":
+        return [vid for vid in value if not drops.has_video(vid)]
+    if name == "vid2dur_idx.json":
+        return {
+            split: {vid: entry for vid, entry in members.items() if not drops.has_video(vid)}
+            for split, members in value.items()
+        }
+    if name in ("vid2caps.json", "vid2clips.json"):
+        left = {
+            vid: [id_ for id_ in ids if str(id_) not in gone]
+            for vid, ids in value.items()
+            if not drops.has_video(vid)
+        }
+        return {vid: ids for vid, ids in left.items() if ids}
+    return {id_: of_id for id_, of_id in value.items() if id_ not in gone}
+
+
+def _query_lines(path: Path, names: NameFields, gone: Collection[str]) -> str:
+    """The raw lines that are left, as they are."""
+    # meta.json may name no task, or (published video retrieval) that of moments.
+    fields = (*names.ids, *QUESTION_NAMES.ids, *VIDEO_QUERY_NAMES.ids)
+    lines = (
+        (line.text, line.read(lambda raw: find_name(raw, *fields))) for line in read_lines(path)
+    )
+    return "\n".join(text for text, id_ in lines if id_ not in gone)
+
+
+def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> tuple[int, int]:
+    gone = drops.of(source)
+
+    def with_fewer_captions(clip: dict) -> dict:
+        captions = [one for one in clip.get("captions", []) if str(one["id"]) not in gone]
+        return {**clip, "captions": captions}
+
+    with build_folder(target, force) as folder:
+        counts = _copy_texts(source / "cap.db", folder / "cap.db", drops, gone, False)
+        _copy_texts(source / "clip.db", folder / "clip.db", drops, (), False, with_fewer_captions)
+        write_json(folder / "meta.json", read_json(source / "meta.json"), indent=4)
+    return counts

@@ -1,0 +1,303 @@
+"""Queries, questions and statements: texts, videos, and what is known to be right about them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from config.groups import Kind
+from data.annotations import read_lines
+from data.check.databases import Corpus, QuerySet, RunData
+from data.check.findings import Case, Check, Drops, Finding, Severity, examine
+from data.check.records import OF_TEXTS, RecordReader, record_cases
+from data.check.tokens import OUTSIDE_MODEL, outside
+from data.moments import is_clamped
+from data.vcmr import training_moment
+from data.video_pool import feature_name
+from data.videoQA import parse_seconds
+from data.violin import partner_id
+from utils.errors import UserError
+from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, as_name, get_name
+
+AGAIN = "make the database again (scripts/prepro_query.py)"
+ANNOTATION = "mend the annotation and make the database again"
+WARNING = Severity.WARNING
+
+
+def _record_check(topic: str, title: str, mend: str) -> Check:
+    return Check(topic, title, mend, drops=Drops.RECORD)
+
+
+NO_VIDEO = _record_check(
+    "videos",
+    "query has no video",
+    "this split cannot train or validate: give one whose lines name vid_name",
+)
+STRAY = Check("side files", "query2video.json has ids that id2len.json lacks", AGAIN, WARNING)
+COUNT = Check("side files", "fewer records than id2len.json has ids", AGAIN)
+NO_LENGTH = _record_check("side files", "id2len.json gives no number of tokens", AGAIN)
+ANSWERS = _record_check(
+    "text lengths", "texts with more or fewer parts (question, answers) than the others", ANNOTATION
+)
+EMPTY = Check("empty texts", "texts without a token", "nothing: they are read as such", WARNING)
+TOO_LONG = Check("text lengths", "all texts are longer than max_txt_len", "raise --max_txt_len")
+NO_LINES = Check("side files", "there is no query_data.jsonl to score with", AGAIN)
+PAIRS = Check(
+    "pairs",
+    "a statement and its partner are about different videos",
+    "nothing: each comes alone",
+    WARNING,
+)
+SIDE_CHECKS = (STRAY, COUNT, NO_LENGTH, ANSWERS, EMPTY)
+
+LOST = _record_check("records", "id2len.json has the id, the database not", AGAIN)
+UNLISTED = Check("records", "in the database, not in id2len.json", AGAIN, WARNING)
+NAME = _record_check("records", "record calls itself otherwise", AGAIN)
+OTHER_VIDEO = _record_check("side files", "video differs from query2video.json's", AGAIN)
+LENGTH = Check("side files", "number of tokens differs from id2len.json's", AGAIN, WARNING)
+OUTSIDE = _record_check(
+    "vocabulary", OUTSIDE_MODEL, "take the model_config of the tokenizer, or " + AGAIN
+)
+LINES = Check(
+    "scoring",
+    "query_data.jsonl has other ids than id2len.json, or a line without an id",
+    AGAIN,
+)
+TWICE = Check(
+    "scoring",
+    'several lines of query_data.jsonl have one id (1 and "1" are one)',
+    ANNOTATION,
+)
+NO_TARGET = Check(
+    "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
+)
+BAD_SPAN = _record_check("spans", "moments that are no [start, end] in seconds", ANNOTATION)
+CLAMPED = Check(
+    "spans",
+    "moments that are negative or end before they start",
+    "nothing: they begin at 0 at the earliest, and end after their start",
+    WARNING,
+)
+BEYOND = Check(
+    "spans",
+    "moments that reach more than a frame beyond the video's end",
+    "nothing: they are cut to the last frame",
+    WARNING,
+)
+NO_SPAN = Check(
+    "spans", "questions whose ts says nothing", "nothing: they teach the answer alone", WARNING
+)
+TARGET = _record_check(
+    "answers and labels", "right answer or label missing or out of range", ANNOTATION
+)
+RECORD_CHECKS = (
+    *OF_TEXTS.both(),
+    LOST,
+    UNLISTED,
+    NAME,
+    OTHER_VIDEO,
+    LENGTH,
+    OUTSIDE,
+)
+TARGET_CHECKS = {
+    Kind.MOMENTS: (NO_TARGET, BAD_SPAN, CLAMPED, BEYOND),
+    Kind.QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
+    Kind.STATEMENTS: (TARGET,),
+}
+
+
+def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
+    """Check what the side files tell."""
+    for queries in corpus.queries:
+        evaluated = queries.split != "train"
+        checks = list(SIDE_CHECKS)
+        checks += [NO_VIDEO] if queries.split != "test" or not queries.searches else []
+        checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
+        checks += [NO_LINES] if queries.searches and queries.videos and evaluated else []
+        checks += [PAIRS] if queries.kind == Kind.STATEMENTS else []
+        cases = (case for case in _side_cases(queries, data) if case.check in checks)
+        yield from examine(queries.db.path, checks, cases, of=len(queries.lengths))
+
+
+def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
+    lengths, videos = queries.lengths, queries.videos
+    yield from (STRAY(id_) for id_ in videos if id_ not in lengths)
+    yield from (NO_VIDEO(id_) for id_ in lengths if id_ not in videos)
+    if len(queries.db) < len(lengths):
+        yield COUNT("", f"{len(queries.db)}, not {len(lengths)}")
+    if not queries.db.path.joinpath("query_data.jsonl").is_file():
+        yield NO_LINES("query_data.jsonl")
+    yield from _length_cases(lengths, data.max_txt_len, queries.kind == Kind.QUESTIONS)
+    for id_, vid in videos.items() if queries.kind == Kind.STATEMENTS else ():
+        partner = partner_id(id_)
+        if partner in videos and videos[partner] != vid:
+            yield PAIRS(id_, f"{vid}, {partner}: {videos[partner]}")
+
+
+class LengthShape(NamedTuple):
+    """What matters of the length of a text with one part, or of a question with its answers."""
+
+    parts: int
+    shortest: int  # tokens of the shortest part
+    read: int  # tokens that are read at once: the question and its longest answer
+
+
+def _shape(value: Any) -> LengthShape | None:
+    """Of an entry of ``id2len.json``; None if it is no length."""
+    if isinstance(value, int):
+        return LengthShape(1, value, value)
+    if not isinstance(value, list) or set(map(type, value)) != {int}:
+        return None
+    return LengthShape(len(value), min(value), value[0] + max(value[1:], default=0))
+
+
+def _length_cases(lengths: dict[str, Any], max_txt_len: int, are_questions: bool) -> Iterator[Case]:
+    """Check ``id2len.json``."""
+    shapes = {id_: _shape(value) for id_, value in lengths.items()}
+    numbers = Counter(shapes.values())  # there are few different ones
+    parts: Counter[int] = Counter()
+    for shape, number in numbers.items():
+        parts[shape.parts if shape else 0] += number
+    usual = max(2, parts.most_common(1)[0][0]) if are_questions and parts else 1
+    wrong = {shape: _wrong_length(shape, usual) for shape in numbers}
+    if any(wrong.values()):
+        for id_, shape in shapes.items():
+            yield from (check(id_, f"{lengths[id_]}") for check in wrong[shape])
+    shortest = min((shape.read for shape in numbers if shape), default=0)
+    if shortest > max_txt_len:
+        yield TOO_LONG("", f"the shortest has {shortest} tokens, max_txt_len is {max_txt_len}")
+
+
+def _wrong_length(shape: LengthShape | None, usual: int) -> list[Check]:
+    """Checks that a length fails, if so many parts are ``usual``."""
+    if shape is None:
+        return [NO_LENGTH]
+    checks = [ANSWERS] if shape.parts != usual else []
+    return checks + ([EMPTY] if shape.shortest == 0 else [])
+
+
+def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Finding]:
+    """Read every record."""
+    for queries in corpus.queries:
+        ids = list(queries.db.keys())
+        there = set(ids)
+        cases = [LOST(id_) for id_ in queries.lengths if id_ not in there]
+        cases += [UNLISTED(id_) for id_ in ids if id_ not in queries.lengths]
+        look = QueryLimits(queries, corpus.id2nframe, corpus.interval, data.vocab_size)
+        cases += record_cases(RecordReader(queries.db, look, OF_TEXTS), ids, workers)
+        checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
+        yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
+        if queries.searches and queries.videos and queries.split != "train":
+            cases = _line_cases(queries)
+            yield from examine(queries.db.path, [LINES, TWICE], cases, of=len(ids))
+
+
+def _line_cases(queries: QuerySet) -> Iterator[Case]:
+    """Compare the lines that predictions are scored with; every one of them counts."""
+    path = queries.db.path / "query_data.jsonl"
+    if not path.is_file():
+        return
+    names = VIDEO_QUERY_NAMES if queries.kind == Kind.VIDEOS else QUERY_NAMES
+    try:
+        lines = Counter(
+            line.read(lambda raw: get_name(raw, *names.ids)) for line in read_lines(path)
+        )
+    except UserError as error:
+        yield LINES("", str(error))
+        return
+    yield from (LINES(id_, "no line") for id_ in queries.lengths if id_ not in lines)
+    yield from (LINES(id_, "a line only") for id_ in sorted(lines.keys() - queries.lengths.keys()))
+    yield from (TWICE(id_, f"{count} lines") for id_, count in lines.items() if count > 1)
+
+
+@dataclass(frozen=True)
+class QueryLimits:
+    """What a record has to agree with.
+
+    Attributes:
+        queries: the side files.
+        id2nframe: frames of the features.
+        interval: seconds per frame.
+        vocab_size: of the model.
+    """
+
+    queries: QuerySet
+    id2nframe: dict[str, int]
+    interval: float
+    vocab_size: int
+
+    def __call__(self, id_: str, record: dict) -> Iterator[Case]:
+        """What is wrong with the record of an id."""
+        texts = record["input_ids"]
+        is_question = self.queries.kind == Kind.QUESTIONS
+        length = [len(text) for text in texts] if is_question else len(texts)
+        told = self.queries.lengths.get(id_, length)
+        if length != told:
+            yield LENGTH(id_, f"{length}, not {told}")
+        odd = outside(texts if is_question else [texts], self.vocab_size)
+        if odd:
+            yield OUTSIDE(id_, odd)
+        if as_name(record["qid"]) != id_:
+            yield NAME(id_, f"{record['qid']!r}")
+        vid, told = self._video(record), self.queries.videos.get(id_)
+        if vid != told:
+            yield OTHER_VIDEO(id_, f"{vid}, not {told}")
+        if self.queries.kind == Kind.MOMENTS:
+            yield from self._moment_cases(id_, record)
+        elif is_question:
+            yield from self._target_cases(id_, record, len(texts) - 1)
+            yield from self._answer_span_cases(id_, record)
+        elif self.queries.kind == Kind.STATEMENTS:
+            yield from self._target_cases(id_, record, 2)
+
+    def _video(self, record: dict) -> str | None:
+        raw = record.get("vid")
+        return None if raw is None else feature_name(as_name(raw), self.id2nframe)
+
+    def _target_cases(self, id_: str, record: dict, choices: int) -> Iterator[Case]:
+        target = record.get("target")
+        if target is None and self.queries.split != "train":
+            return
+        if target is None or target not in range(choices):
+            yield TARGET(id_, f"{target}, not 0 … {choices - 1}")
+
+    def _moment_cases(self, id_: str, record: dict) -> Iterator[Case]:
+        try:
+            moment = training_moment(self.queries.db, record)
+        except UserError:
+            yield BAD_SPAN(id_, f"{record['target']}")
+            return
+        if moment is not None:
+            yield from self._span_cases(id_, moment)
+        elif self.queries.split != "test":
+            yield NO_TARGET(id_)
+
+    def _answer_span_cases(self, id_: str, record: dict) -> Iterator[Case]:
+        seconds = parse_seconds(record.get("ts"))
+        if seconds is not None:
+            yield from self._span_cases(id_, seconds)
+        elif self.queries.split != "test":
+            yield NO_SPAN(id_, f"{record.get('ts')}")
+
+    def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:
+        frames = self.id2nframe.get(self.queries.videos.get(id_))
+        yield from span_cases(id_, moment, frames, self.interval, BEYOND)
+
+
+def span_cases(
+    id_: str, span: tuple[float, float], frames: int | None, interval: float, beyond: Check
+) -> Iterator[Case]:
+    """What is odd about a moment.
+
+    Args:
+        id_: whose moment.
+        span: start and end in seconds.
+        frames: of its video, None if nobody knows.
+        interval: seconds per frame.
+        beyond: it starts after the video's end, or reaches beyond it by more than a frame (features
+            are often a frame shorter than the annotated duration).
+    """
+    if is_clamped(span):
+        yield CLAMPED(id_, f"{list(span)}")
+    elif frames is not None and (span[0] >= frames * interval or span[1] > (frames + 1) * interval):
+        yield beyond(id_, f"{list(span)}, video ends at {frames * interval:g}")

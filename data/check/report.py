@@ -1,0 +1,113 @@
+"""What was found, as a table, as JSON, and as a list of what to leave out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tabulate import tabulate
+
+from data.check.drop_list import DropList
+from data.check.findings import Drops, Finding, Severity
+
+WIDTHS = [34, 40, None, None, 44, 40]  # of the table's columns, in characters
+PASSED_WIDTHS = [70, 80]
+NAMED_LINES = 3
+
+
+@dataclass
+class Report:
+    """All findings, one per check and database: a later one takes an earlier one's place."""
+
+    _findings: dict[tuple, Finding] = field(default_factory=dict)
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Take findings in."""
+        for finding in findings:
+            self._findings[finding.check, finding.where, finding.lenient] = finding
+
+    def of(self, severity: Severity) -> list[Finding]:
+        """The findings of one severity."""
+        return [found for found in self._findings.values() if found.severity is severity]
+
+    @property
+    def errors(self) -> list[Finding]:
+        return self.of(Severity.ERROR)
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return self.of(Severity.WARNING)
+
+    def table(self) -> str:
+        """What is wrong, errors first; then what was checked and found in order."""
+        headers = ["check", "database", "severity", "how many", "examples", "how to mend"]
+        rows = [
+            [
+                f"{found.check.topic}: {found.title}",
+                found.where,
+                str(found.severity),
+                len(found.cases),
+                found.examples,
+                found.check.mend,
+            ]
+            for found in (*self.errors, *self.warnings)
+        ]
+        parts = [tabulate(rows, headers, tablefmt="simple_grid", maxcolwidths=WIDTHS)]
+        return "\n".join((parts if rows else []) + [self._passed(), self.summary()])
+
+    def _passed(self) -> str:
+        """What was looked at in each database without finding anything wrong."""
+        topics: dict[str, dict[str, bool]] = {}
+        for found in self._findings.values():
+            of_database = topics.setdefault(found.where, {})
+            passed = found.severity is Severity.OK
+            of_database[found.check.topic] = of_database.get(found.check.topic, True) and passed
+        rows = [
+            [where, ", ".join(topic for topic, passed in of_database.items() if passed)]
+            for where, of_database in topics.items()
+            if any(of_database.values())
+        ]
+        return tabulate(rows, ["database", "ok"], "simple", maxcolwidths=PASSED_WIDTHS)
+
+    def summary(self) -> str:
+        """Numbers of errors, warnings and passed checks."""
+        return (
+            f"{len(self.errors)} error(s), {len(self.warnings)} warning(s), "
+            f"{len(self.of(Severity.OK))} check(s) passed"
+        )
+
+    def first_errors(self) -> str:
+        """The first errors in one line."""
+        shown = "; ".join(found.line() for found in self.errors[:NAMED_LINES])
+        more = len(self.errors) - NAMED_LINES
+        return f"{shown}; and {more} more" if more > 0 else shown
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One object per check and database, with all ids."""
+        return [
+            {
+                "check": found.check.topic,
+                "problem": found.title,
+                "database": found.where,
+                "severity": str(found.severity),
+                "count": len(found.cases),
+                "of": found.of,
+                "cases": [{"id": case.id, "detail": case.detail} for case in found.cases],
+                "mend": found.check.mend if found.cases else None,
+            }
+            for found in self._findings.values()
+        ]
+
+    def drop_list(self) -> DropList:
+        """What to leave out so that no error is left that is one of single ids."""
+        drops = DropList()
+        for found in self.errors:
+            ids = {case.id for case in found.cases if case.id}
+            if found.check.drops is Drops.VIDEO:
+                drops.videos |= ids
+            elif found.check.drops is Drops.RECORD:
+                drops.of(found.where).update(ids)
+        return drops
+
+    def undroppable(self) -> list[Finding]:
+        """Errors that leaving ids out does not mend."""
+        return [found for found in self.errors if found.check.drops is None]

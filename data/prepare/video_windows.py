@@ -1,0 +1,114 @@
+"""The frames of many videos, decoded by several processes while a model computes."""
+
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset
+
+from data.prepare.extraction import VideoFile
+from data.prepare.video_frames import Sampling, VideoError, read_windows
+from data.prepare.work import follow_parent
+from utils.errors import UserError
+
+PIECES_AHEAD = 2  # that a process decodes before they are asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some windows of a video, in order.
+
+    Attributes:
+        place: of the video in the list.
+        frames: (B, K, S, S, 3) uint8; None in the last piece.
+        problem: why there are no more windows; only in the last piece, None if all is well.
+    """
+
+    place: int
+    frames: np.ndarray | None
+    problem: str | None = None
+
+
+class _Decoder(IterableDataset):
+    """Each process takes the next video that nobody has taken."""
+
+    def __init__(
+        self, videos: list[VideoFile], sampling: Sampling, batch_size: int, threads: int
+    ) -> None:
+        self._videos = videos
+        self._sampling = sampling
+        self._batch_size = batch_size
+        self._threads = threads
+        self._taken = multiprocessing.Value("l", 0)
+
+    def __iter__(self) -> Iterator[Piece]:
+        while (place := self._take()) < len(self._videos):
+            yield from self._pieces(place)
+
+    def _take(self) -> int:
+        with self._taken.get_lock():
+            place = self._taken.value
+            self._taken.value += 1
+        return place
+
+    def _pieces(self, place: int) -> Iterator[Piece]:
+        path = self._videos[place].path
+        batch: list[np.ndarray] = []
+        try:
+            for window in read_windows(path, self._sampling, self._threads):
+                batch.append(window)
+                if len(batch) == self._batch_size:
+                    yield Piece(place, np.stack(batch))
+                    batch = []
+        except VideoError as error:
+            yield Piece(place, None, str(error))
+            return
+        if batch:
+            yield Piece(place, np.stack(batch))
+        yield Piece(place, None)
+
+
+def decode_videos(
+    videos: list[VideoFile], sampling: Sampling, batch_size: int, workers: int
+) -> Iterator[Piece]:
+    """Pieces of all videos. Those of one video come in order, those of several are mixed.
+
+    A few pieces a process are held at a time, however long the videos are.
+
+    Args:
+        batch_size: windows of a piece.
+        workers: processes; 1: this one alone, with FFmpeg's own threads.
+
+    Raises:
+        UserError: a process was killed.
+    """
+    alone = workers <= 1
+    decoder = _Decoder(videos, sampling, batch_size, threads=0 if alone else 1)
+    loader = DataLoader(
+        decoder,
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=0 if alone else min(workers, len(videos)),
+        prefetch_factor=None if alone else PIECES_AHEAD,
+        worker_init_fn=_start_worker,
+        in_order=False,
+        multiprocessing_context=None if alone else "fork",
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a decoding process was killed (out of memory?); run again with fewer --workers or a "
+            "smaller --batch_size"
+        ) from None
+
+
+def _unchanged(piece: Piece) -> Piece:
+    return piece
+
+
+def _start_worker(_: int) -> None:
+    follow_parent()

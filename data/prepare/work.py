@@ -1,0 +1,278 @@
+"""What the preparation scripts share: options, work in parallel, what is made already."""
+
+import argparse
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from tqdm import tqdm
+
+from data.annotations import Line, read_lines
+from data.stores.lmdb_io import TextDb, pack_record
+from utils.errors import UserError
+from utils.files import read_json
+
+CHUNK = 256  # lines that a worker takes at once
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help says more)")
+
+
+def script_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that shows ``description`` as it is written."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return _Parser(description=description, formatter_class=formatter, allow_abbrev=False)
+
+
+def work_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with ``--workers``, ``--nproc`` in the original."""
+    parser = script_parser(description)
+    parser.add_argument(
+        "--workers",
+        "--nproc",
+        type=int,
+        default=min(8, len(os.sched_getaffinity(0))),
+        help="processes that share the work; 1: this one alone (default: %(default)s)",
+    )
+    return parser
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """``--force``."""
+    parser.add_argument(
+        "--force", action="store_true", help="build a database anew that is made already"
+    )
+
+
+def add_frame_length(parser: argparse.ArgumentParser) -> None:
+    """``--frame_length``."""
+    parser.add_argument(
+        "--frame_length",
+        type=positive,
+        default=1.5,
+        help="seconds per frame, as given to the feature extractors (default: %(default)s)",
+    )
+
+
+def positive(text: str) -> float:
+    """The type of an option that is a number greater than 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def text_parser(description: str) -> argparse.ArgumentParser:
+    """A parser that also has ``--annotation``, ``--output``, ``--toker`` and ``--force``."""
+    parser = work_parser(description)
+    parser.add_argument("--annotation", required=True, help="JSON lines: see above")
+    parser.add_argument("--output", required=True, help="folder of the database to be")
+    parser.add_argument(
+        "--toker",
+        default="roberta-base",
+        help="tokenizer: hub name or local folder (default: %(default)s)",
+    )
+    add_force(parser)
+    return parser
+
+
+def read_vid2nframe(paths: list[str]) -> dict[str, int]:
+    """Frames per video, of all files together.
+
+    Raises:
+        UserError: a file is unreadable or holds something else, or two files disagree.
+    """
+    frames: dict[str, int] = {}
+    for path in paths:
+        table = read_json(path)
+        if not isinstance(table, dict) or not all(
+            isinstance(count, int) and count >= 0 for count in table.values()
+        ):
+            raise UserError(f"{path} must map every video to its number of frames")
+        for vid in frames.keys() & table.keys():
+            if frames[vid] != table[vid]:
+                raise UserError(
+                    f"{path} says {table[vid]} frames of video {vid!r}, a file before it "
+                    f"{frames[vid]}: give files of one interval"
+                )
+        frames |= table
+    return frames
+
+
+def pack_line(line: Line, record: dict) -> bytes:
+    """The record made of an annotation, as stored.
+
+    Raises:
+        UserError: it holds what no database can (names file and line).
+    """
+    try:
+        return pack_record(record)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise line.error(error) from None
+
+
+def map_lines(
+    work: Callable[[list[Line]], list[Result]], path: str, workers: int
+) -> Iterator[Result]:
+    """``work`` over the lines of an annotation file: see :func:`map_in_chunks`.
+
+    Raises:
+        UserError: the file cannot be read or is empty.
+    """
+    total = sum(1 for _ in read_lines(path))
+    return map_in_chunks(work, read_lines(path), workers, total, CHUNK)
+
+
+def map_in_chunks(
+    work: Callable[[list[Item]], list[Result]],
+    items: Iterable[Item],
+    workers: int,
+    total: int,
+    chunk: int,
+) -> Iterator[Result]:
+    """``work`` over chunks of ``items``, in order, by worker processes, with a progress bar.
+
+    A few chunks per worker are under way at a time, so ``items`` may be larger than memory.
+
+    Raises:
+        UserError: raised by ``work``, or a worker was killed.
+    """
+    chunks = _in_chunks(items, chunk)
+    alone = workers <= 1 or total <= chunk
+    results = map(work, chunks) if alone else _map_in_processes(work, chunks, workers)
+    with tqdm(total=total, disable=None) as progress:
+        for of_chunk in results:
+            yield from of_chunk
+            progress.update(len(of_chunk))
+
+
+def _in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    source = iter(items)
+    while of_chunk := list(itertools.islice(source, size)):
+        yield of_chunk
+
+
+def _map_in_processes(
+    work: Callable[[list], list], chunks: Iterator[list], workers: int
+) -> Iterator[list]:
+    # Forked workers share what is loaded already, above all the tokenizer.
+    context = multiprocessing.get_context("fork")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a fork
+    with ProcessPoolExecutor(workers, context, _start_worker, (work,)) as pool:
+        under_way: deque = deque()
+        try:
+            for of_chunk in chunks:
+                under_way.append(pool.submit(_run_chunk, of_chunk))
+                if len(under_way) > 2 * workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was killed (out of memory?); run again with fewer --workers"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_work: Callable[[list], list]
+
+
+def _start_worker(work: Callable[[list], list]) -> None:
+    global _work
+    _work = work
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """Let this worker process end with its parent. Ctrl-C is the parent's: it stops its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """A worker whose parent is killed would wait for ever, and keep the parent's lock."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _run_chunk(chunk: list) -> list:
+    return _work(chunk)
+
+
+def is_finished(
+    output: Path,
+    recipe: dict[str, Any],
+    inputs: list[str],
+    parts: tuple[str, ...] = (".",),
+    sides: dict[str, Any] | None = None,
+) -> bool:
+    """Whether ``output`` was made, whole, by this very command, so that there is nothing to do.
+
+    An unfinished or damaged database counts as not made.
+
+    Args:
+        output: the database's folder.
+        recipe: the options that determine it; its ``meta.json`` has them.
+        inputs: the files it is made from.
+        parts: folders of its text databases within ``output``.
+        sides: contents that side files of the first part must have.
+
+    Raises:
+        UserError: ``output`` is a database that was made otherwise, or from an older input.
+    """
+    if not (output / parts[0] / "data.mdb").exists():
+        return False
+    try:
+        databases = [TextDb(output / part) for part in parts]
+        wrong_sides = [
+            name for name, value in (sides or {}).items() if databases[0].side(name) != value
+        ]
+    except UserError as error:
+        print(f"building {output} anew: {error}")
+        return False
+    meta = databases[0].meta
+    differences = [
+        f"made with --{name} {meta.get(name)}, not {value}"
+        for name, value in recipe.items()
+        if name != "output" and not _same(meta.get(name), value)
+    ]
+    differences += [f"with another {name}" for name in wrong_sides]
+    made = (output / "meta.json").stat().st_mtime
+    differences += [f"older than {path}" for path in inputs if _modified(path) > made]
+    if differences:
+        raise UserError(
+            f"{output} is there already, {', '.join(differences)}; choose another --output, or "
+            "pass --force to build it anew"
+        )
+    print(f"{output} is made already ({len(databases[0])} records)")
+    return True
+
+
+def _modified(path: str) -> float:
+    """When the file was changed last; never, if it is gone."""
+    return Path(path).stat().st_mtime if Path(path).exists() else 0.0
+
+
+def _same(recorded: Any, value: Any) -> bool:
+    """Equal, or two ways to write one path."""
+    if recorded == value or not (isinstance(recorded, str) and isinstance(value, str)):
+        return recorded == value
+    return Path(recorded).resolve() == Path(value).resolve()

@@ -1,0 +1,213 @@
+"""LMDB environments: opened read-only with care, written whole or not at all."""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import lmdb
+
+from data.stores.build_folder import FolderWriter
+from utils.errors import UserError
+
+RESTORE = "copy, download or build this database again"
+
+_MAX_KEY_BYTES = 511  # LMDB's own limit
+_FIRST_MAP_BYTES = 64 << 20
+_BATCH_BYTES = 32 << 20
+
+# py-lmdb refuses to open one file twice in a process, so all readers of a file share one of these,
+# under its device and inode, for as long as any of them uses it.
+_environments: "weakref.WeakValueDictionary[tuple[int, int], _Environment]" = (
+    weakref.WeakValueDictionary()
+)
+_lock = threading.RLock()
+# A fork while another thread holds the lock must not leave it locked for ever in the child.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
+
+
+class _Environment:
+    """A read-only LMDB environment that opens anew in a forked child."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened = _open(folder)
+        self._pid = os.getpid()
+
+    def begin(self) -> lmdb.Transaction:
+        """A read transaction; the values it gives are views that are valid until it ends."""
+        if self._pid != os.getpid():
+            with _lock:
+                if self._pid != os.getpid():
+                    self._opened.close()  # inherited: py-lmdb would refuse to open one beside it
+                    self._opened = _open(self._folder)
+                    self._pid = os.getpid()
+        return self._opened.begin(buffers=True)
+
+
+def _open(folder: Path) -> lmdb.Environment:
+    path = folder / "data.mdb"
+    try:
+        environment = lmdb.open(
+            str(folder), readonly=True, create=False, lock=False, readahead=False
+        )
+    except (lmdb.Error, OSError) as error:
+        raise UserError(f"{path} cannot be opened ({error}); {RESTORE}") from None
+    # Touching a page past the end of a mapped file kills the process: look at the size first.
+    promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    actual = path.stat().st_size
+    if actual < promised:
+        environment.close()
+        raise UserError(f"{path} is cut short ({actual} of {promised} bytes); {RESTORE}")
+    return environment
+
+
+def _shared_environment(folder: Path) -> _Environment:
+    try:
+        stat = (folder / "data.mdb").stat()
+    except OSError:
+        raise UserError(
+            f"{folder} is no database (it has no data.mdb): mend the path, or build it"
+        ) from None
+    with _lock:
+        environment = _environments.get((stat.st_dev, stat.st_ino))
+        if environment is None:
+            environment = _Environment(folder)
+            _environments[stat.st_dev, stat.st_ino] = environment
+        return environment
+
+
+def _encode_key(id_: str) -> bytes | None:
+    """The id as an LMDB key, or None for one that no database can hold."""
+    key = id_.encode("utf-8")
+    return key if 0 < len(key) <= _MAX_KEY_BYTES else None
+
+
+class LmdbReader:
+    """Ids and values of one read-only environment.
+
+    Opened lazily and at most once per process and file, by any number of readers and threads; a
+    forked child opens its own.
+
+    Attributes:
+        path: the environment's folder.
+
+    Raises:
+        UserError: ``data.mdb`` is missing, is no LMDB file or is cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._shared: _Environment | None = None
+        _shared_environment(path)  # closed again at once, unless another reader has it open
+
+    def _begin(self) -> lmdb.Transaction:
+        shared = self._shared  # another thread may close this reader meanwhile
+        if shared is None:
+            shared = self._shared = _shared_environment(self.path)
+        return shared.begin()
+
+    @contextmanager
+    def value(self, id_: str) -> Iterator[memoryview | None]:
+        """The value of ``id_`` (None if absent), not to be used after the block."""
+        key = _encode_key(id_)
+        with self._begin() as transaction:
+            try:
+                value = None if key is None else transaction.get(key)
+            except lmdb.Error as error:
+                raise UserError(f"{self.path}: {id_!r} is damaged ({error}); {RESTORE}") from None
+            yield value
+
+    def __contains__(self, id_: str) -> bool:
+        with self.value(id_) as value:
+            return value is not None
+
+    def __len__(self) -> int:
+        with self._begin() as transaction:
+            return transaction.stat()["entries"]
+
+    def keys(self) -> Iterator[str]:
+        """All ids, in the order of their UTF-8 bytes."""
+        with self._begin() as transaction:
+            keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
+        return (key.decode("utf-8") for key in keys)
+
+    def first_id(self) -> str:
+        """The first of :meth:`keys`.
+
+        Raises:
+            UserError: there are none.
+        """
+        with self._begin() as transaction, transaction.cursor() as cursor:
+            if not cursor.first():
+                raise UserError(f"{self.path} holds no records; build it again")
+            return bytes(cursor.key()).decode("utf-8")
+
+    def close(self) -> None:
+        """Let go of the environment; a later read opens it again."""
+        self._shared = None
+
+
+class LmdbWriter(FolderWriter):
+    """Write one environment: see :class:`data.stores.build_folder.FolderWriter`.
+
+    Raises:
+        UserError: an id is unusable or occurs twice.
+    """
+
+    def __init__(
+        self, path: str | Path, force: bool = False, at_last: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(path, force, at_last)
+        self._map_bytes = _FIRST_MAP_BYTES
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._pending_bytes = 0
+
+    def begin(self, stack: ExitStack) -> None:
+        """Open the environment."""
+        # Nobody else sees the folder, and finish() syncs once: no locks, no sync per batch.
+        self._environment = lmdb.open(
+            str(self.folder), map_size=self._map_bytes, lock=False, sync=False, metasync=False
+        )
+        stack.callback(self._environment.close)
+
+    def put_value(self, id_: str, value: bytes) -> None:
+        """Add an encoded value."""
+        key = _encode_key(id_)
+        if key is None:
+            raise UserError(
+                f"{self.path}: {id_!r} cannot be an id (1 to {_MAX_KEY_BYTES} bytes); rename it"
+            )
+        self._pending.append((key, value))
+        self._pending_bytes += len(key) + len(value)
+        if self._pending_bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what is pending."""
+        self._flush()
+        self._environment.sync(True)
+
+    def _flush(self) -> None:
+        while not self._committed():
+            self._map_bytes *= 2
+            self._environment.set_mapsize(self._map_bytes)
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _committed(self) -> bool:
+        """Write what is pending in one transaction; False if the map is too small for it."""
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for key, value in self._pending:
+                    if not transaction.put(key, value, overwrite=False):
+                        raise UserError(
+                            f"{self.path}: the id {key.decode()!r} occurs twice; make ids differ"
+                        )
+        except lmdb.MapFullError:
+            return False
+        return True

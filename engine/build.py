@@ -1,0 +1,80 @@
+"""A task's model from the options of a run."""
+
+from typing import Any, TypeVar
+
+from torch import nn
+
+from engine.run import Run
+from model.apex_norm import use_fused_layer_norm
+from model.checkpoint import load_checkpoint
+from model.embed import grow_rows
+from model.layers import set_activation_checkpointing, set_dropout
+from model.roberta import load_roberta_checkpoint
+from utils.logger import LOGGER
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+def build_for_training(
+    cls: type[ModelT], run: Run, feature_size: int, longest: int, **arguments: Any
+) -> ModelT:
+    """A model with the start that the options ask for, on the run's device.
+
+    Args:
+        cls: the task's model.
+        run: its options give ``checkpoint``, ``dropout``, ``max_clip_len``.
+        feature_size: width D of the frame features at hand.
+        longest: frames of the longest video at hand.
+        arguments: further arguments of ``cls``.
+
+    Raises:
+        UserError: the checkpoint cannot be used.
+    """
+    model = cls(run.model_config, feature_size, **arguments)
+    _initialise(model, run.options)
+    set_dropout(model, run.options.dropout)
+    set_activation_checkpointing(model, run.options.activation_checkpointing)
+    return _placed(model, run, longest)
+
+
+def build_for_evaluation(
+    cls: type[ModelT],
+    run: Run,
+    feature_size: int,
+    longest: int,
+    checkpoint: str,
+    **arguments: Any,
+) -> ModelT:
+    """A trained model in evaluation mode.
+
+    Args:
+        feature_size, longest: as for :func:`build_for_training`.
+        checkpoint: a step of the run, or a file.
+
+    Raises:
+        UserError: the checkpoint lacks weights of the model, or cannot be used.
+    """
+    model = cls(run.model_config, feature_size, **arguments)
+    path = run.folder.find_checkpoint(checkpoint)
+    load_checkpoint(model, path).require_complete(path)
+    return _placed(model, run, longest).eval()
+
+
+def _initialise(model: nn.Module, options: Any) -> None:
+    if not options.checkpoint:
+        LOGGER.info("no checkpoint: random weights")
+    elif options.load_partial_pretrained:
+        load_roberta_checkpoint(model, options.checkpoint, options.skip_layer_loading)
+    else:
+        load_checkpoint(model, options.checkpoint)
+
+
+def _placed(model: ModelT, run: Run, longest: int) -> ModelT:
+    frames = model.v_encoder.f_encoder.img_embeddings.position_embeddings
+    limit = run.options.max_clip_len
+    # A subtitle may lie over all frames of its video.
+    grow_rows(frames, longest if limit < 0 else limit)
+    model = model.to(run.device)
+    if run.options.apex:
+        use_fused_layer_norm(model)
+    return model

@@ -1,0 +1,136 @@
+"""Starting a run: ranks, device, precision, folder, and whether it may go on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from config.config import changed_options
+from config.groups import RankingLossOptions
+from config.model_config import ModelConfig
+from engine.precision import Precision
+from engine.restore import RunFolder, check_restore_points
+from utils.distributed import Communicator, setup
+from utils.errors import UserError
+from utils.files import read_json
+from utils.logger import LOGGER, save_run_info, setup_logging
+
+
+@dataclass
+class Run:
+    """What a script stands on."""
+
+    options: Any
+    model_config: ModelConfig
+    comm: Communicator
+    device: torch.device
+    precision: Precision
+    folder: RunFolder
+    stand_in: int = 1  # ranks of the recipe that each rank stands in for
+
+    @property
+    def accumulation(self) -> int:
+        """Batches per optimizer step."""
+        return self.options.gradient_accumulation_steps * self.stand_in
+
+
+def start_training(options: Any) -> Run:
+    """Set up a training run, new or resumed.
+
+    Args:
+        options: ``config.groups.TrainingOptions``.
+
+    Raises:
+        UserError: the folder holds a run with other options, or another program's.
+    """
+    comm, device = setup(options.seed)
+    folder = RunFolder(options.output_dir)
+    check_restore_points(folder)  # before the first file in it is written
+    model_config = ModelConfig.from_json(options.model_config)
+    setup_logging(comm.is_main, folder.log / "log.txt")
+    precision = Precision.from_options(options, device)
+    _check_options(options, folder)
+    comm.barrier()  # all have compared with the old options before they are replaced
+    if comm.is_main:
+        folder.remove_leftovers()
+        save_run_info(folder.path, options, model_config)
+    LOGGER.info(
+        "%s: %d rank(s) (%s) on %s, %s",
+        folder.path,
+        comm.size,
+        comm.backend,
+        device,
+        precision.mode,
+    )
+    run = Run(options, model_config, comm, device, precision, folder, _stand_in(options, comm))
+    _log_batch_size(run)
+    return run
+
+
+def start_evaluation(options: Any, run_dir: str) -> Run:
+    """Set up the evaluation of a finished run.
+
+    Args:
+        options: ``config.evaluation.RunOptions``.
+        run_dir: the run's folder.
+    """
+    comm, device = setup()
+    folder = RunFolder(run_dir)
+    model_config = ModelConfig.from_json(folder.log / "model_config.json")
+    setup_logging(comm.is_main)
+    return Run(options, model_config, comm, device, Precision.from_options(options, device), folder)
+
+
+def _check_options(options: Any, folder: RunFolder) -> None:
+    saved = folder.log / "hps.json"
+    if not (folder.restore_points and saved.exists()):
+        return
+    changes = changed_options(read_json(saved), options)
+    if changes and not options.allow_changed_options:
+        raise UserError(
+            f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "
+            "--output_dir, or go on with --allow_changed_options"
+        )
+    if changes:
+        LOGGER.warning("going on with changed options: %s", "; ".join(changes))
+
+
+def _stand_in(options: Any, comm: Communicator) -> int:
+    """How many of the recipe's ranks one rank stands in for.
+
+    Raises:
+        UserError: the recipe's ranks cannot be shared out evenly.
+    """
+    recipe = options.num_gpus_of_recipe
+    if recipe is None:
+        return 1
+    if recipe % comm.size:
+        raise UserError(
+            f"num_gpus_of_recipe {recipe} cannot be shared out evenly over {comm.size} ranks; "
+            "start a number of ranks that divides it"
+        )
+    return recipe // comm.size
+
+
+def _log_batch_size(run: Run) -> None:
+    options = run.options
+    at_once = options.train_batch_size * run.comm.size
+    LOGGER.info(
+        "effective batch %d (%d a rank × %d rank(s) × %d accumulation steps)",
+        at_once * run.accumulation,
+        options.train_batch_size,
+        run.comm.size,
+        run.accumulation,
+    )
+    if run.stand_in > 1:
+        LOGGER.info("each rank stands in for %d of the recipe's", run.stand_in)
+    if isinstance(options, RankingLossOptions):
+        LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
+        if run.stand_in > 1:
+            LOGGER.info("the recipe's drew them from %d items", at_once * run.stand_in)
+        if options.ranking_gradient == "published" and run.comm.size * run.stand_in > 1:
+            LOGGER.info(
+                "the gradient of the ranking losses is divided by %d, as in the published training "
+                "on so many GPUs (--ranking_gradient undivided: it is not)",
+                run.comm.size * run.stand_in,
+            )

@@ -1,0 +1,362 @@
+"""The training loop. It knows no task.
+
+A task hands over a model whose ``forward(batch)`` gives named losses, the weights of those losses,
+an endless loader, and a function that validates.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from engine.restore import (
+    load_restore_point,
+    random_states,
+    save_restore_point,
+    save_tensors,
+    set_random_states,
+)
+from engine.run import Run
+from optim.build import build_optimizer
+from optim.gradients import clip_gradients, zero_gradients
+from optim.schedule import learning_rate_at, set_learning_rates
+from optim.state import load_optimizer_state, optimizer_state
+from utils.distributed import GradientReducer, broadcast_parameters
+from utils.errors import UserError
+from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.timing import StepClock
+
+
+class Loader(Protocol):
+    """Endless batches whose position can be saved. A batch has ``ids`` to name it by."""
+
+    def __next__(self) -> Any: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def _nothing(step: int, micro_step: int) -> None:
+    pass
+
+
+@dataclass
+class Task:
+    """What a training script gives the engine.
+
+    Attributes:
+        name: for messages.
+        model: ``model(batch)`` → named scalar losses (B, …), on the device already.
+        loader: training batches of this rank, on the device.
+        loss_weights: factor of every loss, by name.
+        validate: metrics by name; may write files into the run's ``results/``.
+        begin_batch: told (optimizer steps done, accumulation step) before every batch.
+        gradient_factors: by name of a loss, a factor on its gradient alone, which logged losses do
+            not show; 1 where absent.
+    """
+
+    name: str
+    model: nn.Module
+    loader: Loader
+    loss_weights: Mapping[str, float]
+    validate: Callable[[int], dict[str, float | str]]
+    begin_batch: Callable[[int, int], None] = _nothing
+    gradient_factors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Running:
+    """Sums on the device since the last logged step; read only when logged."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] += 1
+
+    def take_means(self) -> dict[str, float]:
+        """Means by name; starts anew."""
+        means = {name: total.item() / self.counts[name] for name, total in self.sums.items()}
+        self.sums.clear()
+        self.counts.clear()
+        return means
+
+
+@dataclass
+class Seen:
+    """What the batches of one optimizer step were, and what the model made of them.
+
+    Attributes:
+        ids: of all items.
+        losses: unweighted, by name, of every batch.
+        totals: weighted sum of every batch's losses.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    losses: list[dict[str, Tensor]] = field(default_factory=list)
+    totals: list[Tensor] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the losses."""
+        return set().union(*self.losses)
+
+
+class FiniteGuard:
+    """Stops a run whose loss or gradient is no longer finite.
+
+    On a GPU the answer is read one step later, when it has long been computed, so that the host
+    never waits for the device.
+    """
+
+    def __init__(self, task: str, lag: int) -> None:
+        self.task = task
+        self.lag = lag
+        self.pending: list[tuple[int, Seen, Tensor]] = []
+
+    def watch(self, step: int, seen: Seen, norm: Tensor) -> None:
+        """Note the step's losses and gradient norm, check those that are old enough."""
+        values = [value.detach().float() for value in (*seen.totals, norm)]
+        self.pending.append((step, seen, torch.stack(values)))
+        while len(self.pending) > self.lag:
+            self._check_oldest()
+
+    def flush(self) -> None:
+        """Check all that is pending (before anything is written)."""
+        while self.pending:
+            self._check_oldest()
+
+    def _check_oldest(self) -> None:
+        step, seen, values = self.pending.pop(0)
+        if not torch.isfinite(values).all().item():
+            raise UserError(
+                f"loss ({', '.join(sorted(seen.names))}) or gradient is not finite at step {step} "
+                f"of task {self.task}; its batch holds {', '.join(seen.ids)}: look at their "
+                "features and targets, or lower learning_rate"
+            )
+
+
+class Trainer:
+    """Trains a :class:`Task` by the recipe, restores, validates, saves.
+
+    Args:
+        task: what to train.
+        run: where: options (``config.groups.TrainingOptions``), ranks, device, folder.
+
+    Attributes:
+        steps_done: optimizer steps since the start of the run, restored ones included.
+        running: what the steps since the last logged one gave.
+        rate: learning rate of the last step.
+    """
+
+    def __init__(self, task: Task, run: Run) -> None:
+        self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
+        self.steps_done = 0
+        self.metrics: dict[str, float | str] = {}
+        self.parameters = [p for p in task.model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(task.model, run.options)
+        self.precision = run.precision
+        self.accumulation, self.stand_in = run.accumulation, run.stand_in
+        broadcast_parameters(run.comm, task.model)
+        self.reducer = GradientReducer(run.comm, self.parameters)
+        self.running = Running()
+        self.clock = StepClock(run.device)
+        fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
+        self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
+        self._restore()
+        self.writer = NullMetricsWriter()
+        if run.comm.is_main:
+            self.writer = MetricsWriter(run.folder.log, self.steps_done)
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    def train(self) -> dict[str, float | str]:
+        """Run to ``num_train_steps``; returns the last validation's metrics."""
+        total = self.options.num_train_steps
+        quiet = not self.comm.is_main
+        with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
+            while self.steps_done < total:
+                if self.step():
+                    bar.update()
+                    self._after_step(bar)
+        self.writer.close()
+        return self.metrics
+
+    def step(self) -> Seen | None:
+        """Take one optimizer step over all accumulation batches.
+
+        Returns:
+            What was seen; None if fp16 overflowed and the step was skipped.
+        """
+        self.task.model.train()
+        zero_gradients(self.optimizer)
+        seen = Seen()
+        for micro_step, last in self._micro_steps():
+            with self.clock.phase("data"):
+                batch = next(self.task.loader)
+            self.task.begin_batch(self.steps_done, micro_step)
+            with nullcontext() if last else self.reducer.accumulate():
+                self._forward_backward(batch, seen)
+        with self.clock.phase("reduce"):
+            self.reducer.finish()
+        with self.clock.phase("optimizer"):
+            stepped = self._update(seen)
+        self.steps_done += stepped
+        return seen if stepped else None
+
+    def _update(self, seen: Seen) -> bool:
+        """Clip and step the optimizer; False if fp16 overflowed."""
+        self.precision.unscale_(self.optimizer)
+        norm = clip_gradients(self.parameters, self.options.grad_norm)
+        if self.guard:
+            self.guard.watch(self.steps_done + 1, seen, norm)
+        self._set_learning_rate()
+        stepped = self.precision.step(self.optimizer)
+        if stepped:
+            self.running.add("grad_norm", norm)
+            for losses, total in zip(seen.losses, seen.totals, strict=True):
+                for name, loss in losses.items():
+                    self.running.add(f"loss/{name}", loss)
+                self.running.add("loss/total", total)
+        return stepped
+
+    def _set_learning_rate(self) -> None:
+        options, step = self.options, self.steps_done + 1
+        self.rate = learning_rate_at(
+            step, options.learning_rate, options.warmup_steps, options.num_train_steps
+        )
+        set_learning_rates(self.optimizer, self.rate)
+
+    def _micro_steps(self) -> Iterator[tuple[int, bool]]:
+        last = self.accumulation - 1
+        return ((number, number == last) for number in range(self.accumulation))
+
+    def _forward_backward(self, batch: Any, seen: Seen) -> None:
+        with self.clock.phase("forward"), self.precision.autocast():
+            losses = self.task.model(batch)
+            weighted = {name: self.task.loss_weights[name] * x for name, x in losses.items()}
+            factors = self.task.gradient_factors
+            differentiated = sum(factors.get(name, 1.0) * x for name, x in weighted.items())
+            total = sum(weighted.values()).detach()
+        with self.clock.phase("backward"):
+            # Accumulation steps are summed, ranks averaged: standing in for ranks averages.
+            self.precision.backward(differentiated / self.stand_in)
+        seen.ids += batch.ids
+        seen.losses.append({name: loss.detach() for name, loss in losses.items()})
+        seen.totals.append(total)
+
+    # --- after a step -----------------------------------------------------------------------
+
+    def _due(self, every: int) -> bool:
+        return self.steps_done % every == 0 or self.steps_done == self.options.num_train_steps
+
+    def _after_step(self, bar: tqdm) -> None:
+        options = self.options
+        if self._due(options.log_steps):
+            bar.set_postfix(loss=f"{self._log_progress():.3f}")
+        validating = self._due(options.valid_steps)
+        if validating or self._due(options.save_steps):
+            self._save_checkpoint()  # first: a validation that fails does not cost the weights
+        if validating:
+            self._validate()
+        if self._due(options.restore_steps):
+            self._save_restore_point()
+
+    def _log_progress(self) -> float:
+        """Write the means since the last logged step; returns that of the total loss."""
+        steps = self.running.counts["grad_norm"]
+        values = self.running.take_means() | self.clock.take_means(steps)
+        values["learning_rate"] = self.rate
+        if self.precision.mode == "fp16":
+            values["loss_scale"] = self.precision.loss_scale
+        self.writer.write(self.steps_done, values)
+        return values["loss/total"]
+
+    def _validate(self) -> None:
+        self.task.model.eval()
+        with torch.no_grad(), self.precision.autocast():
+            metrics = self.task.validate(self.steps_done)
+        # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
+        self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
+        named = {f"valid/{name}": value for name, value in self.metrics.items()}
+        self.writer.write(self.steps_done, named)
+        losses = [
+            f"{name} {self.metrics[name]:.4f}" for name in metrics if name.startswith("loss/")
+        ]
+        LOGGER.info("validated after step %d: %s", self.steps_done, ", ".join(losses))
+
+    # --- saving and restoring ---------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        if self.guard:
+            self.guard.flush()
+        if self.comm.is_main:
+            state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
+            save_tensors(self.folder.checkpoint(self.steps_done), state)
+
+    def _save_restore_point(self) -> None:
+        if self.guard:
+            self.guard.flush()
+        generators = self.comm.all_gather_object(random_states())
+        loaders = self.comm.all_gather_object(self.task.loader.state_dict())
+        if not self.comm.is_main:
+            return
+        state = {
+            "step": self.steps_done,
+            "metrics": self.metrics,
+            "model": self.task.model.state_dict(),
+            "optimizer": optimizer_state(self.task.model, self.optimizer),
+            "precision": self.precision.state_dict(),
+            "loader": loaders[0],
+            "random": generators,
+            "running": [self.running.sums, dict(self.running.counts)],
+        }
+        save_restore_point(self.folder, state)
+
+    def _restore(self) -> None:
+        state = load_restore_point(self.folder)
+        if state is None:
+            return
+        self.steps_done, self.metrics = state["step"], state["metrics"]
+        _load_restored(self.task.model, state["model"])
+        load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
+        self.precision.load_state_dict(state["precision"])
+        self.task.loader.load_state_dict(state["loader"])
+        sums, counts = state["running"]
+        self.running.sums = {k: v.to(self.parameters[0].device) for k, v in sums.items()}
+        self.running.counts.update(counts)
+        if len(state["random"]) == self.comm.size:
+            set_random_states(state["random"][self.comm.rank])
+        else:
+            LOGGER.warning(
+                "the restore point is of %d ranks, now there are %d: dropout draws anew, batches "
+                "go on from the same item",
+                len(state["random"]),
+                self.comm.size,
+            )
+        LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
+
+
+def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load a restore point's weights: all of the model's and no other.
+
+    Raises:
+        UserError: the model has other weights, as changed options may give it.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    restored = {name: tuple(value.shape) for name, value in weights.items()}
+    differing = [name for name in shapes | restored if shapes.get(name) != restored.get(name)]
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"the restore point is of a model of other sizes ({len(differing)} weights differ; "
+            f"{first}: restore point {restored.get(first)}, model {shapes.get(first)}): go on with "
+            "its model_config and max_clip_len, or start a new run from --checkpoint"
+        )
+    model.load_state_dict(weights)

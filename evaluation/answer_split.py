@@ -1,0 +1,66 @@
+"""A split whose questions or statements are to be answered."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from data.candidates import CandidateDataset
+from data.loader import evaluation_batches
+from engine.run import Run
+from engine.validation import split_label
+from evaluation.answers import answer_split, save_answers
+
+
+class AnswerSplit:
+    """Answers all items of a dataset.
+
+    Args:
+        name: of the split; results go to ``results_{name}`` of the run.
+        data: its items.
+        weights: factors of the losses to report.
+        run: batch size, ranks, folder.
+    """
+
+    def __init__(
+        self, name: str, data: CandidateDataset, weights: Mapping[str, float], run: Run
+    ) -> None:
+        self.name, self.data, self.weights, self.run = name, data, weights, run
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        checkpoint: str | int,
+        folder: Path | None = None,
+        save_logits: bool = False,
+    ) -> dict[str, float]:
+        """Answer; write results (and metrics where the split has ground truth) on rank 0.
+
+        Args:
+            model: a :class:`model.candidates.CandidateModel`.
+            checkpoint: for the files' names.
+            folder: where to; None = ``results_{name}`` of the run, or ``results_{name}_w_logit``
+                with the scores.
+            save_logits: also write the scores of all answers.
+
+        Returns:
+            ``accuracy`` and ``loss/name``; empty without ground truth and on other ranks.
+        """
+        run = self.run
+        batches = evaluation_batches(self.data, self.data.collate, run.options.val_batch_size, run)
+        with run.precision.autocast():
+            answered = answer_split(model, batches, run.comm, self.data.ids)
+        if not run.comm.is_main:
+            return {}
+        metrics = answered.metrics(self.weights)
+        ending = "_w_logit" if save_logits else ""
+        folder = folder or run.folder.path / f"results_{self.name}{ending}"
+        save_answers(answered, folder, Path(str(checkpoint)).stem, metrics, save_logits)
+        return metrics
+
+    def validate(self, model: nn.Module, step: int) -> dict[str, float]:
+        """:meth:`evaluate` into ``results/``, with the sum of the losses."""
+        label = split_label(self.name, step)
+        metrics = self.evaluate(model, label, self.run.folder.results)
+        total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
+        return metrics and metrics | {"loss/total": total}

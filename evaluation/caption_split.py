@@ -1,0 +1,115 @@
+"""Clips to caption, and the references to score the captions with where there are any."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import nn
+
+from data.loader import evaluation_batches
+from data.tvc import CaptionDataset, TargetClips
+from data.video import SubtitleSource
+from data.vocabulary import Vocabulary
+from engine.run import Run
+from evaluation.caption_metrics import score_lines
+from model.decoding import DecodingSettings
+from utils.errors import UserError
+from utils.files import write_jsonl
+
+
+class CaptionSplit:
+    """Captions all clips of a file.
+
+    Args:
+        target: JSON lines of the clips.
+        videos: where videos come from.
+        vocabulary: what may be written.
+        run: decoding options, batch size (in videos), ranks.
+        need_references: whether every clip must have captions to score with.
+
+    Raises:
+        UserError: the file is malformed, a database lacks a video, or references are missing.
+    """
+
+    def __init__(
+        self,
+        target: str | Path,
+        videos: SubtitleSource,
+        vocabulary: Vocabulary,
+        run: Run,
+        need_references: bool = False,
+    ) -> None:
+        self.clips = TargetClips(target, videos)
+        self.vocabulary = vocabulary
+        self.run = run
+        self.settings = DecodingSettings.from_options(
+            run.options, vocabulary.begin, vocabulary.end, vocabulary.known_ids
+        )
+        without = [line["clip_id"] for line in self.clips.lines if not line.get("descs")]
+        self.has_references = len(without) < len(self.clips.lines)
+        if without and (need_references or self.has_references):
+            raise UserError(f"{target}: clip {without[0]} has no reference captions (descs)")
+
+    def caption(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Write a caption for every clip; all ranks take part.
+
+        Args:
+            model: its ``generate(video, clips, settings)`` gives token ids, clip by clip.
+
+        Returns:
+            Lines for the TVC server, in the target's order.
+        """
+        run = self.run
+        batches = evaluation_batches(
+            self.clips, self.clips.collate, run.options.val_batch_size, run
+        )
+        texts = {}
+        with run.precision.autocast():
+            for batch in batches:
+                captions = model.generate(batch.video, batch.clips, self.settings)
+                texts |= zip(batch.places, map(self.vocabulary.text, captions), strict=True)
+        for share in run.comm.all_gather_object(texts):
+            texts |= share
+        return [
+            {key: line[key] for key in ("vid_name", "clip_id", "ts")}
+            | {"descs": [{"desc": texts[place]}]}
+            for place, line in enumerate(self.clips.lines)
+        ]
+
+    def evaluate(self, model: nn.Module, output: str | Path) -> dict[str, float]:
+        """Write the captions of all clips to ``output``, then score them if there are references.
+
+        Returns:
+            Metrics in percent; empty without references and on ranks other than 0.
+
+        Raises:
+            UserError: Java, which the metrics need, is missing; the captions are written by then.
+        """
+        lines = self.caption(model)
+        if not self.run.comm.is_main:
+            return {}
+        write_jsonl(output, lines)
+        return score_lines(lines, self.clips.lines) if self.has_references else {}
+
+    def validate(self, model: nn.Module, data: CaptionDataset, step: int) -> dict[str, float]:
+        """Mean loss of ``data``'s captions, then :meth:`evaluate` into ``results/``."""
+        loss = self.mean_loss(model, data)
+        output = self.run.folder.results / f"results_{step}_all.jsonl"
+        return {"loss/caption": loss} | self.evaluate(model, output)
+
+    def mean_loss(self, model: nn.Module, data: CaptionDataset) -> float:
+        """Mean over all ranks' tokens; the model is in evaluation mode."""
+        batches = evaluation_batches(data, data.collate, self.run.options.val_batch_size, self.run)
+        total = torch.zeros(2, dtype=torch.float64, device=self.run.device)
+        for batch in batches:
+            losses = model(batch)["caption"]
+            total += torch.stack([losses.sum(dtype=torch.float64), total.new_tensor(len(losses))])
+        self.run.comm.all_reduce_(total, "sum")
+        return (total[0] / total[1]).item()
+
+
+def show_metrics(metrics: Mapping[str, float]) -> str:
+    """A table of one row."""
+    return tabulate([list(metrics.values())], headers=list(metrics), floatfmt=".2f")

@@ -1,0 +1,164 @@
+"""Evaluate a retrieval model on a corpus: every video is encoded once, queries stream through."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evaluation.ranking import CorpusIndex, SearchSettings
+from evaluation.results import QueryPredictions, Results, assemble_results
+from utils.distributed import Communicator
+
+
+class RetrievalModel(Protocol):
+    """What evaluation needs of a model (an ``nn.Module``). The last two only find moments."""
+
+    def encode_videos(self, batch: "Videos") -> Tensor: ...  # (F, H), video after video
+    def encode_queries(self, batch: "Queries") -> Tensor: ...  # (N, H)
+    def pool_scores(self, cosines: Tensor, mask: Tensor) -> Tensor: ...  # (…, T) → (…)
+    def span_queries(self, query_vectors: Tensor) -> Tensor: ...  # (N, H)
+    def span_probabilities(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Videos(Protocol):
+    """A batch of videos."""
+
+    vids: list[str]
+    frame_lens: Tensor  # (B,)
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+class Queries(Protocol):
+    """A batch of queries."""
+
+    qids: list[str]
+    desc_ids: list[str | int]
+    vids: list[str | None] | None  # the video each is about; None = unknown
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+def evaluate_corpus(
+    model: nn.Module,
+    video_batches: Iterable[Videos],
+    query_batches: Iterable[Queries],
+    settings: SearchSettings,
+    comm: Communicator,
+    video2idx: Mapping[str, int],
+    qids: Sequence[str],
+) -> Results:
+    """Search the corpus for all queries of a split.
+
+    Encoding runs under the caller's autocast, if any; ranking is always float32. All ranks take
+    part and all return the same results, those of a single process.
+
+    Args:
+        model: a :class:`RetrievalModel`; left in the mode (training or not) that it came in.
+        video_batches, query_batches: this rank's share. Shares may overlap, and may be empty.
+        settings: what to list.
+        comm: the ranks.
+        video2idx: the pool, in the order that breaks ties, and each video's index in the results.
+        qids: all queries of the split, in its order.
+
+    A query whose own video is unknown, or not in the pool, has no list of SVMR.
+
+    Raises:
+        UserError: the embeddings are not finite.
+        KeyError: no rank was given a video of the pool.
+        ValueError: no rank was given a query of ``qids``.
+    """
+    with _evaluation_mode(model):
+        index = _encode_corpus(model, video_batches, comm, video2idx)
+        found = list(_search(model, index, query_batches, settings, video2idx))
+    parts = comm.all_gather_object(found)
+    return assemble_results(video2idx, parts, qids, settings.tasks)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout, no gradients; the model's mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _encode_corpus(
+    model: nn.Module,
+    batches: Iterable[Videos],
+    comm: Communicator,
+    video2idx: Mapping[str, int],
+) -> CorpusIndex:
+    """Encode this rank's videos and index those of all ranks."""
+    vids, lengths, encoded = [], [], []
+    for batch in batches:
+        vids += batch.vids
+        lengths += batch.frame_lens.tolist()
+        encoded.append(model.encode_videos(batch.to(_device(model))).float())
+    shares = comm.all_gather_object((vids, lengths, encoded[0].shape[1] if encoded else 0))
+    width = max(width for *_, width in shares)
+    own = torch.cat(encoded) if encoded else torch.empty(0, width, device=_device(model))
+    encoded.clear()
+    videos = {}
+    for (share_vids, share_lengths, _), frames in zip(shares, comm.all_gather_parts(own)):
+        videos |= zip(share_vids, frames.split(share_lengths))
+    corpus = {vid: videos[vid] for vid in video2idx}
+    return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
+
+
+def _search(
+    model: nn.Module,
+    index: CorpusIndex,
+    batches: Iterable[Queries],
+    settings: SearchSettings,
+    video2idx: Mapping[str, int],
+) -> Iterator[QueryPredictions]:
+    """Rank videos and moments for every query of this rank."""
+    indices = np.array([video2idx[vid] for vid in index.video_ids])
+    for batch in batches:
+        vids = batch.vids or [None] * len(batch.qids)
+        own = [vid if vid in index.position else None for vid in vids]
+        lists = _search_batch(model, index, batch, own, settings)
+        for place, (qid, desc_id, vid) in enumerate(zip(batch.qids, batch.desc_ids, own)):
+            predictions = {}
+            for task, found in lists.items():
+                if task != "SVMR" or vid is not None:
+                    predictions[task] = found[place]
+                    predictions[task][:, 0] = indices[found[place][:, 0].astype(np.int64)]
+            yield QueryPredictions(qid, desc_id, predictions)
+
+
+def _search_batch(
+    model: nn.Module,
+    index: CorpusIndex,
+    batch: Queries,
+    own: Sequence[str | None],
+    settings: SearchSettings,
+) -> dict[str, list[np.ndarray]]:
+    """Lists by task; that of SVMR means nothing for a query whose own video is unknown."""
+    device = _device(model)
+    vectors = model.encode_queries(batch.to(device))
+    span_queries = true_videos = None
+    if set(settings.tasks) != {"VR"}:
+        span_queries = model.span_queries(vectors).float()
+    if "SVMR" in settings.tasks:
+        if any(own):
+            places = [0 if vid is None else index.position[vid] for vid in own]
+            true_videos = torch.tensor(places, device=device)
+        else:
+            tasks = tuple(task for task in settings.tasks if task != "SVMR")
+            settings = dataclasses.replace(settings, tasks=tasks)
+    with torch.autocast(device.type, enabled=False):
+        return index.search(vectors.float(), settings, span_queries, true_videos)

@@ -1,0 +1,144 @@
+"""One split to search: its videos, its queries, what is known to be right."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from data.annotations import read_lines
+from data.batch import MomentBatch, QueryBatch, VideoBatch
+from data.loader import evaluation_batches
+from data.sources import VideoData, is_video_only
+from data.stores.lmdb_io import TextDb
+from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments
+from data.video import collate_videos
+from data.video_pool import check_own_videos, query_videos, video_pool
+from engine.run import Run
+from engine.validation import mean_losses, split_label
+from evaluation.corpus import evaluate_corpus
+from evaluation.ranking import SearchSettings
+from evaluation.results import save_results
+from utils.logger import LOGGER
+from utils.names import find_name, get_name, names_of_task
+
+
+class RetrievalSplit:
+    """Searches a split's pool of videos for its queries.
+
+    Args:
+        name: of the split, as ``vid2dur_idx.json`` has it.
+        queries: its query database.
+        videos: where its videos are.
+        run: batch sizes, ranks, folder.
+        settings: what to list. Results of video retrieval alone name queries by strings, as its
+            published files do. There, and without subtitles, the videos that the queries name are
+            searched, numbered by their sorted names.
+
+    Raises:
+        UserError: no videos are named, the feature database lacks some, or no query is about one
+            that is searched.
+    """
+
+    def __init__(
+        self, name: str, queries: TextDb, videos: VideoData, run: Run, settings: SearchSettings
+    ) -> None:
+        self.name = name
+        self.queries = queries
+        self.videos = videos
+        self.run = run
+        self.settings = settings
+        moments = settings.searched_videos > 0
+        own_indices = moments and not is_video_only(run.options.task)
+        self.video2idx = video_pool(name, queries, videos.subtitles, videos.features, own_indices)
+        self.video_of = query_videos(queries, videos.features.id2nframe)
+        self.corpus = CorpusQueries(queries, moments, self.video_of)
+        check_own_videos(queries.path, self.corpus.ids, self.video_of, self.video2idx)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        checkpoint: str | int,
+        folder: Path | None = None,
+    ) -> dict[str, float | str]:
+        """Search, write results (and metrics where the split has ground truth) on rank 0.
+
+        Args:
+            model: a :class:`evaluation.corpus.RetrievalModel`.
+            checkpoint: for the files' names.
+            folder: where to; None = ``results_{split}`` of the run.
+
+        Returns:
+            Metrics as ``TASK/name``, NMS variants as ``TASK_nms_{thd}/name``; empty without ground
+            truth.
+        """
+        options = self.run.options
+        with self.run.precision.autocast():
+            results = evaluate_corpus(
+                model,
+                self._video_batches(),
+                self._query_batches(),
+                self.settings,
+                self.run.comm,
+                self.video2idx,
+                self.corpus.ids,
+            )
+        if not self.run.comm.is_main:
+            return {}
+        metrics = save_results(
+            results,
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            getattr(options, "nms_thd", -1),
+            self.ground_truth(),
+            getattr(options, "eval_with_query_type", False),
+        )
+        return {
+            f"{task}{ending}/{name}": value
+            for ending, tasks in metrics.items()
+            for task, values in tasks.items()
+            for name, value in values.items()
+        }
+
+    def ground_truth(self) -> list[dict[str, Any]] | None:
+        """Annotation lines to score with, by ``desc_id`` and ``vid_name`` as the database has them.
+
+        Lines of queries without a video are left out. None where no query has one.
+        """
+        if not self.video_of:
+            LOGGER.info("no metrics: the queries of %s name no video", self.queries.path)
+            return None
+        names, known = names_of_task(self.run.options.task), set(self.corpus.ids)
+
+        def read(line: dict) -> dict[str, Any] | None:
+            qid = get_name(line, *names.ids)
+            own = self.video_of.get(qid) if qid in known else find_name(line, *names.videos)
+            return None if own is None else line | {"desc_id": qid, "vid_name": own}
+
+        lines = (line.read(read) for line in read_lines(self.queries.path / "query_data.jsonl"))
+        return [line for line in lines if line is not None]
+
+    def validate(
+        self, model: nn.Module, weights: Mapping[str, float], step: int
+    ) -> dict[str, float | str]:
+        """Weighted mean losses of the split's queries where it has ground truth, then
+        :meth:`evaluate` into ``results/``."""
+        losses = self._losses(model, weights) if query_videos(self.queries) else {}
+        label = split_label(self.name, step)
+        return losses | self.evaluate(model, label, self.run.folder.results)
+
+    def _losses(self, model: nn.Module, weights: Mapping[str, float]) -> dict[str, float]:
+        data = MomentDataset(self.queries, self.videos.source)
+        batches: Iterator[MomentBatch] = evaluation_batches(
+            data, collate_moments, self.run.options.val_batch_size, self.run
+        )
+        return mean_losses(model, batches, weights, self.run.comm)
+
+    def _video_batches(self) -> Iterator[VideoBatch]:
+        data = CorpusVideos(list(self.video2idx), self.videos.source)
+        size = self.run.options.vcmr_eval_video_batch_size
+        return evaluation_batches(data, collate_videos, size, self.run)
+
+    def _query_batches(self) -> Iterator[QueryBatch]:
+        size = self.run.options.vcmr_eval_q_batch_size
+        return evaluation_batches(self.corpus, self.corpus.collate, size, self.run)
