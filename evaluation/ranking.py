@@ -248,13 +248,17 @@ class CorpusIndex:
 
 def _blocks(videos: Sequence[Tensor]) -> Iterator[_Block]:
     """Yield the frames (T, H) of videos sorted by length, in blocks of equally long videos."""
+    lengths = [len(frames) for frames in videos]
+    # One piece of memory, filled in place: a search of many pieces was a twentieth slower.
+    free = videos[0].new_empty(sum(lengths), videos[0].shape[1], dtype=torch.float32)
     first = end = 0
-    for length, count in zip(*np.unique([len(frames) for frames in videos], return_counts=True)):
+    for length, count in zip(*np.unique(lengths, return_counts=True)):
         size = min(BLOCK_VIDEOS, max(1, BLOCK_FRAMES // int(length)))
         end += int(count)
         while first < end:
             unit, norms = unit_vectors(torch.stack(videos[first : min(first + size, end)]))
-            yield _Block(first, unit, norms[..., 0])
+            place, free = free.tensor_split([norms.numel()])
+            yield _Block(first, place.view(unit.shape).copy_(unit), norms[..., 0])
             first += len(unit)
 
 
