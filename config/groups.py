@@ -131,6 +131,11 @@ class ModelOptions(Options):
     skip_layer_loading: bool = option(
         False, help="from RoBERTa, take every (12/n)-th layer, not the first n"
     )
+    reinit_feature_layers: bool = option(
+        False,
+        help="start the layers that depend on the width of the features afresh, for a checkpoint "
+        "trained on features of other extractors",
+    )
     dropout: float = option(0.1, help="rate of every dropout module", rule=FRACTION)
     activation_checkpointing: bool = option(
         False,

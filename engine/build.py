@@ -1,12 +1,13 @@
 """A task's model from the options of a run."""
 
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import nn
 
 from engine.run import Run
 from model.apex_norm import use_fused_layer_norm
-from model.checkpoint import load_checkpoint
+from model.checkpoint import Build, load_checkpoint
 from model.embed import grow_rows
 from model.layers import set_activation_checkpointing, set_dropout
 from model.roberta import load_roberta_checkpoint
@@ -30,8 +31,9 @@ def build_for_training(
     Raises:
         UserError: the checkpoint cannot be used.
     """
-    model = cls(run.model_config, feature_size, **arguments)
-    _initialise(model, run.options)
+    build = partial(cls, run.model_config, **arguments)
+    model = build(feature_size)
+    _initialise(model, run.options, build)
     set_dropout(model, run.options.dropout)
     set_activation_checkpointing(model, run.options.activation_checkpointing)
     return _placed(model, run, longest)
@@ -54,19 +56,20 @@ def build_for_evaluation(
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
-    model = cls(run.model_config, feature_size, **arguments)
+    build = partial(cls, run.model_config, **arguments)
+    model = build(feature_size)
     path = run.folder.find_checkpoint(checkpoint)
-    load_checkpoint(model, path).require_complete(path)
+    load_checkpoint(model, path, build).require_complete(path)
     return _placed(model, run, longest).eval()
 
 
-def _initialise(model: nn.Module, options: Any) -> None:
+def _initialise(model: nn.Module, options: Any, build: Build) -> None:
     if not options.checkpoint:
         LOGGER.info("no checkpoint: random weights")
     elif options.load_partial_pretrained:
         load_roberta_checkpoint(model, options.checkpoint, options.skip_layer_loading)
     else:
-        load_checkpoint(model, options.checkpoint)
+        load_checkpoint(model, options.checkpoint, build, options.reinit_feature_layers)
 
 
 def _placed(model: ModelT, run: Run, longest: int) -> ModelT:

@@ -7,7 +7,7 @@ ignored and what nobody expected.
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -42,6 +42,7 @@ GROWING = re.compile(
 TYPE_TABLE = re.compile(r"token_type_embeddings\.weight$")
 SHARED_ENCODER = "v_encoder."
 ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
+Build = Callable[[int], nn.Module]  # a model for features of a width
 # Kinds of names in a report that a run may not want to have.
 MISSING, UNEQUAL = "MISSING", "UNEQUAL"
 
@@ -55,6 +56,7 @@ class LoadReport:
     grown: list[str] = field(default_factory=list)  # loaded, and padded with zero rows
     tied: list[str] = field(default_factory=list)  # not in the file, but the same as one that is
     left_out: list[str] = field(default_factory=list)  # layers that a smaller model does not take
+    afresh: list[str] = field(default_factory=list)  # as wide as the features, by wish not loaded
     ignored: list[str] = field(default_factory=list)  # buffers without knowledge, and no tensors
     new_heads: list[str] = field(default_factory=list)  # not in the file, outside the encoder
     missing: list[str] = field(default_factory=list)  # not in the file, within the encoder
@@ -101,6 +103,7 @@ class LoadReport:
             "loaded, zero rows added": self.grown,
             "tied to a loaded weight": self.tied,
             "left out, of further layers": self.left_out,
+            "started afresh, as wide as the features": self.afresh,
             "new head, initialised": self.new_heads,
             "ignored (buffer, or no tensor)": self.ignored,
             f"{MISSING} from the checkpoint, initialised": self.missing,
@@ -206,23 +209,52 @@ def strip_prefix(
     return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
+def feature_axes(build: Build) -> dict[str, int]:
+    """Return the weights whose shape follows the width D of the features: name → dimension.
+
+    Args:
+        build: called twice, on the meta device: the models have shapes only.
+    """
+    with torch.device("meta"):
+        one, other = (build(width).state_dict() for width in (1, 2))
+    return {
+        name: axis
+        for name, value in one.items()
+        for axis, size in enumerate(value.shape)
+        if size != other[name].shape[axis]
+    }
+
+
+def load_checkpoint(
+    model: nn.Module, path: str | Path, build: Build | None = None, reinit_features: bool = False
+) -> LoadReport:
     """:func:`load_weights` of a file of HERO's, and log what became of its names.
 
     Raises:
         UserError: the file cannot be read, has other shapes, or nothing of the encoder.
     """
-    report = load_weights(model, read_state_dict(path))
+    report = load_weights(model, read_state_dict(path), build, reinit_features)
     report.require_encoder(path)
     report.log(path)
     return report
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    build: Build | None = None,
+    reinit_features: bool = False,
+) -> LoadReport:
     """Load by name, without a prefix that all names have in common.
 
     Tables grow: where the model has more words or frame positions than the file, its further rows
     become zero; where the file has more frame positions, the model's table grows.
+
+    Args:
+        model: to be filled.
+        state: weights, and possibly other entries.
+        build: makes this model for features of a width; tells which weights depend on it.
+        reinit_features: leave those as the model initialised them, whatever width the file has.
 
     Raises:
         UserError: a weight has another shape than the model's.
@@ -233,27 +265,34 @@ def load_weights(model: nn.Module, state: Mapping[str, Any]) -> LoadReport:
     report.ignored = [name for name in state if name not in tensors]
     _grow_frame_positions(model, tensors)
     own = model.state_dict()
+    afresh = feature_axes(build) if reinit_features and build else {}
+    report.afresh = list(afresh)
     usable, clashes = {}, []
     for name, value in tensors.items():
         if name not in own:
             known = report.ignored if IGNORED.search(name) else report.unexpected
             known.append(name)
+        elif name in afresh and _differ_only_in(afresh[name], value.shape, own[name].shape):
             continue
-        fitted = _fit(name, value, own[name].shape)
-        if fitted is None:
+        elif (fitted := _fit(name, value, own[name].shape)) is None:
             clashes.append((name, tuple(value.shape), tuple(own[name].shape)))
-            continue
-        (report.loaded if fitted is value else report.grown).append(name)
-        usable[name] = fitted
+        else:
+            (report.loaded if fitted is value else report.grown).append(name)
+            usable[name] = fitted
     if clashes:
-        raise UserError(_describe_clashes(clashes))
+        raise UserError(_describe_clashes(clashes, feature_axes(build) if build else {}))
     _settle_ties(model, usable, report)
-    accounted = usable.keys() | set(report.tied) | set(report.unequal)
+    _name_absent(own, usable, report)
+    model.load_state_dict(usable, strict=False)
+    return report
+
+
+def _name_absent(own: Iterable[str], usable: Collection[str], report: LoadReport) -> None:
+    """Tell of the model's weights that got no value whether the encoder lacks them, or a head."""
+    accounted = {*usable, *report.tied, *report.unequal, *report.afresh}
     for name in own:
         if name not in accounted:
             (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
-    model.load_state_dict(usable, strict=False)
-    return report
 
 
 def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
@@ -294,16 +333,32 @@ def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
     return None
 
 
-def _describe_clashes(clashes: list[tuple[str, tuple, tuple]]) -> str:
+def _differ_only_in(axis: int, one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes are equal but, at most, for the dimension ``axis``."""
+    return len(one) == len(other) and all(n == axis or one[n] == other[n] for n in range(len(one)))
+
+
+def _describe_clashes(
+    clashes: list[tuple[str, tuple[int, ...], tuple[int, ...]]], axes: Mapping[str, int]
+) -> str:
+    widths, others, by_width = set(), [], []
     for name, theirs, ours in clashes:
-        if name.endswith("img_linear.weight") and theirs[0] == ours[0]:
-            return (
-                f"the checkpoint was trained on features {theirs[1]} values wide, these are "
-                f"{ours[1]} wide: use features of the same extractors, or another checkpoint"
-            )
-    listed = "; ".join(f"{name}: file {theirs}, model {ours}" for name, theirs, ours in clashes[:8])
+        listed = f"{name}: file {theirs}, model {ours}"
+        if name in axes and _differ_only_in(axes[name], theirs, ours):
+            widths.add((theirs[axes[name]], ours[axes[name]]))
+            by_width.append(listed)
+        else:
+            others.append(listed)
+    if not others and len(widths) == 1:
+        ((theirs, ours),) = widths
+        return (
+            f"the checkpoint was trained on features {theirs} values wide, these are {ours} wide: "
+            "use features of the same extractors, or another checkpoint, or train with "
+            "--reinit_feature_layers, which starts the layers that depend on the width afresh"
+        )
     more = f" and {len(clashes) - 8} more" if len(clashes) > 8 else ""
     return (
-        f"{len(clashes)} weights of the checkpoint have another shape than the model ({listed}"
-        f"{more}): do model_config and checkpoint belong together?"
+        f"{len(clashes)} weights of the checkpoint have another shape than the model "
+        f"({'; '.join((others + by_width)[:8])}{more}): do model_config and checkpoint belong "
+        "together?"
     )

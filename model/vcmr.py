@@ -93,7 +93,7 @@ class MomentSchedule:
 
     def span_wanted(self, step: int, generator: torch.Generator) -> bool:
         """Whether this training batch has a span loss."""
-        kept = torch.rand((), generator=generator).item() >= self.drop_svmr_prob
+        kept = torch.rand((), generator=generator, device="cpu").item() >= self.drop_svmr_prob
         return kept and 0 <= self.span_start_step <= step
 
 

@@ -1,18 +1,19 @@
-"""Pair the per-video feature files of the two extractors.
+"""Pair the per-video feature files of the extractors.
 
-python scripts/collect_video_feature_paths.py --feature_dir features --output video_db --dataset tv
+python scripts/collect_video_feature_paths.py --feature_dir features --output video_db \
+    --dataset tv [--parts resnet slowfast]
 
-Reads <feature_dir>/resnet_features/<folder>/<video>.npz and
-<feature_dir>/slowfast_features/<folder>/<video>.npz (entry "features", one row per frame) and
-writes to <output>/<dataset>:
-  video_feat_info.pkl   {video: (frames, slowfast file, resnet file, folder)}, frames of the shorter
+Reads <feature_dir>/<part>_features/<folder>/<video>.npz (entry "features", one row per frame) of
+every part, in the order in which a frame's features join them, and writes to <output>/<dataset>:
+  video_feat_info.pkl   {video: (frames, slowfast file, resnet file, folder)}, frames of the
+                        shortest; the files in the opposite order of --parts
   corrupted.json        {video: what is wrong with its files}: such videos are left out
 """
 
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +24,15 @@ from data.prepare.work import map_in_chunks, work_parser
 from utils.errors import UserError, run_main
 from utils.files import write_json
 
-EXTRACTORS = ("slowfast", "resnet")
+PARTS = ("resnet", "slowfast")  # of the published features
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFiles:
-    """The files found for a video: (extractor, path)."""
+    """The files found for a video: paths by part, in the order of the parts."""
 
     vid: str
-    found: list[tuple[str, Path]]
+    found: dict[str, list[Path]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,23 @@ class Checked:
     problem: str | None
 
 
-def find_files(feature_dir: Path) -> list[VideoFiles]:
-    """All videos that an extractor has a file of, in order of their names.
+def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
+    """All videos that a part has a file of, in order of their names.
 
     Raises:
-        UserError: an extractor's folder is missing.
+        UserError: a part's folder is missing, or a part is named twice.
     """
-    found: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for extractor in EXTRACTORS:
-        folder = feature_dir / f"{extractor}_features"
+    if len(set(parts)) < len(parts):
+        raise UserError(f"--parts {' '.join(parts)} names a part twice; name each once")
+    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {part: [] for part in parts})
+    for part in parts:
+        folder = feature_dir / f"{part}_features"
         if not folder.is_dir():
-            raise UserError(f"{folder} does not exist; --feature_dir must hold it")
+            raise UserError(
+                f"{folder} does not exist; --feature_dir must hold it (--parts {' '.join(parts)})"
+            )
         for path in sorted(folder.glob("*/*.npz")):
-            found[path.stem].append((extractor, path.absolute()))
+            found[path.stem][part].append(path.absolute())
     return [VideoFiles(vid, found[vid]) for vid in sorted(found)]
 
 
@@ -65,28 +70,27 @@ def check_files(videos: list[VideoFiles]) -> list[Checked]:
 
 
 def _check(video: VideoFiles) -> Checked:
-    extractors = [extractor for extractor, _ in video.found]
-    paths = dict(video.found)
-    problem = next(_problems(video, extractors), None)
+    problem = next(_problems(video), None)
     if problem is not None:
         return Checked(video.vid, None, problem)
+    paths = [path for (path,) in video.found.values()]
     frames = []
-    for path in paths.values():
+    for path in paths:
         try:
             frames.append(len(load_features(path)))
         except FeatureFileError as error:
             return Checked(video.vid, None, f"{path}: {error}")
-    slowfast, resnet = str(paths["slowfast"]), str(paths["resnet"])
-    folder = paths["resnet"].parent.name
-    return Checked(video.vid, FeaturePaths(min(frames), slowfast, resnet, folder), None)
+    files = tuple(map(str, paths))
+    return Checked(video.vid, FeaturePaths(min(frames), files, paths[0].parent.name), None)
 
 
-def _problems(video: VideoFiles, extractors: list[str]) -> Iterator[str]:
-    for extractor in EXTRACTORS:
-        if extractors.count(extractor) == 0:
-            yield f"no {extractor} file beside {video.found[0][1]}"
-        if extractors.count(extractor) > 1:
-            yield f"several {extractor} files: {', '.join(str(path) for _, path in video.found)}"
+def _problems(video: VideoFiles) -> Iterator[str]:
+    every = [str(path) for paths in video.found.values() for path in paths]
+    for part, paths in video.found.items():
+        if not paths:
+            yield f"no {part} file beside {every[0]}"
+        if len(paths) > 1:
+            yield f"several {part} files: {', '.join(every)}"
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -95,6 +99,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--feature_dir", required=True, help="what the extractors wrote")
     parser.add_argument("--output", required=True, help="folder of the video databases")
     parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        metavar="PART",
+        default=PARTS,
+        help=f"what a frame's features are joined of, in order (default: {' '.join(PARTS)})",
+    )
     # The original's: both scripts take it, but it names only what convert_videodb.py writes.
     parser.add_argument("--feat_version", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -104,13 +115,13 @@ def main(argv: list[str] | None = None) -> None:
     """Write video_feat_info.pkl and corrupted.json."""
     options = parse_arguments(argv)
     target = Path(options.output) / options.dataset
-    videos = find_files(Path(options.feature_dir))
+    videos = find_files(Path(options.feature_dir), options.parts)
     checked = list(map_in_chunks(check_files, videos, options.workers, len(videos), chunk=16))
     paths = {video.vid: video.paths for video in checked if video.paths is not None}
     problems = {video.vid: video.problem for video in checked if video.problem is not None}
     if not paths:
         first = next(iter(problems.values()), "there are no .npz files")
-        raise UserError(f"{options.feature_dir} has no video with features of both kinds ({first})")
+        raise UserError(f"{options.feature_dir} has no video with features of all kinds ({first})")
     write_json(target / "corrupted.json", problems, indent=4)
     write_paths(target / "video_feat_info.pkl", paths)
     print(f"{target}/video_feat_info.pkl: {len(paths)} videos; left out: {len(problems)}")

@@ -10,7 +10,7 @@ id2nframe.json beside it. The database is read where the configuration names <ou
 if that holds LMDB and safetensors files, LMDB is.
 Its meta.json says what made the features, as far as extract_features.py recorded it:
 {"extraction": {extractor: {model, weights, weights_sha256, interval, width}}, "interval", "width",
-"dtype"}.
+"dtype", "parts": {extractor: width}, in the order in which a frame's features join them}.
 Videos whose features cannot be used, or are of another width than most, are listed in
 failed_<database>.pkl ({video: reason}).
 """
@@ -242,16 +242,16 @@ class VideoDbTask:
                 raise UserError(f"no video of {self._source.path} can be used ({reasons[:500]})")
             if len(widths) > 1:
                 raise _MixedWidthsError(widths.most_common(1)[0][0])
-            write_json(db.folder / META_FILE, self._meta(*widths), indent=2)
+            used = next(vid for vid in vids if vid not in failed)
+            write_json(db.folder / META_FILE, self._meta(*widths, used), indent=2)
             _failed_file(db.path).unlink(missing_ok=True)
             if failed:
                 write_pickle(_failed_file(db.path), failed)
         print(f"{db.path}: {len(vids) - len(failed)} videos; failed: {len(failed)}")
 
-    def _meta(self, width: int) -> dict:
-        made_by = self._source.extraction
-        extraction = {} if made_by is None else {"extraction": made_by}
-        return extraction | {
+    def _meta(self, width: int, vid: str) -> dict:
+        known = {"extraction": self._source.extraction, "parts": self._source.widths(vid)}
+        return {name: value for name, value in known.items() if value is not None} | {
             "interval": self._version[1],
             "width": width,
             "dtype": self._precision.name,

@@ -37,11 +37,6 @@ from model.extractors.build import EXTRACTORS, build_extractor
 from model.extractors.weights import file_sha256, weights_file
 from utils.errors import UserError, run_main
 
-SOURCES = {
-    "resnet": "https://download.pytorch.org/models/resnet152-394f9c45.pth",
-    "slowfast": "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth",
-}
-
 
 class FeatureExtractor:
     """Runs the networks over windows of frames.
@@ -78,9 +73,9 @@ def require_weights(options: argparse.Namespace) -> None:
     for name in options.models:
         if getattr(options, f"{name}_weights") is None and not options.random_weights:
             raise UserError(
-                f"--{name}_weights is missing: download {SOURCES[name]} on a machine with a "
-                "network and give its path (--help lists other files); --random_weights tries the "
-                "commands out with an untrained network"
+                f"--{name}_weights is missing: download {EXTRACTORS[name].source} on a "
+                "machine with a network and give its path (--help lists other files); "
+                "--random_weights tries the commands out with an untrained network"
             )
 
 

@@ -172,7 +172,8 @@ def other_frame_length(world: World) -> None:
 
 def other_extraction(world: World) -> None:
     extraction = {"resnet": {"interval": 1.5, "width": 2}}
-    world.feature_meta = {"interval": INTERVAL, "width": 9, "extraction": extraction}
+    meta = {"interval": INTERVAL, "width": 9, "parts": {"resnet": 2, "slowfast": WIDTH}}
+    world.feature_meta = meta | {"extraction": extraction}
 
 
 def no_pool(world: World) -> None:
@@ -261,7 +262,7 @@ DAMAGES = {
         other_extraction,
         features.META,
         VIDEO,
-        ("width", "interval of resnet"),
+        ("width", "width of all parts", "interval of resnet"),
         quick=True,
         severity="warning",
     ),
@@ -518,7 +519,8 @@ DAMAGES = {
 @pytest.mark.parametrize("compressed", [False, True])
 def test_sound_databases_pass(task, compressed, tmp_path, capsys):
     world = World(tmp_path, task, compressed=compressed, options={"compressed_db": compressed})
-    world.feature_meta = {"interval": INTERVAL, "width": WIDTH, "dtype": "float32"}
+    parts = {"slowfast": 1, "resnet": WIDTH - 1}
+    world.feature_meta = {"interval": INTERVAL, "width": WIDTH, "dtype": "float32", "parts": parts}
     code, rows = check(world.write())
     # Nothing is even odd, but that captioning has no test split to ask for its video.
     assert {row["check"] for row in wrong(rows)} <= {"spare videos"}

@@ -1,5 +1,6 @@
 """Loading weights: names, growth, clashes, and the report."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 from config.model_config import ModelConfig
-from model.checkpoint import load_checkpoint, load_weights, normalise_names, read_state_dict
+from model.checkpoint import (
+    feature_axes,
+    load_checkpoint,
+    load_weights,
+    normalise_names,
+    read_state_dict,
+)
+from model.pretrain import HeroForPretraining
+from model.tvc import HeroForTvc
 from model.vcmr import HeroForVcmr
+from model.videoQA import HeroForVideoQA
 from utils.errors import UserError
 
 BLOCK = {
@@ -28,9 +38,10 @@ OUTPUT = "v_encoder.f_encoder.lm_head.decoder.weight"
 TYPES = "v_encoder.f_encoder.embeddings.token_type_embeddings.weight"
 
 
-def small_model(vocab_size=30, width=WIDTH):
-    text = BLOCK | {"vocab_size": vocab_size}
-    blocks = {"f_config": text, "c_config": BLOCK, "q_config": text}
+def small_model(vocab_size=30, width=WIDTH, **sizes):
+    block = BLOCK | sizes
+    text = block | {"vocab_size": vocab_size}
+    blocks = {"f_config": text, "c_config": block, "q_config": text}
     return HeroForVcmr(ModelConfig.from_dict(blocks), width)
 
 
@@ -238,9 +249,71 @@ def test_old_names_and_half_precision():
     assert state["a.LayerNorm.weight"].dtype == torch.float32
 
 
-def test_another_feature_width_is_named():
-    with pytest.raises(UserError, match="features 6 values wide, these are 10 wide"):
-        load_weights(small_model(width=10), copied(small_model()))
+@pytest.mark.parametrize("width", [10, 3])
+def test_another_feature_width_is_named(width):
+    with pytest.raises(
+        UserError,
+        match=rf"features 6 values wide, these are {width} wide: .*--reinit_feature_layers",
+    ):
+        load_weights(small_model(width=width), copied(small_model()), of_width)
+
+
+def of_width(width):
+    return small_model(width=width)
+
+
+IMAGES = "v_encoder.f_encoder.img_embeddings."
+OF_WIDTH = {
+    f"{IMAGES}img_linear.weight": 1,
+    f"{IMAGES}img_LayerNorm.weight": 0,
+    f"{IMAGES}img_LayerNorm.bias": 0,
+    f"{IMAGES}mask_embedding.weight": 1,
+    "v_encoder.frame_transform.LayerNorm.weight": 0,
+    "v_encoder.frame_transform.LayerNorm.bias": 0,
+    "v_encoder.frame_transform.net.1.weight": 1,
+    "v_encoder.feat_regress.net.3.weight": 0,
+    "v_encoder.feat_regress.net.3.bias": 0,
+    "v_encoder.mask_embedding.weight": 1,
+}
+
+
+@pytest.mark.parametrize("task", [HeroForPretraining, HeroForTvc, HeroForVideoQA, HeroForVcmr])
+def test_the_weights_that_depend_on_the_width_of_the_features(task):
+    text = BLOCK | {"vocab_size": 30}
+    blocks = dict.fromkeys(("f_config", "q_config", "d_config"), text) | {"c_config": BLOCK}
+    config = ModelConfig.from_dict(blocks)
+    before = torch.get_rng_state()
+    assert feature_axes(partial(task, config)) == OF_WIDTH
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("width", [10, 3, WIDTH])
+def test_feature_layers_start_afresh(width, caplog):
+    """As the model initialised them, also where the file's have the same width; all else loads."""
+    source, target = small_model(), small_model(width=width)
+    before = copied(target)
+    state = copied(source)
+    del state[f"{IMAGES}img_LayerNorm.bias"]  # not even needed
+    report = load_weights(target, state, of_width, reinit_features=True)
+    assert sorted(report.afresh) == sorted(OF_WIDTH)
+    assert not report.missing and not report.unexpected
+    for name, value in target.state_dict().items():
+        wanted = before if name in OF_WIDTH else state
+        assert torch.equal(value, wanted[name]), name
+    (line,) = [line for line in report.lines() if line.startswith("started afresh")]
+    assert all(name in line for name in OF_WIDTH)
+    report.require_complete("file.pt")
+
+
+def test_other_clashes_stay_errors_where_feature_layers_start_afresh():
+    other_head = copied(small_model()) | {"video_query_linear.weight": torch.ones(4, 4)}
+    with pytest.raises(UserError, match=r"^1 weights .*video_query_linear\.weight: file \(4, 4\)"):
+        load_weights(small_model(width=10), other_head, of_width, reinit_features=True)
+    with pytest.raises(UserError, match=r"^11 weights .*model \(video_query_linear\.weight: file"):
+        load_weights(small_model(width=10), other_head, of_width)
+    wider = copied(small_model(hidden_size=16))
+    with pytest.raises(UserError, match=r"img_linear\.weight: file \(16, 6\), model \(8, 10\)"):
+        load_weights(small_model(width=10), wider, of_width, reinit_features=True)
 
 
 def test_other_shape_clashes_are_listed():

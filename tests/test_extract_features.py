@@ -182,6 +182,7 @@ def test_what_made_the_features_is_kept_up_to_the_database(videos, tmp_path):
         "interval": 2.0,
         "width": SmallResNet.WIDTH + SmallSlowFast.WIDTH,
         "dtype": "float32",
+        "parts": {"resnet": SmallResNet.WIDTH, "slowfast": SmallSlowFast.WIDTH},
     }
 
 

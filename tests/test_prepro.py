@@ -603,9 +603,9 @@ def save_pair(feature_dir: Path, vid: str, frames: tuple[int, int] = (3, 4)) -> 
     return np.concatenate([resnet[:shorter], slowfast[:shorter]], axis=1).astype(np.float32)
 
 
-def collect(feature_dir: Path, output: Path) -> None:
+def collect(feature_dir: Path, output: Path, *more: str) -> None:
     """Run collect_video_feature_paths.py."""
-    arguments = ["--feature_dir", feature_dir, "--output", output, "--dataset", "tv"]
+    arguments = ["--feature_dir", feature_dir, "--output", output, "--dataset", "tv", *more]
     collect_video_feature_paths.main(list(map(str, arguments)))
 
 
@@ -629,6 +629,52 @@ def test_features_are_paired_and_joined(tmp_path):
     db = FeatureDb(tmp_path / "tv")
     assert db.id2nframe == {"some": 3}
     np.testing.assert_array_equal(db["some"], expected)
+
+
+@pytest.mark.parametrize("parts", [("clip", "sound", "slowfast"), ("slowfast", "clip"), ("sound",)])
+def test_parts_of_other_extractors_are_joined_in_the_order_asked_for(tmp_path, parts):
+    shapes = {"clip": (4, 5), "sound": (3, 1), "slowfast": (6, 2)}
+    rng = np.random.default_rng(0)
+    features = {name: rng.random(shape).astype(np.float32) for name, shape in shapes.items()}
+    for name, values in features.items():
+        save_features(tmp_path / "feat", name, "some", values)
+    collect(tmp_path / "feat", tmp_path, "--parts", *parts)
+    shortest = min(shapes[part][0] for part in parts)
+    ((frames, *files, folder),) = pickle.loads(
+        (tmp_path / "tv" / "video_feat_info.pkl").read_bytes()
+    ).values()
+    assert (frames, folder) == (shortest, "sub")
+    kinds = [Path(file).parents[1].name for file in files]
+    assert kinds == [f"{part}_features" for part in reversed(parts)]
+
+    convert(tmp_path, "--feat_version", "mine")
+    db = FeatureDb(tmp_path / "tv", "mine")
+    joined = np.concatenate([features[part][:shortest] for part in parts], axis=1)
+    np.testing.assert_array_equal(db["some"], joined)
+    again = ["--vfeat_db", str(tmp_path / "tv"), "--output", str(tmp_path / "half")]
+    options = ["--dataset", "tv", "--feat_version", "mine", "--format", "safetensors", "--half"]
+    convert_videodb.main([*again, *options])
+    half = FeatureDb(tmp_path / "half" / "tv", "mine")
+    for path in (db.path, half.path):
+        meta = json.loads((path / "meta.json").read_text())
+        assert list(meta["parts"].items()) == [(part, shapes[part][1]) for part in parts]
+        assert meta["width"] == joined.shape[1]
+
+
+def test_parts_that_are_not_there_or_named_twice(tmp_path):
+    save_pair(tmp_path / "feat", "some")
+    with pytest.raises(UserError, match=r"clip_features does not exist; .*--parts resnet clip"):
+        collect(tmp_path / "feat", tmp_path, "--parts", "resnet", "clip")
+    with pytest.raises(UserError, match=r"--parts resnet resnet names a part twice"):
+        collect(tmp_path / "feat", tmp_path, "--parts", "resnet", "resnet")
+
+
+@pytest.mark.parametrize("entry", [(3, "sub"), (3,), (3, 4, "sub"), 3, ("x", "a.npz", "sub")])
+def test_what_are_no_feature_paths(tmp_path, entry):
+    path = tmp_path / "video_feat_info.pkl"
+    path.write_bytes(pickle.dumps({"some": entry}))
+    with pytest.raises(UserError, match=r"video_feat_info\.pkl holds no feature paths"):
+        read_paths(path)
 
 
 def test_unpaired_and_corrupt_files_are_listed(tmp_path):
@@ -680,7 +726,7 @@ def test_nothing_to_convert(tmp_path):
     with pytest.raises(UserError, match=r"slowfast_features does not exist"):
         collect(tmp_path / "feat", tmp_path)
     (tmp_path / "feat" / "slowfast_features").mkdir()
-    with pytest.raises(UserError, match="no video with features of both kinds"):
+    with pytest.raises(UserError, match="no video with features of all kinds"):
         collect(tmp_path / "feat", tmp_path)
     with pytest.raises(UserError, match=r"video_feat_info\.pkl cannot be read"):
         convert(tmp_path)

@@ -131,11 +131,13 @@ def _meta_cases(db: FeatureDb, first: FeatureFacts) -> Iterator[Case]:
         extraction = meta.get("extraction") or {}
         told = {"interval": meta.get("interval"), "width": meta.get("width")}
         told["dtype"] = meta.get("dtype")
+        told["width of all parts"] = sum(meta["parts"].values()) if "parts" in meta else None
         told |= {f"interval of {name}": of.get("interval") for name, of in extraction.items()}
-    except (UserError, AttributeError) as error:
+    except (UserError, AttributeError, TypeError) as error:
         yield META("", f"it cannot be read: {error}")
         return
-    facts = {"width": first.shape[1], "dtype": first.dtype}
+    width = first.shape[1]
+    facts = {"width": width, "width of all parts": width, "dtype": first.dtype}
     for name, value in told.items():
         actual: Any = facts.get(name, db.interval)
         if value is not None and value != actual:

@@ -149,7 +149,7 @@ class FeatureFolder:
             if name not in self._made_by and entry["interval"] != interval:
                 raise UserError(
                     f"the {name} features in {self.folder} cover {entry['interval']:g} seconds "
-                    f"each, not {interval:g}: both kinds must agree; extract both --models"
+                    f"each, not {interval:g}: all kinds must agree; extract all --models"
                 )
 
     def path(self, video: VideoFile, extractor: str) -> Path:
@@ -226,5 +226,14 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
 
 def database_extraction(database: Path) -> dict[str, Any] | None:
     """What made the features of a database; None where it does not say, as published ones."""
+    return _of_meta(database, "extraction")
+
+
+def database_parts(database: Path) -> dict[str, int] | None:
+    """{part: width} of a database's features in order; None where it does not say."""
+    return _of_meta(database, "parts")
+
+
+def _of_meta(database: Path, entry: str) -> Any:
     path = database / META_FILE
-    return read_json(path).get("extraction") if path.is_file() else None
+    return read_json(path).get(entry) if path.is_file() else None

@@ -1,6 +1,5 @@
 """Per-video feature files, as the extractors write them."""
 
-import dataclasses
 import io
 import pickle
 from dataclasses import dataclass
@@ -22,16 +21,19 @@ class FeaturePaths:
     """Where the features of a video lie.
 
     Attributes:
-        frames: of the shorter of the two.
-        slowfast: the file.
-        resnet: the file.
-        folder: the extractors' folder that both lie in.
+        frames: of the shortest file.
+        files: one per part, in the order in which the parts are joined.
+        folder: the extractors' folder that they lie in.
     """
 
     frames: int
-    slowfast: str
-    resnet: str
+    files: tuple[str, ...]
     folder: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts: ``<part>_features/<folder>/<video>.npz``."""
+        return tuple(Path(file).parents[1].name.removesuffix("_features") for file in self.files)
 
 
 def load_features(path: str | Path) -> np.ndarray:
@@ -54,26 +56,28 @@ def load_features(path: str | Path) -> np.ndarray:
     return features
 
 
-def load_joined(paths: FeaturePaths) -> np.ndarray:
-    """ResNet and SlowFast features side by side (T, D), T = ``paths.frames``.
+def load_parts(paths: FeaturePaths) -> list[np.ndarray]:
+    """Features (T, D of the part) of each part in order, T = ``paths.frames``.
 
     Raises:
         FeatureFileError: a file is damaged or has changed.
     """
-    parts = [load_features(path)[: paths.frames] for path in (paths.resnet, paths.slowfast)]
+    parts = [load_features(path)[: paths.frames] for path in paths.files]
     if any(len(part) != paths.frames for part in parts):
         raise FeatureFileError(f"fewer than the {paths.frames} frames it had when paths were noted")
-    return np.concatenate(parts, axis=1)
+    return parts
 
 
 def write_paths(path: Path, paths: dict[str, FeaturePaths]) -> None:
-    """Pickle {video: (frames, slowfast file, resnet file, folder)}.
+    """Pickle {video: (frames, file of the last part, …, file of the first part, folder)}.
 
+    Of ResNet and SlowFast, joined in this order, that is the published format.
     A file that says the same is left alone: what was made from it stays newer than it.
     """
     if path.is_file() and read_paths(path) == paths:
         return
-    write_pickle(path, {vid: dataclasses.astuple(of_video) for vid, of_video in paths.items()})
+    entries = {vid: (of.frames, *reversed(of.files), of.folder) for vid, of in paths.items()}
+    write_pickle(path, entries)
 
 
 def read_paths(path: Path) -> dict[str, FeaturePaths]:
@@ -83,12 +87,18 @@ def read_paths(path: Path) -> dict[str, FeaturePaths]:
         UserError: the file is missing or holds something else.
     """
     try:
-        plain = read_pickle(path)
-        return {vid: FeaturePaths(int(entry[0]), *entry[1:]) for vid, entry in plain.items()}
+        return {vid: _paths_of(entry) for vid, entry in read_pickle(path).items()}
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise UserError(
             f"{path} holds no feature paths ({error}); run scripts/collect_video_feature_paths.py"
         ) from None
+
+
+def _paths_of(entry: Any) -> FeaturePaths:
+    frames, *files, folder = entry
+    if not files or not all(isinstance(text, str) for text in (*files, folder)):
+        raise ValueError(f"{entry!r} is no number of frames, files and folder")
+    return FeaturePaths(int(frames), tuple(reversed(files)), folder)
 
 
 def write_pickle(path: Path, value: Any) -> None:

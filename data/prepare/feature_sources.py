@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data.prepare.extraction import database_extraction, extraction_of
-from data.prepare.feature_files import FeatureFileError, load_joined, read_paths
+from data.prepare.extraction import database_extraction, database_parts, extraction_of
+from data.prepare.feature_files import FeatureFileError, load_parts, read_paths
 from data.stores.lmdb_io import FeatureDb
 from utils.errors import UserError
 
@@ -31,12 +31,19 @@ class FeatureSource(Protocol):
             FeatureFileError: they are damaged, or no longer those that were found.
         """
 
+    def widths(self, vid: str) -> dict[str, int] | None:
+        """{part: width} in the order in which the parts are joined; None: nothing says so.
+
+        Raises:
+            FeatureFileError: as for :meth:`load`.
+        """
+
     def modified(self) -> float:
         """When they were found or written last, in seconds since the epoch."""
 
 
 class FileFeatures:
-    """Files of both extractors (:class:`FeatureSource`).
+    """Files of the extractors (:class:`FeatureSource`).
 
     Args:
         info_file: what ``collect_video_feature_paths.py`` wrote.
@@ -50,12 +57,20 @@ class FileFeatures:
         self.path = Path(info_file)
         self._paths = read_paths(self.path)
         self.frames = {vid: paths.frames for vid, paths in self._paths.items()}
-        files = (file for paths in self._paths.values() for file in (paths.resnet, paths.slowfast))
-        self.extraction = extraction_of(files, interval)
+        files = (file for paths in self._paths.values() for file in paths.files)
+        parts = {part for paths in self._paths.values() for part in paths.parts}
+        made_by = extraction_of(files, interval) or {}
+        self.extraction = {part: made_by[part] for part in made_by if part in parts} or None
 
     def load(self, vid: str) -> np.ndarray:
         """See :class:`FeatureSource`."""
-        return load_joined(self._paths[vid])
+        return np.concatenate(load_parts(self._paths[vid]), axis=1)
+
+    def widths(self, vid: str) -> dict[str, int] | None:
+        """See :class:`FeatureSource`."""
+        paths = self._paths[vid]
+        loaded = zip(paths.parts, load_parts(paths), strict=True)
+        return {part: features.shape[1] for part, features in loaded}
 
     def modified(self) -> float:
         """See :class:`FeatureSource`."""
@@ -78,6 +93,10 @@ class StoredFeatures:
             return self._db.read_stored(vid, np.array)[: self.frames[vid]]
         except UserError as error:
             raise FeatureFileError(str(error)) from None
+
+    def widths(self, vid: str) -> dict[str, int] | None:
+        """See :class:`FeatureSource`."""
+        return database_parts(self.path)
 
     def modified(self) -> float:
         """See :class:`FeatureSource`."""

@@ -57,6 +57,7 @@ class ResNetFeatures(nn.Module):
     """
 
     title = "resnet152"
+    source = "https://download.pytorch.org/models/resnet152-394f9c45.pth"
     layouts = (TORCHVISION, HUGGING_FACE)
     branch_end = ".layer.2.normalization"  # the last normalisation of a block's branch
     frame_times = (0.5,)  # of the window that a feature covers: its centre

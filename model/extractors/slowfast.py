@@ -152,6 +152,7 @@ class SlowFastFeatures(nn.Module):
     """
 
     title = "slowfast_8x8_r50"
+    source = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"
     layouts = (PYSLOWFAST, PYTORCHVIDEO)
     branch_end = ".c.norm"  # the last normalisation of a block's branch
     # Of the window that a feature covers: the centres of 32 equal parts.
