@@ -402,7 +402,7 @@ def without(raw: dict, name: str) -> dict:
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_bad_line_is_named(world, toker, tmp_path, monkeypatch, task, line, message, workers):
-    monkeypatch.setattr("data.prepare.CHUNK", 1)
+    monkeypatch.setattr("data.prepare.work.CHUNK", 1)
     good = ASKED if task == "tvqa" else GOOD
     line = line if isinstance(line, str) else json.dumps(line)
     annotation = tmp_path / "bad.jsonl"
