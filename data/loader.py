@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from utils.batch import TensorBatch
 from utils.distributed import Communicator
 from utils.errors import UserError
+from utils.processes import follow_parent
 
 Item = TypeVar("Item")
 
@@ -243,7 +244,14 @@ def _loader(dataset: SizedDataset, collate: Callable, sampler: Any, options: Any
         # The loader seeds its workers from this; the global generator stays the model's alone, so
         # that making a loader (at a restart, in validation) does not move dropout.
         generator=torch.Generator(),
+        # PyTorch's own watch over the parent begins when a worker has started: too late where the
+        # parent is killed at that very moment.
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(number: int) -> None:
+    follow_parent()
 
 
 def _raised(batch: TensorBatch | UserError) -> TensorBatch:

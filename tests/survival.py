@@ -44,7 +44,7 @@ def kill_after_steps(script: str, config: Path, output_dir: Path, rng: random.Ra
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 1.5))
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)  # its worker processes hold the error output while they live
 
 
 def assert_survives_kills(script: str, options: dict, folder: Path, kills: int = 3) -> None:

@@ -1,5 +1,8 @@
 """Order of the data: shared over ranks, taken up anywhere, the same for any number of workers."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -157,3 +160,14 @@ def test_a_budgets_position_can_be_taken_up():
         assert [batch for _, batch in taken] == [batch for _, batch in batches[start:]]
         items = sum(len(batch) for _, batch in batches[:start])
         assert fresh.items_in(start) == items and fresh.batches_for(items) == start
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed_while_it_starts():
+    script = Path(__file__).parent / "workers" / "killed_parent.py"
+    run = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
+    try:
+        # The worker shares the parent's error output, which ends with the last of them.
+        _, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == -9, errors

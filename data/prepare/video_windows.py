@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data.prepare.extraction import VideoFile
 from data.prepare.video_frames import Sampling, VideoError, read_windows
-from data.prepare.work import follow_parent
 from utils.errors import UserError
+from utils.processes import follow_parent
 
 PIECES_AHEAD = 2  # that a process decodes before they are asked for
 

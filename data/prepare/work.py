@@ -5,13 +5,10 @@ import itertools
 import math
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +18,7 @@ from data.annotations import Line, read_lines
 from data.stores.lmdb_io import TextDb, pack_record
 from utils.errors import UserError
 from utils.files import read_json
+from utils.processes import follow_parent
 
 CHUNK = 256  # lines that a worker takes at once
 
@@ -199,18 +197,6 @@ def _start_worker(work: Callable[[list], list]) -> None:
     global _work
     _work = work
     follow_parent()
-
-
-def follow_parent() -> None:
-    """Let this worker process end with its parent. Ctrl-C is the parent's: it stops its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """A worker whose parent is killed would wait for ever, and keep the parent's lock."""
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def _run_chunk(chunk: list) -> list:
