@@ -40,6 +40,10 @@ class SubtitleSequences(TensorBatch):
     layout: PackedLayout  # S sequences of P positions in all
     longest_slots: int  # most frames that one sequence shows
 
+    def join(self, slots: Tensor, tokens: Tensor) -> Tensor:
+        """Return embedded slots (K, H) and tokens (P − K, H) as packed sequences (P, H)."""
+        return torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, self.order)
+
 
 @dataclass
 class VideoBatch(TensorBatch):
