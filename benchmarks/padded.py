@@ -51,6 +51,7 @@ class PaddedVideos:
         frames = [part[part >= 0] for part in parts]
         counts = [len(part) for part in frames]
         texts = [length - count for length, count in zip(lengths, counts, strict=True)]
+        self.layout = video.layout
         self.video_features, self.video_mask = video.layout.pad(video.features)
         self.features = pad_sequence(
             [video.features[subtitles.slot_frames[part]] for part in frames], batch_first=True
