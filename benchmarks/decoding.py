@@ -23,10 +23,10 @@ from torch import Tensor
 
 from config.model_config import ModelConfig
 from data.batch import ClipBatch
-from data.tvc import token_grid
 from data.video import collate_texts
 from model.decoding import DecodingSettings, search
 from model.tvc import CaptionStepper, HeroForTvc
+from utils.packing import PackedLayout
 
 WORDS = 50265
 BEGIN, END = 0, 2
@@ -59,8 +59,8 @@ def write_anew(
     for step in range(1, settings.max_steps + 1):
         text = collate_texts(written.tolist()).to(device)
         x = model.embed(text.token_ids, text.positions)
-        grid = token_grid([step] * count).to(device)
-        x = model.decoder(x, text.layout, frames, clips, grid).view(count, step, -1)
+        by_clip = PackedLayout.from_lengths([step] * count).to(device)
+        x = model.decoder(x, text.layout, frames, clips, by_clip).view(count, step, -1)
         logits = model.v_encoder.f_encoder.lm_head(x[:, -1])
         word = logits.masked_fill(forbidden, float("-inf")).argmax(dim=-1)
         written = torch.cat([written, word[:, None]], dim=1)

@@ -51,8 +51,8 @@ class PaddedVideos:
         frames = [part[part >= 0] for part in parts]
         counts = [len(part) for part in frames]
         texts = [length - count for length, count in zip(lengths, counts, strict=True)]
-        self.frames = video.layout.grid()
-        self.video_features = video.features[self.frames[0]] * self.frames[1][..., None]
+        self.layout = video.layout
+        self.video_features, self.video_mask = video.layout.pad(video.features)
         self.features = pad_sequence(
             [video.features[subtitles.slot_frames[part]] for part in frames], batch_first=True
         )
@@ -92,11 +92,11 @@ def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tenso
 
 def padded_frame_vectors(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
     """Frames before the temporal transformer (B, T, H); padded frames hold zeros."""
-    rows, mask = video.frames
     x = padded_sequences(encoder, video)[:, : video.frame_mask.shape[1]]
     vectors = encoder.frame_transform(video.video_features)
-    flat = vectors[mask].index_add(0, video.targets[video.frame_mask], x[video.frame_mask])
-    return flat[rows] * mask[..., None]
+    flat = video.layout.unpad(vectors)
+    flat = flat.index_add(0, video.targets[video.frame_mask], x[video.frame_mask])
+    return video.layout.pad(flat)[0]
 
 
 def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor) -> Tensor:
@@ -108,11 +108,10 @@ def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor)
 
 def padded_forward(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
     """Frame embeddings (B, T, H); padded frames hold zeros."""
-    return padded_temporal(encoder, padded_frame_vectors(encoder, video), video.frames[1])
+    return padded_temporal(encoder, padded_frame_vectors(encoder, video), video.video_mask)
 
 
 def padded_text(encoder: HierarchicalEncoder, text: TextBatch) -> Tensor:
     """Texts alone through the cross-modal transformer, given and returned packed: (P, H)."""
-    rows, mask = text.layout.grid()
-    embedded = encoder.f_encoder.embeddings(text.token_ids[rows], text.positions[rows])
-    return _encode(encoder.f_encoder.encoder, embedded, mask)[mask]
+    embedded, mask = text.layout.pad(encoder.f_encoder.embeddings(text.token_ids, text.positions))
+    return text.layout.unpad(_encode(encoder.f_encoder.encoder, embedded, mask))

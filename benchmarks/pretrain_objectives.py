@@ -66,11 +66,10 @@ class PaddedEncoder(nn.Module):
         return self.temporal(self.frame_vectors(video), video)
 
     def frame_vectors(self, video: VideoBatch, frame_mask: Tensor | None = None) -> Tensor:
-        return padded_frame_vectors(self.encoder, self.video)[self.video.frames[1]]
+        return video.layout.unpad(padded_frame_vectors(self.encoder, self.video))
 
     def temporal(self, frames: Tensor, video: VideoBatch) -> Tensor:
-        rows, mask = self.video.frames
-        return padded_temporal(self.encoder, frames[rows] * mask[..., None], mask)[mask]
+        return video.layout.unpad(padded_temporal(self.encoder, *video.layout.pad(frames)))
 
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor

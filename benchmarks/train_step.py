@@ -73,10 +73,9 @@ def steps(encoder: HierarchicalEncoder, video: VideoBatch) -> dict[str, Callable
 
         return step
 
-    mask = padded_video.frames[1]
     return {
         "packed": run(lambda: encoder(video)),
-        "padded": run(lambda: padded_forward(encoder, padded_video)[mask]),
+        "padded": run(lambda: video.layout.unpad(padded_forward(encoder, padded_video))),
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.batch import TensorBatch
-from utils.packing import PackedLayout
+from utils.packing import PackedLayout, length_mask
 
 
 @dataclass
@@ -39,6 +39,10 @@ class SubtitleSequences(TensorBatch):
     order: Tensor  # (P,) long
     layout: PackedLayout  # S sequences of P positions in all
     longest_slots: int  # most frames that one sequence shows
+
+    def join(self, slots: Tensor, tokens: Tensor) -> Tensor:
+        """Return embedded slots (K, H) and tokens (P − K, H) as packed sequences (P, H)."""
+        return torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, self.order)
 
 
 @dataclass
@@ -169,22 +173,9 @@ class ClipBatch(TensorBatch):
 
     def grid(self) -> tuple[Tensor, Tensor]:
         """Frame rows (C, M), padding repeats the first one; mask (C, M), True = a real frame."""
+        mask = length_mask(self.lengths, self.longest)
         steps = torch.arange(self.longest, device=self.first.device)
-        mask = steps < self.lengths[:, None]
         return self.first[:, None] + steps * mask, mask
-
-
-@dataclass
-class TokenGrid(TensorBatch):
-    """P packed tokens laid out clip by clip in a (count, length) grid; padding shows any token.
-
-    Both indices are None where cells and rows are the same thing.
-    """
-
-    count: int  # C
-    length: int
-    to_cells: Tensor | None  # (C × length,) long, the row that each cell shows
-    to_rows: Tensor | None  # (P,) long, the cell in which each row stands
 
 
 @dataclass
@@ -196,7 +187,7 @@ class CaptionBatch(TensorBatch):
     clips: ClipBatch
     text: TextBatch  # N inputs: ``<s>`` and the caption
     targets: Tensor  # (P,) long: the caption and ``</s>``
-    grid: TokenGrid  # of the P tokens
+    by_clip: PackedLayout  # C sequences: the P tokens of all captions of each clip
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data.annotations import UniqueIds, read_lines
-from data.batch import CaptionBatch, ClipBatch, ClipsToCaption, TokenGrid
+from data.batch import CaptionBatch, ClipBatch, ClipsToCaption
 from data.loader import ItemKey, first_usable
 from data.moments import as_moment, warn_of_clamped
 from data.stores.lmdb_io import TextDb
@@ -22,7 +22,7 @@ from data.video_pool import feature_name
 from utils.errors import RecordError, UserError
 from utils.logger import LOGGER
 from utils.names import CLIP_NAMES, get_name, text_names
-from utils.packing import segment_positions
+from utils.packing import PackedLayout
 
 
 def clip_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
@@ -224,7 +224,9 @@ class CaptionDataset:
             clips=collate_clips([(item.video, item.clips) for item in items]),
             text=collate_texts(read),
             targets=torch.tensor([token for target in wanted for token in target]),
-            grid=token_grid([sum(islice(lengths, len(clip))) for clip in clips]),
+            by_clip=PackedLayout.from_lengths(
+                [sum(islice(lengths, len(clip))) for clip in clips], max_buckets=1
+            ),
         )
 
 
@@ -236,17 +238,6 @@ def collate_clips(videos: Iterable[tuple[VideoItem, Sequence[tuple[int, int]]]])
         lengths += [end - start for start, end in clips]
         offset += video.num_frames
     return ClipBatch(torch.tensor(first), torch.tensor(lengths), max(lengths))
-
-
-def token_grid(lengths: Sequence[int]) -> TokenGrid:
-    """Lay out packed tokens, ``lengths[c]`` of clip c."""
-    count, longest = len(lengths), max(lengths)
-    cells = np.repeat(np.arange(count) * longest, lengths) + segment_positions(lengths)
-    if len(cells) == count * longest:
-        return TokenGrid(count, longest, None, None)
-    rows = np.zeros(count * longest, dtype=np.int64)
-    rows[cells] = np.arange(len(cells))
-    return TokenGrid(count, longest, torch.from_numpy(rows), torch.from_numpy(cells))
 
 
 @dataclass

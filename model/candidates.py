@@ -6,12 +6,10 @@ The video is run once per candidate text; a frame's features are projected once 
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from config.model_config import ModelConfig
 from data.batch import CandidateBatch
-from model.embed import check_positions
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import PredictionHead
 from model.query_encoder import segment_attention_pool
@@ -59,15 +57,10 @@ class CandidateModel(nn.Module):
         Returns:
             (R, H), packed by ``candidates.runs``.
         """
-        local, temporal = self.v_encoder.f_encoder, self.v_encoder.c_encoder
         texts = candidates.temporal
-        table = temporal.embeddings.position_embeddings
-        check_positions(texts.longest_slots, table, "a video", "set max_clip_len")
         frames = self.v_encoder.frame_vectors(candidates.video, copies=candidates.copies)
-        slots = temporal.embeddings(frames.index_select(0, texts.slot_frames), texts.slot_positions)
-        tokens = local.embeddings(texts.token_ids, texts.token_positions)
-        x = torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, texts.order)
-        return temporal.encoder(x, texts.layout, rows=texts.slot_rows)
+        tokens = self.v_encoder.f_encoder.embeddings(texts.token_ids, texts.token_positions)
+        return self.v_encoder.c_encoder.with_texts(frames, tokens, texts)
 
     def judge(
         self, frames: Tensor, pool: nn.Linear, head: PredictionHead, candidates: CandidateBatch

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config.model_config import BlockConfig
-from data.batch import ClipBatch, TokenGrid
+from data.batch import ClipBatch
 from model.layers import AttentionProjections, Intermediate, ResidualNorm, SelfAttention
 from utils.packing import PackedLayout
 
@@ -91,21 +91,17 @@ class ClipAttention(AttentionProjections):
         keys, values = cells.permute(2, 0, 3, 1, 4)
         return ClipMemory(keys, values, mask[:, None, None, :])
 
-    def forward(self, x: Tensor, memory: ClipMemory, grid: TokenGrid) -> Tensor:
-        """Tokens (P, H), laid out clip by clip as ``grid`` says → (P, H)."""
-        query = self.query(x)
-        if grid.to_cells is not None:
-            query = query.index_select(0, grid.to_cells)
-        shape = (grid.count, grid.length, self.num_heads, -1)
+    def forward(self, x: Tensor, memory: ClipMemory, by_clip: PackedLayout) -> Tensor:
+        """Tokens (P, H), packed clip by clip as ``by_clip`` says → (P, H)."""
+        query, _ = by_clip.pad(self.query(x))  # (C, L, H)
         result = F.scaled_dot_product_attention(
-            query.view(shape).transpose(1, 2),
+            query.unflatten(2, (self.num_heads, -1)).transpose(1, 2),
             memory.keys,
             memory.values,
             attn_mask=memory.mask,
             dropout_p=self.dropout.p if self.training else 0.0,
         )
-        cells = result.transpose(1, 2).reshape(grid.count * grid.length, -1)
-        return cells if grid.to_rows is None else cells.index_select(0, grid.to_rows)
+        return by_clip.unpad(result.transpose(1, 2).flatten(2))
 
 
 class DecoderLayer(nn.Module):
@@ -122,20 +118,22 @@ class DecoderLayer(nn.Module):
         self.add_norm_3 = ResidualNorm(config.intermediate_size, config)
 
     def forward(
-        self, x: Tensor, layout: PackedLayout, memory: ClipMemory, grid: TokenGrid
+        self, x: Tensor, layout: PackedLayout, memory: ClipMemory, by_clip: PackedLayout
     ) -> Tensor:
         """Whole captions, packed: (P, H) → (P, H)."""
-        return self._attend_clip(x, self.self_attention(x, layout), memory, grid)
+        return self._attend_clip(x, self.self_attention(x, layout), memory, by_clip)
 
-    def step(self, x: Tensor, cache: StepCache, memory: ClipMemory, grid: TokenGrid) -> Tensor:
+    def step(
+        self, x: Tensor, cache: StepCache, memory: ClipMemory, by_clip: PackedLayout
+    ) -> Tensor:
         """One more token of every caption: (R, H) → (R, H)."""
-        return self._attend_clip(x, self.self_attention.step(x, cache), memory, grid)
+        return self._attend_clip(x, self.self_attention.step(x, cache), memory, by_clip)
 
     def _attend_clip(
-        self, x: Tensor, attended: Tensor, memory: ClipMemory, grid: TokenGrid
+        self, x: Tensor, attended: Tensor, memory: ClipMemory, by_clip: PackedLayout
     ) -> Tensor:
         x = self.add_norm_1(attended, x)
-        x = self.add_norm_2(self.dec_enc_attention(x, memory, grid), x)
+        x = self.add_norm_2(self.dec_enc_attention(x, memory, by_clip), x)
         return self.add_norm_3(self.intermidiate(x), x)
 
 
@@ -147,7 +145,12 @@ class CaptionDecoder(nn.Module):
         self.layer = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self, x: Tensor, layout: PackedLayout, frames: Tensor, clips: ClipBatch, grid: TokenGrid
+        self,
+        x: Tensor,
+        layout: PackedLayout,
+        frames: Tensor,
+        clips: ClipBatch,
+        by_clip: PackedLayout,
     ) -> Tensor:
         """Run all layers.
 
@@ -156,13 +159,13 @@ class CaptionDecoder(nn.Module):
             layout: the captions.
             frames: (F, H) frame embeddings.
             clips: C stretches of them.
-            grid: how the tokens of each clip are laid out.
+            by_clip: the tokens of each clip's captions.
 
         Returns:
             (P, H)
         """
         for layer in self.layer:
-            x = layer(x, layout, layer.dec_enc_attention.remember(frames, clips), grid)
+            x = layer(x, layout, layer.dec_enc_attention.remember(frames, clips), by_clip)
         return x
 
 
@@ -181,14 +184,15 @@ class DecoderSteps:
         self, decoder: CaptionDecoder, frames: Tensor, clips: ClipBatch, beam: int, steps: int
     ) -> None:
         self.layers = decoder.layer
-        self.grid = TokenGrid(len(clips.first), beam, None, None)
+        by_clip = PackedLayout.from_lengths([beam] * len(clips.first))
+        self.by_clip = by_clip.to(frames.device)
         self.memories = [layer.dec_enc_attention.remember(frames, clips) for layer in self.layers]
         self.caches = [StepCache(steps) for _ in self.layers]
 
     def __call__(self, x: Tensor) -> Tensor:
         """One more token of every caption: (C × K, H) → (C × K, H)."""
         for layer, cache, memory in zip(self.layers, self.caches, self.memories, strict=True):
-            x = layer.step(x, cache, memory, self.grid)
+            x = layer.step(x, cache, memory, self.by_clip)
         return x
 
     def reorder(self, rows: Tensor) -> None:

@@ -65,8 +65,7 @@ class CrossModalTransformer(nn.Module):
             self.embeddings.type_row,
         )
         tokens = self.embeddings(sequences.token_ids, sequences.token_positions)
-        x = torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, sequences.order)
-        return self.encoder(x, sequences.layout, rows)
+        return self.encoder(sequences.join(slots, tokens), sequences.layout, rows)
 
     def encode_text(self, text: TextBatch) -> Tensor:
         """Texts without frames → (P, H)."""
@@ -74,7 +73,11 @@ class CrossModalTransformer(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Attention over the frames of a whole video."""
+    """Attention over the frames of a whole video.
+
+    The rest of the model calls :meth:`forward` and :meth:`with_texts` only: any other way of
+    letting frames know of each other is a class with these two.
+    """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -84,6 +87,26 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, frames: Tensor, positions: Tensor, layout: PackedLayout) -> Tensor:
         """(F, H) frames, their places in time (F,), B videos → (F, H)."""
+        return self.encoder(self._embed(frames, positions, layout.max_length), layout)
+
+    def with_texts(self, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences) -> Tensor:
+        """Run the frames of whole videos, each video with a text behind them.
+
+        Args:
+            frames: (F, H).
+            tokens: (P − K, H) of all texts, embedded.
+            sequences: C sequences ``[all frames of a video, tokens of its text]``.
+
+        Returns:
+            (K, H) of the frame slots, sequence after sequence.
+        """
+        frames = frames.index_select(0, sequences.slot_frames)
+        slots = self._embed(frames, sequences.slot_positions, sequences.longest_slots)
+        return self.encoder(
+            sequences.join(slots, tokens), sequences.layout, rows=sequences.slot_rows
+        )
+
+    def _embed(self, frames: Tensor, positions: Tensor, longest: int) -> Tensor:
         table = self.embeddings.position_embeddings
-        check_positions(layout.max_length, table, "a video", "set max_clip_len")
-        return self.encoder(self.embeddings(frames, positions), layout)
+        check_positions(longest, table, "a video", "set max_clip_len")
+        return self.embeddings(frames, positions)

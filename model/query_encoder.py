@@ -41,8 +41,7 @@ def segment_attention_pool(x: Tensor, logits: Tensor, layout: PackedLayout) -> T
     Returns:
         (N, H), in fp32 under any autocast.
     """
-    rows, mask = layout.grid()  # (N, L)
-    weights = logits[:, 0].float()[rows].masked_fill(~mask, float("-inf")).softmax(dim=-1)
-    cells = x.float().index_select(0, rows.flatten()).view(*rows.shape, -1)
+    cells, mask = layout.pad(x.float())  # (N, L, H)
+    weights = layout.pad(logits[:, 0].float())[0].masked_fill(~mask, float("-inf")).softmax(dim=-1)
     with torch.autocast(x.device.type, enabled=False):
         return torch.einsum("nl,nlh->nh", weights, cells)

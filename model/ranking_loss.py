@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.packing import PackedLayout
-
 PADDED_LOGIT = -1e4
 EASY_NEGATIVE_WEIGHT = 0.1  # of a negative outside the hard pool, once hard negatives are on
 
@@ -120,12 +118,3 @@ def _all_but(own: Tensor, count: int, width: int) -> Tensor:
     """Columns 0 … count−1 of each row except its own ``width``: (N,) → (N, count − width)."""
     columns = torch.arange(count - width, device=own.device)
     return columns + width * (columns >= own[:, None] * width)
-
-
-def own_video_grid(
-    frames: Tensor, layout: PackedLayout, query_video: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Each query's video as a padded grid: frames (N, T, H) and mask (N, T)."""
-    rows, mask = layout.grid()
-    rows, mask = rows.index_select(0, query_video), mask.index_select(0, query_video)
-    return frames.index_select(0, rows.flatten()).view(*rows.shape, -1), mask

@@ -76,7 +76,7 @@ class HeroForTvc(nn.Module):
         self._check_length(batch.text.layout.max_length)
         frames = self.v_encoder(batch.video)
         x = self.embed(batch.text.token_ids, batch.text.positions)
-        x = self.decoder(x, batch.text.layout, frames, batch.clips, batch.grid)
+        x = self.decoder(x, batch.text.layout, frames, batch.clips, batch.by_clip)
         return self.v_encoder.f_encoder.lm_head(x)
 
     def embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:

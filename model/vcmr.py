@@ -17,7 +17,6 @@ from model.ranking_loss import (
     PADDED_LOGIT,
     HardNegatives,
     RankingLoss,
-    own_video_grid,
     span_loss,
 )
 from utils.distributed import Communicator, SingleProcess, gather_with_grad
@@ -196,11 +195,9 @@ class MomentRetrievalModel(nn.Module):
             frames: (F, H) frame embeddings, packed.
             layout: of the B videos.
         """
-        rows, mask = layout.grid()  # (B, T)
         with torch.autocast(frames.device.type, enabled=False):
             cosines = unit_vectors(vectors)[0] @ unit_vectors(frames)[0].T  # (N, F)
-            grid = cosines.index_select(1, rows.flatten()).view(-1, *rows.shape)  # (N, B, T)
-            return self.pool_scores(grid, mask)
+            return self.pool_scores(*layout.pad(cosines, dim=1))  # of (N, B, T)
 
     def own_video_spans(
         self, vectors: Tensor, frames: Tensor, layout: PackedLayout, query_video: Tensor
@@ -214,11 +211,12 @@ class MomentRetrievalModel(nn.Module):
             layout: of the B videos.
             query_video: (N,) which of them each query is about.
         """
-        own_frames, mask = own_video_grid(frames, layout, query_video)  # (N, T, H)
         queries = self.span_queries(vectors)
         with torch.autocast(frames.device.type, enabled=False):
-            similarities = torch.einsum("nh,nth->nt", queries.float(), own_frames.float())
-            return self.span_logits(similarities, mask)
+            similarities = queries.float() @ frames.float().T  # (N, F)
+            grid, mask = layout.pad(similarities, dim=1)  # (N, B, T), (B, T)
+            query = torch.arange(len(grid), device=grid.device)
+            return self.span_logits(grid[query, query_video], mask[query_video])
 
     def span_losses(self, frames: Tensor, batch: MomentBatch, vectors: Tensor) -> Tensor:
         """``st_ed``: mean in training, sum in evaluation."""

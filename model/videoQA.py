@@ -63,6 +63,6 @@ def span_losses(logits: Tensor, layout: PackedLayout, spans: Tensor) -> Tensor:
     Returns:
         (N,); 0 where there is no span.
     """
-    rows, mask = layout.grid()
-    grid = logits[rows].masked_fill(~mask[..., None], PADDED_LOGIT)  # (N, T, 2)
+    grid, mask = layout.pad(logits)  # (N, T, 2)
+    grid = grid.masked_fill(~mask[..., None], PADDED_LOGIT)
     return F.cross_entropy(grid, spans, ignore_index=-1, reduction="none").mean(dim=-1)

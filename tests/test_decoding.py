@@ -11,7 +11,7 @@ from config.config import parse_options
 from config.groups import DecodingOptions
 from config.model_config import ModelConfig
 from data.batch import CaptionBatch
-from data.tvc import collate_clips, token_grid
+from data.tvc import collate_clips
 from data.video import Subtitle, VideoItem, collate_texts, collate_videos
 from model.decoding import DecodingSettings, beam_search, greedy_search, search, until_end
 from model.layers import set_dropout
@@ -70,7 +70,7 @@ def teacher_forced(model, batch, captions):
     video, clips = batch
     text = collate_texts([[BEGIN, *caption] for caption in captions])
     sizes = [len(caption) + 1 for caption in captions]
-    full = CaptionBatch(["x"], video, clips, text, text.token_ids, token_grid(sizes))
+    full = CaptionBatch(["x"], video, clips, text, text.token_ids, text.layout)
     with torch.no_grad():
         return model.logits(full).split(sizes)
 

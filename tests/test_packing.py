@@ -44,8 +44,33 @@ def test_cuts_are_the_cheapest():
     assert cells(_best_cuts(values, counts, 3)) == min(map(cells, every))
 
 
-def test_grid_and_positions():
-    rows, mask = PackedLayout.from_lengths([1, 3]).grid()
-    assert mask.tolist() == [[True, False, False], [True, True, True]]
-    assert rows[mask].tolist() == [0, 1, 2, 3]
+@pytest.mark.parametrize("max_buckets", [1, 8])
+def test_a_padded_grid_by_hand(max_buckets):
+    layout = PackedLayout.from_lengths([1, 3, 2], max_buckets)
+    rows = torch.arange(1.0, 7.0, requires_grad=True)
+    grid, mask = layout.pad(rows)
+    assert grid.tolist() == [[1, 0, 0], [2, 3, 4], [5, 6, 0]]
+    assert mask.tolist() == [[True, False, False], [True, True, True], [True, True, False]]
+    (grid * torch.arange(9.0).view(3, 3)).sum().backward()
+    assert rows.grad.tolist() == [0, 3, 4, 5, 6, 7]
+    assert layout.unpad(torch.arange(9).view(3, 3)).tolist() == [0, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("lengths", [[1, 3, 2], [3, 3], [1, 1, 1], [4], []])
+def test_unpadding_gives_the_rows_back(lengths):
+    layout = PackedLayout.from_lengths(lengths)
+    total = sum(lengths)
+    for shape in [(total,), (total, 2), (total, 2, 5)]:
+        rows = torch.randn(shape)
+        grid, mask = layout.pad(rows)
+        assert grid.shape == (*mask.shape, *shape[1:])
+        assert mask.shape == (len(lengths), max(lengths, default=0))
+        assert torch.equal(grid[mask], rows) and not grid[~mask].any()
+        assert torch.equal(layout.unpad(grid), rows)
+    columns = torch.randn(2, total, 3)
+    grid, _ = layout.pad(columns, dim=1)
+    assert torch.equal(grid, torch.stack([layout.pad(part)[0] for part in columns]))
+
+
+def test_positions():
     assert segment_positions(np.array([1, 3, 0, 2])).tolist() == [0, 0, 1, 2, 0, 1]

@@ -100,11 +100,7 @@ class TestDataset:
         rows, mask = batch.clips.grid()
         assert [(row[m][0], row[m][-1] + 1) for row, m in zip(rows, mask)] == spans
         sizes = [sum(len(c) + 1 for c in clip) for item in items for clip in item.captions]
-        grid = batch.grid
-        assert (grid.count, grid.length) == (len(sizes), max(sizes))
-        clip_of_token = np.repeat(np.arange(len(sizes)), sizes)
-        assert (grid.to_rows // grid.length).tolist() == clip_of_token.tolist()
-        assert grid.to_cells[grid.to_rows].tolist() == list(range(len(inputs)))
+        assert batch.by_clip.lengths.tolist() == sizes
 
     def test_long_captions_are_cut(self, world, train_db):
         whole = CaptionDataset(train_db, recorded_source(world))
@@ -118,7 +114,7 @@ class TestDataset:
         wanted = [[*caption, end][:6] for caption in captions]
         assert batch.targets.tolist() == [token for text in wanted for token in text]
         clips = [len(clip) for n in range(len(whole)) for clip in whole[n].captions]
-        assert batch.grid.length == 6 * max(clips)
+        assert batch.by_clip.max_length == 6 * max(clips)
 
     def test_a_caption_of_just_the_length_loses_its_end(self, world, train_db):
         data = CaptionDataset(train_db, recorded_source(world), max_txt_len=3)
@@ -127,7 +123,7 @@ class TestDataset:
         begin, end = train_db.meta["BOS"], train_db.meta["EOS"]
         assert batch.text.token_ids.tolist() == [begin, 11, 12, begin, 21, begin]
         assert batch.targets.tolist() == [11, 12, 13, 21, end, end]
-        assert (batch.grid.count, batch.grid.length) == (2, 3)
+        assert batch.by_clip.lengths.tolist() == [3, 3]
 
     def test_clips_beyond_the_last_kept_frame(self, world, train_db, caplog):
         clips = TextDb(train_db.path / "clip.db")

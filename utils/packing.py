@@ -1,9 +1,10 @@
 """Sequences of different lengths, one after the other, without padding.
 
 A *packed* tensor is (P, H): the rows of sequence 0, then those of sequence 1, and so on. Everything
-that acts on a row alone (linear layers, norms, feed-forwards) runs on it as it is. Only attention
-needs to see sequences: :class:`PackedLayout` says how to lay the rows out for it, in a few groups
-of similar length (buckets), each padded to its own longest sequence only.
+that acts on a row alone (linear layers, norms, feed-forwards) runs on it as it is. What has to see
+sequences pads them: :meth:`PackedLayout.pad` lays them out in one grid, :meth:`PackedLayout.unpad`
+takes the rows back. For the attention of deep stacks a layout also has groups of similar length
+(buckets), each padded to its own longest sequence only.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Bucket(TensorBatch):
 
 @dataclass
 class PackedLayout(TensorBatch):
-    """Where S packed sequences lie, and the padded cells that attention sees.
+    """Where S packed sequences lie in P rows, and the padded cells that attention sees.
 
     ``to_cells`` (C,) names the packed row that each cell shows (a padding cell repeats its
     sequence's first row), ``to_rows`` (P,) the cell in which each packed row stands. Both are None
@@ -39,6 +40,7 @@ class PackedLayout(TensorBatch):
     lengths: Tensor  # (S,) long
     offsets: Tensor  # (S,) long, first row of each sequence
     max_length: int
+    total: int  # P
     buckets: list[Bucket]
     to_cells: Tensor | None  # (C,) long
     to_rows: Tensor | None  # (P,) long
@@ -73,16 +75,46 @@ class PackedLayout(TensorBatch):
             lengths=torch.from_numpy(lengths),
             offsets=torch.from_numpy(offsets),
             max_length=int(lengths.max(initial=0)),
+            total=len(rows),
             buckets=buckets,
             to_cells=None if same else torch.from_numpy(to_cells),
             to_rows=None if same else torch.from_numpy(rows),
         )
 
-    def grid(self) -> tuple[Tensor, Tensor]:
-        """The rows as one padded grid: row numbers (S, L) and a mask (S, L), True = real."""
-        steps = torch.arange(self.max_length, device=self.lengths.device)
-        mask = steps < self.lengths[:, None]
-        return self.offsets[:, None] + steps * mask, mask
+    def pad(self, x: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+        """Return one padded grid of all sequences, L being the longest, and which cells are real.
+
+        Args:
+            x: (…, P, …) values of the packed rows.
+            dim: which of its dimensions are the rows.
+
+        Returns:
+            (…, S, L, …), zeros where there is padding, and a mask (S, L), True = a real row.
+        """
+        grid = (len(self.lengths), self.max_length)
+        if self.total < grid[0] * grid[1]:
+            shape = (*x.shape[:dim], grid[0] * grid[1], *x.shape[dim + 1 :])
+            # Backward of this copy is a gather: cheaper than that of a gather, which adds.
+            x = x.new_zeros(shape).index_copy_(dim, self._cells(), x)
+        return x.unflatten(dim, grid), length_mask(self.lengths, self.max_length)
+
+    def unpad(self, grid: Tensor) -> Tensor:
+        """Return the rows (P, …) of a padded grid (S, L, …)."""
+        cells = grid.flatten(0, 1)
+        return cells if self.total == len(cells) else cells.index_select(0, self._cells())
+
+    def _cells(self) -> Tensor:
+        """(P,) in which cell of the padded grid each row stands, counted along its rows."""
+        device = self.lengths.device
+        starts = torch.arange(len(self.lengths), device=device) * self.max_length
+        # The size is known: the device need not be asked for it.
+        shifts = (starts - self.offsets).repeat_interleave(self.lengths, output_size=self.total)
+        return torch.arange(self.total, device=device) + shifts
+
+
+def length_mask(lengths: Tensor, longest: int) -> Tensor:
+    """Return which cells of padded sequences are real: lengths (…) → (…, longest) bool."""
+    return torch.arange(longest, device=lengths.device) < lengths[..., None]
 
 
 def _bucket_members(lengths: np.ndarray, max_buckets: int) -> list[np.ndarray]:
