@@ -1,15 +1,11 @@
 """Another temporal encoder: an LSTM in place of the transformer, one class for all tasks."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-import eval_vcmr
 import model.hero
-import train_vcmr
 from config.model_config import ModelConfig
 from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
@@ -19,6 +15,7 @@ from model.vcmr import HeroForVcmr
 from model.videoQA import HeroForVideoQA
 from tests.recorded import recorded_source
 from tests.test_golden_videoqa import TVQA
+from tests.tvr_runs import train_and_evaluate
 
 pytestmark = pytest.mark.golden
 
@@ -105,13 +102,7 @@ def test_question_answering(world, config):
 
 
 def test_a_run_trains_saves_and_evaluates_it(tvr_options, tmp_path):
-    changes = {"num_train_steps": 2, "valid_steps": 1, "drop_svmr_prob": 0.0, "n_workers": 0}
-    config, run = tmp_path / "options.json", tmp_path / "run"
-    config.write_text(json.dumps(tvr_options | changes))
-    metrics = train_vcmr.main(["--config", str(config)])
-    arguments = ["--output_dir", str(run), "--checkpoint", "2", "--split", "val"]
-    evaluated = eval_vcmr.main([*arguments, "--n_workers", "0"])
-    assert evaluated == {k: v for k, v in metrics.items() if not k.startswith("loss/")}
+    run, _ = train_and_evaluate(tvr_options, tmp_path)
     first, last = (read_state_dict(run / "ckpt" / f"model_step_{step}.pt") for step in (1, 2))
     names = [name for name in last if name.startswith("v_encoder.c_encoder.")]
     assert len(names) == 8 and all("c_encoder.lstm." in name for name in names)

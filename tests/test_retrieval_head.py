@@ -1,6 +1,5 @@
 """Another retrieval head: training, validation and the search of a corpus follow it."""
 
-import json
 import math
 
 import pytest
@@ -20,6 +19,7 @@ from model.ranking_loss import PADDED_LOGIT, RankingLoss
 from model.vcmr import HeroForVcmr, MomentSchedule
 from tests.recorded import recorded_source
 from tests.test_golden_eval import assert_same_ranking
+from tests.tvr_runs import train_and_evaluate
 from utils.files import read_json
 
 pytestmark = pytest.mark.golden
@@ -169,16 +169,10 @@ def test_a_run_validates_and_evaluates_the_head_that_it_trains(
 ):
     for script in (train_vcmr, eval_vcmr):
         monkeypatch.setattr(script, "HeroForVcmr", AnotherHead)
-    changes = {"num_train_steps": 2, "valid_steps": 1, "drop_svmr_prob": 0.0, "n_workers": 0}
-    changes |= {"margin": MARGIN, "learning_rate": 0.01, "val_batch_size": 100}
+    changes = {"margin": MARGIN, "learning_rate": 0.01, "val_batch_size": 100}
     changes |= {f"lw_{name}": weight for name, weight in WEIGHTS.items()}
     changes |= {"vcmr_eval_q_batch_size": 4, "vcmr_eval_video_batch_size": 3}
-    config, run = tmp_path / "options.json", tmp_path / "run"
-    config.write_text(json.dumps(tvr_options | changes))
-    metrics = train_vcmr.main(["--config", str(config)])
-    arguments = ["--output_dir", str(run), "--checkpoint", "2", "--split", "val"]
-    evaluated = eval_vcmr.main([*arguments, "--n_workers", "0"])
-    assert evaluated == {k: v for k, v in metrics.items() if not k.startswith("loss/")}
+    run, metrics = train_and_evaluate(tvr_options | changes, tmp_path)
 
     models = {step: another_model(tvr_options).eval() for step in (1, 2)}
     for step, model in models.items():
