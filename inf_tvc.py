@@ -23,7 +23,7 @@ from utils.files import write_json
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
     options = parse_options(TvcInferenceOptions, argv)
-    run = start_evaluation(options, options.model_dir)
+    run = start_evaluation(options)
     subtitles = TextDb(options.sub_txt_db)
     videos = open_videos(options, subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)

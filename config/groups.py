@@ -234,7 +234,13 @@ class ScheduleOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(
-    ScheduleOptions, OptimizerOptions, BatchOptions, ModelOptions, PrecisionOptions, LoaderOptions
+    ScheduleOptions,
+    OptimizerOptions,
+    BatchOptions,
+    ModelOptions,
+    PrecisionOptions,
+    LoaderOptions,
+    VideoOptions,
 ):
     """Run"""
 

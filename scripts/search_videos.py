@@ -76,7 +76,10 @@ def warn(videos: VideoData, vids: list[str]) -> None:
 
 
 def search(
-    run: Run, tokenizer: "PreTrainedTokenizerBase", videos: VideoData, vids: list[str]
+    run: Run[SearchOptions],
+    tokenizer: "PreTrainedTokenizerBase",
+    videos: VideoData,
+    vids: list[str],
 ) -> list[np.ndarray]:
     """For each sentence its moments, best first: (n, 4), place of the video, start, end, score."""
     options = run.options
@@ -109,7 +112,7 @@ def name_moments(found: np.ndarray, vids: list[str]) -> list[Moment]:
 def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     """Print, and return, the moments of each sentence."""
     options = parse_options(SearchOptions, argv)
-    run = start_evaluation(options, options.run_dir)
+    run = start_evaluation(options)
     tokenizer = open_tokenizer(options)
     named = SimpleNamespace(meta=special_ids(tokenizer))
     videos = open_videos(options, named, is_video_only(options.task))
