@@ -321,7 +321,6 @@ class RetrievalEvalOptions(Options):
         rule=POSITIVE,
         aliases=("vcmr_eval_batch_size", "vr_eval_q_batch_size"),
     )
-    distributed_eval: bool = option(True, help="share the queries out over the ranks")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,28 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from config.evaluation import VcmrEvalOptions, VrEvalOptions
 from config.groups import MomentEvalOptions, SpanLossOptions
 from config.options import Options, option_names, show
-from config.training import TvcOptions, VrOptions
+from config.training import TvcOptions, VcmrOptions, VrOptions
 
 # Keys of JSON files that are ignored: ranks are the launcher's business, a config does not name
 # another one, and captions of a test split have no references to validate with.
 IGNORED_KEYS = frozenset({"rank", "n_gpu", "local_rank", "config", "test_db"})
 
+# Keys of JSON files that have one value here: the queries are always shared out over the ranks.
+FIXED_KEYS: Mapping[str, Any] = {"distributed_eval": True}
+SHARED_OUT = ("distributed_eval", "no_distributed_eval")
+
 # Options that a script of the original took and that have no effect here: video retrieval has no
 # moments to train on or to list.
 FLAGS_WITHOUT_EFFECT: Mapping[type[Options], tuple[str, ...]] = {
     TvcOptions: ("test_db",),
+    VcmrOptions: SHARED_OUT,
+    VcmrEvalOptions: SHARED_OUT,
+    VrEvalOptions: SHARED_OUT,
     VrOptions: (
+        *SHARED_OUT,
         *inspect.get_annotations(SpanLossOptions),
         *inspect.get_annotations(MomentEvalOptions),
     ),

@@ -16,6 +16,7 @@ from config.options import (
 )
 from config.original import (
     EVALUATION_BATCH_SIZES,
+    FIXED_KEYS,
     FLAGS_WITHOUT_EFFECT,
     IGNORED_KEYS,
     json_names,
@@ -95,7 +96,8 @@ def load_run_options(
     if not path.is_file():
         raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
     saved = _read_object(path)
-    unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
+    known = family_option_names(TrainingOptions) | json_names(cls).keys() | FIXED_KEYS.keys()
+    unknown = sorted(saved.keys() - known)
     if unknown:
         LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
     overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
@@ -143,8 +145,9 @@ def _read_object(path: str | Path) -> dict[str, Any]:
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
     """Refuse keys that nobody knows and options given twice; log those without effect."""
     names = json_names(cls)
-    elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS
-    unused = [key for key in raw if key not in names and key in elsewhere]
+    elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS | FIXED_KEYS.keys()
+    needless = [key for key in raw if key not in names and key in elsewhere]
+    unused = [key for key in needless if (key, raw[key]) not in FIXED_KEYS.items()]
     if unused:
         LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(unused))
     for key in raw:

@@ -74,7 +74,6 @@ RANKING = {
 }
 SPAN = {"drop_svmr_prob": 0.8, "lw_st_ed": 0.01, "train_span_start_step": 0}
 EVALUATION = {
-    "distributed_eval": True,
     "val_batch_size": 20,
     "vcmr_eval_video_batch_size": 50,
     "vcmr_eval_q_batch_size": 80,
