@@ -69,7 +69,7 @@ class Options:
 
     @property
     def run_folder(self) -> Path:
-        """The run that is read, or made."""
+        """Folder of the run that is read, or made."""
         return Path(getattr(self, self.RUN_FOLDER or "output_dir"))
 
     def __post_init__(self) -> None:
