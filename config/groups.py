@@ -321,6 +321,11 @@ class RetrievalEvalOptions(Options):
         rule=POSITIVE,
         aliases=("vcmr_eval_batch_size", "vr_eval_q_batch_size"),
     )
+    distributed_eval: bool = option(
+        True,
+        help="on in the published recipes; queries are always shared out",
+        affects_result=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

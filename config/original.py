@@ -10,32 +10,26 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from config.evaluation import VcmrEvalOptions, VrEvalOptions
 from config.groups import MomentEvalOptions, SpanLossOptions
 from config.options import Options, option_names, show
-from config.training import TvcOptions, VcmrOptions, VrOptions
+from config.training import TvcOptions, VrOptions
 
 # Keys of JSON files that are ignored: ranks are the launcher's business, a config does not name
 # another one, and captions of a test split have no references to validate with.
 IGNORED_KEYS = frozenset({"rank", "n_gpu", "local_rank", "config", "test_db"})
 
-# Keys of JSON files that have one value here: the queries are always shared out over the ranks.
-FIXED_KEYS: Mapping[str, Any] = {"distributed_eval": True}
-SHARED_OUT = ("distributed_eval", "no_distributed_eval")
-
 # Options that a script of the original took and that have no effect here: video retrieval has no
 # moments to train on or to list.
 FLAGS_WITHOUT_EFFECT: Mapping[type[Options], tuple[str, ...]] = {
     TvcOptions: ("test_db",),
-    VcmrOptions: SHARED_OUT,
-    VcmrEvalOptions: SHARED_OUT,
-    VrEvalOptions: SHARED_OUT,
     VrOptions: (
-        *SHARED_OUT,
         *inspect.get_annotations(SpanLossOptions),
         *inspect.get_annotations(MomentEvalOptions),
     ),
 }
+
+# Options of its recipes that have one value here, so that any other has no effect.
+FIXED_OPTIONS: Mapping[str, Any] = {"distributed_eval": True}
 
 # A file may hold these under several names with different values; they change no result.
 EVALUATION_BATCH_SIZES = ("vcmr_eval_q_batch_size", "vcmr_eval_video_batch_size", "val_batch_size")

@@ -16,7 +16,7 @@ from config.options import (
 )
 from config.original import (
     EVALUATION_BATCH_SIZES,
-    FIXED_KEYS,
+    FIXED_OPTIONS,
     FLAGS_WITHOUT_EFFECT,
     IGNORED_KEYS,
     json_names,
@@ -96,8 +96,7 @@ def load_run_options(
     if not path.is_file():
         raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
     saved = _read_object(path)
-    known = family_option_names(TrainingOptions) | json_names(cls).keys() | FIXED_KEYS.keys()
-    unknown = sorted(saved.keys() - known)
+    unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
     if unknown:
         LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
     overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
@@ -125,7 +124,11 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
     _require(cls, values, required_fields(cls))
-    return cls(**values)
+    opts = cls(**values)
+    for name, value in FIXED_OPTIONS.items():
+        if getattr(opts, name, value) != value:
+            LOGGER.warning("no effect in this script: --no_%s", name)
+    return opts
 
 
 def _require(cls: type[Options], values: Mapping[str, Any], names: list[str]) -> None:
@@ -145,9 +148,8 @@ def _read_object(path: str | Path) -> dict[str, Any]:
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
     """Refuse keys that nobody knows and options given twice; log those without effect."""
     names = json_names(cls)
-    elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS | FIXED_KEYS.keys()
-    needless = [key for key in raw if key not in names and key in elsewhere]
-    unused = [key for key in needless if (key, raw[key]) not in FIXED_KEYS.items()]
+    elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS
+    unused = [key for key in raw if key not in names and key in elsewhere]
     if unused:
         LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(unused))
     for key in raw:
