@@ -1,42 +1,56 @@
 # Everything HERO needs except its source, which launch_container.sh mounts at /src, so that changes
 # take effect without rebuilding:
 #
-#   docker build --tag hero:1.0 .
+#   docker build --tag hero:1.0 .                                                   # NVIDIA GPUs
+#   docker build --tag hero:1.0 --build-arg BASE=docker.io/debian:bookworm-slim .   # CPU
 #
-# Another base, as for cards that CUDA 13 no longer knows (Volta): --build-arg BASE=…
+# Another base, as for cards that CUDA 13 no longer knows (Volta), is a --build-arg, too. A base that
+# brings PyTorch keeps it; another gets the tested version's CPU build, in /opt/hero.
 ARG BASE=nvcr.io/nvidia/pytorch:25.10-py3
 FROM ${BASE}
 
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 
-# Java runs METEOR. The base image fixes Ubuntu's release, and that the versions.
+# Java runs METEOR, the compiler builds Horovod; what the base has stays. The base image fixes the
+# release of the distribution, and that the versions.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends cmake default-jre-headless git \
+    && apt-get install --yes --no-install-recommends ca-certificates cmake default-jre-headless \
+        g++ git make \
+    && { command -v python >/dev/null \
+        || apt-get install --yes --no-install-recommends python3-dev python3-venv; } \
     && rm -rf /var/lib/apt/lists/*
 
-# The base brings its own builds of PyTorch, NumPy and others; the rest gets the tested versions.
 COPY requirements.txt constraints.txt /tmp/hero/
+COPY scripts/setup_venv.sh scripts/install_horovod.sh /tmp/hero/scripts/
 WORKDIR /tmp/hero
-RUN python -c 'import re; \
+ENV PATH=/opt/hero/bin:${PATH}
+# What the base brings of its own builds (PyTorch, NumPy, …) stays; the rest gets the tested versions.
+RUN if ! python -c 'import torch' 2>/dev/null; then \
+        PIP_NO_CACHE_DIR=1 bash scripts/setup_venv.sh /opt/hero requirements.txt; \
+    else \
+        python -c 'import re; \
 from importlib.metadata import distributions; \
 plain = lambda name: re.sub("[-_.]+", "-", name).lower(); \
 present = {plain(d.name) for d in distributions()}; \
 lines = [line for line in open("constraints.txt") if "==" in line]; \
 open("missing.txt", "w").writelines(l for l in lines if plain(l.split("==")[0]) not in present)' \
-    && python -m pip install --no-cache-dir --requirement requirements.txt --constraint missing.txt
+        && python -m pip install --no-cache-dir --requirement requirements.txt \
+            --constraint missing.txt; \
+    fi
 
-# apex, for --apex: fused layer norm and Adam, built for this PyTorch.
+# apex, for --apex: fused layer norm and Adam, built for this PyTorch; only where it has CUDA.
 ARG APEX=25.09
-RUN git clone --quiet --depth 1 --branch "${APEX}" https://github.com/NVIDIA/apex.git apex \
-    && APEX_CPP_EXT=1 APEX_CUDA_EXT=1 \
-        python -m pip install --no-cache-dir --no-deps --no-build-isolation ./apex \
-    && python -c 'import torch, amp_C, fused_layer_norm_cuda' \
-    && rm -rf apex
+RUN if python -c 'import torch; raise SystemExit(torch.version.cuda is None)'; then \
+        git clone --quiet --depth 1 --branch "${APEX}" https://github.com/NVIDIA/apex.git apex \
+        && APEX_CPP_EXT=1 APEX_CUDA_EXT=1 \
+            python -m pip install --no-cache-dir --no-deps --no-build-isolation ./apex \
+        && python -c 'import torch, amp_C, fused_layer_norm_cuda' \
+        && rm -rf apex; \
+    fi
 
-# Horovod over NCCL, built for this PyTorch.
-COPY scripts/install_horovod.sh /tmp/hero/
-RUN HERO_WHEEL_CACHE=/tmp/hero/wheels bash install_horovod.sh && rm -rf wheels
+# Horovod, built for this PyTorch: over NCCL where it has CUDA, else over Gloo.
+RUN HERO_WHEEL_CACHE=/tmp/hero/wheels bash scripts/install_horovod.sh && rm -rf wheels
 
 RUN useradd --create-home --uid 10001 hero
 USER 10001

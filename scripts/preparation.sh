@@ -1,11 +1,8 @@
 # shellcheck shell=bash
-# Sourced by the scripts that download or prepare data: help, interpreter, container, the call.
+# Sourced by the scripts that download or prepare data: help, interpreter, the call.
 # They set REPO.
 
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+source "$REPO/scripts/container.sh"
 
 # show_help SCRIPT [ARGUMENTS…]: print SCRIPT's comment and end if the first argument asks for it.
 show_help() {
@@ -27,18 +24,6 @@ prepare_data() {
     exec "$python" "$REPO/scripts/prepare_data.py" "$@"
 }
 
-# in_docker MOUNTS… -- COMMAND…: go on in the container, as the caller. MOUNTS: docker's -v and -e.
-in_docker() {
-    local options=()
-    while [[ $1 != -- ]]; do
-        options+=("$1")
-        shift
-    done
-    shift
-    exec docker run --rm --user "$(id -u):$(id -g)" -e HOME=/tmp -v "$REPO:/src:ro" \
-        "${options[@]}" "${HERO_IMAGE:-hero:1.0}" "$@"
-}
-
 # download DATASET STORAGE [OPTIONS…]
 download() {
     local dataset=$1 storage=${2:-} mounts=()
@@ -48,12 +33,14 @@ download() {
     if [[ ${HERO_DOCKER:-0} == 1 ]]; then
         mkdir -p "$storage"
         if [[ -d ${HERO_BLOB_URL:-} ]]; then
-            mounts=(-v "$(realpath "$HERO_BLOB_URL"):/mirror:ro" -e HERO_BLOB_URL=/mirror)
+            mounts=("$(realpath "$HERO_BLOB_URL"):/mirror:ro" HERO_BLOB_URL=/mirror)
         elif [[ -n ${HERO_BLOB_URL:-} ]]; then
-            mounts=(-e "HERO_BLOB_URL=$HERO_BLOB_URL")
+            mounts=("HERO_BLOB_URL=$HERO_BLOB_URL")
         fi
-        in_docker -v "$(realpath "$storage"):/data" ${mounts[@]+"${mounts[@]}"} -- \
+        in_container "$(realpath "$storage"):/data:rw" "$REPO:/src:ro" \
+            ${mounts[@]+"${mounts[@]}"} -- \
             bash "/src/scripts/download_$dataset.sh" /data "${@:3}"
+        exit
     fi
     prepare_data --dataset "$dataset" --storage "$storage" "${@:3}"
 }
@@ -74,12 +61,13 @@ text_databases() {
     mkdir -p "${given[0]}"
     if [[ ${HERO_DOCKER:-0} == 1 ]]; then
         if [[ -d $toker ]]; then
-            mounts=(-v "$(realpath "$toker"):/toker:ro")
+            mounts=("$(realpath "$toker"):/toker:ro")
             toker=/toker
         fi
-        in_docker -e "HERO_TOKER=$toker" -e "HERO_WORKERS=${HERO_WORKERS:-}" \
-            -v "$(realpath "${given[0]}"):/txt" -v "$(realpath "${given[1]}"):/ann:ro" \
+        in_container "HERO_TOKER=$toker" "HERO_WORKERS=${HERO_WORKERS:-}" "$REPO:/src:ro" \
+            "$(realpath "${given[0]}"):/txt:rw" "$(realpath "${given[1]}"):/ann:ro" \
             ${mounts[@]+"${mounts[@]}"} -- bash "/src/scripts/$script" /txt /ann
+        exit
     fi
     prepare_data --from raw --txt_db "$(realpath "${given[0]}")" \
         --ann_dir "$(realpath "${given[1]}")" --toker "$toker" \

@@ -17,7 +17,7 @@ RECORD = """#!{python}
 import json, os, sys
 with open(os.environ["DOCKER_CALLS"], "a") as calls:
     calls.write(json.dumps(sys.argv[1:]) + "\\n")
-if sys.argv[1] == "image":
+if sys.argv[1] == "inspect":
     sys.exit(int(os.environ["IMAGE_STATUS"]))
 if sys.argv[1] == "run":
     sys.exit(int(os.environ["RUN_STATUS"]))
@@ -118,7 +118,7 @@ def test_visible_gpus(shell, env, expected):
 def test_builds_a_missing_image(shell):
     shell.source(*shell.folders, IMAGE_STATUS="1", HERO_IMAGE="mine:2")
     calls = [json.loads(line) for line in shell.calls.read_text().splitlines()]
-    assert calls[0] == ["image", "inspect", "mine:2"]
+    assert calls[0] == ["inspect", "--type", "image", "mine:2"]
     assert calls[1] == ["build", "--tag", "mine:2", str(ROOT)]
     assert calls[2][0] == "run" and calls[2][-1] == "mine:2"
 
@@ -163,4 +163,42 @@ def test_docker_missing_is_said(shell):
     for name in ("bash", "dirname", "id"):
         (tools / name).symlink_to(shutil.which(name))
     result = shell.source(*shell.folders, PATH=str(tools))
-    assert "docker is not installed" in result.stderr
+    assert "neither docker nor podman is installed" in result.stderr
+
+
+def test_a_command_runs_instead_of_a_shell(shell):
+    shell.source(*shell.folders, "--prepro", "--", "python", "train_vcmr.py", "--dry-run")
+    call = shell.run_call()
+    assert call[-4:] == ["hero:1.0", "python", "train_vcmr.py", "--dry-run"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("podman", ["--userns", "keep-id", "--workdir"]),
+        ("buildah", ["--isolation", "chroot", "--workingdir"]),
+    ],
+)
+def test_other_engines_get_the_same_mounts(shell, engine, options):
+    (shell.folder / "bin" / engine).symlink_to(shell.folder / "bin" / "docker")
+    shell.source(*NAMES)
+    by_docker = mounts(shell.run_call())
+    shell.calls.unlink()
+    shell.source(*NAMES, "--", "true", HERO_CONTAINER_ENGINE=engine)
+    call = shell.run_call()
+    assert mounts(call) == by_docker
+    assert set(options) < set(call) and call[-1] == "true"
+    assert gpus(call) is None
+
+
+def test_an_unknown_engine_is_refused(shell):
+    result = shell.source(*NAMES, HERO_CONTAINER_ENGINE="lxc")
+    assert "HERO_CONTAINER_ENGINE is docker, podman or buildah, not lxc" in result.stderr
+    assert "status 2" in result.stdout and not shell.calls.exists()
+
+
+def test_build_options_are_the_callers(shell):
+    options = "--build-arg BASE=docker.io/debian:bookworm-slim"
+    shell.source(*NAMES, IMAGE_STATUS="1", HERO_BUILD_OPTIONS=options)
+    calls = [json.loads(line) for line in shell.calls.read_text().splitlines()]
+    assert calls[1] == ["build", "--tag", "hero:1.0", *options.split(), str(ROOT)]

@@ -180,6 +180,11 @@ def test_only_the_weights(server, storage):
     assert folders == {"txt_db", "video_db", "pretrained", "finetune"}  # the container wants all
 
 
+def mount(folder: Path, destination: str) -> str:
+    """What an engine is told of a folder that cannot be written."""
+    return f"type=bind,source={folder},destination={destination},readonly"
+
+
 def test_a_download_in_the_container(tmp_path):
     fake = tmp_path / "bin" / "docker"
     fake.parent.mkdir()
@@ -188,13 +193,14 @@ def test_a_download_in_the_container(tmp_path):
     environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
     (tmp_path / "mirror").mkdir()
     for address, options in (
-        (str(tmp_path / "mirror"), {f"{tmp_path}/mirror:/mirror:ro", "HERO_BLOB_URL=/mirror"}),
+        (str(tmp_path / "mirror"), {mount(tmp_path / "mirror", "/mirror"), "HERO_BLOB_URL=/mirror"}),
         ("http://mirror.example", {"HERO_BLOB_URL=http://mirror.example"}),
     ):
         environment |= {"HERO_BLOB_URL": address, "HERO_IMAGE": "some:image"}
         done = run_script("download_tvr.sh", tmp_path / "data", "--jobs", "2", **environment)
         words = done.stdout.splitlines()
-        assert {f"{tmp_path}/data:/data", f"{ROOT}:/src:ro", *options} < set(words)
+        data = mount(tmp_path / "data", "/data").removesuffix(",readonly")
+        assert {data, mount(ROOT, "/src"), *options} < set(words)
         inside = ["some:image", "bash", "/src/scripts/download_tvr.sh", "/data", "--jobs", "2"]
         assert words[-len(inside) :] == inside
 
