@@ -191,9 +191,10 @@ def test_a_download_in_the_container(tmp_path):
     fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
-    (tmp_path / "mirror").mkdir()
+    folder = tmp_path / "mirror"
+    folder.mkdir()
     for address, options in (
-        (str(tmp_path / "mirror"), {mount(tmp_path / "mirror", "/mirror"), "HERO_BLOB_URL=/mirror"}),
+        (str(folder), {mount(folder, "/mirror"), "HERO_BLOB_URL=/mirror"}),
         ("http://mirror.example", {"HERO_BLOB_URL=http://mirror.example"}),
     ):
         environment |= {"HERO_BLOB_URL": address, "HERO_IMAGE": "some:image"}
