@@ -20,9 +20,10 @@ from utils.tensor_files import UnreadableFileError, load_tensors
 
 # Of a restore point: this program's, and those of the published code.
 OWN_KEYS = {"step", "metrics", "model", "optimizer", "precision", "loader", "random", "running"}
+OWN_TYPES = dict.fromkeys(OWN_KEYS, dict) | {"step": int, "random": list, "running": list}
 ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
 # The published code saves the last step of a run a second time, as final.
-STEP = re.compile(r"(\d+)(_final)?")
+STEP = re.compile(r"([0-9]{1,18})(_final)?")
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of utils.files.atomic_write
 MOST_NAMED = 8
 
@@ -37,6 +38,7 @@ class RunFolder:
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
+        self.is_restore_damaged = False  # it must not become the backup
 
     @property
     def restore_points(self) -> list[Path]:
@@ -70,8 +72,11 @@ class RunFolder:
             folders = (Path(), self.path, self.checkpoints)
             paths = [folder / step_or_file for folder in folders]
         for path in paths:
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except OSError:  # no file has so long a name
+                continue
         raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
 
     def _describe_checkpoints(self) -> str:
@@ -141,8 +146,9 @@ def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
     """Write a restore point; the previous one becomes the backup."""
     with atomic_write(run.restore) as temporary:
         torch.save(state, temporary)
-        if run.restore.exists():
+        if run.restore.exists() and not run.is_restore_damaged:
             run.restore.replace(run.backup)
+    run.is_restore_damaged = False
 
 
 def check_restore_points(run: RunFolder) -> None:
@@ -151,9 +157,9 @@ def check_restore_points(run: RunFolder) -> None:
     Raises:
         UserError: one of them is another program's, or none is whole.
     """
-    points = [_read_point(path, mapped=True) for path in run.restore_points]
-    if points and not any(points):
-        raise _damaged(run)
+    problems = [_read_point(path, mapped=True)[1] for path in run.restore_points]
+    if problems and all(problems):
+        raise _damaged(run, problems)
 
 
 def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
@@ -162,20 +168,33 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
     Raises:
         UserError: there are files, but none is whole, or it is another program's.
     """
+    problems = []
     for path in run.restore_points:
-        if point := _read_point(path):
-            return point
-    if run.restore_points:
-        raise _damaged(run)
+        point, problem = _read_point(path)
+        if problem:
+            problems.append(problem)
+            continue
+        if problems:
+            run.is_restore_damaged = True
+            LOGGER.warning("%s; going on from %s, after step %d", *problems, path, point["step"])
+        return point
+    if problems:
+        raise _damaged(run, problems)
     return None
 
 
-def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
-    """A restore point, or None for a damaged one."""
+def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
+    """A restore point, and what is wrong with it: nothing, or its file is damaged.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, no restore point: move it away")
     try:
         point = load_tensors(path, mapped)
-    except UnreadableFileError:
-        return None
+    except UnreadableFileError as error:
+        return {}, f"{path} {error}"
     keys = point.keys() if isinstance(point, dict) else set()
     if keys >= ORIGINAL_KEYS:
         raise UserError(
@@ -187,12 +206,17 @@ def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
             f"{path} is no restore point of this program (it lacks "
             f"{', '.join(sorted(OWN_KEYS - keys))}): move it away, or choose another --output_dir"
         )
-    return point
+    for key, kind in OWN_TYPES.items():
+        if not isinstance(point[key], kind):
+            raise UserError(
+                f"{path} is no restore point of this program (its {key} is of the type "
+                f"{type(point[key]).__name__}): move it away, or choose another --output_dir"
+            )
+    return point, ""
 
 
-def _damaged(run: RunFolder) -> UserError:
-    damaged = ", ".join(map(str, run.restore_points))
+def _damaged(run: RunFolder, problems: list[str]) -> UserError:
     return UserError(
-        f"no restore point of {run.path} can be read ({damaged} damaged); move them away to start "
-        "the run anew, or choose another --output_dir"
+        f"no restore point of {run.path} can be read ({'; '.join(problems)}); move them away to "
+        "start the run anew, or choose another --output_dir"
     )

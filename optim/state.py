@@ -47,11 +47,21 @@ def load_optimizer_state(
         return
     moments = {saved_names[place]: state for place, state in saved["state"].items()}
     own["state"] = {place: moments[name] for place, name in enumerate(names) if name in moments}
+    _check_shapes(dict(model.named_parameters()), moments)
     # apex counts steps in its groups; the groups of a run count alike.
     steps = [group["step"] for group in saved["param_groups"] if "step" in group]
     for group in own["param_groups"]:
         group.update({"step": max(steps)} if steps else {})
     optimizer.load_state_dict(own)
+
+
+def _check_shapes(parameters: dict[str, Tensor], moments: dict[str, dict[str, Any]]) -> None:
+    """PyTorch itself takes moments of any shape, and fails at the first step."""
+    for name in parameters.keys() & moments.keys():
+        for key, value in moments[name].items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            if shape not in ((), tuple(parameters[name].shape)):
+                raise ValueError(f"the optimizer's {key} of {name} has the shape {shape}")
 
 
 def _sizes(state: dict[str, Any]) -> list[int]:
