@@ -79,15 +79,19 @@ class RunFolder:
                 continue
         raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
 
+    def steps(self) -> list[tuple[int, str]]:
+        """Return (4800, "4800_final") of every checkpoint of a step."""
+        names = [path.stem.removeprefix("model_step_") for path in self._weights("model_step_*.pt")]
+        return sorted((int(step[1]), step[0]) for step in map(STEP.fullmatch, names) if step)
+
+    def _weights(self, pattern: str) -> list[Path]:
+        return sorted(path for path in self.checkpoints.glob(pattern) if path.is_file())
+
     def _describe_checkpoints(self) -> str:
-        steps, others = [], []
-        for path in sorted(self.checkpoints.glob("[!.]*.pt")):
-            name = path.stem.removeprefix("model_step_")
-            if path.is_file() and name != path.stem and (step := STEP.fullmatch(name)):
-                steps.append((int(step[1]), name))
-            elif path.is_file():
-                others.append(path.name)
-        there = ", ".join(name for _, name in sorted(steps))
+        steps = self.steps()
+        named = {self.checkpoint(name).name for _, name in steps}
+        others = [path.name for path in self._weights("[!.]*.pt") if path.name not in named]
+        there = ", ".join(name for _, name in steps)
         said = f"the run has steps {there}" if steps else "the run has no step"
         if not others:
             return said

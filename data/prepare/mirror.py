@@ -14,6 +14,7 @@ from utils.errors import UserError
 PUBLISHED_ADDRESS = "https://convaisharables.blob.core.windows.net/hero"
 ADDRESS_VARIABLE = "HERO_BLOB_URL"
 CHECKSUMS = "SHA256SUMS"
+CHECKSUMS_BYTES = 16 << 20
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 LAYOUT = (
     "txt_db/<name>.db.tar, video_db/<dataset>.tar, pretrained/<file>, finetune/<run>.tar "
@@ -82,7 +83,8 @@ class HttpMirror:
         with TemporaryDirectory() as folder:
             target = Path(folder) / CHECKSUMS
             try:
-                download(self._url(CHECKSUMS), target, patience=self._patience)
+                url = self._url(CHECKSUMS)
+                download(url, target, patience=self._patience, most_bytes=CHECKSUMS_BYTES)
             except AbsentError:
                 return {}
             self._has_something = True
