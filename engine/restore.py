@@ -38,7 +38,7 @@ class RunFolder:
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
-        self.is_restore_damaged = False  # it must not become the backup
+        self.taken_from: Path | None = None  # the restore point that was gone on from
 
     @property
     def restore_points(self) -> list[Path]:
@@ -150,9 +150,10 @@ def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
     """Write a restore point; the previous one becomes the backup."""
     with atomic_write(run.restore) as temporary:
         torch.save(state, temporary)
-        if run.restore.exists() and not run.is_restore_damaged:
+        # Beside a backup that was taken, the restore point is damaged.
+        if run.restore.exists() and run.taken_from != run.backup:
             run.restore.replace(run.backup)
-    run.is_restore_damaged = False
+    run.taken_from = None
 
 
 def check_restore_points(run: RunFolder) -> None:
@@ -178,8 +179,8 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
         if problem:
             problems.append(problem)
             continue
+        run.taken_from = path
         if problems:
-            run.is_restore_damaged = True
             LOGGER.warning("%s; going on from %s, after step %d", *problems, path, point["step"])
         return point
     if problems:
@@ -211,10 +212,12 @@ def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
             f"{', '.join(sorted(OWN_KEYS - keys))}): move it away, or choose another --output_dir"
         )
     for key, kind in OWN_TYPES.items():
-        if not isinstance(point[key], kind):
+        wrong = not isinstance(point[key], kind) or (key == "step" and point[key] < 0)
+        if wrong:
+            shown = point[key] if isinstance(point[key], int) else type(point[key]).__name__
             raise UserError(
-                f"{path} is no restore point of this program (its {key} is of the type "
-                f"{type(point[key]).__name__}): move it away, or choose another --output_dir"
+                f"{path} is no restore point of this program (its {key} is {shown}): move it away, "
+                "or choose another --output_dir"
             )
     return point, ""
 

@@ -329,9 +329,11 @@ class Trainer:
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f"the restore point of {self.folder.path} does not fit this run ({reason}): move "
-                "it away, or choose another --output_dir"
+                f"{self.folder.taken_from} does not fit this run ({reason}): move it away, or "
+                "choose another --output_dir"
             ) from error
+        except UserError as error:
+            raise UserError(f"{self.folder.taken_from}: {error}") from None
         LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
 
     def _take_up(self, state: dict[str, Any]) -> None:
@@ -373,7 +375,7 @@ def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         )
     if infinite := infinite_weights(weights):
         raise UserError(
-            f"the restore point holds NaN or infinite weights, such as {infinite[0]}: the run had "
-            "diverged; start a new one from an earlier --checkpoint"
+            f"{len(infinite)} weights of the restore point are not finite, such as {infinite[0]}: "
+            "the run had diverged; start a new one from an earlier --checkpoint"
         )
     model.load_state_dict(weights)

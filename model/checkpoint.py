@@ -7,7 +7,8 @@ ignored and what nobody expected.
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -224,6 +225,16 @@ def feature_axes(build: Build) -> dict[str, int]:
     }
 
 
+@contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Let the file's name stand in front of what is wrong with its weights."""
+    try:
+        yield
+    except UserError as error:
+        named = str(path) in str(error)
+        raise UserError(str(error) if named else f"{path}: {error}") from error.__cause__
+
+
 def load_checkpoint(
     model: nn.Module, path: str | Path, build: Build | None = None, reinit_features: bool = False
 ) -> LoadReport:
@@ -232,7 +243,8 @@ def load_checkpoint(
     Raises:
         UserError: the file cannot be read, has other shapes, or nothing of the encoder.
     """
-    report = load_weights(model, read_state_dict(path), build, reinit_features)
+    with named_errors(path):
+        report = load_weights(model, read_state_dict(path), build, reinit_features)
     report.require_encoder(path)
     report.log(path)
     return report
@@ -297,8 +309,9 @@ def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
             )
     if infinite := infinite_weights({name: v for name, v in tensors.items() if name in own}):
         raise UserError(
-            f"{len(infinite)} weights of the checkpoint hold NaN or infinite values, such as "
-            f"{infinite[0]}: its training had diverged; take an earlier checkpoint"
+            f"{len(infinite)} weights of the checkpoint are not finite, such as {infinite[0]}: "
+            "they hold NaN or infinite values, as after a training that diverged; take an earlier "
+            "checkpoint"
         )
 
 

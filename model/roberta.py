@@ -10,6 +10,7 @@ from model.checkpoint import (
     SHARED_ENCODER,
     LoadReport,
     load_weights,
+    named_errors,
     normalise_names,
     read_state_dict,
     strip_prefix,
@@ -26,7 +27,8 @@ OUTPUT_BIAS, OUTPUT_BIAS_AGAIN = "lm_head.bias", "lm_head.decoder.bias"
 
 def load_roberta_checkpoint(model: nn.Module, name_or_path: str, skip_layers: bool) -> LoadReport:
     """:func:`load_roberta` of a file, folder or hub name, and log what became of its names."""
-    report = load_roberta(model, read_roberta(name_or_path), skip_layers)
+    with named_errors(name_or_path):
+        report = load_roberta(model, read_roberta(name_or_path), skip_layers)
     report.log(name_or_path, partial=True)
     return report
 

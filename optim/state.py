@@ -37,7 +37,12 @@ def load_optimizer_state(
         optimizer: of the options to go on with.
         saved: from :func:`optimizer_state`; PyTorch's own state dict, as older restore points have
             it, is taken where groups are still the same.
+
+    Raises:
+        ValueError: there are no moments, or they are of parameters of other shapes.
     """
+    if not saved["state"]:
+        raise ValueError("its optimizer has no moments")
     own, names = optimizer.state_dict(), parameter_names(model, optimizer)
     saved_names = saved.get("names") or (names if _sizes(saved) == _sizes(own) else None)
     before, now = _kind(saved), type(optimizer).__name__

@@ -420,7 +420,7 @@ def nested(levels):
         (lambda: {"x": torch.eye(3).to_sparse_csr()}, "it holds a sparse tensor"),
         (
             lambda: {"x": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
-            "it holds a quantised tensor",
+            r"it holds a quantized tensor, .*: x\)",
         ),
         (lambda: {"x": torch.ones(2, device="meta")}, "it holds a tensor without values"),
         (
@@ -450,8 +450,8 @@ def test_what_no_weights_are_made_of_is_one_clear_line(tmp_path, content, messag
         (torch.tensor(1.0), r"file \(\), model \(8, 8\)"),
         (torch.ones(8, 8, dtype=torch.int64), "holds numbers of the type torch.int64"),
         (torch.ones(8, 8, dtype=torch.complex64), "holds numbers of the type torch.complex64"),
-        (torch.full((8, 8), float("nan")), "1 weights of the checkpoint hold NaN or infinite val"),
-        (torch.full((8, 8), -float("inf")), "such as video_query_linear.weight: its training"),
+        (torch.full((8, 8), float("nan")), "1 weights of the checkpoint are not finite, such as"),
+        (torch.full((8, 8), -float("inf")), "such as video_query_linear.weight: they hold NaN or"),
     ],
 )
 def test_values_that_do_not_fit(value, message):

@@ -42,7 +42,7 @@ _GLOBALS = re.compile(
 )
 _KINDS = {
     "torch._utils _rebuild_sparse_tensor": "sparse tensor",
-    "torch._utils _rebuild_qtensor": "quantised tensor",
+    "torch._utils _rebuild_qtensor": "quantized tensor",
     "torch._utils _rebuild_nested_tensor": "nested tensor",
     "torch._utils _rebuild_meta_tensor_no_storage": "tensor without values (of the meta device)",
 }
@@ -122,12 +122,15 @@ def _verify_zip(file: IO[bytes]) -> None:
 
 def _check_pickle(stream: IO[bytes]) -> None:
     """Go through one pickle without executing it."""
+    name = "it"
     for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name == "BINUNICODE":
+            name = _short(argument)
         if opcode.name != "GLOBAL" or _GLOBALS.fullmatch(argument):
             continue
         kind = _KINDS.get(argument) or _short(argument.replace(" ", "."))
         raise UnreadableFileError(
-            f"cannot be read (it holds a {kind}, not only tensors and plain values)"
+            f"cannot be read (it holds a {kind}, not only tensors and plain values: {name})"
         )
 
 
