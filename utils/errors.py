@@ -5,6 +5,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from utils.processes import loader_death
+
 # Long enough for launchers to end the other ranks once the first has failed.
 FIRST_RANK_SPEAKS_SECONDS = 5.0
 
@@ -24,10 +26,13 @@ def run_main(main: Callable[[], object]) -> None:
     """
     try:
         main()
-    except UserError as error:
+    except (UserError, RuntimeError) as error:
+        said = str(error) if isinstance(error, UserError) else loader_death(error)
+        if said is None:
+            raise
         if is_other_rank():
             time.sleep(FIRST_RANK_SPEAKS_SECONDS)
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"error: {' '.join(said.split())}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
