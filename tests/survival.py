@@ -6,11 +6,28 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def running(process: Path) -> bool:
+    """Whether /proc/NUMBER lives; one that is dead and waits for its parent does not."""
+    try:
+        return ") Z " not in (process / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    """Fail unless ``holds()`` comes true in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def start_training(script: str, config: Path, output_dir: Path, *more: str) -> subprocess.Popen:

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from utils.errors import UserError, is_other_rank
+from utils.errors import UserError
 from utils.files import atomic_write, write_json
+from utils.processes import is_other_rank
 
 LOGGER = logging.getLogger("hero")
 
