@@ -46,13 +46,11 @@ def start_training(options: Any) -> Run:
     """
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
-    check_restore_points(folder)  # before the first file in it is written
-    on_main(comm, folder.claim)
+    # Rank 0's folder alone counts: other hosts need not share it.
+    on_main(comm, lambda: _claim(folder, options))
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
-    _check_options(options, folder)
-    comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options, model_config)
@@ -101,6 +99,12 @@ def start_evaluation(options: Any, run_dir: str) -> Run:
     model_config = ModelConfig.from_json(folder.log / "model_config.json")
     setup_logging(comm.is_main)
     return Run(options, model_config, comm, device, Precision.from_options(options, device), folder)
+
+
+def _claim(folder: RunFolder, options: Any) -> None:
+    check_restore_points(folder)  # before the first file in it is written
+    folder.claim()
+    _check_options(options, folder)
 
 
 def _check_options(options: Any, folder: RunFolder) -> None:

@@ -4,6 +4,7 @@ A task hands over a model whose ``forward(batch)`` gives named losses, the weigh
 an endless loader, and a function that validates.
 """
 
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -26,9 +27,10 @@ from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
 from optim.state import load_optimizer_state, optimizer_state
-from utils.distributed import GradientReducer, broadcast_parameters
+from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
 from utils.timing import StepClock
 
 
@@ -152,6 +154,7 @@ class Trainer:
     Attributes:
         steps_done: optimizer steps since the start of the run, restored ones included.
         unvalidated: the restore point is of before the validation of its step.
+        stopping: a signal has come to some rank: this step is the last one.
         running: what the steps since the last logged one gave.
         rate: learning rate of the last step.
     """
@@ -159,7 +162,7 @@ class Trainer:
     def __init__(self, task: Task, run: Run) -> None:
         self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
         self.steps_done = 0
-        self.unvalidated = False
+        self.unvalidated = self.stopping = False
         self.metrics: dict[str, float | str] = {}
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(task.model, run.options)
@@ -179,12 +182,17 @@ class Trainer:
     # --- the loop ---------------------------------------------------------------------------
 
     def train(self) -> dict[str, float | str]:
-        """Run to ``num_train_steps``; returns the last validation's metrics."""
+        """Run to ``num_train_steps``; returns the last validation's metrics.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM has come to some rank, and a restore point is written.
+        """
         try:
-            self._train()
+            with postponed_signals():
+                self._train()
         finally:
+            self.writer.close()
             self.folder.release()
-        self.writer.close()
         return self.metrics
 
     def _train(self) -> None:
@@ -197,6 +205,15 @@ class Trainer:
                 if self.step():
                     bar.update()
                     self._after_step(bar)
+                if self.stopping:
+                    self._stop()
+
+    def _stop(self) -> None:
+        self._save_restore_point()
+        raise Stopped(received_signal() or signal.SIGTERM, self._how_to_go_on())
+
+    def _how_to_go_on(self) -> str:
+        return f"{self.folder.restore} is of step {self.steps_done}: the same command goes on there"
 
     def step(self) -> Seen | None:
         """Take one optimizer step over all accumulation batches.
@@ -214,10 +231,12 @@ class Trainer:
             with nullcontext() if last else self.reducer.accumulate():
                 self._forward_backward(batch, seen)
         with self.clock.phase("reduce"):
-            self.reducer.finish()
+            # Told with the gradients, so that all ranks stop after the same step.
+            self.stopping = self.reducer.finish(stop=received_signal() is not None)
         with self.clock.phase("optimizer"):
             stepped = self._update(seen)
         self.steps_done += stepped
+        self.comm.step = self.steps_done
         return seen if stepped else None
 
     def _update(self, seen: Seen) -> bool:
@@ -270,16 +289,20 @@ class Trainer:
         options = self.options
         if self._due(options.log_steps):
             bar.set_postfix(loss=f"{self._log_progress():.3f}")
-        validating = self._due(options.valid_steps)
-        if validating or self._due(options.save_steps):
+        self.unvalidated = self._due(options.valid_steps)
+        if self.unvalidated or self._due(options.save_steps):
             self._save_checkpoint()  # first: a validation that fails does not cost the weights
-        if validating:
-            self._save_restore_point(validated=False)  # for the same reason
+        if self.stopping:
+            return
+        if self.unvalidated:
+            self._save_restore_point()  # for the same reason
         self._finish_step()
 
     def _finish_step(self) -> None:
-        if self._due(self.options.valid_steps):
-            self._validate()
+        if self.unvalidated:
+            with answered_signals(self._how_to_go_on()):
+                self._validate()
+            self.unvalidated = False
         if self._due(self.options.restore_steps):
             self._save_restore_point()
 
@@ -315,31 +338,37 @@ class Trainer:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
             save_tensors(self.folder.checkpoint(self.steps_done), state)
 
-    def _save_restore_point(self, validated: bool = True) -> None:
+    def _save_restore_point(self) -> None:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
         loaders = self.comm.all_gather_object(self.task.loader.state_dict())
-        if not self.comm.is_main:
-            return
-        state = {
+        if self.comm.is_main:
+            save_restore_point(self.folder, self._state(loaders[0], generators))
+        # A rank that ends makes its launcher end the others: not while rank 0 writes.
+        self.comm.barrier()
+
+    def _state(self, loader: dict, generators: list[dict]) -> dict[str, Any]:
+        return {
             "step": self.steps_done,
-            "validated": validated,
+            "validated": not self.unvalidated,
             "metrics": self.metrics,
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
-            "loader": loaders[0],
+            "loader": loader,
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }
-        save_restore_point(self.folder, state)
 
     def _restore(self) -> None:
-        state = load_restore_point(self.folder)
+        # Rank 0's is everybody's: hosts need not share the folder.
+        state = load_restore_point(self.folder) if self.comm.is_main else None
+        state = broadcast_state(self.comm, state)
         if state is None:
             return
         self.steps_done, self.metrics = state["step"], state["metrics"]
+        self.comm.step = self.steps_done
         self.unvalidated = not state.get("validated", True)
         _load_restored(self.task.model, state["model"])
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])

@@ -56,6 +56,7 @@ class _State:
     since = 0.0
     in_main = False
     postponed = False
+    advice = ""
     programs: tuple[subprocess.Popen, ...] = ()
 
 
@@ -69,7 +70,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if not _state.in_main or (not first and now - _state.since > SAME_WISH_SECONDS):
         _end_at_once(Stopped(number))
     if first and not _state.postponed:
-        raise Stopped(number)
+        raise Stopped(number, _state.advice)
 
 
 def _end_at_once(stopped: Stopped) -> NoReturn:
@@ -118,6 +119,22 @@ def postponed_signals() -> Iterator[None]:
         yield
     finally:
         _state.postponed = False
+
+
+@contextmanager
+def answered_signals(advice: str) -> Iterator[None]:
+    """Within :func:`postponed_signals`, let a signal end a long part of the work at once.
+
+    Args:
+        advice: what the user does next.
+    """
+    if _state.number is not None:
+        raise Stopped(_state.number, advice)
+    postponed, _state.postponed, _state.advice = _state.postponed, False, advice
+    try:
+        yield
+    finally:
+        _state.postponed, _state.advice = postponed, ""
 
 
 def received_signal() -> int | None:
