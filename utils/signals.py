@@ -76,15 +76,20 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 def _end_at_once(stopped: Stopped) -> NoReturn:
     for program in _state.programs:
         program.kill()
-    if not is_other_rank():
+    if _speaks():
         os.write(sys.stderr.fileno(), f"{stopped}\n".encode())
     os._exit(stopped.exit_code)
+
+
+def _speaks() -> bool:
+    """Whether no other process says what stops this one."""
+    return not is_other_rank() and multiprocessing.parent_process() is None
 
 
 def _install() -> dict[int, object]:
     """Handle both signals, unless they are ignored, as a shell has it for jobs of scripts."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    handled = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
     for number in handled:
         signal.signal(number, _on_signal)
     return handled
@@ -144,7 +149,7 @@ def received_signal() -> int | None:
 
 def end_stopped(stopped: Stopped) -> NoReturn:
     """Say what stopped this process, end its workers and exit."""
-    if not stopped.said and not is_other_rank():
+    if _speaks() and not stopped.said:
         print(stopped, file=sys.stderr, flush=True)
     end_workers()
     sys.stdout.flush()

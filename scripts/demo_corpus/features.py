@@ -12,6 +12,7 @@ from tqdm import tqdm
 from scripts.demo_corpus.scenes import Span
 from scripts.demo_corpus.words import RESNET_WIDTH, SLOWFAST_WIDTH, stable_hash, word_look
 from utils.files import atomic_write
+from utils.processes import follow_parent
 
 EXTRACTORS = {"resnet": RESNET_WIDTH, "slowfast": SLOWFAST_WIDTH}
 _NOISE_DENSITY = 0.04  # share of units that fire for no reason
@@ -72,7 +73,7 @@ def write_features(jobs: list[FeatureJob], form: FeatureFormat, workers: int) ->
         for _ in bar(map(write, jobs)):
             pass
         return
-    with get_context("spawn").Pool(workers) as pool:
+    with get_context("spawn").Pool(workers, follow_parent) as pool:
         for _ in bar(pool.imap_unordered(write, jobs, chunksize=16)):
             pass
 

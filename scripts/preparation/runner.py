@@ -12,6 +12,7 @@ from scripts.preparation.graph import Graph, Reason, Step, Why
 from utils.errors import UserError, as_user_error
 from utils.files import check_output
 from utils.locks import FileLock, HeldError
+from utils.signals import Stopped, end_workers
 
 LOCK = ".prepare_data.lock"
 
@@ -60,6 +61,9 @@ class Runner:
                     break  # all others wait for steps that failed
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                     self._finish(self._running.pop(future), future)
+        except Stopped:
+            end_workers()  # while the folder is still locked
+            raise
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._remove_temporary()
