@@ -245,7 +245,7 @@ class Trainer:
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
             self.guard.watch(self.steps_done + 1, seen, norm)
-        self._set_learning_rate()
+        self._set_learning_rate(self.steps_done + 1)
         stepped = self.precision.step(self.optimizer)
         if stepped:
             self.running.add("grad_norm", norm)
@@ -255,8 +255,8 @@ class Trainer:
                 self.running.add("loss/total", total)
         return stepped
 
-    def _set_learning_rate(self) -> None:
-        options, step = self.options, self.steps_done + 1
+    def _set_learning_rate(self, step: int) -> None:
+        options = self.options
         self.rate = learning_rate_at(
             step, options.learning_rate, options.warmup_steps, options.num_train_steps
         )
@@ -372,6 +372,7 @@ class Trainer:
         self.unvalidated = not state.get("validated", True)
         _load_restored(self.task.model, state["model"])
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
+        self._set_learning_rate(self.steps_done)
         self.precision.load_state_dict(state["precision"])
         self.task.loader.load_state_dict(state["loader"])
         sums, counts = state["running"]

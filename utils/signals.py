@@ -189,5 +189,9 @@ def _in_worker() -> None:
 
 os.register_at_fork(after_in_child=_in_worker)
 _main_file = getattr(sys.modules["__main__"], "__file__", None)
-if _main_file and Path(_main_file).resolve().parent in (REPOSITORY, REPOSITORY / "scripts"):
+_is_command = _main_file and Path(_main_file).resolve().parent in (
+    REPOSITORY,
+    REPOSITORY / "scripts",
+)
+if _is_command and threading.current_thread() is threading.main_thread():
     _install()
