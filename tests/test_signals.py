@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -273,3 +275,33 @@ def test_stopped_ranks_go_on_exactly(config, tmp_path, backend):
         wait_for_the_end(start_training("train_vcmr.py", config, broken, launcher=launcher))
         wait_for_the_end(unbroken)
     assert_same_end(whole, broken, STEPS)
+
+
+@launched
+@pytest.mark.golden
+def test_two_hosts_without_a_shared_folder_train_as_one(config, tmp_path):
+    """Two launchers as two nodes; the second one's folder holds the end of another run."""
+    whole, folders = tmp_path / "whole", [tmp_path / "node0", tmp_path / "node1"]
+    launcher = launch_command("torch", 2)
+    wait_for_the_end(start_training("train_vcmr.py", config, whole, launcher=launcher))
+    shutil.copytree(whole, folders[1])
+    nodes = start_nodes(config, folders)
+    wait_for_a_step(nodes[0], folders[0], "")
+    nodes[0].terminate()  # its rank's wish reaches the other's
+    said = [node.communicate(timeout=120)[1] for node in nodes]
+    assert_stopped_in_order(folders[0], said[0])
+    for node in start_nodes(config, folders):
+        wait_for_the_end(node)
+    assert_same_end(whole, folders[0], STEPS)
+    assert_same_end(whole, folders[1], STEPS)  # as it was
+
+
+def start_nodes(config: Path, folders: list[Path]) -> list[subprocess.Popen]:
+    """Start torchrun once for each folder; they meet at a free port of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = f"--nnodes={len(folders)} --nproc-per-node=1 --local-addr=127.0.0.1 --rdzv-id=run"
+    place += f" --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", *place.split()]
+    return [start_training("train_vcmr.py", config, run, launcher=launcher) for run in folders]

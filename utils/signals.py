@@ -119,11 +119,8 @@ def stoppable(run: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def postponed_signals() -> Iterator[None]:
     """Let the first signal wait until :func:`received_signal` is asked."""
-    _state.postponed = True
-    try:
+    with _changed_state(postponed=True):
         yield
-    finally:
-        _state.postponed = False
 
 
 @contextmanager
@@ -135,11 +132,18 @@ def answered_signals(advice: str) -> Iterator[None]:
     """
     if _state.number is not None:
         raise Stopped(_state.number, advice)
-    postponed, _state.postponed, _state.advice = _state.postponed, False, advice
+    with _changed_state(postponed=False, advice=advice):
+        yield
+
+
+@contextmanager
+def _changed_state(**values: object) -> Iterator[None]:
+    before = {name: getattr(_state, name) for name in values}
+    vars(_state).update(values)
     try:
         yield
     finally:
-        _state.postponed, _state.advice = postponed, ""
+        vars(_state).update(before)
 
 
 def received_signal() -> int | None:

@@ -1,6 +1,8 @@
 """Per-video feature files of the two extractors, in which the visible words can be found again."""
 
 import os
+import signal
+import sys
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -73,9 +75,15 @@ def write_features(jobs: list[FeatureJob], form: FeatureFormat, workers: int) ->
         for _ in bar(map(write, jobs)):
             pass
         return
-    with get_context("spawn").Pool(workers, follow_parent) as pool:
+    with get_context("spawn").Pool(workers, _start_worker) as pool:
         for _ in bar(pool.imap_unordered(write, jobs, chunksize=16)):
             pass
+
+
+def _start_worker() -> None:
+    follow_parent()
+    # Ended by the pool, it still removes the file that it is writing.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def default_workers() -> int:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from utils.distributed import init_communicator
 from utils.distributed.watch import BEAT_SECONDS
+from utils.errors import run_main
 
 
 def main(fault: str, folder: Path) -> None:
@@ -35,4 +36,4 @@ def main(fault: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    run_main(lambda: main(sys.argv[1], Path(sys.argv[2])))

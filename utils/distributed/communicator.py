@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.distributed.watch import Board, RankWatch
+from utils.signals import postponed_signals
 
 ReduceOp = Literal["sum", "mean", "max"]
 
@@ -148,7 +149,8 @@ class Communicator(ABC):
         try:
             yield
         except RuntimeError as error:
-            absent = f" ({self._watch.absent(number)})" if self._watch else ""
+            with postponed_signals():  # the launcher's, which ends all ranks when one is gone
+                absent = f" ({self._watch.absent(number)})" if self._watch else ""
             raise CollectiveError(
                 f"rank {self.rank} of {self.size}, after step {self.step}: collective {number}, "
                 f"{what} failed{absent}: {error}"
