@@ -1,5 +1,6 @@
 """Starting a run: ranks, device, precision, folder, and whether it may go on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -11,7 +12,7 @@ from data.loader import LoadingRun, OptionsT
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.files import read_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 
@@ -42,12 +43,11 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     """
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
-    check_restore_points(folder)  # before the first file in it is written
+    # Rank 0's folder alone counts: other hosts need not share it.
+    on_main(comm, lambda: _claim(folder, options))
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
-    _check_options(options, folder)
-    comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options_to_dict(options), model_config.to_dict())
@@ -64,6 +64,26 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     return run
 
 
+def on_main(comm: Communicator, action: Callable[[], object]) -> None:
+    """Do something on rank 0; what is wrong there ends all ranks at once.
+
+    Raises:
+        UserError: what rank 0 says is wrong.
+    """
+    problem = None
+    try:
+        if comm.is_main:
+            action()
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        problem = str(known)
+    problem = comm.all_gather_object(problem)[0]
+    if problem is not None:
+        raise UserError(problem)
+
+
 def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     """Set up the evaluation of a finished run."""
     comm, device = setup()
@@ -71,6 +91,12 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     model_config = ModelConfig.from_json(folder.log / "model_config.json")
     setup_logging(comm.is_main)
     return Run(options, comm, device, model_config, Precision.from_options(options, device), folder)
+
+
+def _claim(folder: RunFolder, options: TrainingOptions) -> None:
+    check_restore_points(folder)  # before the first file in it is written
+    folder.claim()
+    _check_options(options, folder)
 
 
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:

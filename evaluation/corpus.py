@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from data.batch import QueryBatch, VideoBatch
 from evaluation.ranking import CorpusIndex, SearchSettings

@@ -191,14 +191,5 @@ def main(argv: list[str] | None = None) -> None:
             print(f"passed over: {name}, which has no annotation in {options.ann_dir}")
 
 
-def main_or_stop() -> None:
-    """Ctrl-C ends all at once: what is half done is gone on from, or done again, next time."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
-        os._exit(130)
-
-
 if __name__ == "__main__":
-    run_main(main_or_stop)
+    run_main(main)

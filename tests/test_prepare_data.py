@@ -336,15 +336,19 @@ def start(storage: Path, *arguments: str | Path) -> subprocess.Popen:
     )
 
 
-def kill_when(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
-    """SIGKILL as soon as ``ready``; it must not have ended before."""
+def kill_when(
+    process: subprocess.Popen, ready: Callable[[], bool], number: int = signal.SIGKILL
+) -> str:
+    """Send a signal as soon as ``ready``; it must not have ended before. Returns what it said."""
     deadline = time.monotonic() + 60
     while not ready():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    killed = number == signal.SIGKILL
+    assert process.returncode == (-number if killed else 128 + number), output
+    return output
 
 
 def test_a_killed_download_is_gone_on_from(own_mirror, storage, monkeypatch):
@@ -511,12 +515,19 @@ def test_a_bad_line_of_a_raw_file_is_named(world, storage, raw, capsys):
 
 
 def test_a_killed_step_is_done_again(world, storage, raw):
-    """Its processes end with it, and another run builds the database."""
+    """Its processes end with it, and another run builds the database.
+
+    Nothing half-built stays where it is asked to end.
+    """
     lines = ({"desc": "A man walks. " * 30, "desc_id": number} for number in range(3_000))
     write_jsonl(Path(raw[3]) / "tvr_train.jsonl", lines)
     (Path(raw[3]) / "vid2dur_idx.json").unlink()
     arguments = ["--dataset", "tvr", *raw[:-1], "2", "--only", "txt_db/tvr_train.db"]
     building = storage / "txt_db" / ".tvr_train.db.building"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        said = kill_when(start(storage, *arguments), building.exists, number)
+        assert said.endswith(f"\nstopped by {number.name}\n") and "Traceback" not in said
+        assert not list((storage / "txt_db").iterdir())
     kill_when(start(storage, *arguments), building.exists)
     assert not (storage / "txt_db" / "tvr_train.db").exists()
     output, _ = start(storage, *arguments).communicate(timeout=120)

@@ -1,4 +1,5 @@
 """Worker processes: they end with the process that started them, and leave word of what they read.
+Also whose rank this one is.
 
 A damaged page of a mapped file kills the process that touches it.
 """
@@ -61,12 +62,34 @@ def loader_death(error: Exception) -> str | None:
     )
 
 
+RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK")
+
+
+def is_rank() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return any(name in os.environ for name in RANK_VARIABLES)
+
+
+def is_other_rank() -> bool:
+    """Whether a launcher has started this process as another rank than 0."""
+    return any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES)
+
+
+def leave_group() -> None:
+    """Leave what is sent to the group of processes (Ctrl-C; a launcher's end) to the parent.
+
+    It stops its workers when it has no more use for them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
+
+
 def follow_parent() -> None:
-    """Let this worker process end with its parent. Ctrl-C is the parent's: it stops its workers.
+    """Let this worker process end with its parent, and not before it (:func:`leave_group`).
 
     It also ends where the parent was gone before this was called.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_group()
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
