@@ -304,7 +304,6 @@ class Trainer:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
-        loaders = self.comm.all_gather_object(self.task.loader.state_dict())
         if not self.comm.is_main:
             return
         state = {
@@ -313,7 +312,7 @@ class Trainer:
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
-            "loader": loaders[0],
+            "loader": self.task.loader.state_dict(),  # the same on all ranks
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }
