@@ -164,6 +164,23 @@ def test_a_loader_leaves_the_models_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class Threads(Numbers):
+    """Items tell how many threads compute them."""
+
+    def __getitem__(self, key):
+        return torch.get_num_threads()
+
+
+def test_a_worker_computes_with_one_thread():
+    here = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        loader = TrainLoader(Threads(2), Batch, make_loader(batch_size=2, workers=1).run)
+        assert take(loader, 1) == [[1, 1]]
+    finally:
+        torch.set_num_threads(here)
+
+
 def test_keys_accept_plain_indices():
     assert ItemKey.of(4) == ItemKey(4, 0)
 
