@@ -9,6 +9,7 @@ by itself: their CPU seconds a step compare also on a busy machine.
 """
 
 import argparse
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -66,7 +67,8 @@ def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
         return seen
 
     Trainer.step = measured
-    importlib.import_module(script).main(words)
+    with contextlib.redirect_stdout(sys.stderr):
+        importlib.import_module(script).main(words)
     return steps
 
 

@@ -140,12 +140,12 @@ class BudgetBatches(RankBatches):
 
     def ends(self, rows: np.ndarray) -> Iterator[int]:
         """See :class:`RankBatches`."""
-        used = self.positions[rows].cumsum(axis=0)
+        used = self.positions[rows.T].cumsum(axis=1)  # (size, n)
         end, before = 0, np.zeros(self.size, dtype=np.int64)
         while end < len(rows):
-            fits = map(partial(np.searchsorted, side="right"), used.T, before + self.budget)
+            fits = map(partial(np.searchsorted, side="right"), used, before + self.budget)
             end = max(int(min(fits)), end + 1)
-            before = used[end - 1]
+            before = used[:, end - 1]
             yield end
 
 
