@@ -337,13 +337,12 @@ class Trainer:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
-        loaders = self.comm.all_gather_object(self.task.loader.state_dict())
         if self.comm.is_main:
-            save_restore_point(self.folder, self._state(loaders[0], generators))
+            save_restore_point(self.folder, self._state(generators))
         # A rank that ends makes its launcher end the others: not while rank 0 writes.
         self.comm.barrier()
 
-    def _state(self, loader: dict, generators: list[dict]) -> dict[str, Any]:
+    def _state(self, generators: list[dict]) -> dict[str, Any]:
         return {
             "step": self.steps_done,
             "validated": not self.unvalidated,
@@ -351,7 +350,7 @@ class Trainer:
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
-            "loader": loader,
+            "loader": self.task.loader.state_dict(),  # the same on all ranks
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }

@@ -22,12 +22,15 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import utils.runtime  # noqa: F401  before PyTorch
+
+# isort: split
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.extraction import FAILED_FILE, FeatureFolder, Provenance, VideoFile, find_videos
 from data.prepare.video_frames import Sampling
