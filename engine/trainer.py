@@ -24,7 +24,7 @@ from engine.restore import (
     save_tensors,
     set_random_states,
 )
-from engine.run import Run
+from engine.run import Run, on_main
 from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
@@ -329,18 +329,19 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         if self.guard:
             self.guard.flush()
-        if self.comm.is_main:
+
+        def save() -> None:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
             save_tensors(self.folder.checkpoint(self.steps_done), state)
+
+        on_main(self.comm, save)
 
     def _save_restore_point(self) -> None:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
-        if self.comm.is_main:
-            save_restore_point(self.folder, self._state(generators))
-        # A rank that ends makes its launcher end the others: not while rank 0 writes.
-        self.comm.barrier()
+        # Rank 0 writes, and no rank goes on before: one that ends makes its launcher end the others.
+        on_main(self.comm, lambda: save_restore_point(self.folder, self._state(generators)))
 
     def _state(self, generators: list[dict]) -> dict[str, Any]:
         return {

@@ -15,11 +15,11 @@ from data.stores.lmdb_io import TextDb
 from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments
 from data.video import collate_videos
 from data.video_pool import check_own_videos, query_videos, video_pool
-from engine.run import Run
+from engine.run import Run, on_main
 from engine.validation import mean_losses, split_label
 from evaluation.corpus import evaluate_corpus
 from evaluation.ranking import SearchSettings
-from evaluation.results import save_results
+from evaluation.results import check_results, save_results
 from model.vcmr import MomentRetrievalModel
 from utils.logger import LOGGER
 from utils.names import find_name, get_name, names_of_task
@@ -81,6 +81,12 @@ class RetrievalSplit:
         """
         options = self.run.options
         moments = options if isinstance(options, MomentEvalOptions) else None
+        place = (
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            moments.nms_thd if moments else -1,
+        )
+        on_main(self.run.comm, lambda: check_results(*place))
         with self.run.precision.autocast():
             results = evaluate_corpus(
                 model,
@@ -95,9 +101,7 @@ class RetrievalSplit:
             return {}
         metrics = save_results(
             results,
-            folder or self.run.folder.path / f"results_{self.name}",
-            Path(str(checkpoint)).stem,
-            moments.nms_thd if moments else -1,
+            *place,
             self.ground_truth(),
             moments is not None and moments.eval_with_query_type,
         )
