@@ -120,7 +120,7 @@ def _claim(options: argparse.Namespace) -> None:
 def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
-    tables: dict[str, dict] = {}
+    tables: dict[str, dict | list] = {}
     for task, (dataset, make) in TASKS.items():
         rng = np.random.default_rng([options.seed, stable_hash(task)])
         files |= make(datasets[dataset], options.queries_per_video, rng)
@@ -133,10 +133,9 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
         prefix = "" if name == "tv" else f"{name}_"  # TV's file is published without
         tables[f"{name}_vid2nframe.json"] = vid2nframe(dataset)
         tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
-    _write_annotations(options, files, tables)
     for split in ("train", "val"):
-        names = [video.name for video in datasets["tv"].splits[split]]
-        _write_once(write_json, options.output / f"txt_db/pretrain_splits/tv_{split}.json", names)
+        tables[f"tv_pretrain_{split}.json"] = [v.name for v in datasets["tv"].splits[split]]
+    _write_annotations(options, files, tables)
     jobs: dict[str, list[FeatureJob]] = {}
     for name in options.datasets:
         jobs |= feature_roots(datasets[name])
@@ -158,7 +157,7 @@ def _write_real(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, 
 
 
 def _write_annotations(
-    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict]
+    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict | list]
 ) -> None:
     """Write the line-by-line files, the JSON tables, and a tokenizer of all their sentences."""
     ann, toker = options.output / "ann", options.output / "toker"
