@@ -146,6 +146,8 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
         show_plan(graph, graph.plan(forced))
         return
     folder = options.storage or options.txt_db
+    if options.force == []:
+        print(f"--force without a STEP: all {len(forced)} are done anew: {', '.join(forced)}")
     with sole_use(folder):
         plan = graph.plan(forced)
         Runner(graph, plan, options.jobs, fatal=SourceGoneError).run()

@@ -182,16 +182,23 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
     yield Step(
         f"video_db/{name}",
         "gather the features in a database",
-        _script("convert_videodb", *options),
+        _script(f"video_db/{name}", "convert_videodb", *options),
         (database, folder / "id2nframe.json"),
         (paths,),
         check=partial(check_features, of, folder),
     )
 
 
-def _script(name: str, *arguments: object) -> Callable[[bool], None]:
+def _script(step: str, name: str, *arguments: object) -> Callable[[bool], None]:
     """An action that runs a script, with ``--force`` where a database is to be replaced."""
-    return lambda rebuild: run_script(name, *arguments, *(("--force",) if rebuild else ()))
+
+    def run(rebuild: bool) -> None:
+        try:
+            run_script(name, *arguments, *(("--force",) if rebuild else ()))
+        except UserError as error:  # what to pass to prepare_data.py is meant for this step alone
+            raise UserError(str(error).replace("--force", f"--force {step}")) from None
+
+    return run
 
 
 def _text_step(
@@ -211,7 +218,7 @@ def _text_step(
     return Step(
         f"txt_db/{name}",
         what,
-        _script(script, *options, "--workers", files.workers, *more),
+        _script(f"txt_db/{name}", script, *options, "--workers", files.workers, *more),
         (output,),
         (annotation, *inputs),
         check=partial(check, output),
