@@ -8,9 +8,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from config.config import VcmrEvalOptions, load_run_options
+from config.config import VcmrEvalOptions, VideoQaEvalOptions, load_run_options
 from evaluation.caption_metrics import score_lines
 from evaluation.chance import MomentBounds, random_recall
+from scripts.demo_corpus.answer_report import plot_answers
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.pretrain_demo import Command, Transfer
 from scripts.preparation.datasets import DATASETS
@@ -149,6 +150,18 @@ class AnswerTask(DemoTask):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuestionTask(AnswerTask):
+    """Choose an answer to a question about a video."""
+
+    def report(self, checkpoint: int) -> None:
+        super().report(checkpoint)
+        given = {"split": "val", "checkpoint": str(checkpoint)}
+        picture = self.output / f"{self.name}_answers.png"
+        plot_answers(load_run_options(VideoQaEvalOptions, self.run, given), picture)
+        print(f"\nSome questions, and the frames that their answers rest on: {picture}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptionTask(DemoTask):
     """Describe clips."""
 
@@ -239,8 +252,8 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
         MomentTask(name="didemo_video_only", data=("didemo",), **moments),
         VideoTask(name="msrvtt_video_sub", data=("msrvtt",), **videos),
         VideoTask(name="msrvtt_video_only", data=("msrvtt",), **videos),
-        AnswerTask(name="tvqa", data=("tvqa",), choices=5, **questions),
-        AnswerTask(name="how2qa", data=("how2qa",), choices=4, **questions),
+        QuestionTask(name="tvqa", data=("tvqa",), choices=5, **questions),
+        QuestionTask(name="how2qa", data=("how2qa",), choices=4, **questions),
         AnswerTask(name="violin", data=("violin",), choices=2, **statements),
         CaptionTask(name="tvc", data=("tvc",), **captions),
         PretrainTask(name="pretrain", data=("tvr", "tv_pretrain"), **pretraining),
