@@ -566,15 +566,24 @@ def test_corpora_and_shards_in_one_call(storage, shards, capsys):
     assert "ht_train_0.json is missing" in capsys.readouterr().out
 
 
-def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw):
+def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw, capsys):
     """And stay the ones when the databases are made anew."""
-    for split, vids in (("train", ["b", "a"]), ("val", ["c"])):
-        write_json(Path(raw[3]) / f"tv_pretrain_{split}.json", vids)
-    prepare(storage, *raw, "--only", "txt_db/pretrain_splits/*", dataset="tv_pretrain")
+    copy = [*raw, "--only", "txt_db/pretrain_splits/*"]
+    write_json(Path(raw[3]) / "tv_pretrain_train.json", ["b", "a"])
+    with pytest.raises(UserError, match=r"but no tv_pretrain_val\.json: put both there"):
+        prepare(storage, *copy, dataset="tv_pretrain")
+    write_json(Path(raw[3]) / "tv_pretrain_val.json", ["c"])
+    prepare(storage, *copy, dataset="tv_pretrain")
     lists = storage / "txt_db" / "pretrain_splits"
     assert read_json(lists / "tv_train.json") == ["b", "a"]
     assert read_json(lists / "tv_val.json") == ["c"]
     assert {path.name for path in storage.iterdir() if not path.name.startswith(".")} == {"txt_db"}
+    capsys.readouterr()
+    prepare(storage, *copy, "--force", dataset="tv_pretrain")
+    names = "txt_db/pretrain_splits/tv_train.json, txt_db/pretrain_splits/tv_val.json"
+    printed = capsys.readouterr().out
+    assert f"--force without a STEP: all 2 are done anew: {names}\n" in printed
+    assert printed.count("(forced)") == 2
 
 
 # --------------------------------------------------------------------------------------------------

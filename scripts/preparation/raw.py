@@ -332,8 +332,13 @@ def _copy_step(files: RawFiles, name: str, what: str, source: Path) -> Step:
 
 def _pretraining_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     given = {split: files.first(f"{corpus}_pretrain_{split}.json") for split in ("train", "val")}
-    if all(given.values()):
+    if any(given.values()):
         for split, path in given.items():
+            if path is None:
+                raise UserError(
+                    f"{files.annotations} has one list of videos to pre-train on, but no "
+                    f"{corpus}_pretrain_{split}.json: put both there, or none to have them chosen"
+                )
             name = f"pretrain_splits/{corpus}_{split}.json"
             yield _copy_step(files, name, "copy a list of videos to pre-train on", path)
         return
