@@ -24,7 +24,7 @@ SHOWN = ("0.5-r1", "0.5-r5", "0.7-r1", "r1", "r5", "r10")
 TRUE, FOUND, SPOKEN = "tab:green", "tab:blue", "tab:gray"
 _PREDICTIONS = 3  # per query in the picture
 _FAINTEST = 0.15
-_LETTERS_PER_LINE = 230  # of the words below the time line
+_LETTERS_PER_LINE = 200  # of the words below the time line
 
 
 @dataclass(frozen=True)
