@@ -340,7 +340,7 @@ class Trainer:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
-        # Rank 0 writes, and no rank goes on before: one that ends makes its launcher end the others.
+        # No rank goes on while rank 0 writes: one that ends makes its launcher end the others.
         on_main(self.comm, lambda: save_restore_point(self.folder, self._state(generators)))
 
     def _state(self, generators: list[dict]) -> dict[str, Any]:

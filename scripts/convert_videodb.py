@@ -40,7 +40,7 @@ from data.stores.lmdb_io import (
     feature_db_path,
 )
 from utils.errors import UserError, run_main
-from utils.files import check_output, named_path, write_json
+from utils.files import check_output, modified, named_path, write_json
 
 VERSION = "resnet_slowfast"
 
@@ -205,7 +205,7 @@ class VideoDbTask:
             if vid not in failed
             for name in clip_names(vid, frames, self._clip_frames)
         }
-        made = min(file.stat().st_mtime for file in db.path.iterdir())
+        made = min(map(modified, db.path.iterdir()))
         older = made < self._source.modified()
         changed = older or database_extraction(db.path) not in (None, self._source.extraction)
         return changed or db.stored_dtype != self._precision or set(db.keys()) != expected

@@ -8,10 +8,9 @@ The same options give the same bytes. Or, with --tvr_annotations, real TVR queri
 """
 
 import argparse
-import html
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from scripts.demo_corpus.words import stable_hash
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path, read_json, write_json, write_jsonl
 
-CORPUS_VERSION = 1  # raise it when the same options give other bytes
+CORPUS_VERSION = 2  # raise it when the same options give other bytes
 SIZES = {"tiny": 16, "debug": 160, "small": 640}  # training videos of each data set
 
 
@@ -123,7 +122,7 @@ def _claim(options: argparse.Namespace) -> None:
 def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
-    tables: dict[str, dict] = {}
+    tables: dict[str, dict | list] = {}
     for task, (dataset, make) in TASKS.items():
         rng = np.random.default_rng([options.seed, stable_hash(task)])
         files |= make(datasets[dataset], options.queries_per_video, rng)
@@ -136,10 +135,9 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
         prefix = "" if name == "tv" else f"{name}_"  # TV's file is published without
         tables[f"{name}_vid2nframe.json"] = vid2nframe(dataset)
         tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
-    _write_annotations(options, files, tables)
     for split in ("train", "val"):
-        names = [video.name for video in datasets["tv"].splits[split]]
-        _write_once(write_json, options.output / f"txt_db/pretrain_splits/tv_{split}.json", names)
+        tables[f"tv_pretrain_{split}.json"] = [v.name for v in datasets["tv"].splits[split]]
+    _write_annotations(options, files, tables)
     jobs: dict[str, list[FeatureJob]] = {}
     for name in options.datasets:
         jobs |= feature_roots(datasets[name])
@@ -161,7 +159,7 @@ def _write_real(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, 
 
 
 def _write_annotations(
-    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict]
+    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict | list]
 ) -> None:
     """Write the line-by-line files, the JSON tables, and a tokenizer of all their sentences."""
     ann, toker = options.output / "ann", options.output / "toker"
@@ -172,17 +170,14 @@ def _write_annotations(
     if not (toker / "config.json").exists():  # the last file that it writes
         # As RoBERTa's knows nothing of what HERO is pre-trained on.
         known = [rows for name, rows in files.items() if not name.startswith(f"{LONG_VIDEOS}_")]
-        train_tokenizer(_sentences(known), options.toker_size, toker)
+        texts = (text for rows in known for row in rows for text in texts_of(row))
+        train_tokenizer(texts, options.toker_size, toker)
 
 
 def _write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
     """Keep a file that exists: databases made from it must not look older than it is."""
     if not path.exists():
         write(path, content)
-
-
-def _sentences(files: Iterable[list]) -> Iterable[str]:
-    return (html.unescape(text) for rows in files for row in rows for text in texts_of(row))
 
 
 if __name__ == "__main__":

@@ -163,6 +163,8 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
         show_plan(graph, graph.plan(forced))
         return
     folder = options.storage or options.txt_db
+    if options.force == []:
+        print(f"--force without a STEP: all {len(forced)} are done anew: {', '.join(forced)}")
     with sole_use(folder):
         plan = graph.plan(forced)
         outputs = [path for name in plan for path in graph[name].outputs]

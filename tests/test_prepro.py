@@ -529,6 +529,8 @@ def test_what_was_made_otherwise_is_not_taken_for_it(world, toker, tmp_path, ann
     os.utime(annotation, (future, future))
     with pytest.raises(UserError, match=r"older than .*many\.jsonl; .*--force"):
         prepare_queries(*arguments)
+    prepare_queries(*arguments, "--force")  # and that settles it, though the future lasts
+    prepare_queries(*arguments)
 
 
 @pytest.mark.parametrize("damage", ["data.mdb", "meta.json"])

@@ -186,6 +186,16 @@ def _require_no_device(path: Path) -> None:
         raise UserError(f"{path} is no file: it would be replaced by one; name another output")
 
 
+def modified(path: Path) -> int:
+    """Return when a file was changed last, in nanoseconds.
+
+    A date in the future, which a file may bring from elsewhere, counts as the time when it came
+    here: nothing could ever be made from it that is newer.
+    """
+    known = path.stat()
+    return min(known.st_mtime_ns, known.st_ctime_ns)
+
+
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file.
 

@@ -19,7 +19,7 @@ import numpy as np
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.video_pool import VIDEO_SUFFIXES
 from utils.errors import UserError
-from utils.files import atomic_write, check_output, read_json, write_json
+from utils.files import atomic_write, check_output, modified, read_json, write_json
 
 EXTRACTION_FILE, FAILED_FILE = "extraction.json", "failed.json"
 META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTION_FILE said
@@ -174,7 +174,7 @@ class FeatureFolder:
 
     def _is_good(self, video: VideoFile, extractor: str) -> bool:
         path, provenance = self.path(video, extractor), self._made_by[extractor]
-        if not path.is_file() or path.stat().st_mtime < video.path.stat().st_mtime:
+        if not path.is_file() or modified(path) < modified(video.path):
             return False
         try:
             features = load_features(path)

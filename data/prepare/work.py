@@ -17,7 +17,7 @@ from tqdm import tqdm
 from data.annotations import Line, read_lines
 from data.stores.lmdb_io import TextDb, pack_record
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import modified, read_json
 from utils.processes import follow_parent, what_it_read
 
 CHUNK = 256  # lines that a worker takes at once
@@ -246,8 +246,12 @@ def is_finished(
         if name != "output" and not _same(meta.get(name), value)
     ]
     differences += [f"with another {name}" for name in wrong_sides]
-    made = (output / "meta.json").stat().st_mtime
-    differences += [f"older than {path}" for path in inputs if _modified(path) > made]
+    made = modified(output / "meta.json")
+    differences += [
+        f"older than {path}"
+        for path in map(Path, inputs)
+        if path.exists() and modified(path) > made
+    ]
     if differences:
         raise UserError(
             f"{output} is there already, {', '.join(differences)}; choose another --output, or "
@@ -255,11 +259,6 @@ def is_finished(
         )
     print(f"{output} is made already ({len(databases[0])} records)")
     return True
-
-
-def _modified(path: str) -> float:
-    """When the file was changed last; never, if it is gone."""
-    return Path(path).stat().st_mtime if Path(path).exists() else 0.0
 
 
 def _same(recorded: Any, value: Any) -> bool:

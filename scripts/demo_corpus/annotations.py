@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.tokenize import normalize_query, normalize_subtitle
 from scripts.demo_corpus.datasets import Dataset
 from scripts.demo_corpus.scenes import Scene, Video
 from scripts.demo_corpus.sentences import (
@@ -309,14 +310,20 @@ TASKS: dict[str, tuple[str, Maker]] = {
 
 
 def texts_of(row: dict | list) -> Iterator[str]:
-    """Yield the sentences of an annotation or subtitle line, to train a tokenizer on."""
+    """Yield the sentences of an annotation or subtitle line as prepro_*.py hand them on.
+
+    A tokenizer trained on anything else (a space in front, say) has no whole token for the word
+    that begins a text.
+    """
     if isinstance(row, list):
         return
-    for key in ("desc", "caption", "q", "a0", "a1", "a2", "a3", "a4", "text"):
+    for key in ("desc", "caption", "q", "a0", "a1", "a2", "a3", "a4"):
         if key in row:
-            yield row[key]
-    for part in (*row.get("descs", ()), *row.get("sub", ())):
-        yield from texts_of(part)
+            yield normalize_query(row[key]).strip()
+    for caption in row.get("descs", ()):
+        yield caption["desc"].strip()
+    for subtitle in row.get("sub", ()):
+        yield normalize_subtitle(subtitle["text"]).strip()
 
 
 def write_csv(path: Path, rows: list[list]) -> None:
