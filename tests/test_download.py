@@ -252,10 +252,12 @@ def test_an_answer_that_means_no_good_is_one_line(tmp_path, answer, pause, messa
 
 
 @pytest.mark.parametrize("length", [b"\xb2", b"-5", b"abc", b"9" * 5000])
-def test_a_length_that_is_no_number_is_none(tmp_path, length):
-    with answering(Again(lambda: [OK + b"Content-Length: " + length + b"\r\n\r\nhello"])) as url:
+def test_a_length_that_is_no_number_is_refused(tmp_path, length):
+    answer = OK + b"Content-Length: " + length + b"\r\n\r\nhello"
+    message = r"x\.tar cannot be downloaded \(its Content-Length is .{1,201}\)"
+    with answering(Again(lambda: [answer])) as url, pytest.raises(UserError, match=message):
         download(f"{url}/x.tar", tmp_path / "x.tar", patience=SHORT)
-    assert (tmp_path / "x.tar").read_bytes() == b"hello"
+    assert not (tmp_path / "x.tar").exists()
 
 
 def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, content):

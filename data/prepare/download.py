@@ -258,8 +258,12 @@ def _extent(response: requests.Response) -> tuple[int, int | None]:
         if span is None:
             raise _Interrupted("an answer without a usable Content-Range")
         return int(span[1]), None if span[2] == "*" else int(span[2])
-    length = _SIZE.fullmatch(response.headers.get("Content-Length", "").strip())
-    return 0, int(length[0]) if length else None
+    length = response.headers.get("Content-Length")
+    if length is not None and not _SIZE.fullmatch(length.strip()):
+        raise UnreachableError(
+            f"{_short(response.url)} cannot be downloaded (its Content-Length is {_short(length)})"
+        )
+    return 0, None if length is None else int(length)
 
 
 def _validator(response: requests.Response) -> str | None:
