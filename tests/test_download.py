@@ -271,6 +271,25 @@ def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, conten
     assert [status for _, status in server.asked(NAME)] == [200, 206]
 
 
+def test_a_connection_that_falls_silent_is_made_anew(server, tmp_path, content):
+    patience = Patience(1, 0.0, window=0.3, least_rate=1000)
+    silent = iter([True, False])
+    serve = server.finish_request
+
+    def first_silent(request, address):
+        if next(silent):
+            request.recv(1 << 16)
+            request.sendall(OK + b"\r\n" + content[:1000])  # of unknown length
+            time.sleep(1)
+        else:
+            serve(request, address)
+
+    server.finish_request = first_silent
+    download(f"{server.address}/{NAME}", tmp_path / "some.db.tar", patience=patience)
+    assert (tmp_path / "some.db.tar").read_bytes() == content
+    assert server.asked(NAME) == [("bytes=1000-", 206)]
+
+
 def test_an_endless_list_of_checksums(tmp_path):
     lines = b"".join(b"%064x  x%d\n" % (number, number) for number in range(5000))
     fast = Patience(0, 0.0, window=5.0)
