@@ -266,6 +266,14 @@ def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
     assert as_user_error(OSError(errno.EBADF, "Bad file descriptor")) is None
 
 
+def test_an_error_of_a_loading_process():
+    """PyTorch gives the error's kind and its text alone."""
+    text = "Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback (most "
+    text += "recent call last):\n  …\nFileNotFoundError: [Errno 2] No such file: 'a.npz'\n"
+    assert str(as_user_error(FileNotFoundError(text))) == text.splitlines()[-1]
+    assert str(as_user_error(OSError("no connection\nmore"))) == "no connection"
+
+
 def test_what_a_full_disk_is_called(tmp_path):
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
     assert str(as_user_error(error)) == (
