@@ -29,6 +29,7 @@ from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.runtime import release_memory
 from utils.timing import StepClock
 
 
@@ -282,6 +283,7 @@ class Trainer:
         self.task.model.eval()
         with torch.no_grad(), self.precision.autocast():
             metrics = self.task.validate(self.steps_done)
+        release_memory()  # larger batches than training's have left holes
         # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
         self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
         named = {f"valid/{name}": value for name, value in self.metrics.items()}
