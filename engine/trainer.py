@@ -32,6 +32,7 @@ from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.runtime import release_memory
 from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
 from utils.tensor_files import infinite_weights
 from utils.timing import StepClock
@@ -315,6 +316,7 @@ class Trainer:
         self.task.model.eval()
         with torch.no_grad(), self.precision.autocast():
             metrics = self.task.validate(self.steps_done)
+        release_memory()  # larger batches than training's have left holes
         # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
         self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
         named = {f"valid/{name}": value for name, value in self.metrics.items()}

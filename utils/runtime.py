@@ -4,6 +4,7 @@ Importing any module of ``utils`` makes them. Children and loader workers inheri
 user has set in the environment stays as it is.
 """
 
+import ctypes
 import os
 
 ENVIRONMENT = {
@@ -18,3 +19,10 @@ ENVIRONMENT = {
 
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, of which glibc keeps what lies between used pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
