@@ -8,9 +8,10 @@ The same options give the same bytes. Or, with --tvr_annotations, real TVR queri
 """
 
 import argparse
+import html
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -170,14 +171,17 @@ def _write_annotations(
     if not (toker / "config.json").exists():  # the last file that it writes
         # As RoBERTa's knows nothing of what HERO is pre-trained on.
         known = [rows for name, rows in files.items() if not name.startswith(f"{LONG_VIDEOS}_")]
-        texts = (text for rows in known for row in rows for text in texts_of(row))
-        train_tokenizer(texts, options.toker_size, toker)
+        train_tokenizer(_sentences(known), options.toker_size, toker)
 
 
 def _write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
     """Keep a file that exists: databases made from it must not look older than it is."""
     if not path.exists():
         write(path, content)
+
+
+def _sentences(files: Iterable[list]) -> Iterable[str]:
+    return (html.unescape(text) for rows in files for row in rows for text in texts_of(row))
 
 
 if __name__ == "__main__":

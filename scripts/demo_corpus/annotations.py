@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data.tokenize import normalize_query, normalize_subtitle
 from scripts.demo_corpus.datasets import Dataset
 from scripts.demo_corpus.scenes import Scene, Video
 from scripts.demo_corpus.sentences import (
@@ -310,20 +309,14 @@ TASKS: dict[str, tuple[str, Maker]] = {
 
 
 def texts_of(row: dict | list) -> Iterator[str]:
-    """Yield the sentences of an annotation or subtitle line as prepro_*.py hand them on.
-
-    A tokenizer trained on anything else (a space in front, say) has no whole token for the word
-    that begins a text.
-    """
+    """Yield the sentences of an annotation or subtitle line, to train a tokenizer on."""
     if isinstance(row, list):
         return
-    for key in ("desc", "caption", "q", "a0", "a1", "a2", "a3", "a4"):
+    for key in ("desc", "caption", "q", "a0", "a1", "a2", "a3", "a4", "text"):
         if key in row:
-            yield normalize_query(row[key]).strip()
-    for caption in row.get("descs", ()):
-        yield caption["desc"].strip()
-    for subtitle in row.get("sub", ()):
-        yield normalize_subtitle(subtitle["text"]).strip()
+            yield row[key]
+    for part in (*row.get("descs", ()), *row.get("sub", ())):
+        yield from texts_of(part)
 
 
 def write_csv(path: Path, rows: list[list]) -> None:
