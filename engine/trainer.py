@@ -384,6 +384,8 @@ class Trainer:
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
         self._set_learning_rate(self.steps_done)
         self.precision.load_state_dict(state["precision"])
+        if not state["loader"]:
+            raise ValueError("it holds no place in the data")
         self.task.loader.load_state_dict(state["loader"])
         sums, counts = state["running"]
         self.running.sums = {k: v.to(self.parameters[0].device) for k, v in sums.items()}

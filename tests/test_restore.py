@@ -154,7 +154,7 @@ def test_restore_points_whose_content_does_not_fit(tvr_options, tmp_path):
     for entries, message in (
         ({"optimizer": {"state": {}, "param_groups": []}}, r"restore\.pt does not .*no moments"),
         ({"random": [{"torch": "text"}]}, r"restore\.pt does not fit this run"),
-        ({"loader": {}}, r"restore\.pt does not fit this run \('items'\)"),
+        ({"loader": {}}, r"restore\.pt does not fit this run \(it holds no place"),
         ({"running": [1, 2, 3]}, r"does not fit this run \(too many values"),
         ({"model": {**whole["model"], name: 3}}, "does not fit this run"),
         ({"model": infinite}, rf"restore\.pt: 1 weights .* not finite, such as {name}"),
