@@ -22,7 +22,7 @@ from engine.restore import (
     save_tensors,
     set_random_states,
 )
-from engine.run import Run
+from engine.run import Run, on_main
 from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
@@ -334,32 +334,31 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         if self.guard:
             self.guard.flush()
-        if self.comm.is_main:
+
+        def save() -> None:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
             save_tensors(self.folder.checkpoint(self.steps_done), state)
+
+        on_main(self.comm, save)
 
     def _save_restore_point(self) -> None:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
         loaders = self.comm.all_gather_object(self.task.loader.state_dict())
-        if self.comm.is_main:
-            save_restore_point(self.folder, self._state(loaders[0], generators))
-        # A rank that ends makes its launcher end the others: not while rank 0 writes.
-        self.comm.barrier()
-
-    def _state(self, loader: dict, generators: list[dict]) -> dict[str, Any]:
-        return {
+        state = {
             "step": self.steps_done,
             "validated": not self.unvalidated,
             "metrics": self.metrics,
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
-            "loader": loader,
+            "loader": loaders[0],
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }
+        # All wait for it: a rank that ends makes its launcher end rank 0, too.
+        on_main(self.comm, lambda: save_restore_point(self.folder, state))
 
     def _restore(self) -> None:
         # Rank 0's is everybody's: hosts need not share the folder.

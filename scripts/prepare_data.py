@@ -28,6 +28,7 @@ from scripts.preparation.graph import Graph, Reason, Step
 from scripts.preparation.published import published_steps
 from scripts.preparation.runner import Runner, sole_use
 from utils.errors import UserError, run_main
+from utils.files import check_output, named_path
 
 PRETRAINED = "pretrained"
 FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
@@ -45,7 +46,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
     )
-    add("--storage", type=Path, help="folder of txt_db, video_db, pretrained and finetune")
+    add("--storage", type=named_path, help="folder of txt_db, video_db, pretrained and finetune")
     add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db), raw files only")
     add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
     add("--from", dest="origin", choices=("download", "raw"), default="download")
@@ -148,6 +149,8 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
     folder = options.storage or options.txt_db
     with sole_use(folder):
         plan = graph.plan(forced)
+        outputs = [path for name in plan for path in graph[name].outputs]
+        check_output(*{path.parent / "any": None for path in outputs})
         Runner(graph, plan, options.jobs, fatal=SourceGoneError).run()
     if options.origin == "download":
         for name in FOLDERS:  # the container wants all of them
