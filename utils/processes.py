@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them, and whose rank this one is."""
+"""Worker processes that end with the process that started them, and whether this one is a rank."""
 
 import multiprocessing
 import os
