@@ -47,10 +47,11 @@ def start_training(options: Any) -> Run:
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Rank 0's folder alone counts: other hosts need not share it.
-    on_main(comm, lambda: _claim(folder, options))
+    on_main(comm, lambda: _claim(folder))
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
+    on_main(comm, lambda: _check_options(options, folder))
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options, model_config)
@@ -101,10 +102,9 @@ def start_evaluation(options: Any, run_dir: str) -> Run:
     return Run(options, model_config, comm, device, Precision.from_options(options, device), folder)
 
 
-def _claim(folder: RunFolder, options: Any) -> None:
+def _claim(folder: RunFolder) -> None:
     check_restore_points(folder)  # before the first file in it is written
     folder.claim()
-    _check_options(options, folder)
 
 
 def _check_options(options: Any, folder: RunFolder) -> None:
