@@ -44,10 +44,11 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Rank 0's folder alone counts: other hosts need not share it.
-    on_main(comm, lambda: _claim(folder, options))
+    on_main(comm, lambda: _claim(folder))
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
+    on_main(comm, lambda: _check_options(options, folder))
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options_to_dict(options), model_config.to_dict())
@@ -93,10 +94,9 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     return Run(options, comm, device, model_config, Precision.from_options(options, device), folder)
 
 
-def _claim(folder: RunFolder, options: TrainingOptions) -> None:
+def _claim(folder: RunFolder) -> None:
     check_restore_points(folder)  # before the first file in it is written
     folder.claim()
-    _check_options(options, folder)
 
 
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
