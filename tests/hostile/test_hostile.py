@@ -1,0 +1,22 @@
+"""Every case of bad input: see the tables beside."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.hostile import text_files
+from tests.hostile.harness import Case, check_case
+
+TABLES = [text_files]
+CASES: list[Case] = [case for table in TABLES for case in table.CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bad_input(case: Case, tmp_path: Path, capfd):
+    check_case(case, tmp_path, capfd.readouterr)
+
+
+def test_the_tables_are_wide_and_not_repetitive():
+    assert len({str(case) for case in CASES}) == len(CASES)
+    assert max(Counter((case.reader, case.mutation) for case in CASES).values()) <= 10
