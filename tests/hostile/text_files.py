@@ -8,9 +8,7 @@ from pathlib import Path
 from tests.hostile.harness import Case, Make, Place
 from tests.hostile.worlds import (
     ANNOTATIONS,
-    EVALUATION,
     TOKER,
-    TRAINING,
     copy_world,
     evaluation,
     resuming,
@@ -179,9 +177,7 @@ JSON_TARGETS = [
     Target("index of videos", "scripts.prepro_sub", subtitle_preparation, "vid2dur_idx.json"),
     Target("numbers of frames", "scripts.prepro_sub", subtitle_preparation, "tv_vid2nframe.json"),
     Target("DiDeMo", "scripts.convert_annotations", didemo_conversion, "val_data.json"),
-    Target(
-        "numbers of frames", "scripts.convert_subtitles", subtitle_conversion, "id2nframe.json"
-    ),
+    Target("numbers of frames", "scripts.convert_subtitles", subtitle_conversion, "id2nframe.json"),
     Target("numbers of frames", "scripts.cut_clips", clip_cutting, "id2nframe.json"),
     Target("list to drop", "scripts.drop_ids", dropping, "bad.json"),
     Target(
