@@ -132,7 +132,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def _checksum(path: Path) -> str:
     if path.is_symlink():
-        return f"-> {os.readlink(path)}"
+        return f"-> {path.readlink()}"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
 
 
