@@ -64,6 +64,7 @@ class Case:
         words: that must be in the one line.
         code: exit code; 0: the data are usable, and ``words`` must be in the warnings.
         check: of a command that succeeds: sees that what it wrote is right.
+        told: what must have been printed besides.
     """
 
     reader: str
@@ -73,6 +74,7 @@ class Case:
     words: tuple[str, ...]
     code: int = 2
     check: Callable[[Path], None] | None = None
+    told: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.script.removeprefix('scripts.')}: {self.reader}: {self.mutation}"
@@ -160,6 +162,8 @@ def check_case(case: Case, folder: Path, read_output: Callable[[], tuple[str, st
     assert "Traceback" not in said
     longest = max(map(len, lines))
     assert longest <= ANY_LINE_CHARACTERS, f"a line of {longest} characters"
+    untold = [word for word in case.told if word not in printed]
+    assert not untold, f"{untold} not in {printed[-1500:]!r}"
     if case.code == 2:
         assert len(errors) == 1
         _check_line(errors[0], case.words)
