@@ -158,7 +158,6 @@ ARCHIVES: dict[str, tuple[str, Callable[[dict], bytes]]] = {
     "zip with a name of 400 characters": (".zip", lambda files: zip_of(files | {"n" * 400: b""})),
     "zip of 2,000 levels": (".zip", lambda files: zip_of(files | {"d/" * 2000 + "f": b""})),
     "zip of the version 9.9": (".zip", zip_with(6, b"\x63\0")),
-    "zip of 4 GB each by its own account": (".zip", zip_with(24, b"\xf0\xff\xff\xff")),
 }
 
 

@@ -162,8 +162,8 @@ def check_case(case: Case, folder: Path, read_output: Callable[[], tuple[str, st
     assert "Traceback" not in said
     longest = max(map(len, lines))
     assert longest <= ANY_LINE_CHARACTERS, f"a line of {longest} characters"
-    untold = [word for word in case.told if word not in printed]
-    assert not untold, f"{untold} not in {printed[-1500:]!r}"
+    untold = [word for word in case.told if word not in printed + said]
+    assert not untold, f"{untold} not in {(printed + said)[-1500:]!r}"
     if case.code == 2:
         assert len(errors) == 1
         _check_line(errors[0], case.words)

@@ -5,10 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import archives, line_files, pickles, records, stores, tensor_files, text_files
+from tests.hostile import (
+    archives,
+    line_files,
+    pickles,
+    records,
+    servers,
+    stores,
+    tensor_files,
+    text_files,
+)
 from tests.hostile.harness import Case, check_case
 
-TABLES = [archives, line_files, pickles, records, stores, tensor_files, text_files]
+TABLES = [archives, line_files, pickles, records, servers, stores, tensor_files, text_files]
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 
 
