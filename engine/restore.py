@@ -20,9 +20,10 @@ from utils.tensor_files import UnreadableFileError, load_tensors
 
 # Of a restore point: this program's, and those of the published code.
 OWN_KEYS = {"step", "metrics", "model", "optimizer", "precision", "loader", "random", "running"}
+OWN_TYPES = dict.fromkeys(OWN_KEYS, dict) | {"step": int, "random": list, "running": list}
 ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
 # The published code saves the last step of a run a second time, as final.
-STEP = re.compile(r"(\d+)(_final)?")
+STEP = re.compile(r"([0-9]{1,18})(_final)?")
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of utils.files.atomic_write
 MOST_NAMED = 8
 
@@ -37,6 +38,7 @@ class RunFolder:
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
+        self.taken_from: Path | None = None  # the restore point that was gone on from
 
     @property
     def restore_points(self) -> list[Path]:
@@ -70,19 +72,26 @@ class RunFolder:
             folders = (Path(), self.path, self.checkpoints)
             paths = [folder / step_or_file for folder in folders]
         for path in paths:
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except OSError:  # no file has so long a name
+                continue
         raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
 
+    def steps(self) -> list[tuple[int, str]]:
+        """Return (4800, "4800_final") of every checkpoint of a step."""
+        names = [path.stem.removeprefix("model_step_") for path in self._weights("model_step_*.pt")]
+        return sorted((int(step[1]), step[0]) for step in map(STEP.fullmatch, names) if step)
+
+    def _weights(self, pattern: str) -> list[Path]:
+        return sorted(path for path in self.checkpoints.glob(pattern) if path.is_file())
+
     def _describe_checkpoints(self) -> str:
-        steps, others = [], []
-        for path in sorted(self.checkpoints.glob("[!.]*.pt")):
-            name = path.stem.removeprefix("model_step_")
-            if path.is_file() and name != path.stem and (step := STEP.fullmatch(name)):
-                steps.append((int(step[1]), name))
-            elif path.is_file():
-                others.append(path.name)
-        there = ", ".join(name for _, name in sorted(steps))
+        steps = self.steps()
+        named = {self.checkpoint(name).name for _, name in steps}
+        others = [path.name for path in self._weights("[!.]*.pt") if path.name not in named]
+        there = ", ".join(name for _, name in steps)
         said = f"the run has steps {there}" if steps else "the run has no step"
         if not others:
             return said
@@ -141,8 +150,10 @@ def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
     """Write a restore point; the previous one becomes the backup."""
     with atomic_write(run.restore) as temporary:
         torch.save(state, temporary)
-        if run.restore.exists():
+        # Beside a backup that was taken, the restore point is damaged.
+        if run.restore.exists() and run.taken_from != run.backup:
             run.restore.replace(run.backup)
+    run.taken_from = None
 
 
 def check_restore_points(run: RunFolder) -> None:
@@ -151,9 +162,9 @@ def check_restore_points(run: RunFolder) -> None:
     Raises:
         UserError: one of them is another program's, or none is whole.
     """
-    points = [_read_point(path, mapped=True) for path in run.restore_points]
-    if points and not any(points):
-        raise _damaged(run)
+    problems = [_read_point(path, mapped=True)[1] for path in run.restore_points]
+    if problems and all(problems):
+        raise _damaged(run, problems)
 
 
 def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
@@ -162,20 +173,33 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
     Raises:
         UserError: there are files, but none is whole, or it is another program's.
     """
+    problems = []
     for path in run.restore_points:
-        if point := _read_point(path):
-            return point
-    if run.restore_points:
-        raise _damaged(run)
+        point, problem = _read_point(path)
+        if problem:
+            problems.append(problem)
+            continue
+        run.taken_from = path
+        if problems:
+            LOGGER.warning("%s; going on from %s, after step %d", *problems, path, point["step"])
+        return point
+    if problems:
+        raise _damaged(run, problems)
     return None
 
 
-def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
-    """A restore point, or None for a damaged one."""
+def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
+    """A restore point, and what is wrong with it: nothing, or its file is damaged.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, no restore point: move it away")
     try:
         point = load_tensors(path, mapped)
-    except UnreadableFileError:
-        return None
+    except UnreadableFileError as error:
+        return {}, f"{path} {error}"
     keys = point.keys() if isinstance(point, dict) else set()
     if keys >= ORIGINAL_KEYS:
         raise UserError(
@@ -187,12 +211,19 @@ def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
             f"{path} is no restore point of this program (it lacks "
             f"{', '.join(sorted(OWN_KEYS - keys))}): move it away, or choose another --output_dir"
         )
-    return point
+    for key, kind in OWN_TYPES.items():
+        wrong = not isinstance(point[key], kind) or (key == "step" and point[key] < 0)
+        if wrong:
+            shown = point[key] if isinstance(point[key], int) else type(point[key]).__name__
+            raise UserError(
+                f"{path} is no restore point of this program (its {key} is {shown}): move it away, "
+                "or choose another --output_dir"
+            )
+    return point, ""
 
 
-def _damaged(run: RunFolder) -> UserError:
-    damaged = ", ".join(map(str, run.restore_points))
+def _damaged(run: RunFolder, problems: list[str]) -> UserError:
     return UserError(
-        f"no restore point of {run.path} can be read ({damaged} damaged); move them away to start "
-        "the run anew, or choose another --output_dir"
+        f"no restore point of {run.path} can be read ({'; '.join(problems)}); move them away to "
+        "start the run anew, or choose another --output_dir"
     )

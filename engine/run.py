@@ -85,7 +85,12 @@ def _check_options(options: Any, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
     if not (folder.restore_points and saved.exists()):
         return
-    changes = changed_options(read_json(saved), options)
+    before = read_json(saved)
+    if not isinstance(before, dict):
+        raise UserError(
+            f"{saved} must hold one JSON object of options; choose another --output_dir"
+        )
+    changes = changed_options(before, options)
     if changes and not options.allow_changed_options:
         raise UserError(
             f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "

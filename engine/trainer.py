@@ -29,6 +29,7 @@ from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.tensor_files import infinite_weights
 from utils.timing import StepClock
 
 
@@ -323,6 +324,19 @@ class Trainer:
         state = load_restore_point(self.folder)
         if state is None:
             return
+        try:
+            self._take_up(state)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(
+                f"{self.folder.taken_from} does not fit this run ({reason}): move it away, or "
+                "choose another --output_dir"
+            ) from error
+        except UserError as error:
+            raise UserError(f"{self.folder.taken_from}: {error}") from None
+        LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.steps_done, self.metrics = state["step"], state["metrics"]
         _load_restored(self.task.model, state["model"])
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
@@ -340,14 +354,14 @@ class Trainer:
                 len(state["random"]),
                 self.comm.size,
             )
-        LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
 
 
 def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load a restore point's weights: all of the model's and no other.
 
     Raises:
-        UserError: the model has other weights, as changed options may give it.
+        UserError: the model has other weights, as changed options may give it; or they are not
+            finite.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     restored = {name: tuple(value.shape) for name, value in weights.items()}
@@ -358,5 +372,10 @@ def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"the restore point is of a model of other sizes ({len(differing)} weights differ; "
             f"{first}: restore point {restored.get(first)}, model {shapes.get(first)}): go on with "
             "its model_config and max_clip_len, or start a new run from --checkpoint"
+        )
+    if infinite := infinite_weights(weights):
+        raise UserError(
+            f"{len(infinite)} weights of the restore point are not finite, such as {infinite[0]}: "
+            "the run had diverged; start a new one from an earlier --checkpoint"
         )
     model.load_state_dict(weights)

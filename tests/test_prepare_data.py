@@ -269,7 +269,7 @@ def test_weights_that_are_none(own_mirror, storage, capsys, content):
     (own_mirror / "pretrained" / "hero-tv-ht100.pt").write_bytes(content)
     with pytest.raises(UserError, match="1 of 1 steps failed"):
         prepare(storage, dataset="pretrained")
-    assert "is no PyTorch checkpoint" in capsys.readouterr().err
+    assert "hero-tv-ht100.pt cannot be read" in capsys.readouterr().err
     assert not list(storage.glob("pretrained/*"))
 
 
