@@ -6,6 +6,7 @@ renamed, and the point before stays as a backup: a kill at any instant leaves a 
 
 import random
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, check_output, remove_leftovers
+from utils.locks import FileLock, HeldError
 from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
 
@@ -24,8 +26,13 @@ OWN_TYPES = dict.fromkeys(OWN_KEYS, dict) | {"step": int, "random": list, "runni
 ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
 # The published code saves the last step of a run a second time, as final.
 STEP = re.compile(r"([0-9]{1,18})(_final)?")
-LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of utils.files.atomic_write
+# Temporary files, also as they were once called.
+LEFTOVER = re.compile(r"\..+\.\d+(\.[0-9a-f]{8})?\.tmp")
 MOST_NAMED = 8
+LOCK_PATIENCE_SECONDS = 3.0  # the ranks of a killed launcher may outlive it by moments
+
+# Those that this process holds: several calls of a script in one process follow one another.
+_owned: "weakref.WeakValueDictionary[Path, FileLock]" = weakref.WeakValueDictionary()
 
 
 class RunFolder:
@@ -39,6 +46,39 @@ class RunFolder:
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
         self.taken_from: Path | None = None  # the restore point that was gone on from
+        self._lock: FileLock | None = None
+
+    def claim(self) -> None:
+        """See that the run's files can be written, and be the only process that trains here.
+
+        Raises:
+            OSError: a file or folder cannot be written.
+            UserError: another process trains here; the message names it and its host.
+        """
+        log = ("log.txt", "metrics.jsonl", "hps.json", "model_config.json", "git_info.json")
+        check_output(self.restore, self.backup, *(self.log / name for name in log))
+        check_output(self.checkpoint(0), self.results / "results.json")
+        key = self.path.resolve()
+        self._lock = _owned.get(key)
+        if self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(LOCK_PATIENCE_SECONDS)
+        except HeldError as holder:
+            raise UserError(
+                f"another training runs in {self.path} ({holder}): wait for it or end it, or "
+                "choose another --output_dir"
+            ) from None
+        self._lock = _owned[key] = lock
+
+    def release(self) -> None:
+        """Let other processes train here."""
+        if self._lock is not None:
+            _owned.pop(self.path.resolve(), None)
+            self._lock.release()
+            self._lock = None
 
     @property
     def restore_points(self) -> list[Path]:
@@ -46,11 +86,9 @@ class RunFolder:
         return [path for path in (self.restore, self.backup) if path.exists()]
 
     def remove_leftovers(self) -> None:
-        """Delete files that a killed process had begun to write."""
-        for folder in (self.path, self.checkpoints):
-            for leftover in folder.glob(".*.tmp"):
-                if leftover.is_file() and LEFTOVER.fullmatch(leftover.name):
-                    leftover.unlink()
+        """Delete files that killed processes had begun to write."""
+        for folder in (self.path, self.checkpoints, self.log, self.results):
+            remove_leftovers(folder, LEFTOVER)
 
     def checkpoint(self, step: int | str) -> Path:
         """Where the weights after ``step`` optimizer steps lie."""

@@ -1,5 +1,6 @@
 """Starting a run: ranks, device, precision, folder, and whether it may go on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from config.model_config import ModelConfig
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.files import read_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 
@@ -46,6 +47,7 @@ def start_training(options: Any) -> Run:
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     check_restore_points(folder)  # before the first file in it is written
+    on_main(comm, folder.claim)
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
@@ -65,6 +67,26 @@ def start_training(options: Any) -> Run:
     run = Run(options, model_config, comm, device, precision, folder, _stand_in(options, comm))
     _log_batch_size(run)
     return run
+
+
+def on_main(comm: Communicator, action: Callable[[], object]) -> None:
+    """Do something on rank 0; what is wrong there ends all ranks at once.
+
+    Raises:
+        UserError: what rank 0 says is wrong.
+    """
+    problem = None
+    try:
+        if comm.is_main:
+            action()
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        problem = str(known)
+    problem = comm.all_gather_object(problem)[0]
+    if problem is not None:
+        raise UserError(problem)
 
 
 def start_evaluation(options: Any, run_dir: str) -> Run:

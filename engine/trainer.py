@@ -152,6 +152,7 @@ class Trainer:
 
     Attributes:
         steps_done: optimizer steps since the start of the run, restored ones included.
+        unvalidated: the restore point is of before the validation of its step.
         running: what the steps since the last logged one gave.
         rate: learning rate of the last step.
     """
@@ -159,6 +160,7 @@ class Trainer:
     def __init__(self, task: Task, run: Run) -> None:
         self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
         self.steps_done = 0
+        self.unvalidated = False
         self.metrics: dict[str, float | str] = {}
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(task.model, run.options)
@@ -173,21 +175,29 @@ class Trainer:
         self._restore()
         self.writer = NullMetricsWriter()
         if run.comm.is_main:
-            self.writer = MetricsWriter(run.folder.log, self.steps_done)
+            self.writer = MetricsWriter(run.folder.log, self.steps_done, self.unvalidated)
 
     # --- the loop ---------------------------------------------------------------------------
 
     def train(self) -> dict[str, float | str]:
         """Run to ``num_train_steps``; returns the last validation's metrics."""
+        try:
+            self._train()
+        finally:
+            self.folder.release()
+        self.writer.close()
+        return self.metrics
+
+    def _train(self) -> None:
         total = self.options.num_train_steps
         quiet = not self.comm.is_main
         with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
+            if self.unvalidated:
+                self._finish_step()
             while self.steps_done < total:
                 if self.step():
                     bar.update()
                     self._after_step(bar)
-        self.writer.close()
-        return self.metrics
 
     def step(self) -> Seen | None:
         """Take one optimizer step over all accumulation batches.
@@ -265,8 +275,13 @@ class Trainer:
         if validating or self._due(options.save_steps):
             self._save_checkpoint()  # first: a validation that fails does not cost the weights
         if validating:
+            self._save_restore_point(validated=False)  # for the same reason
+        self._finish_step()
+
+    def _finish_step(self) -> None:
+        if self._due(self.options.valid_steps):
             self._validate()
-        if self._due(options.restore_steps):
+        if self._due(self.options.restore_steps):
             self._save_restore_point()
 
     def _log_progress(self) -> float:
@@ -301,7 +316,7 @@ class Trainer:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
             save_tensors(self.folder.checkpoint(self.steps_done), state)
 
-    def _save_restore_point(self) -> None:
+    def _save_restore_point(self, validated: bool = True) -> None:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
@@ -310,6 +325,7 @@ class Trainer:
             return
         state = {
             "step": self.steps_done,
+            "validated": validated,
             "metrics": self.metrics,
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
@@ -338,6 +354,7 @@ class Trainer:
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.steps_done, self.metrics = state["step"], state["metrics"]
+        self.unvalidated = not state.get("validated", True)
         _load_restored(self.task.model, state["model"])
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
         self.precision.load_state_dict(state["precision"])

@@ -156,6 +156,7 @@ def _copy(source: str, target: str) -> None:
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """The file ``source`` under another name: without a second copy of it where that can be."""
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

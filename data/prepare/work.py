@@ -187,7 +187,8 @@ def _map_in_processes(
                 "a worker process was killed (out of memory?); run again with fewer --workers"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # To its end: its thread would close what the interpreter, ending, still writes to.
+            pool.shutdown(cancel_futures=True)
 
 
 _work: Callable[[list], list]

@@ -7,7 +7,7 @@ import sys
 import threading
 from multiprocessing.connection import Connection, wait
 
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 
 
 def run_script(name: str, *arguments: object) -> None:
@@ -42,8 +42,11 @@ def _run(sender: Connection, name: str, arguments: list[str]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         importlib.import_module(f"scripts.{name}").main(arguments)
-    except UserError as error:
-        sender.send(str(error))
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        sender.send(str(known))
     except KeyboardInterrupt:
         sys.exit(130)
     sender.close()

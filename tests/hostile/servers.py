@@ -9,14 +9,14 @@ from functools import partial
 from itertools import chain, repeat
 from unittest.mock import patch
 
-import data.prepare.download
+import scripts.prepare_data
 from data.prepare.download import Patience
 from tests.hostile.archives import NAME, database_files, tar_of
 from tests.hostile.harness import Case, Make, Place
 
 MOST_SENT = 64 << 20  # of a body without end: who takes so much has no limit
-HASTE = {"retries": 1, "wait": 0.01, "timeout": (1.0, 1.0), "seconds": 8.0, "window": 0.5}
-HASTE |= {"least_rate": 2000.0, "most_bytes": 1 << 20}
+HASTE = {"retries": 1, "wait": 0.01, "timeout": (1.0, 1.0), "window": 0.5}
+LIMITS = ["--max_gb", 0.001, "--max_hours", 0.002]
 
 Answer = Callable[[str], Iterator[bytes]]  # of a path: what is sent, bit by bit
 
@@ -165,9 +165,10 @@ def served(of: Callable[[bytes], Answer]) -> Make:
         server = RogueServer(of(content))
         place.stack.callback(server.close)
         hasty = partial(Patience, **HASTE)
-        place.stack.enter_context(patch.object(data.prepare.download, "Patience", hasty))
+        place.stack.enter_context(patch.object(scripts.prepare_data, "Patience", hasty))
         place.environment["HERO_BLOB_URL"] = f"{server.address}/hero"
-        return ["--dataset", "tvr", "--storage", place.folder / "storage", "--only", NAME]
+        words = ["--dataset", "tvr", "--storage", place.folder / "storage", "--only", NAME]
+        return [*words, *LIMITS]
 
     return make
 
