@@ -8,6 +8,7 @@ import pytest
 from tests.hostile import (
     archives,
     line_files,
+    outputs,
     pickles,
     records,
     servers,
@@ -17,7 +18,10 @@ from tests.hostile import (
 )
 from tests.hostile.harness import Case, check_case
 
-TABLES = [archives, line_files, pickles, records, servers, stores, tensor_files, text_files]
+TABLES = [
+    *(archives, line_files, outputs, pickles, records, servers),
+    *(stores, tensor_files, text_files),
+]
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 
 
