@@ -246,29 +246,74 @@ def repeated_id(place: Place) -> list[object]:
 def published_json(place: Place) -> list[object]:
     didemo = [{"annotation_id": 1, "description": "x", "video": "v.mp4", "times": [[0, 0]]}]
     path = place.write("val_data.json", json.dumps(didemo, indent=1))
-    return ["--annotation", path, "--task", "didemo", "--toker", TOKER, "--output", "out.db"]
+    return [
+        "--annotation",
+        path,
+        "--task",
+        "didemo",
+        "--toker",
+        TOKER,
+        "--output",
+        place.folder / "out.db",
+    ]
 
 
 def published_csv(place: Place) -> list[object]:
     path = place.write("how2QA_val_release.csv", "v1,[0:9],a,b,c,why?,d\n")
-    return ["--annotation", path, "--task", "how2qa", "--toker", TOKER, "--output", "out.db"]
+    return [
+        "--annotation",
+        path,
+        "--task",
+        "how2qa",
+        "--toker",
+        TOKER,
+        "--output",
+        place.folder / "out.db",
+    ]
 
 
 def published_msrvtt(place: Place) -> list[object]:
     content = {"info": {}, "videos": [], "sentences": [{"caption": "x", "video_id": "video0"}]}
     path = place.write("train_val_videodatainfo.json", json.dumps(content))
-    return ["--annotation", path, "--task", "msrvtt", "--toker", TOKER, "--output", "out.db"]
+    return [
+        "--annotation",
+        path,
+        "--task",
+        "msrvtt",
+        "--toker",
+        TOKER,
+        "--output",
+        place.folder / "out.db",
+    ]
 
 
 def published_violin(place: Place) -> list[object]:
     content = {"friends_s01e01_clip_000": {"split": "test", "statement": [["yes", "no"]]}}
     path = place.write("violin_annotation.json", json.dumps(content, indent=2))
-    return ["--annotation", path, "--task", "violin", "--toker", TOKER, "--output", "out.db"]
+    return [
+        "--annotation",
+        path,
+        "--task",
+        "violin",
+        "--toker",
+        TOKER,
+        "--output",
+        place.folder / "out.db",
+    ]
 
 
 def published_tvqa_plus(place: Place) -> list[object]:
     path = place.write("tvqa_plus_val.json", json.dumps([{"q": "x", "a0": "a", "qid": 1}]))
-    return ["--annotation", path, "--task", "tvqa", "--toker", TOKER, "--output", "out.db"]
+    return [
+        "--annotation",
+        path,
+        "--task",
+        "tvqa",
+        "--toker",
+        TOKER,
+        "--output",
+        place.folder / "out.db",
+    ]
 
 
 CASES += [

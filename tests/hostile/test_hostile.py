@@ -7,6 +7,7 @@ import pytest
 
 from tests.hostile import (
     archives,
+    conversions,
     line_files,
     outputs,
     pickles,
@@ -19,7 +20,7 @@ from tests.hostile import (
 from tests.hostile.harness import Case, check_case
 
 TABLES = [
-    *(archives, line_files, outputs, pickles, records, servers),
+    *(archives, conversions, line_files, outputs, pickles, records, servers),
     *(stores, tensor_files, text_files),
 ]
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
