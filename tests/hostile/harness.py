@@ -88,6 +88,10 @@ class Outcome:
     raised: BaseException | None
 
 
+class StillRunningError(Exception):
+    """A command takes longer than it may."""
+
+
 def run_command(script: str, arguments: list[object], environment: dict[str, str]) -> Outcome:
     """Run a script's ``main`` as its command line does, within limits of time and memory."""
     module = importlib.import_module(script)
@@ -107,7 +111,7 @@ def _limited() -> Iterator[None]:
     """Limit time and memory of what runs in the block."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"still running after {SECONDS} s")
+        raise StillRunningError(f"after {SECONDS} s")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])

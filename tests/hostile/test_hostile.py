@@ -9,10 +9,12 @@ from tests.hostile import (
     archives,
     conversions,
     line_files,
+    odd_data,
     outputs,
     pickles,
     records,
     servers,
+    side_files,
     stores,
     tensor_files,
     text_files,
@@ -20,8 +22,8 @@ from tests.hostile import (
 from tests.hostile.harness import Case, check_case
 
 TABLES = [
-    *(archives, conversions, line_files, outputs, pickles, records, servers),
-    *(stores, tensor_files, text_files),
+    *(archives, conversions, line_files, odd_data, outputs, pickles, records, servers),
+    *(side_files, stores, tensor_files, text_files),
 ]
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 
