@@ -185,8 +185,10 @@ def read_checksums(path: Path) -> dict[str, str]:
     """{name: SHA-256} of a file as ``sha256sum`` writes it.
 
     Raises:
-        UserError: a line is something else.
+        UserError: a line is something else, or the file is much too large.
     """
+    if path.stat().st_size > CHECKSUMS_BYTES:
+        raise UserError(f"{path} has more than {CHECKSUMS_BYTES} bytes: it is no list of checksums")
     checksums = {}
     for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
         digest, _, name = line.partition(" ")
