@@ -14,11 +14,11 @@ from data.stores.lmdb_io import TextDb
 from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments
 from data.video import collate_videos
 from data.video_pool import check_own_videos, query_videos, video_pool
-from engine.run import Run
+from engine.run import Run, on_main
 from engine.validation import mean_losses, split_label
 from evaluation.corpus import evaluate_corpus
 from evaluation.ranking import SearchSettings
-from evaluation.results import save_results
+from evaluation.results import check_results, save_results
 from utils.logger import LOGGER
 from utils.names import find_name, get_name, names_of_task
 
@@ -73,6 +73,12 @@ class RetrievalSplit:
             truth.
         """
         options = self.run.options
+        place = (
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            getattr(options, "nms_thd", -1),
+        )
+        on_main(self.run.comm, lambda: check_results(*place))
         with self.run.precision.autocast():
             results = evaluate_corpus(
                 model,
@@ -87,9 +93,7 @@ class RetrievalSplit:
             return {}
         metrics = save_results(
             results,
-            folder or self.run.folder.path / f"results_{self.name}",
-            Path(str(checkpoint)).stem,
-            getattr(options, "nms_thd", -1),
+            *place,
             self.ground_truth(),
             getattr(options, "eval_with_query_type", False),
         )

@@ -27,7 +27,7 @@ from data.check.databases import open_databases
 from data.check.report import Report
 from data.prepare.work import work_parser
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_json
+from utils.files import check_output, read_json, write_json
 
 SCRIPTS: dict[str, type[Options]] = {
     "train_vcmr": training.VcmrOptions,
@@ -81,6 +81,7 @@ def write_fix_list(report: Report, path: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the table; exits with 1 if there are errors."""
     given, rest = parse_arguments(argv)
+    check_output(*filter(None, (given.json, given.fix_list)))
     config = read_json(given.config) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
     vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size

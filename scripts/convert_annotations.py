@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.moments import NAMED, agreed_moment, is_clamped
 from data.prepare.work import script_parser
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_jsonl
+from utils.files import check_output, read_json, write_jsonl
 
 CLIP_SECONDS = 60
 SEGMENT_SECONDS = 5
@@ -197,6 +197,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the converted annotations."""
     options = parse_arguments(argv)
+    check_output(options.output)
     converted = list(CONVERTERS[options.task](options.annotation, options.seed))
     records = [one for one in converted if isinstance(one, dict)]
     left_out = [str(one) for one in converted if isinstance(one, LeftOut)]

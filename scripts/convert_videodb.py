@@ -40,7 +40,7 @@ from data.stores.lmdb_io import (
     feature_db_path,
 )
 from utils.errors import UserError, run_main
-from utils.files import write_json
+from utils.files import check_output, write_json
 
 VERSION = "resnet_slowfast"
 
@@ -221,6 +221,7 @@ class VideoDbTask:
         Raises:
             UserError: no video can be converted, or their frames contradict id2nframe.json.
         """
+        check_output(_failed_file(self._path))
         try:
             self._write(recount)
         except _MixedWidthsError as mixed:  # seldom, and known at the end: once more without them

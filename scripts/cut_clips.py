@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import get_spans, read_lines
 from data.prepare.work import read_vid2nframe
-from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
+from data.stores.build_folder import check_folder
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, feature_db_path
 from data.video_pool import feature_name
 from scripts.convert_videodb import VERSION, clip_names, frames_per_clip
 from utils.errors import RecordError, UserError, run_main
-from utils.files import write_jsonl
+from utils.files import check_output, write_jsonl
 from utils.names import get_name
 
 DECIMALS = 3  # of times, in seconds
@@ -133,6 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     options = parse_arguments(argv)
     clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
     variant = (VERSION, options.frame_length, options.compressed_db)
+    check_output(options.output)
+    if options.clip_vfeat_db:
+        check_folder(feature_db_path(Path(options.clip_vfeat_db), *variant), options.force)
     source = FeatureDb(options.vfeat_db, *variant) if options.vfeat_db else None
     table = read_vid2nframe(options.vid2nframe) if options.vid2nframe else source.id2nframe
     vid2nframe = with_whole_videos(table)

@@ -20,6 +20,7 @@ from scripts.demo_corpus.demo_steps import Step
 from scripts.demo_corpus.demo_tasks import DemoTask, demo_tasks
 from scripts.make_demo_data import SIZES
 from utils.errors import run_main
+from utils.files import check_output
 
 # Data sets with two tasks: the one that is meant where only the data set is named.
 SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=SIZES, default="debug", help="of the corpus")
     options, train_options = parser.parse_known_args(argv)
     output = options.output.resolve()
+    check_output(output / "corpus.json")
     if output.is_relative_to(ROOT):
         output = output.relative_to(ROOT)  # commands run there, and are short to read
     os.chdir(ROOT)

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.annotations import UniqueIds, read_lines
 from evaluation.retrieval_metrics import TASKS
 from utils.errors import RecordError, UserError, run_main
-from utils.files import read_json, write_json, write_jsonl
+from utils.files import check_output, read_json, write_json, write_jsonl
 from utils.names import CLIP_NAMES, as_name, get_name, names_of_task
 
 MAX_PREDICTIONS = 100
@@ -224,6 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--annotation", required=True, help="JSON lines of the split")
     parser.add_argument("--output", required=True, help="file to hand in")
     options = parser.parse_args(argv)
+    check_output(options.output)
     submission = format_submission(options.task, options.results, options.annotation)
     write = write_jsonl if isinstance(submission, list) else write_json
     write(options.output, submission)

@@ -34,7 +34,7 @@ from scripts.demo_corpus.real import make_real_corpus
 from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
 from scripts.demo_corpus.words import stable_hash
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_json, write_jsonl
+from utils.files import check_output, read_json, write_json, write_jsonl
 
 CORPUS_VERSION = 1  # raise it when the same options give other bytes
 SIZES = {"tiny": 16, "debug": 160, "small": 640}  # training videos of each data set
@@ -112,6 +112,8 @@ def _claim(options: argparse.Namespace) -> None:
         settings |= {"tvr_annotations": options.tvr_annotations.name}
         settings |= {"train_share": options.train_share}
     path = options.output / "corpus.json"
+    folders = ("ann", "toker", "txt_db/pretrain_splits", *(f"features/{n}" for n in DATASETS))
+    check_output(path, *(options.output / folder / "file" for folder in folders))
     if not path.exists():
         write_json(path, settings, indent=2)
     elif (old := read_json(path)) != settings:

@@ -24,7 +24,7 @@ from data.stores.lmdb_io import TextDb
 from data.stores.safetensors_io import SafetensorsReader
 from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_json
+from utils.files import check_output, read_json, write_json
 from utils.names import text_names
 
 
@@ -120,19 +120,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, int]:
     """Write the lists; return how many videos each has."""
     options = parse_arguments(argv)
+    several = len(options.vfeat_db) > 1
+    endings = [f"_{number}" * several for number in range(len(options.vfeat_db))]
+    names = [f"{options.name}_{part}.json" for part in ("val", *(f"train{e}" for e in endings))]
+    check_output(*(options.output / name for name in names))
     shards = [shard_videos(folder) for folder in options.vfeat_db]
     featured = {vid for shard in shards for vid in shard}
     usable = featured.intersection(TextDb(options.sub_txt_db).keys())
     usable -= excluded_videos(options.exclude, featured)
     train, val = split_videos(usable, options.val_share, options.seed, options.clips)
-    endings = [""] if len(shards) == 1 else [f"_{number}" for number in range(len(shards))]
-    lists = {f"{options.name}_val.json": sorted(val)}
-    for ending, shard in zip(endings, shards, strict=True):
-        lists[f"{options.name}_train{ending}.json"] = sorted(train.intersection(shard))
-    for name, vids in lists.items():
+    lists = [sorted(val), *(sorted(train.intersection(shard)) for shard in shards)]
+    for name, vids in zip(names, lists, strict=True):
         write_json(options.output / name, vids)
         print(f"{options.output / name}: {len(vids)} videos")
-    return {name: len(vids) for name, vids in lists.items()}
+    return dict(zip(names, map(len, lists), strict=True))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from scripts.preparation.graph import Graph, Reason, Step
 from scripts.preparation.published import published_steps
 from scripts.preparation.runner import Runner, sole_use
 from utils.errors import UserError, run_main
+from utils.files import check_output
 
 PRETRAINED = "pretrained"
 FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
@@ -164,6 +165,8 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
     folder = options.storage or options.txt_db
     with sole_use(folder):
         plan = graph.plan(forced)
+        outputs = [path for name in plan for path in graph[name].outputs]
+        check_output(*{path.parent / "any": None for path in outputs})
         Runner(graph, plan, options.jobs, fatal=SourceGoneError).run()
     if options.origin == "download":
         for name in FOLDERS:  # the container wants all of them

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.annotations import Line, RecordError, UniqueIds, get_text, is_span
 from data.moments import agreed_moment, refuse_clamped
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
+from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
 from data.video_indices import split_indices
@@ -246,6 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(options.output)
     if not options.force and is_finished(output, recipe, [options.annotation], sides=sides):
         return
+    check_folder(options.output, force=True)
     write_queries(options, {**recipe, "tokenizer": options.toker}, sides)
 
 

@@ -26,6 +26,7 @@ from data.prepare.work import (
     read_vid2nframe,
     text_parser,
 )
+from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
 from data.video_indices import require_indices
@@ -175,6 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs = [options.annotation, *options.vid2nframe]
     if not options.force and is_finished(Path(options.output), recipe, inputs, sides=sides):
         return
+    check_folder(options.output, force=True)
     write_subtitles(options, {**recipe, "tokenizer": options.toker}, sides)
 
 

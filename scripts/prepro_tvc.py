@@ -30,7 +30,7 @@ from data.annotations import (
 )
 from data.moments import refuse_clamped
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
-from data.stores.build_folder import build_folder
+from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, special_ids
 from utils.errors import UserError, run_main
@@ -222,6 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs = [options.annotation, options.subtitles]
     if not options.force and is_finished(Path(options.output), recipe, inputs, parts=PARTS):
         return
+    check_folder(options.output, force=True)
     write_captions(options, {**recipe, "tokenizer": options.toker})
 
 

@@ -36,7 +36,7 @@ from evaluation.results import suppress_overlaps
 from model.vcmr import HeroForVcmr
 from search.queries import searchable_videos, sentence_queries
 from utils.errors import UserError, run_main
-from utils.files import write_json
+from utils.files import check_output, write_json
 from utils.logger import LOGGER
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def name_moments(found: np.ndarray, vids: list[str]) -> list[Moment]:
 def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     """Print, and return, the moments of each sentence."""
     options = parse_options(SearchOptions, argv)
+    if options.output is not None:
+        check_output(options.output)
     run = start_evaluation(options, options.run_dir)
     tokenizer = open_tokenizer(options)
     named = SimpleNamespace(meta=special_ids(tokenizer))

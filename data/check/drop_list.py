@@ -8,11 +8,11 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from data.annotations import read_lines
-from data.stores.build_folder import build_folder
+from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.video_pool import feature_name
 from utils.errors import UserError
-from utils.files import read_json, write_json, write_jsonl
+from utils.files import check_output, read_json, write_json, write_jsonl
 from utils.names import (
     QUESTION_NAMES,
     VIDEO_QUERY_NAMES,
@@ -71,6 +71,23 @@ class DropList:
         )
 
 
+def check_copy(source: Path, target: Path, force: bool) -> None:
+    """See, before the work, that :func:`drop_from` can write ``target``.
+
+    Raises:
+        OSError: it cannot.
+        UserError: it is the source, or exists and ``force`` is not given.
+    """
+    if source.resolve() == target.resolve():
+        raise UserError(f"{source} would be replaced by its own copy; choose another --output")
+    if source.is_dir():
+        check_folder(target, force)
+        return
+    check_output(target)
+    if target.exists() and not force:
+        raise UserError(f"{target} exists already; pass --force to write it anew")
+
+
 def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) -> tuple[int, int]:
     """Write ``source`` without what ``drops`` names to ``target``.
 
@@ -85,16 +102,13 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
         How many records, names or lines the source has, and how many were left out.
 
     Raises:
-        UserError: it is none of these, or ``target`` exists and ``force`` is not given.
+        UserError: it is none of these, or :func:`check_copy` refuses.
     """
-    if source.resolve() == target.resolve():
-        raise UserError(f"{source} would be replaced by its own copy; choose another --output")
+    check_copy(source, target, force)
     if (source / "cap.db").is_dir():
         return _copy_captions(source, target, drops, force)
     if source.is_dir():
         return _copy_texts(source, target, drops, drops.of(source), force)
-    if target.exists() and not force:
-        raise UserError(f"{target} exists already; pass --force to write it anew")
     if source.suffix == ".json":
         return _copy_names(source, target, drops)
     if source.suffix == ".jsonl":

@@ -19,7 +19,7 @@ import numpy as np
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.video_pool import VIDEO_SUFFIXES
 from utils.errors import UserError
-from utils.files import atomic_write, read_json, write_json
+from utils.files import atomic_write, check_output, read_json, write_json
 
 EXTRACTION_FILE, FAILED_FILE = "extraction.json", "failed.json"
 META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTION_FILE said
@@ -118,6 +118,7 @@ class FeatureFolder:
         force: replace what other weights or another interval made.
 
     Raises:
+        OSError: it cannot be written.
         UserError: it holds features of these extractors that were made otherwise, or of another
             interval.
     """
@@ -126,6 +127,7 @@ class FeatureFolder:
         self.folder = Path(folder)
         self._made_by = made_by
         self._failed: dict[str, str] = {}
+        check_output(self.folder / EXTRACTION_FILE, self.folder / FAILED_FILE)
         known = read_extraction(self.folder) or {}
         if not force:
             self._check_unchanged(known)
@@ -151,6 +153,16 @@ class FeatureFolder:
                     f"the {name} features in {self.folder} cover {entry['interval']:g} seconds "
                     f"each, not {interval:g}: all kinds must agree; extract all --models"
                 )
+
+    def check(self, videos: Iterable[VideoFile]) -> None:
+        """See, before the work, that features of videos can be written.
+
+        Raises:
+            OSError: they cannot.
+        """
+        one_of_folder = {video.folder: video for video in videos}
+        for extractor in self._made_by:
+            check_output(*(self.path(video, extractor) for video in one_of_folder.values()))
 
     def path(self, video: VideoFile, extractor: str) -> Path:
         """Where the features of a video lie."""

@@ -105,13 +105,14 @@ def build_folder(
 
 
 def check_folder(
-    target: Path, force: bool, replaceable: Callable[[Path], bool] = is_database
+    target: str | Path, force: bool, replaceable: Callable[[Path], bool] = is_database
 ) -> None:
     """See, before the work, that :func:`build_folder` can make a folder.
 
     Raises:
         OSError, UserError: as there.
     """
+    target = Path(target)
     _check_target(target, force, replaceable)
     check_output(_beside(target, "building") / "data")
 

@@ -24,7 +24,7 @@ from data.stores.frame_counts import COUNTS_FILE, frame_counts
 from data.stores.lmdb_environment import RESTORE, LmdbReader, LmdbWriter
 from data.stores.safetensors_io import SafetensorsReader, SafetensorsWriter
 from utils.errors import UserError
-from utils.files import read_json, write_json
+from utils.files import check_output, read_json, write_json
 
 _HEAD_BYTES = 4096  # of a plain record: its keys, and the features' type and shape
 NPZ_MAGIC = b"PK\x03\x04"  # how the bytes of every zip file begin
@@ -465,6 +465,7 @@ class FeatureDbWriter:
         self._id2nframe: dict[str, int] = {}
 
     def __enter__(self) -> Self:
+        check_output(self.path.parent / COUNTS_FILE)
         self._store.__enter__()
         return self
 

@@ -182,6 +182,7 @@ def resumed(damage: Callable[[Path], object]) -> Make:
 
     def make(place: Place) -> list[object]:
         arguments = resuming(place)
+        (place.folder / "run" / "restore_backup.pt").unlink(missing_ok=True)
         damage(place.folder / "run" / "restore.pt")
         return [*arguments, "--num_train_steps", 2, "--allow_changed_options"]
 
