@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from data.prepare.archives import ArchiveError, extract
 from data.prepare.feature_files import read_pickle
-from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter, feature_db_path
 from tests.hostile.archives import tar_of, zip_of
 from tests.hostile.harness import LINE_CHARACTERS, Place, contents, run_command
 from tests.hostile.records import packed, set_value
@@ -47,7 +48,8 @@ def one_line() -> Iterator[None]:
         yield
     except UserError as error:
         line = " ".join(str(error).split())
-        assert 0 < len(line) <= LINE_CHARACTERS and line.isprintable()
+        assert 0 < len(line) <= LINE_CHARACTERS, line
+        assert line.isprintable(), line
 
 
 @st.composite
@@ -98,9 +100,11 @@ def text_db(tmp_path_factory) -> Path:
     | damaged(MSGPACK).map(lz4.frame.compress)
 )
 def test_a_text_record(text_db, value):
-    set_value(text_db, "a0", value)
-    with one_line():
-        assert isinstance(TextDb(text_db)["a0"], dict)
+    with tempfile.TemporaryDirectory() as copy:
+        path = Path(shutil.copytree(text_db, Path(copy, "text.db")))
+        set_value(path, "a0", value)
+        with one_line():
+            assert isinstance(TextDb(path)["a0"], dict)
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +132,13 @@ def test_a_compressed_feature_record(feature_db, value):
 
 
 def _read_features(folder: Path, value: bytes, compressed: bool) -> None:
-    db = FeatureDb(folder, compressed=compressed)
-    set_value(db.path, "a", value)
-    db.close()
-    with one_line():
-        features = FeatureDb(folder, compressed=compressed)["a"]
-        assert features.dtype == np.float32 and features.ndim == 2
-        assert features.shape[0] <= 3 and np.isfinite(features).all()
+    with tempfile.TemporaryDirectory() as copy:
+        folder = Path(shutil.copytree(folder, Path(copy, "video")))
+        set_value(feature_db_path(folder, "resnet_slowfast", 1.5, compressed), "a", value)
+        with one_line():
+            features = FeatureDb(folder, compressed=compressed)["a"]
+            assert features.dtype == np.float32 and features.ndim == 2
+            assert features.shape[0] <= 3 and np.isfinite(features).all()
 
 
 FIELDS = st.sampled_from(["qid", "vid", "input_ids", "target", "desc"])
