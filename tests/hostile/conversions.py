@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
 
-from tests.hostile.harness import Case, Make, Place
+from model.extractors.build import EXTRACTORS
+from tests.hostile.harness import LINE_CHARACTERS, Case, Make, Place
 from tests.hostile.text_files import submission
 from tests.hostile.worlds import copy_world, evaluation, search, training
+from tests.small_extractors import use_small_networks
+from tests.videos import make_video
 from utils.files import read_json, read_jsonl
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -302,6 +307,56 @@ CASES += [
     for model in ("resnet", "slowfast")
     for mutation, damage in WEIGHTS.items()
     if model == "resnet" or mutation in ("text", "other weights")
+]
+
+
+def video(name: str, content: Callable[[Path], object]) -> Make:
+    """An extraction, by small networks, from a video, and from a file that is none."""
+
+    def make(place: Place) -> list[object]:
+        use_small_networks(partial(_replace, place))
+        make_video(place.path("videos/good.mp4"), seconds=1, rate=4)
+        content(place.path(f"videos/{name}"))
+        words = ["--video_dir", place.folder / "videos", "--models", "resnet", "--random_weights"]
+        return [*words, "--workers", 1, "--output", place.folder / "feat"]
+
+    return make
+
+
+def _replace(place: Place, name: str, network: type) -> None:
+    place.stack.enter_context(patch.dict(EXTRACTORS, {name: network}))
+
+
+def cut_video(path: Path) -> None:
+    make_video(path, seconds=1, rate=4)
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+def is_listed(folder: Path) -> None:
+    failed = read_json(folder / "feat" / "failed.json")
+    ((path, reason),) = failed.items()
+    assert Path(path).stem == "a" and 0 < len(reason) < LINE_CHARACTERS
+    extracted = (folder / "feat").glob("*_features/**/*.npz")
+    assert [path.stem for path in extracted] == ["good"]
+
+
+CASES += [
+    Case(
+        "video",
+        mutation,
+        "scripts.extract_features",
+        video(name, content),
+        ("1 videos extracted", "1 failed"),
+        code=0,
+        check=is_listed,
+    )
+    for mutation, name, content in (
+        ("empty", "a.mp4", lambda path: path.write_bytes(b"")),
+        ("text", "a.mp4", lambda path: path.write_bytes(b"<html>\n" * 1000)),
+        ("random bytes", "a.mkv", lambda path: path.write_bytes(bytes(range(256)) * 100)),
+        ("cut short", "a.mp4", cut_video),
+        ("subtitles", "a.avi", lambda path: path.write_bytes(SRT.encode())),
+    )
 ]
 CASES = list({str(case): case for case in CASES}.values())
 

@@ -164,7 +164,7 @@ def check_case(case: Case, folder: Path, read_output: Callable[[], tuple[str, st
     errors = [line for line in lines if line.startswith("error: ")]
     assert outcome.code == case.code, f"exit code {outcome.code}, said {errors or said[-600:]!r}"
     assert "Traceback" not in said
-    longest = max(map(len, lines))
+    longest = max(map(len, [*lines, *printed.splitlines()]))
     assert longest <= ANY_LINE_CHARACTERS, f"a line of {longest} characters"
     untold = [word for word in case.told if word not in printed + said]
     assert not untold, f"{untold} not in {(printed + said)[-1500:]!r}"

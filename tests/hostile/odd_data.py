@@ -58,6 +58,23 @@ CASES = [
 ]
 
 
+CASES += [
+    Case(
+        "caption record",
+        mutation,
+        "train_tvc",
+        with_field(of_task(training, "tvc"), "train.db/cap.db", "a1", "ts", ts),
+        ("1 moment(s)", "ac"),
+        code=0,
+        check=trained,
+    )
+    for mutation, ts in (
+        ("a clip that ends before it starts", [5.0, 1.0]),
+        ("a clip before zero", [-6.0, -3.0]),
+    )
+]
+
+
 def change_lines(path: Path, change: Callable[[dict], object]) -> None:
     """Change every line of a JSON-lines file."""
     rows = [row for _, row in read_jsonl(path)]

@@ -10,7 +10,7 @@ import msgpack
 
 from tests.hostile.harness import Case, Make, Place
 from tests.hostile.line_files import INFINITY, NAN, NOTHING
-from tests.hostile.text_files import of_task
+from tests.hostile.text_files import checking, of_task
 from tests.hostile.worlds import evaluation, search, training
 
 VOCABULARY = 602  # of the models in :mod:`tests.hostile.worlds`
@@ -102,6 +102,18 @@ READERS: list[tuple[str, str, Make, str, str]] = [
 CASES = [
     Case(reader, mutation, script, with_value(arrange, db, id_, value), (Path(db).name, repr(id_)))
     for reader, script, arrange, db, id_ in READERS
+    for mutation, value in UNDECODABLE.items()
+]
+
+CASES += [
+    Case(
+        "query record",
+        mutation,
+        "scripts.check_data",
+        with_value(checking, "train.db", "a0", value),
+        ("train.db", "a0"),
+        code=1,
+    )
     for mutation, value in UNDECODABLE.items()
 ]
 

@@ -1,8 +1,9 @@
 """JSON and JSON-lines files that are damaged, or hold something else than they should."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 from tests.hostile.harness import Case, Make, Place
@@ -189,9 +190,19 @@ JSON_TARGETS = [
     Target("list to exclude", "scripts.make_pretrain_splits", choosing_videos, "exclude.json"),
 ]
 
-CASES = [
-    target.damaged(mutation, damage)
-    for target in JSON_TARGETS
-    for mutation, damage in JSON_MUTATIONS.items()
-    if (target.file, mutation) != ("video/id2nframe.json", "a folder")  # then frames are counted
-]
+MOST = 10  # targets of each mutation: every target has some of them
+
+
+def spread() -> Iterator[Case]:
+    """Each mutation for ten targets, other ones each time."""
+    for turn, (mutation, damage) in enumerate(JSON_MUTATIONS.items()):
+        start = turn * MOST % len(JSON_TARGETS)
+        for target in islice(cycle(JSON_TARGETS), start, start + MOST):
+            if (target.file, mutation) != (
+                "video/id2nframe.json",
+                "a folder",
+            ):  # frames are counted
+                yield target.damaged(mutation, damage)
+
+
+CASES = list(spread())
