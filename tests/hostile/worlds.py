@@ -77,10 +77,17 @@ def _leave_captioning_run(folder: Path, config: dict) -> None:
     torch.save(model.state_dict(), run / "ckpt" / "model_step_1.pt")
 
 
-def copy_world(place: Place, task: str = "tvr") -> Path:
-    """The databases and the finished run of a task, in the case's folder."""
+def copy_world(place: Place, task: str = "tvr", left_out: str = "") -> Path:
+    """The databases and the finished run of a task, in the case's folder.
+
+    Args:
+        place: the case's.
+        task: the task.
+        left_out: pattern of files that the case does not need.
+    """
     template = _template(task)
-    shutil.copytree(template, place.folder, dirs_exist_ok=True)
+    ignore = shutil.ignore_patterns(left_out, "events.out.*")
+    shutil.copytree(template, place.folder, ignore=ignore, dirs_exist_ok=True)
     for name in ("config.json", "run/log/hps.json"):
         path = place.folder / name
         path.write_text(path.read_text().replace(str(template), str(place.folder)))
@@ -99,7 +106,7 @@ def without_scorers(place: Place) -> None:
 
 def training(place: Place, task: str = "tvr") -> list[object]:
     """Words of a training that begins anew."""
-    folder = copy_world(place, task)
+    folder = copy_world(place, task, left_out="restore*.pt")
     if task == "tvc":
         without_scorers(place)
     return ["--config", folder / "config.json", "--output_dir", folder / "new"]
@@ -112,7 +119,7 @@ def resuming(place: Place, task: str = "tvr") -> list[object]:
 
 def evaluation(place: Place, task: str = "tvr") -> list[object]:
     """Words of an evaluation of ``run``."""
-    folder = copy_world(place, task)
+    folder = copy_world(place, task, left_out="restore*.pt")
     if task == "tvc":
         without_scorers(place)
         words = ["--model_dir", folder / "run", "--ckpt_step", 1, "--n_workers", 0]
