@@ -115,7 +115,8 @@ class RunFolder:
                     return path
             except OSError:  # no file has so long a name
                 continue
-        raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
+        named = str(paths[0]) if len(str(paths[0])) <= 300 else f"{str(paths[0])[:300]}…"
+        raise UserError(f"checkpoint {named} does not exist ({self._describe_checkpoints()})")
 
     def steps(self) -> list[tuple[int, str]]:
         """Return (4800, "4800_final") of every checkpoint of a step."""

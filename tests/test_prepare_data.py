@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from data.prepare.mirror import SourceGoneError
 from data.stores.lmdb_io import FeatureDb, TextDb
@@ -342,7 +342,7 @@ def kill_when(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
 
 def test_a_killed_download_is_gone_on_from(own_mirror, storage, monkeypatch):
     weights = own_mirror / "pretrained" / "hero-tv-ht100.pt"
-    weights.write_bytes(b"\x80\x02" + np.random.default_rng(0).bytes(4_000_000))
+    torch.save({"weight": torch.rand(1_000_000)}, weights)
     write_checksums(own_mirror)
     part = storage / ".downloads" / "pretrained" / "hero-tv-ht100.pt.part"
     with serving(own_mirror) as server:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
+from utils.processes import loader_death
+
 # Long enough for launchers to end the other ranks once the first has failed.
 FIRST_RANK_SPEAKS_SECONDS = 5.0
 # What a shell says of a program whose output nobody reads any more (128 + SIGPIPE).
@@ -80,6 +82,8 @@ def as_user_error(error: Exception) -> UserError | None:
     """
     if isinstance(error, UserError):
         return error
+    if isinstance(error, RuntimeError) and (said := loader_death(error)) is not None:
+        return UserError(said)
     first_line = (str(error).splitlines() or [""])[0]
     if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
         return UserError(_REASONS[errno.ENOMEM].format(first_line or "MemoryError"))
