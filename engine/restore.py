@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import atomic_write, check_output, remove_leftovers
+from utils.files import atomic_write, check_output, named_path, remove_leftovers
 from utils.locks import FileLock, HeldError
 from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
@@ -39,7 +39,7 @@ class RunFolder:
     """Paths within ``--output_dir``."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = named_path(path)
         self.log = self.path / "log"
         self.results = self.path / "results"
         self.checkpoints = self.path / "ckpt"

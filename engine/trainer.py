@@ -21,7 +21,7 @@ from engine.restore import (
     save_tensors,
     set_random_states,
 )
-from engine.run import Run
+from engine.run import Run, on_main
 from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
@@ -312,17 +312,18 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         if self.guard:
             self.guard.flush()
-        if self.comm.is_main:
+
+        def save() -> None:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
             save_tensors(self.folder.checkpoint(self.steps_done), state)
+
+        on_main(self.comm, save)
 
     def _save_restore_point(self, validated: bool = True) -> None:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
         loaders = self.comm.all_gather_object(self.task.loader.state_dict())
-        if not self.comm.is_main:
-            return
         state = {
             "step": self.steps_done,
             "validated": validated,
@@ -334,7 +335,7 @@ class Trainer:
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }
-        save_restore_point(self.folder, state)
+        on_main(self.comm, lambda: save_restore_point(self.folder, state))
 
     def _restore(self) -> None:
         state = load_restore_point(self.folder)

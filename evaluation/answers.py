@@ -138,10 +138,11 @@ def save_answers(
     if save_logits:
         files["logits"] = {item.id: item.scores for item in split.items}
     for kind, content in files.items():
-        path = _name_file(folder, kind, checkpoint)
-        write_json(path, content)
-        print(f"wrote {path}")
+        write_json(_name_file(folder, kind, checkpoint), content)
     if metrics:
         write_json(_name_file(folder, "metrics", checkpoint), metrics, indent=2)
+    for kind in files:  # last: nobody may read it any more, and then this process ends
+        print(f"wrote {_name_file(folder, kind, checkpoint)}")
+    if metrics:
         names = [name.replace("accuracy", "accuracy (%)") for name in metrics]
         print(tabulate([list(metrics.values())], headers=names, floatfmt=".2f"))

@@ -148,15 +148,16 @@ def save_results(
     if nms_thd != -1:
         variants[_nms_ending(nms_thd)] = suppress_overlaps(results, nms_thd)
     truth = None if ground_truth is None else list(ground_truth)
-    metrics = {}
+    metrics, said = {}, []  # said last: nobody may read it any more, and then this process ends
     for ending, variant in variants.items():
         path, metrics_path = _name_files(folder, checkpoint, ending)
         write_results(path, variant)
-        tqdm.write(f"wrote {path}")
+        said.append(f"wrote {path}")
         if truth is not None:
             metrics[ending] = retrieval_metrics(variant, truth, by_type)
             write_json(metrics_path, metrics[ending], indent=2)
-            tqdm.write(format_metrics(metrics[ending]))
+            said.append(format_metrics(metrics[ending]))
+    tqdm.write("\n".join(said))
     return metrics
 
 

@@ -81,16 +81,16 @@ def write_fix_list(report: Report, path: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the table; exits with 1 if there are errors."""
     given, rest = parse_arguments(argv)
-    check_output(*filter(None, (given.json, given.fix_list)))
+    check_output(*(path for path in (given.json, given.fix_list) if path is not None))
     config = read_json(given.config) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
     vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
     data = open_databases(options, vocab_size)
     report = quick_check(data) if given.quick else full_check(data, given.workers)
     print(report.table())
-    if given.json:
+    if given.json is not None:
         write_json(given.json, report.to_json(), indent=1)
-    if given.fix_list:
+    if given.fix_list is not None:
         write_fix_list(report, given.fix_list)
     if report.errors:
         sys.exit(1)

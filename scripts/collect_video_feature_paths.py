@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.prepare.feature_files import FeatureFileError, FeaturePaths, load_features, write_paths
 from data.prepare.work import map_in_chunks, work_parser
 from utils.errors import UserError, run_main
-from utils.files import check_output, write_json
+from utils.files import check_output, named_path, write_json
 
 PARTS = ("resnet", "slowfast")  # of the published features
 
@@ -114,7 +114,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write video_feat_info.pkl and corrupted.json."""
     options = parse_arguments(argv)
-    target = Path(options.output) / options.dataset
+    target = named_path(options.output) / options.dataset
     check_output(target / "corrupted.json", target / "video_feat_info.pkl")
     videos = find_files(Path(options.feature_dir), options.parts)
     checked = list(map_in_chunks(check_files, videos, options.workers, len(videos), chunk=16))

@@ -40,7 +40,7 @@ from data.stores.lmdb_io import (
     feature_db_path,
 )
 from utils.errors import UserError, run_main
-from utils.files import check_output, write_json
+from utils.files import check_output, named_path, write_json
 
 VERSION = "resnet_slowfast"
 
@@ -164,7 +164,7 @@ class VideoDbTask:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._folder = Path(options.output) / options.dataset
+        self._folder = named_path(options.output) / options.dataset
         self._version = (options.feat_version, options.frame_length, options.compress)
         self._format: FeatureFormat = options.format
         self._path = feature_db_path(self._folder, *self._version, self._format)

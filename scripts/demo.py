@@ -20,7 +20,7 @@ from scripts.demo_corpus.demo_steps import Step
 from scripts.demo_corpus.demo_tasks import DemoTask, demo_tasks
 from scripts.make_demo_data import SIZES
 from utils.errors import run_main
-from utils.files import check_output
+from utils.files import check_output, named_path
 
 # Data sets with two tasks: the one that is meant where only the data set is named.
 SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=[*demo_tasks(Path()), *SHORT_NAMES], default="tvr")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything")
+    parser.add_argument(
+        "--output", type=named_path, default=Path("demo"), help="folder for everything"
+    )
     parser.add_argument("--size", choices=SIZES, default="debug", help="of the corpus")
     options, train_options = parser.parse_known_args(argv)
     output = options.output.resolve()

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.check.drop_list import DropList, check_copy, drop_from
 from data.prepare.work import add_force, script_parser
 from utils.errors import run_main
+from utils.files import named_path
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     """Copy."""
     options = parse_arguments(argv)
     drops = DropList.load(options.list)
-    copies = {database: Path(options.output, database.name) for database in options.databases}
+    output = named_path(options.output)
+    copies = {database: output / database.name for database in options.databases}
     for database, target in copies.items():
         check_copy(database, target, options.force)
     for database, target in copies.items():

@@ -36,7 +36,7 @@ from data.prepare.work import positive, work_parser
 from model.extractors.build import EXTRACTORS, build_extractor
 from model.extractors.weights import file_sha256
 from utils.errors import UserError, run_main
-from utils.files import check_output
+from utils.files import check_output, named_path
 from utils.tensor_files import weights_file
 
 
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     """Extract what is not there yet."""
     options = parse_arguments(argv)
     require_weights(options)
-    check_output(Path(options.output) / FAILED_FILE)
+    check_output(named_path(options.output) / FAILED_FILE)
     videos = find_videos(options.video_dir)
     device = choose_device(options.device, options.half, options.workers)
     models, made_by = {}, {}

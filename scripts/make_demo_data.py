@@ -34,7 +34,7 @@ from scripts.demo_corpus.real import make_real_corpus
 from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
 from scripts.demo_corpus.words import stable_hash
 from utils.errors import UserError, run_main
-from utils.files import check_output, read_json, write_json, write_jsonl
+from utils.files import check_output, named_path, read_json, write_json, write_jsonl
 
 CORPUS_VERSION = 1  # raise it when the same options give other bytes
 SIZES = {"tiny": 16, "debug": 160, "small": 640}  # training videos of each data set
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     add = parser.add_argument
-    add("--output", type=Path, required=True, help="folder of the corpus")
+    add("--output", type=named_path, required=True, help="folder of the corpus")
     add("--seed", type=int, default=42)
     add("--size", choices=SIZES, default="debug", help=f"training videos of a data set: {SIZES}")
     add("--videos", type=int, help="training videos of a data set, instead of --size")

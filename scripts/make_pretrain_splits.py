@@ -24,7 +24,7 @@ from data.stores.lmdb_io import TextDb
 from data.stores.safetensors_io import SafetensorsReader
 from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
-from utils.files import check_output, read_json, write_json
+from utils.files import check_output, named_path, read_json, write_json
 from utils.names import text_names
 
 
@@ -104,7 +104,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--name", required=True, help="of the corpus, e.g. tv")
-    add("--output", required=True, type=Path, help="folder of the lists")
+    add("--output", required=True, type=named_path, help="folder of the lists")
     add("--sub_txt_db", required=True, help="subtitle database")
     add("--vfeat_db", required=True, nargs="+", type=Path, help="features, in one or more shards")
     add("--exclude", nargs="*", default=[], help="videos to leave out: JSON lists, query databases")

@@ -29,7 +29,7 @@ from scripts.preparation.graph import Graph, Reason, Step
 from scripts.preparation.published import published_steps
 from scripts.preparation.runner import Runner, sole_use
 from utils.errors import UserError, run_main
-from utils.files import check_output
+from utils.files import check_output, named_path
 
 PRETRAINED = "pretrained"
 FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
@@ -47,7 +47,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
     )
-    add("--storage", type=Path, help="folder of txt_db, video_db, pretrained and finetune")
+    add("--storage", type=named_path, help="folder of txt_db, video_db, pretrained and finetune")
     add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db), raw files only")
     add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
     add("--from", dest="origin", choices=("download", "raw"), default="download")

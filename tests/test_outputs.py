@@ -60,11 +60,11 @@ FOLDERS = {
     "scripts.prepro_tvc": "--annotation {nothing} --subtitles {nothing} --toker {nothing} "
     "--output {}",
     "train_vcmr": "--config {recipe} --output_dir {}",
-    "train_vr": "--config config/train-msrvtt_video_sub-4gpu.json {model} --output_dir {}",
-    "train_videoQA": "--config config/train-tvqa-8gpu.json {model} --output_dir {}",
-    "train_violin": "--config config/train-violin-8gpu.json {model} --output_dir {}",
-    "train_tvc": "--config config/train-tvc-8gpu.json {model} --output_dir {}",
-    "pretrain": "--config config/pretrain-tv-16gpu.json {model} --output_dir {}",
+    "train_vr": "--config {root}/config/train-msrvtt_video_sub-4gpu.json {model} --output_dir {}",
+    "train_videoQA": "--config {root}/config/train-tvqa-8gpu.json {model} --output_dir {}",
+    "train_violin": "--config {root}/config/train-violin-8gpu.json {model} --output_dir {}",
+    "train_tvc": "--config {root}/config/train-tvc-8gpu.json {model} --output_dir {}",
+    "pretrain": "--config {root}/config/pretrain-tv-16gpu.json {model} --output_dir {}",
 }
 # Write into a run's folder: see test_evaluations below.
 EVALUATIONS = {"eval_vcmr", "eval_vr", "eval_videoQA", "eval_violin"}
@@ -117,6 +117,7 @@ def words(tmp_path, world, expected) -> Callable[[str, Path], list[str]]:
     write_json(tmp_path / "run" / "log" / "hps.json", recipe)
     shutil.copy(recipe["model_config"], tmp_path / "run" / "log" / "model_config.json")
     places = {
+        "root": ROOT,
         "world": world,
         "nothing": tmp_path / "nothing",
         "free": tmp_path / "free",
@@ -141,8 +142,7 @@ def refuse(script: str, arguments: list[str], said: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__)
 @pytest.mark.parametrize("script", FILES | FOLDERS)
-def test_an_output_that_cannot_be_written(words, tmp_path, monkeypatch, script, trouble):
-    monkeypatch.chdir(ROOT)
+def test_an_output_that_cannot_be_written(words, tmp_path, script, trouble):
     arguments = words((FILES | FOLDERS)[script], trouble(tmp_path))
     refuse(script, arguments, TROUBLES[trouble], tmp_path)
 
@@ -156,6 +156,17 @@ def test_a_folder_in_the_place_of_a_file(words, tmp_path, script):
 @pytest.mark.parametrize("script", FILES)
 def test_a_device_is_never_replaced(words, tmp_path, script):
     refuse(script, words(FILES[script], Path("/dev/null")), "/dev/null is no file", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "script", sorted((FILES | FOLDERS).keys() - {"scripts.cut_clips:features"})
+)
+def test_an_empty_name(words, tmp_path, monkeypatch, script):
+    """As ``--output "$OUT"`` is where the variable is not set: not the current folder."""
+    monkeypatch.chdir(tmp_path)
+    arguments = words((FILES | FOLDERS)[script], Path("EMPTY"))
+    arguments = ["" if word == "EMPTY" else word for word in arguments]
+    refuse(script, arguments, "the name of an output is empty", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ckpt", "results", "log"])
@@ -253,6 +264,14 @@ def test_an_error_of_another_kind_stays_what_it_is(tmp_path):
     assert other.value.filename == "/nowhere/input"
     assert as_user_error(KeyError("x")) is None
     assert as_user_error(OSError(errno.EBADF, "Bad file descriptor")) is None
+
+
+def test_an_error_of_a_loading_process():
+    """PyTorch gives the error's kind and its text alone."""
+    text = "Caught FileNotFoundError in DataLoader worker process 0.\nOriginal Traceback (most "
+    text += "recent call last):\n  …\nFileNotFoundError: [Errno 2] No such file: 'a.npz'\n"
+    assert str(as_user_error(FileNotFoundError(text))) == text.splitlines()[-1]
+    assert str(as_user_error(OSError("no connection\nmore"))) == "no connection"
 
 
 def test_what_a_full_disk_is_called(tmp_path):

@@ -24,7 +24,7 @@ from data.tvc import (
 from data.video import VideoItem
 from data.vocabulary import Vocabulary
 from tests.recorded import recorded_source
-from tests.recorded_captions import tvc_options
+from tests.recorded_captions import install_fake_java, tvc_options
 from utils.errors import UserError
 from utils.files import read_jsonl, write_json, write_jsonl
 
@@ -269,6 +269,15 @@ class TestScripts:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(UserError, match="need Java"):
             train(options, tmp_path)
+
+    def test_failing_scorers_are_found_before_training(self, options, tmp_path, monkeypatch):
+        install_fake_java(tmp_path / "bin", monkeypatch)
+        (tmp_path / "bin" / "java").write_text(
+            "#!/bin/sh\necho 'Exception in thread: OutOfMemoryError' >&2; exit 1\n"
+        )
+        with pytest.raises(UserError, match="failed: Exception in thread: OutOfMemoryError"):
+            train(options, tmp_path)
+        assert not list((tmp_path / "run").glob("ckpt/*"))
 
     def test_a_reference_file_that_misses_captions(self, options, tmp_path):
         lines = [line for _, line in read_jsonl(options["val_ref"])]

@@ -89,8 +89,14 @@ def as_user_error(error: Exception) -> UserError | None:
         return UserError(_REASONS[errno.ENOMEM].format(first_line or "MemoryError"))
     if not isinstance(error, OSError):
         return None
-    if error.errno is None:  # a library's own, such as one about a connection
-        return UserError(first_line) if first_line else None
+    if error.errno is None:  # a library's own: of a connection, or of a process that loads data
+        lines = str(error).splitlines() or [""]
+        said = (
+            lines[-1]
+            if any(line.strip().startswith(("Traceback", "Original Traceback")) for line in lines)
+            else lines[0]
+        )
+        return UserError(said) if said else None
     path = error.filename if error.filename2 is None else error.filename2
     if error.errno in _REASONS:
         named = "output" if path is None else _cut(os.fsdecode(path))

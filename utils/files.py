@@ -140,9 +140,9 @@ def check_output(*paths: str | Path) -> None:
     Raises:
         OSError: one of them cannot: names are too long, a folder is in a file's place or a file in
             a folder's, permission or space is missing.
-        UserError: one of them is a device.
+        UserError: one of them is a device, or empty.
     """
-    for path in map(Path, paths):
+    for path in map(named_path, paths):
         folder = _deepest_folder(path.absolute())
         if path.is_dir():
             raise _os_error(errno.EISDIR, path)
@@ -154,6 +154,17 @@ def check_output(*paths: str | Path) -> None:
         ):
             file.write(bytes(_PROBE_BYTES >> 8))
             os.fsync(file.fileno())
+
+
+def named_path(path: str | Path) -> Path:
+    """Return a path that was typed: an empty one, as of a variable that is not set, means nothing.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if path == "":
+        raise UserError("the name of an output is empty: was a variable not set?")
+    return Path(path)
 
 
 def _deepest_folder(path: Path) -> Path:
