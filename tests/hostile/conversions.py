@@ -368,7 +368,7 @@ OPTIONS: list[tuple[str, Callable[[Place], list[object]], list[object], str]] = 
     ("train_vcmr", training, ["--seed", -1], "seed"),
     ("train_vcmr", training, ["--seed", 2**70], "seed"),
     ("train_vcmr", training, ["--vfeat_interval", "nan"], "vfeat_interval"),
-    ("train_vcmr", training, ["--output_dir", ""], "output_dir"),
+    ("train_vcmr", training, ["--output_dir", ""], "output is empty"),
     ("eval_vcmr", evaluation, ["--nms_thd", "nan"], "nms_thd"),
     ("scripts.search_videos", search, ["--query", "\udcff"], "query"),
     (
