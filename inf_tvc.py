@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
     options = parse_options(TvcInferenceOptions, argv)
     run = start_evaluation(options, options.model_dir)
-    subtitles = TextDb(options.sub_txt_db)
+    subtitles = TextDb(options.sub_txt_db, run.vocab_size)
     videos = open_videos(options, subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)

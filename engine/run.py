@@ -29,6 +29,11 @@ class Run:
     stand_in: int = 1  # ranks of the recipe that each rank stands in for
 
     @property
+    def vocab_size(self) -> int:
+        """Of the model: token ids lie below it."""
+        return self.model_config.f_config.vocab_size
+
+    @property
     def accumulation(self) -> int:
         """Batches per optimizer step."""
         return self.options.gradient_accumulation_steps * self.stand_in
@@ -85,7 +90,7 @@ def _check_options(options: Any, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
     if not (folder.restore_points and saved.exists()):
         return
-    changes = changed_options(read_json(saved), options)
+    changes = changed_options(read_json(saved, dict[str, Any]), options)
     if changes and not options.allow_changed_options:
         raise UserError(
             f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.check.drop_list import DropList, drop_from
 from data.prepare.work import add_force, script_parser
 from utils.errors import run_main
+from utils.logger import LOGGER
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -34,11 +35,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Copy."""
     options = parse_arguments(argv)
-    drops = DropList.load(options.list)
+    drops, all_dropped = DropList.load(options.list), 0
     for database in map(Path, options.databases):
         target = Path(options.output, database.name)
         total, dropped = drop_from(database, target, drops, options.force)
         print(f"{target}: {total - dropped} of {total} left")
+        all_dropped += dropped
+    if not all_dropped:
+        LOGGER.warning(
+            "nothing that %s names (%d videos, %d records) was found: is it of other databases?",
+            *(options.list, len(drops.videos), sum(map(len, drops.records.values()))),
+        )
 
 
 if __name__ == "__main__":
