@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     run = start_evaluation(options)
     metrics_file = Path(options.output).parent / f"metrics_{Path(options.ckpt_step).stem}.json"
     on_main(run.comm, lambda: check_output(options.output, metrics_file))
-    subtitles = TextDb(options.sub_txt_db)
+    subtitles = TextDb(options.sub_txt_db, run.vocab_size)
     videos = open_videos(options, subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)

@@ -7,7 +7,7 @@ from typing import Self
 from transformers import PreTrainedTokenizerBase
 
 from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer
+from data.tokenize import load_tokenizer, special_ids
 from utils.errors import UserError
 
 
@@ -28,14 +28,20 @@ class Vocabulary:
             UserError: it cannot be loaded, or is another than the database's.
         """
         tokenizer = load_tokenizer(toker or _named_by(db))
-        begin, end = db.meta["BOS"], db.meta["EOS"]
-        if (tokenizer.bos_token_id, tokenizer.eos_token_id) != (begin, end):
+        own = special_ids(tokenizer)
+        odd = [name for name, id_ in own.items() if db.meta.get(name, id_) != id_]
+        if odd:
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path} is not the one that made {db.path}: its "
-                f"<s> and </s> are {tokenizer.bos_token_id} and {tokenizer.eos_token_id}, there "
-                f"they are {begin} and {end}; name the right --toker"
+                f"{odd[0]} is {own[odd[0]]}, there it is {db.meta[odd[0]]}; name the right --toker"
             )
-        return cls(tokenizer, begin, end, tuple(sorted(tokenizer.get_vocab().values())))
+        known = tuple(sorted(tokenizer.get_vocab().values()))
+        if db.vocab_size is not None and known[-1] >= db.vocab_size:
+            raise UserError(
+                f"the tokenizer {tokenizer.name_or_path} has {known[-1] + 1} tokens, the model "
+                f"{db.vocab_size}; name the right --toker"
+            )
+        return cls(tokenizer, db.meta["BOS"], db.meta["EOS"], known)
 
     def text(self, ids: list[int]) -> str:
         """The text of token ids, its leading space kept."""

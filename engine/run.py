@@ -30,6 +30,11 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     stand_in: int = 1  # ranks of the recipe that each rank stands in for
 
     @property
+    def vocab_size(self) -> int:
+        """Of the model: token ids lie below it."""
+        return self.model_config.f_config.vocab_size
+
+    @property
     def accumulation(self: "Run[TrainingOptions]") -> int:
         """Batches per optimizer step."""
         return self.options.gradient_accumulation_steps * self.stand_in
@@ -103,12 +108,7 @@ def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
     if not (folder.restore_points and saved.exists()):
         return
-    before = read_json(saved)
-    if not isinstance(before, dict):
-        raise UserError(
-            f"{saved} must hold one JSON object of options; choose another --output_dir"
-        )
-    changes = changed_options(before, options)
+    changes = changed_options(read_json(saved, dict), options)
     if changes and not options.allow_changed_options:
         raise UserError(
             f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "

@@ -13,7 +13,7 @@ code 0: no errors; 1: errors; 2: a mistake in the command. scripts/drop_ids.py t
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table; exits with 1 if there are errors."""
     given, rest = parse_arguments(argv)
     check_output(*(path for path in (given.json, given.fix_list) if path is not None))
-    config = read_json(given.config) if given.config else {}
+    config = read_json(given.config, dict[str, Any]) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
     vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
     data = open_databases(options, vocab_size)

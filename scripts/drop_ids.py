@@ -20,6 +20,7 @@ from data.check.drop_list import DropList, check_copy, drop_from
 from data.prepare.work import add_force, script_parser
 from utils.errors import run_main
 from utils.files import named_path
+from utils.logger import LOGGER
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -37,7 +38,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Copy."""
     options = parse_arguments(argv)
-    drops = DropList.load(options.list)
+    drops, all_dropped = DropList.load(options.list), 0
     output = named_path(options.output)
     copies = {database: output / database.name for database in options.databases}
     for database, target in copies.items():
@@ -45,6 +46,12 @@ def main(argv: list[str] | None = None) -> None:
     for database, target in copies.items():
         total, dropped = drop_from(database, target, drops, options.force)
         print(f"{target}: {total - dropped} of {total} left")
+        all_dropped += dropped
+    if not all_dropped:
+        LOGGER.warning(
+            "nothing that %s names (%d videos, %d records) was found: is it of other databases?",
+            *(options.list, len(drops.videos), sum(map(len, drops.records.values()))),
+        )
 
 
 if __name__ == "__main__":

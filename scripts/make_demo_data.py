@@ -33,7 +33,7 @@ from scripts.demo_corpus.features import FeatureFormat, FeatureJob, default_work
 from scripts.demo_corpus.real import make_real_corpus
 from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
 from scripts.demo_corpus.words import stable_hash
-from utils.errors import UserError, run_main
+from utils.errors import UserError, brief, run_main
 from utils.files import check_output, named_path, read_json, write_json, write_jsonl
 
 CORPUS_VERSION = 2  # raise it when the same options give other bytes
@@ -117,7 +117,7 @@ def _claim(options: argparse.Namespace) -> None:
     if not path.exists():
         write_json(path, settings, indent=2)
     elif (old := read_json(path)) != settings:
-        raise UserError(f"{path} tells of another corpus ({old}): choose another --output")
+        raise UserError(f"{path} tells of another corpus ({brief(old)}): choose another --output")
 
 
 def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:

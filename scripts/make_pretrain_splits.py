@@ -21,6 +21,7 @@ from data.stores.build_folder import is_database
 from data.stores.frame_counts import COUNTS_FILE
 from data.stores.lmdb_environment import LmdbReader
 from data.stores.lmdb_io import TextDb
+from data.stores.records import ID2NFRAME
 from data.stores.safetensors_io import SafetensorsReader
 from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
@@ -64,7 +65,7 @@ def shard_videos(folder: Path) -> list[str]:
         UserError: it has neither.
     """
     if (folder / COUNTS_FILE).is_file():
-        return list(read_json(folder / COUNTS_FILE))
+        return list(read_json(folder / COUNTS_FILE, ID2NFRAME))
     for database in sorted(filter(is_database, folder.glob("*"))):
         in_lmdb = (database / "data.mdb").exists()
         return list((LmdbReader if in_lmdb else SafetensorsReader)(database).keys())
@@ -90,8 +91,6 @@ def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:
         else:
             listed = read_json(path)
             listed = list(listed.values()) if isinstance(listed, Mapping) else listed
-            if not isinstance(listed, list):
-                raise UserError(f"{path} is neither a JSON list of videos nor a query database")
             listed = [feature_name(vid, known) for vid in text_names(listed, path)]
         vids.update(listed)
     return vids

@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tabulate import tabulate
@@ -23,8 +23,8 @@ from config.config import SearchOptions, parse_options
 from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
 from data.sources import VideoData, is_video_only, open_videos
-from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer, special_ids
+from data.stores.lmdb_io import TextDb, read_side
+from data.tokenize import SPECIAL, load_tokenizer, special_ids
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ from evaluation.results import suppress_overlaps
 from model.vcmr import HeroForVcmr
 from search.queries import searchable_videos, sentence_queries
 from utils.errors import UserError, run_main
-from utils.files import check_output, write_json
+from utils.files import check_output, read_json, write_json
 from utils.logger import LOGGER
 
 if TYPE_CHECKING:
@@ -45,17 +45,51 @@ if TYPE_CHECKING:
 Moment = dict[str, str | float]  # video, start, end (seconds), score
 
 
-def open_tokenizer(options: SearchOptions) -> "PreTrainedTokenizerBase":
+def open_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
     """The tokenizer of the subtitles; without subtitles, the one that is named.
 
     Raises:
-        UserError: none is known, or it is another than the subtitle database's.
+        UserError: none is known, or it is another than the subtitle database's; or that database
+            was made for another interval, or by another tokenizer, than what the run read.
     """
+    options = run.options
     if options.sub_txt_db is not None:
-        return Vocabulary.of(TextDb(options.sub_txt_db), options.toker).tokenizer
+        subtitles = TextDb(options.sub_txt_db, run.vocab_size)
+        require_as_trained(subtitles, run)
+        return Vocabulary.of(subtitles, options.toker).tokenizer
     if options.toker is None:
         raise UserError("--toker is missing: name the tokenizer of the run's training queries")
     return load_tokenizer(options.toker)
+
+
+def require_as_trained(subtitles: TextDb, run: Run) -> None:
+    """Refuse subtitles that the run's model cannot read: what it answered would mean nothing.
+
+    The run's own databases tell of its tokenizer, where they are still there.
+
+    Raises:
+        UserError: they are for another interval, or of another tokenizer.
+    """
+    interval = run.options.vfeat_interval
+    told = subtitles.meta.get("frame_length", interval)
+    if told != interval:
+        raise UserError(
+            f"{subtitles.path} was made for {told:g} seconds a frame, the run reads {interval:g}: "
+            "make it again with the run's --frame_length"
+        )
+    saved = read_json(run.folder.log / "hps.json", dict[str, Any])
+    for name in ("train_query_txt_db", "val_query_txt_db", "sub_txt_db"):
+        own = saved.get(name)
+        if not isinstance(own, str) or not Path(own, "meta.json").is_file():
+            continue
+        meta = read_side(Path(own, "meta.json"))
+        for entry in (*SPECIAL, "v_range"):
+            ids = [of[entry] for of in (subtitles.meta, meta) if entry in of]
+            if len(ids) == 2 and ids[0] != ids[1]:
+                raise UserError(
+                    f"{subtitles.path} is of another tokenizer than the run's {own}: {entry} is "
+                    f"{ids[0]}, there {ids[1]}; make it again with the run's --toker"
+                )
 
 
 def warn(videos: VideoData, vids: list[str]) -> None:
@@ -115,8 +149,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     if options.output is not None:
         check_output(options.output)
     run = start_evaluation(options)
-    tokenizer = open_tokenizer(options)
-    named = SimpleNamespace(meta=special_ids(tokenizer))
+    tokenizer = open_tokenizer(run)
+    named = SimpleNamespace(meta=special_ids(tokenizer), vocab_size=run.vocab_size)
     videos = open_videos(options, named, is_video_only(options.task))
     vids = searchable_videos(videos)
     warn(videos, vids)

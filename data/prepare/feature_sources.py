@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.prepare.extraction import database_extraction, database_parts, extraction_of
-from data.prepare.feature_files import FeatureFileError, load_parts, read_paths
+from data.prepare.feature_files import FeatureFileError, load_parts, read_paths, require_usable
 from data.stores.lmdb_io import FeatureDb
 from utils.errors import UserError
 from utils.files import modified
@@ -91,9 +91,11 @@ class StoredFeatures:
     def load(self, vid: str) -> np.ndarray:
         """See :class:`FeatureSource`."""
         try:
-            return self._db.read_stored(vid, np.array)[: self.frames[vid]]
+            features = self._db.read_stored(vid, np.array)[: self.frames[vid]]
         except UserError as error:
             raise FeatureFileError(str(error)) from None
+        require_usable(features)
+        return features
 
     def widths(self, vid: str) -> dict[str, int] | None:
         """See :class:`FeatureSource`."""

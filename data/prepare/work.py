@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from data.annotations import Line, read_lines
 from data.stores.lmdb_io import TextDb, pack_record
+from data.stores.records import ID2NFRAME
 from utils.errors import UserError
 from utils.files import modified, read_json
 from utils.processes import follow_parent, what_it_read
@@ -99,11 +100,7 @@ def read_vid2nframe(paths: list[str]) -> dict[str, int]:
     """
     frames: dict[str, int] = {}
     for path in paths:
-        table = read_json(path)
-        if not isinstance(table, dict) or not all(
-            isinstance(count, int) and count >= 0 for count in table.values()
-        ):
-            raise UserError(f"{path} must map every video to its number of frames")
+        table = read_json(path, ID2NFRAME)
         for vid in frames.keys() & table.keys():
             if frames[vid] != table[vid]:
                 raise UserError(
