@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pysubs2
 
-from utils.errors import UserError
+from utils.errors import UserError, brief, shorten
 
 TIMED_TEXT = (".srt", ".vtt")
 SUFFIXES = (*TIMED_TEXT, ".ass", ".ssa")
@@ -16,7 +16,7 @@ _ARROW = "-->"
 # pysubs2 takes a number that ends a subtitle for that of the next one: let there be one.
 _NEXT_NUMBER = "\n\n0"
 _STAMP = r"(?:\d{1,4}:)?\d{1,2}:\d{2}[.,]\d{1,3}"
-_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$")
+_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$", re.ASCII)
 _WORD_TIME = re.compile(rf"<{_STAMP}>")  # of single words, in WebVTT
 _OVERRIDE = re.compile(r"\{\\[^}]*\}")  # {\an8}, and <i> as pysubs2 gives it: {\i1}
 _COMMENT = re.compile(r"\{[^}]*\}")  # of .ass; elsewhere, braces are text
@@ -81,7 +81,7 @@ def _with_plain_times(path: Path, text: str) -> str:
         times = _TIMES.match(line)
         where = f"{path}:{number + 1}"
         if times is None:
-            raise UserError(f"{where}: {line.strip()!r} are no times of a subtitle; mend them")
+            raise UserError(f"{where}: {brief(line.strip())} are no times of a subtitle; mend them")
         start, end = map(_milliseconds, times.groups())
         if end < start:
             raise UserError(f"{where}: it ends before it starts; mend the times")
@@ -112,7 +112,7 @@ def _parse(path: Path, text: str, kind: str) -> list[pysubs2.SSAEvent]:
     try:
         return list(pysubs2.SSAFile.from_string(text, format_=kind))
     except (ValueError, KeyError, IndexError, pysubs2.Pysubs2Error) as error:
-        raise UserError(f"{path} is malformed ({error}); mend it") from None
+        raise UserError(f"{path} is malformed ({shorten(error)}); mend it") from None
 
 
 def _clean(event: pysubs2.SSAEvent) -> Cue | None:
