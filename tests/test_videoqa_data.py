@@ -182,9 +182,7 @@ def test_questions_with_different_numbers_of_answers(tmp_path):
 
 def test_statements_are_no_questions(tmp_path):
     db = write_db(tmp_path / "v.db", {"x-0": statement([5], 0)})
-    with pytest.raises(
-        UserError, match=r"id2len\.json: 'x-0' has 1, no length of a question"
-    ):
+    with pytest.raises(UserError, match=r"id2len\.json: 'x-0' has 1, no length of a question"):
         QuestionDataset(db, Videos())
 
 
