@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pysubs2
 
-from utils.errors import UserError
+from utils.errors import UserError, brief
 
 TIMED_TEXT = (".srt", ".vtt")
 SUFFIXES = (*TIMED_TEXT, ".ass", ".ssa")
@@ -81,7 +81,7 @@ def _with_plain_times(path: Path, text: str) -> str:
         times = _TIMES.match(line)
         where = f"{path}:{number + 1}"
         if times is None:
-            raise UserError(f"{where}: {line.strip()!r} are no times of a subtitle; mend them")
+            raise UserError(f"{where}: {brief(line.strip())} are no times of a subtitle; mend them")
         start, end = map(_milliseconds, times.groups())
         if end < start:
             raise UserError(f"{where}: it ends before it starts; mend the times")

@@ -87,7 +87,10 @@ CASES += [
         mutation,
         "scripts.convert_annotations",
         published("didemo", "val_data.json", content),
-        ("val_data.json", "record 2"),
+        (
+            "val_data.json",
+            "valid JSON" if "NaN" in content or "Infinity" in content else "record 2",
+        ),
     )
     for mutation, content in DIDEMO.items()
 ]
@@ -135,7 +138,6 @@ SUBTITLES: dict[str, tuple[str, bytes | str]] = {
     "times that are none": ("a.srt", SRT + "2\n00:00:xx --> 00:00:04,000\nHello.\n"),
     "an end before its start": ("a.srt", SRT + "2\n00:00:09,000 --> 00:00:04,000\nHello.\n"),
     "hours of 5,000 digits": ("a.srt", f"1\n{'9' * 5000}:00:01,000 --> 00:00:02,000\nHello.\n"),
-    "digits of another script": ("a.srt", "1\n٠٠:٠٠:٠١,٠٠٠ --> 00:00:02,000\nHello.\n"),
     "a page of a web site": ("a.vtt", "<html>\n"),
     "no events": ("a.ass", "[Script Info]\nTitle: x\n"),
     "events cut short": (
@@ -212,16 +214,16 @@ RESULTS: dict[str, tuple[Callable[[dict], object], str]] = {
     "an entry that is a number": (lambda content: content["VCMR"].__setitem__(0, 7), "VCMR"),
     "predictions that are null": (
         lambda content: content["VCMR"][0].update(predictions=None),
-        "c0",
+        "VCMR[0].predictions",
     ),
     "predictions that are a text": (
         lambda content: content["VCMR"][0].update(predictions="text"),
-        "c0",
+        "VCMR[0].predictions",
     ),
-    "a prediction of a megabyte": (lambda content: first_row(content, "x" * 1_000_000), "c0"),
-    "a NaN score": (lambda content: first_row(content, [0, 1.0, 2.0, NAN]), "c0"),
-    "a time that is a text": (lambda content: first_row(content, [0, "1", 2.0, 0.5]), "c0"),
-    "a video that is a list": (lambda content: first_row(content, [[0], 1.0, 2.0, 0.5]), "c0"),
+    "a prediction of a megabyte": (lambda content: first_row(content, "x" * 1_000_000), "VCMR[0]"),
+    "a NaN score": (lambda content: first_row(content, [0, 1.0, 2.0, NAN]), "valid JSON"),
+    "a time that is a text": (lambda content: first_row(content, [0, "1", 2.0, 0.5]), "VCMR[0]"),
+    "a video that is a list": (lambda content: first_row(content, [[0], 1.0, 2.0, 0.5]), "VCMR[0]"),
     "a query twice": (lambda content: content["VCMR"].append(content["VCMR"][0]), "twice"),
     "a query less": (lambda content: content["VCMR"].pop(), "lacks 1 of 2"),
     "an unknown query": (
