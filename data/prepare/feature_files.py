@@ -49,7 +49,7 @@ class FeaturePaths:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts: ``<part>_features/<folder>/<video>.npz``."""
-        return tuple(Path(file).parents[1].name.removesuffix("_features") for file in self.files)
+        return tuple(Path(file).parent.parent.name.removesuffix("_features") for file in self.files)
 
 
 def load_features(path: str | Path) -> np.ndarray:

@@ -63,6 +63,11 @@ def didemo(**changes: Any) -> str:
     return json.dumps([record, record | {"annotation_id": 2} | changes])
 
 
+def _place(content: str) -> tuple[str, ...]:
+    """Text with NaN or Infinity is no JSON at all; else the record is named."""
+    return ("valid JSON",) if "NaN" in content or "Infinity" in content else ("record 2",)
+
+
 DIDEMO: dict[str, str] = {
     "times that are a flat pair": didemo(times=[0, 1]),
     "times that are a text": didemo(times="0-1"),
@@ -87,10 +92,7 @@ CASES += [
         mutation,
         "scripts.convert_annotations",
         published("didemo", "val_data.json", content),
-        (
-            "val_data.json",
-            "valid JSON" if "NaN" in content or "Infinity" in content else "record 2",
-        ),
+        ("val_data.json", *_place(content)),
     )
     for mutation, content in DIDEMO.items()
 ]
@@ -142,7 +144,8 @@ SUBTITLES: dict[str, tuple[str, bytes | str]] = {
     "no events": ("a.ass", "[Script Info]\nTitle: x\n"),
     "events cut short": (
         "a.ass",
-        "[Events]\nFormat: Layer, Start, End, Style, Text\nDialogue: 0,0:00:01.00\n",
+        "[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+        "Dialogue: 0,0:00:01.00,0:00:02.00,x,,0,0,0,,Hello.\nDialogue: 0,0:00:03.00\n",
     ),
     "times of another kind": (
         "a.ssa",
