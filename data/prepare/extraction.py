@@ -233,8 +233,7 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
     Raises:
         UserError: it was another interval, or files of different making are mixed.
     """
-    places = (path.parents for path in map(Path, feature_files))
-    folders = sorted({above[2] for above in places if len(above) > 2})
+    folders = sorted({Path(path).parent.parent.parent for path in feature_files})
     found = [(folder, read_extraction(folder)) for folder in folders]
     for folder, extraction in found:
         for name, entry in (extraction or {}).items():

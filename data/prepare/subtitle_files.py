@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pysubs2
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, brief, shorten
 
 TIMED_TEXT = (".srt", ".vtt")
 SUFFIXES = (*TIMED_TEXT, ".ass", ".ssa")
@@ -17,7 +17,7 @@ _ASS_FIELDS = 10  # of an event: Layer, Start, End, Style, Name, three margins, 
 # pysubs2 takes a number that ends a subtitle for that of the next one: let there be one.
 _NEXT_NUMBER = "\n\n0"
 _STAMP = r"(?:\d{1,4}:)?\d{1,2}:\d{2}[.,]\d{1,3}"
-_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$")
+_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$", re.ASCII)
 _WORD_TIME = re.compile(rf"<{_STAMP}>")  # of single words, in WebVTT
 _OVERRIDE = re.compile(r"\{\\[^}]*\}")  # {\an8}, and <i> as pysubs2 gives it: {\i1}
 _COMMENT = re.compile(r"\{[^}]*\}")  # of .ass; elsewhere, braces are text
@@ -121,7 +121,7 @@ def _parse(path: Path, text: str, kind: str) -> list[pysubs2.SSAEvent]:
     try:
         return list(pysubs2.SSAFile.from_string(text, format_=kind))
     except (ValueError, KeyError, IndexError, pysubs2.Pysubs2Error) as error:
-        raise UserError(f"{path} is malformed ({error}); mend it") from None
+        raise UserError(f"{path} is malformed ({shorten(error)}); mend it") from None
 
 
 def _clean(event: pysubs2.SSAEvent) -> Cue | None:

@@ -144,7 +144,8 @@ SUBTITLES: dict[str, tuple[str, bytes | str]] = {
     "no events": ("a.ass", "[Script Info]\nTitle: x\n"),
     "events cut short": (
         "a.ass",
-        "[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+        "[Events]\n"
+        "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
         "Dialogue: 0,0:00:01.00,0:00:02.00,x,,0,0,0,,Hello.\nDialogue: 0,0:00:03.00\n",
     ),
     "times of another kind": (
