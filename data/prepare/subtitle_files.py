@@ -13,6 +13,7 @@ SUFFIXES = (*TIMED_TEXT, ".ass", ".ssa")
 DEFAULT_ENCODING = "utf-8-sig"  # UTF-8, with a byte-order mark or without
 
 _ARROW = "-->"
+_ASS_FIELDS = 10  # of an event: Layer, Start, End, Style, Name, three margins, Effect, Text
 # pysubs2 takes a number that ends a subtitle for that of the next one: let there be one.
 _NEXT_NUMBER = "\n\n0"
 _STAMP = r"(?:\d{1,4}:)?\d{1,2}:\d{2}[.,]\d{1,3}"
@@ -48,6 +49,7 @@ def read_subtitles(path: Path, encoding: str = DEFAULT_ENCODING) -> list[Cue]:
             text = _vtt_to_srt(text)
         events = _parse(path, text + _NEXT_NUMBER, "srt")
     else:
+        _require_whole_events(path, text)
         events = _parse(path, text, "ass")
         for event in events:
             event.text = _COMMENT.sub("", event.text) if event.is_text else ""
@@ -88,6 +90,13 @@ def _with_plain_times(path: Path, text: str) -> str:
         stamps = map(pysubs2.formats.subrip.SubripFormat.ms_to_timestamp, (start, end))
         lines[number] = f" {_ARROW} ".join(stamps)
     return "\n".join(lines)
+
+
+def _require_whole_events(path: Path, text: str) -> None:
+    """pysubs2 takes an event that lacks fields for one without text."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.startswith("Dialogue:") and line.count(",") < _ASS_FIELDS - 1:
+            raise UserError(f"{path}:{number}: {brief(line)} has too few fields; mend or remove it")
 
 
 def _milliseconds(stamp: str) -> int:

@@ -36,5 +36,5 @@ def test_bad_input(case: Case, capfd):
 
 
 def test_the_tables_are_wide_and_not_repetitive():
-    assert len({str(case) for case in CASES}) == len(CASES)
+    assert len({str(case) for case in CASES}) == len(CASES) >= 300
     assert max(Counter((case.reader, case.mutation) for case in CASES).values()) <= 10
