@@ -115,7 +115,10 @@ def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
         if getattr(results, ranking) is None:
             continue
         where = f"{path}: {ranking}"
-        pairs = [read_ranking(raw, where) for raw in getattr(results, ranking)]
+        pairs = [
+            read_ranking(raw, f"{where}[{number}]")
+            for number, raw in enumerate(getattr(results, ranking))
+        ]
         require_same_ids((id_ for id_, _ in pairs), wanted, where)
         lists = dict(pairs)
         submission[ranking] = [
@@ -139,7 +142,7 @@ def read_ranking(raw: dict[str, Any], where: str) -> tuple[str, list[list[float]
         found = check(raw, Ranking)
     except RecordError as error:
         query = brief(raw.get("desc_id"))
-        raise UserError(f"{where}, query {query}: {error}; evaluate again") from None
+        raise UserError(f"{where}.{error} (query {query}); evaluate again") from None
     return str(found.desc_id), found.predictions
 
 

@@ -66,11 +66,11 @@ def test_moments(submit):
         (moments(VCMR=[[11, 7]]), r"VCMR\[0\]: expected an object"),
         (
             moments(VCMR=[{"desc_id": 11, "predictions": [3]}, *ranking(7)]),
-            r"query 11: predictions\[0\]",
+            r"VCMR\[0\]\.predictions\[0\]",
         ),
         (
             moments(VCMR=[{"desc_id": 11, "predictions": [[40, 1, "2", 3]]}, *ranking(7)]),
-            r"query 11: predictions\[0\]\[2\]: expected a number, got a text",
+            r"VCMR\[0\]\.predictions\[0\]\[2\]: expected a number, got a text",
         ),
         (
             {"video2idx": {"a": 1}, "VCMR": ranking(11, 7)},
