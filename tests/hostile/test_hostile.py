@@ -17,6 +17,7 @@ from tests.hostile import (
     servers,
     side_files,
     stores,
+    strange_files,
     tensor_files,
     text_files,
 )
@@ -24,7 +25,7 @@ from tests.hostile.harness import Case, check_case
 
 TABLES = [
     *(archives, conversions, line_files, odd_data, outputs, pickles, records, servers),
-    *(side_files, stores, tensor_files, text_files),
+    *(side_files, stores, strange_files, tensor_files, text_files),
 ]
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 
