@@ -35,7 +35,7 @@ def evaluate_retrieval(
         model_class: the task's model.
         settings: what to list for a query.
     """
-    run = start_evaluation(options, options.output_dir)
+    run = start_evaluation(options)
     queries = TextDb(options.query_txt_db, run.vocab_size)
     videos = open_videos(options, queries, is_video_only(options.task))
     split = RetrievalSplit(options.split, queries, videos, run, settings)

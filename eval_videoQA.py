@@ -40,7 +40,7 @@ def evaluate_answers(
         model_class: the task's model.
         loss: the loss to report.
     """
-    run = start_evaluation(options, options.output_dir)
+    run = start_evaluation(options)
     texts = TextDb(options.query_txt_db, run.vocab_size)
     videos = open_videos(options, texts)
     split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)

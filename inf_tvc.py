@@ -23,7 +23,7 @@ from utils.files import check_output, write_json
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
     options = parse_options(TvcInferenceOptions, argv)
-    run = start_evaluation(options, options.model_dir)
+    run = start_evaluation(options)
     metrics_file = Path(options.output).parent / f"metrics_{Path(options.ckpt_step).stem}.json"
     on_main(run.comm, lambda: check_output(options.output, metrics_file))
     subtitles = TextDb(options.sub_txt_db, run.vocab_size)

@@ -235,7 +235,13 @@ class ScheduleOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(
-    ScheduleOptions, OptimizerOptions, BatchOptions, ModelOptions, PrecisionOptions, LoaderOptions
+    ScheduleOptions,
+    OptimizerOptions,
+    BatchOptions,
+    ModelOptions,
+    PrecisionOptions,
+    LoaderOptions,
+    VideoOptions,
 ):
     """Run"""
 
@@ -316,7 +322,11 @@ class RetrievalEvalOptions(Options):
         rule=POSITIVE,
         aliases=("vcmr_eval_batch_size", "vr_eval_q_batch_size"),
     )
-    distributed_eval: bool = option(True, help="share the queries out over the ranks")
+    distributed_eval: bool = option(
+        True,
+        help="on in the published recipes; queries are always shared out",
+        affects_result=False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

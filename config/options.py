@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from utils.errors import UserError, shorten
@@ -66,6 +67,11 @@ class Options:
     """Values of one script's options; an instance that exists is resolved and checked."""
 
     RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of the run that is read, or made."""
+        return Path(getattr(self, self.RUN_FOLDER or "output_dir"))
 
     def __post_init__(self) -> None:
         self.resolve()

@@ -28,6 +28,9 @@ FLAGS_WITHOUT_EFFECT: Mapping[type[Options], tuple[str, ...]] = {
     ),
 }
 
+# Options of its recipes that have one value here, so that any other has no effect.
+FIXED_OPTIONS: Mapping[str, Any] = {"distributed_eval": True}
+
 # A file may hold these under several names with different values; they change no result.
 EVALUATION_BATCH_SIZES = ("vcmr_eval_q_batch_size", "vcmr_eval_video_batch_size", "val_batch_size")
 

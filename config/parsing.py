@@ -16,6 +16,7 @@ from config.options import (
 )
 from config.original import (
     EVALUATION_BATCH_SIZES,
+    FIXED_OPTIONS,
     FLAGS_WITHOUT_EFFECT,
     IGNORED_KEYS,
     json_names,
@@ -123,7 +124,11 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
     _require(cls, values, required_fields(cls))
-    return cls(**values)
+    opts = cls(**values)
+    for name, value in FIXED_OPTIONS.items():
+        if getattr(opts, name, value) != value:
+            LOGGER.warning("no effect in this script: --no_%s", name)
+    return opts
 
 
 def _require(cls: type[Options], values: Mapping[str, Any], names: list[str]) -> None:

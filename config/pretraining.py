@@ -10,7 +10,6 @@ from config.groups import (
     SpanLossOptions,
     TrainingOptions,
     VideoDbOptions,
-    VideoOptions,
 )
 from config.options import FRACTION, POSITIVE, option, redefault
 
@@ -71,7 +70,7 @@ class CorpusOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions, VideoOptions):
+class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     """Pre-training (pretrain.py)"""
 
     KIND = Kind.CORPORA

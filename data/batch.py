@@ -97,25 +97,27 @@ class CandidateBatch(TensorBatch):
 
 
 @dataclass
-class QuestionBatch(TensorBatch):
-    """N questions with K answers each (C = N · K, question by question)."""
+class JudgedBatch(TensorBatch):
+    """N items, each with one candidate text or several, and what is right."""
 
     ids: list[str]
     candidates: CandidateBatch
-    targets: Tensor  # (N,) long, the right answer; −1 = not known
-    spans: Tensor  # (N, 2) long, first and last frame to look at; −1 = none
-    frame_runs: Tensor  # (F, K) long, rows of the candidates' frames that show each frame
-    counts: dict[str, int]  # questions that have a target, by loss
+    targets: Tensor  # (N,) long; −1 = not known
+    counts: dict[str, int]  # items that have a target, by loss
 
 
 @dataclass
-class StatementBatch(TensorBatch):
-    """C statements about B videos."""
+class QuestionBatch(JudgedBatch):
+    """N questions with K answers each (C = N · K, question by question); a target is the place of
+    the right one."""
 
-    ids: list[str]
-    candidates: CandidateBatch
-    targets: Tensor  # (C,) long, 1 = true, 0 = false; −1 = not known
-    counts: dict[str, int]  # statements that have a label, by loss
+    spans: Tensor  # (N, 2) long, first and last frame to look at; −1 = none
+    frame_runs: Tensor  # (F, K) long, rows of the candidates' frames that show each frame
+
+
+@dataclass
+class StatementBatch(JudgedBatch):
+    """C statements about B videos; a target is 1 = true, 0 = false."""
 
 
 @dataclass

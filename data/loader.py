@@ -10,18 +10,21 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from config.groups import LoaderOptions, TrainingOptions
 from utils.batch import TensorBatch
 from utils.distributed import Communicator
 from utils.errors import UserError
 from utils.processes import follow_parent
 
 Item = TypeVar("Item")
+OptionsT = TypeVar("OptionsT", bound=LoaderOptions, covariant=True)
 
 
 class ItemKey(NamedTuple):
@@ -233,7 +236,9 @@ class _Collate:
         return self.collate(items)
 
 
-def _loader(dataset: SizedDataset, collate: Callable, sampler: Any, options: Any) -> DataLoader:
+def _loader(
+    dataset: SizedDataset, collate: Callable, sampler: Any, options: LoaderOptions
+) -> DataLoader:
     return DataLoader(
         _ErrorsAsItems(dataset),
         batch_sampler=sampler,
@@ -293,15 +298,16 @@ class DevicePrefetcher:
         return batch
 
 
-class LoadingRun(Protocol):
+@dataclass
+class LoadingRun(Generic[OptionsT]):
     """What loaders read of a run (:class:`engine.run.Run`)."""
 
+    options: OptionsT
     comm: Communicator
     device: torch.device
-    options: Any  # train_batch_size, token_budget, seed, n_workers, pin_mem
 
 
-def _sampler(dataset: SizedDataset, run: LoadingRun) -> BatchSampler:
+def _sampler(dataset: SizedDataset, run: LoadingRun[TrainingOptions]) -> BatchSampler:
     options = run.options
     ranks = run.comm.rank, run.comm.size, options.seed
     if options.token_budget is None:
@@ -323,7 +329,7 @@ class TrainLoader:
         self,
         dataset: SizedDataset,
         collate: Callable[[Sequence[Any]], TensorBatch],
-        run: LoadingRun,
+        run: LoadingRun[TrainingOptions],
         sampler: BatchSampler | None = None,
     ) -> None:
         self.sampler = sampler or _sampler(dataset, run)
@@ -358,7 +364,7 @@ def evaluation_batches(
     dataset: SizedDataset,
     collate: Callable[[Sequence[Any]], TensorBatch],
     batch_size: int,
-    run: LoadingRun,
+    run: LoadingRun[LoaderOptions],
 ) -> Iterator[TensorBatch]:
     """One pass over this rank's part, on the device.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from config.pretraining import CorpusOptions, PretrainOptions
 from config.values import nearest
 from data.batch import ObjectiveBatch
 from data.fom import FomDataset, collate_fom
@@ -82,7 +83,12 @@ class ObjectiveDataset:
     """
 
     def __init__(
-        self, name: str, vids: Sequence[str], source: SubtitleSource, options: Any, seed: int
+        self,
+        name: str,
+        vids: Sequence[str],
+        source: SubtitleSource,
+        options: PretrainOptions,
+        seed: int,
     ) -> None:
         objective = find_objective(name)
         told = {option: getattr(options, option) for option in objective.options}
@@ -150,7 +156,7 @@ class ShardedFeatures:
 class Corpus:
     """A corpus with its databases open."""
 
-    options: Any  # config.pretraining.CorpusOptions
+    options: CorpusOptions
     weight: float
     source: SubtitleSource
 
@@ -195,8 +201,8 @@ def read_split(file: str) -> list[str]:
     return text_names(vids, file)
 
 
-def open_corpora(options: Any, vocab_size: int | None = None) -> list[Corpus]:
-    """Open the databases of ``options`` (``config.pretraining.PretrainOptions``).
+def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> list[Corpus]:
+    """Open the databases of all corpora.
 
     Args:
         options: of the run.
@@ -224,7 +230,7 @@ def open_corpora(options: Any, vocab_size: int | None = None) -> list[Corpus]:
     return corpora
 
 
-def make_parts(corpora: Sequence[Corpus], options: Any, train: bool) -> list[Part]:
+def make_parts(corpora: Sequence[Corpus], options: PretrainOptions, train: bool) -> list[Part]:
     """One part per corpus, split and objective, named ``{objective}_{corpus}_{split}``.
 
     Raises:

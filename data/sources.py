@@ -1,9 +1,8 @@
 """The video source that a task's options ask for."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from config.groups import VideoDbOptions, VideoOptions
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleSource, VideoOnlySource, VideoSource
 from utils.logger import LOGGER
@@ -18,33 +17,32 @@ class VideoData:
     source: VideoSource
 
 
-def open_features(options: Any, folder: str, interval: float) -> FeatureDb:
+def open_features(options: VideoOptions, folder: str, interval: float) -> FeatureDb:
     """Open a feature database; numbers of frames that it lacks may be kept in the run's folder.
 
     Args:
-        options: ``config.groups.VideoOptions`` of a run.
+        options: of a run.
         folder: the data set's folder.
         interval: seconds per frame.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    run_folder = getattr(options, getattr(options, "RUN_FOLDER", None) or "output_dir")
     return FeatureDb(
         folder,
         options.vfeat_version,
         interval,
         options.compressed_db,
         options.max_clip_len,
-        counts_folder=Path(run_folder) / "log",
+        counts_folder=options.run_folder / "log",
     )
 
 
-def open_videos(options: Any, queries: TextDb, video_only: bool = False) -> VideoData:
+def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = False) -> VideoData:
     """Open the video databases that ``options`` name.
 
     Args:
-        options: ``config.groups.VideoDbOptions``.
+        options: of a run.
         queries: a query database. Subtitles must have tokens of its ``vocab_size``; where there are
             none, it says which token ``<s>`` is.
         video_only: leave the subtitles' text out.

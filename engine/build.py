@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from config.evaluation import RunOptions
+from config.groups import ModelOptions, TrainingOptions
 from engine.run import Run
 from model.apex_norm import use_fused_layer_norm
 from model.checkpoint import Build, load_checkpoint
@@ -17,7 +19,11 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def build_for_training(
-    cls: type[ModelT], run: Run, feature_size: int, longest: int, **arguments: Any
+    cls: type[ModelT],
+    run: Run[TrainingOptions],
+    feature_size: int,
+    longest: int,
+    **arguments: Any,
 ) -> ModelT:
     """A model with the start that the options ask for, on the run's device.
 
@@ -41,7 +47,7 @@ def build_for_training(
 
 def build_for_evaluation(
     cls: type[ModelT],
-    run: Run,
+    run: Run[RunOptions],
     feature_size: int,
     longest: int,
     checkpoint: str,
@@ -63,7 +69,7 @@ def build_for_evaluation(
     return _placed(model, run, longest).eval()
 
 
-def _initialise(model: nn.Module, options: Any, build: Build) -> None:
+def _initialise(model: nn.Module, options: ModelOptions, build: Build) -> None:
     if not options.checkpoint:
         LOGGER.info("no checkpoint: random weights")
     elif options.load_partial_pretrained:
@@ -72,7 +78,7 @@ def _initialise(model: nn.Module, options: Any, build: Build) -> None:
         load_checkpoint(model, options.checkpoint, build, options.reinit_feature_layers)
 
 
-def _placed(model: ModelT, run: Run, longest: int) -> ModelT:
+def _placed(model: ModelT, run: Run[TrainingOptions | RunOptions], longest: int) -> ModelT:
     frames = model.v_encoder.f_encoder.img_embeddings.position_embeddings
     limit = run.options.max_clip_len
     # A subtitle may lie over all frames of its video.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from config.groups import PrecisionOptions
 from utils.errors import UserError
 from utils.logger import LOGGER
 
@@ -37,7 +38,7 @@ class Precision:
         )
 
     @classmethod
-    def from_options(cls, options: Any, device: torch.device) -> "Precision":
+    def from_options(cls, options: PrecisionOptions, device: torch.device) -> "Precision":
         """From ``bf16`` and ``fp16`` (None: where there is CUDA), which a CPU does without."""
         on_gpu = device.type == "cuda"
         if options.fp16 and not on_gpu:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import torch
-
-from config.config import changed_options
-from config.groups import RankingLossOptions
+from config.config import changed_options, options_to_dict
+from config.evaluation import RunOptions
+from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
+from data.loader import LoadingRun, OptionsT
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
@@ -16,15 +16,15 @@ from utils.errors import UserError, as_user_error
 from utils.files import read_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 
+TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
+EvaluationT = TypeVar("EvaluationT", bound=RunOptions)
+
 
 @dataclass
-class Run:
+class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     """What a script stands on."""
 
-    options: Any
     model_config: ModelConfig
-    comm: Communicator
-    device: torch.device
     precision: Precision
     folder: RunFolder
     stand_in: int = 1  # ranks of the recipe that each rank stands in for
@@ -35,16 +35,13 @@ class Run:
         return self.model_config.f_config.vocab_size
 
     @property
-    def accumulation(self) -> int:
+    def accumulation(self: "Run[TrainingOptions]") -> int:
         """Batches per optimizer step."""
         return self.options.gradient_accumulation_steps * self.stand_in
 
 
-def start_training(options: Any) -> Run:
+def start_training(options: TrainingT) -> Run[TrainingT]:
     """Set up a training run, new or resumed.
-
-    Args:
-        options: ``config.groups.TrainingOptions``.
 
     Raises:
         UserError: the folder holds a run with other options, or another program's.
@@ -60,7 +57,7 @@ def start_training(options: Any) -> Run:
     comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
         folder.remove_leftovers()
-        save_run_info(folder.path, options, model_config)
+        save_run_info(folder.path, options_to_dict(options), model_config.to_dict())
     LOGGER.info(
         "%s: %d rank(s) (%s) on %s, %s",
         folder.path,
@@ -69,7 +66,7 @@ def start_training(options: Any) -> Run:
         device,
         precision.mode,
     )
-    run = Run(options, model_config, comm, device, precision, folder, _stand_in(options, comm))
+    run = Run(options, comm, device, model_config, precision, folder, _stand_in(options, comm))
     _log_batch_size(run)
     return run
 
@@ -94,21 +91,16 @@ def on_main(comm: Communicator, action: Callable[[], object]) -> None:
         raise UserError(problem)
 
 
-def start_evaluation(options: Any, run_dir: str) -> Run:
-    """Set up the evaluation of a finished run.
-
-    Args:
-        options: ``config.evaluation.RunOptions``.
-        run_dir: the run's folder.
-    """
+def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
+    """Set up the evaluation of a finished run."""
     comm, device = setup()
-    folder = RunFolder(run_dir)
+    folder = RunFolder(options.run_folder)
     model_config = ModelConfig.from_json(folder.log / "model_config.json")
     setup_logging(comm.is_main)
-    return Run(options, model_config, comm, device, Precision.from_options(options, device), folder)
+    return Run(options, comm, device, model_config, Precision.from_options(options, device), folder)
 
 
-def _check_options(options: Any, folder: RunFolder) -> None:
+def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
     if not (folder.restore_points and saved.exists()):
         return
@@ -122,7 +114,7 @@ def _check_options(options: Any, folder: RunFolder) -> None:
         LOGGER.warning("going on with changed options: %s", "; ".join(changes))
 
 
-def _stand_in(options: Any, comm: Communicator) -> int:
+def _stand_in(options: OptimizerOptions, comm: Communicator) -> int:
     """How many of the recipe's ranks one rank stands in for.
 
     Raises:
@@ -139,7 +131,7 @@ def _stand_in(options: Any, comm: Communicator) -> int:
     return recipe // comm.size
 
 
-def _log_batch_size(run: Run) -> None:
+def _log_batch_size(run: Run[TrainingOptions]) -> None:
     options = run.options
     at_once = options.train_batch_size * run.comm.size
     LOGGER.info(

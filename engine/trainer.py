@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from config.groups import TrainingOptions
+from data.loader import TrainLoader
 from engine.restore import (
     load_restore_point,
     random_states,
@@ -33,14 +35,6 @@ from utils.tensor_files import infinite_weights
 from utils.timing import StepClock
 
 
-class Loader(Protocol):
-    """Endless batches whose position can be saved. A batch has ``ids`` to name it by."""
-
-    def __next__(self) -> Any: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
-
-
 def _nothing(step: int, micro_step: int) -> None:
     pass
 
@@ -52,7 +46,7 @@ class Task:
     Attributes:
         name: for messages.
         model: ``model(batch)`` → named scalar losses (B, …), on the device already.
-        loader: training batches of this rank, on the device.
+        loader: training batches of this rank, on the device, with ``ids`` to name their items by.
         loss_weights: factor of every loss, by name.
         validate: metrics by name; may write files into the run's ``results/``.
         begin_batch: told (optimizer steps done, accumulation step) before every batch.
@@ -62,7 +56,7 @@ class Task:
 
     name: str
     model: nn.Module
-    loader: Loader
+    loader: TrainLoader
     loss_weights: Mapping[str, float]
     validate: Callable[[int], dict[str, float | str]]
     begin_batch: Callable[[int, int], None] = _nothing
@@ -148,7 +142,7 @@ class Trainer:
 
     Args:
         task: what to train.
-        run: where: options (``config.groups.TrainingOptions``), ranks, device, folder.
+        run: where: options, ranks, device, folder.
 
     Attributes:
         steps_done: optimizer steps since the start of the run, restored ones included.
@@ -157,7 +151,7 @@ class Trainer:
         rate: learning rate of the last step.
     """
 
-    def __init__(self, task: Task, run: Run) -> None:
+    def __init__(self, task: Task, run: Run[TrainingOptions]) -> None:
         self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
         self.steps_done = 0
         self.unvalidated = False

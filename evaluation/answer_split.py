@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
-
+from config.evaluation import AnswerEvalOptions
+from config.training import AnswerOptions
 from data.candidates import CandidateDataset
 from data.loader import evaluation_batches
 from engine.run import Run, on_main
 from engine.validation import split_label
 from evaluation.answers import answer_split, check_answers, save_answers
+from model.candidates import CandidateModel
 
 
 class AnswerSplit:
@@ -23,13 +24,17 @@ class AnswerSplit:
     """
 
     def __init__(
-        self, name: str, data: CandidateDataset, weights: Mapping[str, float], run: Run
+        self,
+        name: str,
+        data: CandidateDataset,
+        weights: Mapping[str, float],
+        run: Run[AnswerOptions | AnswerEvalOptions],
     ) -> None:
         self.name, self.data, self.weights, self.run = name, data, weights, run
 
     def evaluate(
         self,
-        model: nn.Module,
+        model: CandidateModel,
         checkpoint: str | int,
         folder: Path | None = None,
         save_logits: bool = False,
@@ -37,7 +42,7 @@ class AnswerSplit:
         """Answer; write results (and metrics where the split has ground truth) on rank 0.
 
         Args:
-            model: a :class:`model.candidates.CandidateModel`.
+            model: of the task.
             checkpoint: for the files' names.
             folder: where to; None = ``results_{name}`` of the run, or ``results_{name}_w_logit``
                 with the scores.
@@ -60,7 +65,7 @@ class AnswerSplit:
         save_answers(answered, folder, label, metrics, save_logits)
         return metrics
 
-    def validate(self, model: nn.Module, step: int) -> dict[str, float]:
+    def validate(self, model: CandidateModel, step: int) -> dict[str, float]:
         """:meth:`evaluate` into ``results/``, with the sum of the losses."""
         label = split_label(self.name, step)
         metrics = self.evaluate(model, label, self.run.folder.results)

@@ -7,32 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
 
+from data.batch import JudgedBatch
+from model.candidates import Answers, CandidateModel
 from utils.distributed import Communicator
 from utils.files import check_output, write_json
 
 UNKNOWN = -1
-
-
-class Answers(Protocol):
-    """What ``model.answer(batch)`` gives for N items (:class:`model.candidates.Answers`)."""
-
-    scores: Tensor  # (N, K) or (N,)
-    chosen: Tensor  # (N,)
-    losses: dict[str, Tensor]  # (N,) each
-
-
-class AnsweredBatch(Protocol):
-    """A batch with what is right."""
-
-    ids: list[str]
-    targets: Tensor  # (N,), −1 = not known
-    counts: dict[str, int]  # items that have a target, by loss
 
 
 @dataclass
@@ -72,7 +56,7 @@ class AnsweredSplit:
         return {"accuracy": round(100 * sum(hits) / len(hits), 2), **losses}
 
 
-def answered_items(batch: AnsweredBatch, answers: Answers) -> list[AnsweredItem]:
+def answered_items(batch: JudgedBatch, answers: Answers) -> list[AnsweredItem]:
     """The items of one batch, on the host."""
     columns = {name: loss.tolist() for name, loss in answers.losses.items()}
     rows = zip(
@@ -90,12 +74,12 @@ def answered_items(batch: AnsweredBatch, answers: Answers) -> list[AnsweredItem]
 
 @torch.no_grad()
 def answer_split(
-    model: nn.Module, batches: Iterable[Any], comm: Communicator, ids: Sequence[str]
+    model: CandidateModel, batches: Iterable[JudgedBatch], comm: Communicator, ids: Sequence[str]
 ) -> AnsweredSplit:
     """Answer this rank's share and merge all ranks'.
 
     Args:
-        model: with ``answer(batch)``; left in evaluation mode.
+        model: left in evaluation mode.
         batches: this rank's share of the split.
         comm: the ranks.
         ids: the order of the split; together the ranks answer each once.

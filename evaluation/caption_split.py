@@ -8,6 +8,8 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from config.evaluation import TvcInferenceOptions
+from config.training import TvcOptions
 from data.loader import evaluation_batches
 from data.tvc import CaptionDataset, TargetClips
 from data.video import SubtitleSource
@@ -38,7 +40,7 @@ class CaptionSplit:
         target: str | Path,
         videos: SubtitleSource,
         vocabulary: Vocabulary,
-        run: Run,
+        run: Run[TvcOptions | TvcInferenceOptions],
         need_references: bool = False,
     ) -> None:
         self.clips = TargetClips(target, videos)

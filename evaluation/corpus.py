@@ -3,52 +3,24 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from data.batch import QueryBatch, VideoBatch
 from evaluation.ranking import CorpusIndex, SearchSettings
 from evaluation.results import QueryPredictions, Results, assemble_results
+from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator
 from utils.errors import UserError
 from utils.tensor_files import infinite_weights
 
 
-class RetrievalModel(Protocol):
-    """What evaluation needs of a model (an ``nn.Module``). The last two only find moments."""
-
-    def encode_videos(self, batch: "Videos") -> Tensor: ...  # (F, H), video after video
-    def encode_queries(self, batch: "Queries") -> Tensor: ...  # (N, H)
-    def pool_scores(self, cosines: Tensor, mask: Tensor) -> Tensor: ...  # (…, T) → (…)
-    def span_queries(self, query_vectors: Tensor) -> Tensor: ...  # (N, H)
-    def span_probabilities(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-class Videos(Protocol):
-    """A batch of videos."""
-
-    vids: list[str]
-    frame_lens: Tensor  # (B,)
-
-    def to(self, device: torch.device) -> Self: ...
-
-
-class Queries(Protocol):
-    """A batch of queries."""
-
-    qids: list[str]
-    desc_ids: list[str | int]
-    vids: list[str | None] | None  # the video each is about; None = unknown
-
-    def to(self, device: torch.device) -> Self: ...
-
-
 def evaluate_corpus(
-    model: nn.Module,
-    video_batches: Iterable[Videos],
-    query_batches: Iterable[Queries],
+    model: MomentRetrievalModel,
+    video_batches: Iterable[VideoBatch],
+    query_batches: Iterable[QueryBatch],
     settings: SearchSettings,
     comm: Communicator,
     video2idx: Mapping[str, int],
@@ -60,7 +32,7 @@ def evaluate_corpus(
     part and all return the same results, those of a single process.
 
     Args:
-        model: a :class:`RetrievalModel`; left in the mode (training or not) that it came in.
+        model: left in the mode (training or not) that it came in.
         video_batches, query_batches: this rank's share. Shares may overlap, and may be empty.
         settings: what to list.
         comm: the ranks.
@@ -82,7 +54,7 @@ def evaluate_corpus(
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def _evaluation_mode(model: MomentRetrievalModel) -> Iterator[None]:
     """No dropout, no gradients; the model's mode is restored."""
     training = model.training
     model.eval()
@@ -93,13 +65,13 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _device(model: nn.Module) -> torch.device:
+def _device(model: MomentRetrievalModel) -> torch.device:
     return next(model.parameters()).device
 
 
 def _encode_corpus(
-    model: nn.Module,
-    batches: Iterable[Videos],
+    model: MomentRetrievalModel,
+    batches: Iterable[VideoBatch],
     comm: Communicator,
     video2idx: Mapping[str, int],
 ) -> CorpusIndex:
@@ -122,7 +94,9 @@ def _encode_corpus(
     return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
 
 
-def _not_finite(model: nn.Module, vids: Sequence[str], encoded: Sequence[Tensor]) -> UserError:
+def _not_finite(
+    model: MomentRetrievalModel, vids: Sequence[str], encoded: Sequence[Tensor]
+) -> UserError:
     """What to say of encoded videos (T, H) that hold NaN or infinite values."""
     if infinite := infinite_weights(model.state_dict()):
         return UserError(
@@ -137,9 +111,9 @@ def _not_finite(model: nn.Module, vids: Sequence[str], encoded: Sequence[Tensor]
 
 
 def _search(
-    model: nn.Module,
+    model: MomentRetrievalModel,
     index: CorpusIndex,
-    batches: Iterable[Queries],
+    batches: Iterable[QueryBatch],
     settings: SearchSettings,
     video2idx: Mapping[str, int],
 ) -> Iterator[QueryPredictions]:
@@ -159,9 +133,9 @@ def _search(
 
 
 def _search_batch(
-    model: nn.Module,
+    model: MomentRetrievalModel,
     index: CorpusIndex,
-    batch: Queries,
+    batch: QueryBatch,
     own: Sequence[str | None],
     settings: SearchSettings,
 ) -> dict[str, list[np.ndarray]]:

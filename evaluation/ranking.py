@@ -16,13 +16,16 @@ then to the earlier start, then to the earlier end.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from config.evaluation import SearchOptions, VcmrEvalOptions
+from config.groups import VideoRankingOptions
+from config.training import VcmrOptions
 from model.cosine import unit_vectors
 from utils.errors import UserError
 
@@ -59,7 +62,7 @@ class SearchSettings:
     q2c_alpha: float | None = None
 
     @classmethod
-    def for_moments(cls, options: Any) -> Self:
+    def for_moments(cls, options: VcmrOptions | VcmrEvalOptions | SearchOptions) -> Self:
         """Corpus moment retrieval: the lists that are submitted, cut to ``max_after_nms``."""
         return cls(
             tasks=tuple(options.full_eval_tasks),
@@ -73,7 +76,7 @@ class SearchSettings:
         )
 
     @classmethod
-    def for_videos(cls, options: Any) -> Self:
+    def for_videos(cls, options: VideoRankingOptions) -> Self:
         """Video retrieval alone."""
         return cls(tasks=("VR",), listed_videos=options.max_vr_video)
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from config.evaluation import VcmrEvalOptions, VrEvalOptions
+from config.groups import MomentEvalOptions
+from config.training import RetrievalOptions
 from data.annotations import read_lines
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from data.loader import evaluation_batches
@@ -21,6 +22,7 @@ from engine.validation import mean_losses, split_label
 from evaluation.corpus import evaluate_corpus
 from evaluation.ranking import SearchSettings
 from evaluation.results import check_results, save_results
+from model.vcmr import MomentRetrievalModel
 from utils.decoding import check
 from utils.logger import LOGGER
 from utils.names import find_name, get_name, names_of_task
@@ -44,7 +46,12 @@ class RetrievalSplit:
     """
 
     def __init__(
-        self, name: str, queries: TextDb, videos: VideoData, run: Run, settings: SearchSettings
+        self,
+        name: str,
+        queries: TextDb,
+        videos: VideoData,
+        run: Run[RetrievalOptions | VcmrEvalOptions | VrEvalOptions],
+        settings: SearchSettings,
     ) -> None:
         self.name = name
         self.queries = queries
@@ -61,14 +68,14 @@ class RetrievalSplit:
 
     def evaluate(
         self,
-        model: nn.Module,
+        model: MomentRetrievalModel,
         checkpoint: str | int,
         folder: Path | None = None,
     ) -> dict[str, float | str]:
         """Search, write results (and metrics where the split has ground truth) on rank 0.
 
         Args:
-            model: a :class:`evaluation.corpus.RetrievalModel`.
+            model: of the task.
             checkpoint: for the files' names.
             folder: where to; None = ``results_{split}`` of the run.
 
@@ -77,10 +84,11 @@ class RetrievalSplit:
             truth.
         """
         options = self.run.options
+        moments = options if isinstance(options, MomentEvalOptions) else None
         place = (
             folder or self.run.folder.path / f"results_{self.name}",
             Path(str(checkpoint)).stem,
-            getattr(options, "nms_thd", -1),
+            moments.nms_thd if moments else -1,
         )
         on_main(self.run.comm, lambda: check_results(*place))
         with self.run.precision.autocast():
@@ -99,7 +107,7 @@ class RetrievalSplit:
             results,
             *place,
             self.truth,
-            getattr(options, "eval_with_query_type", False),
+            moments is not None and moments.eval_with_query_type,
         )
         return {
             f"{task}{ending}/{name}": value
@@ -132,7 +140,7 @@ class RetrievalSplit:
         return truth
 
     def validate(
-        self, model: nn.Module, weights: Mapping[str, float], step: int
+        self, model: MomentRetrievalModel, weights: Mapping[str, float], step: int
     ) -> dict[str, float | str]:
         """Weighted mean losses of the split's queries where it has ground truth, then
         :meth:`evaluate` into ``results/``."""
@@ -140,7 +148,9 @@ class RetrievalSplit:
         label = split_label(self.name, step)
         return losses | self.evaluate(model, label, self.run.folder.results)
 
-    def _losses(self, model: nn.Module, weights: Mapping[str, float]) -> dict[str, float]:
+    def _losses(
+        self, model: MomentRetrievalModel, weights: Mapping[str, float]
+    ) -> dict[str, float]:
         data = MomentDataset(self.queries, self.videos.source)
         batches: Iterator[MomentBatch] = evaluation_batches(
             data, collate_moments, self.run.options.val_batch_size, self.run

@@ -4,12 +4,11 @@ The video is run once per candidate text; a frame's features are projected once 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 
 from config.model_config import ModelConfig
-from data.batch import CandidateBatch
+from data.batch import CandidateBatch, JudgedBatch
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import PredictionHead
 from model.query_encoder import segment_attention_pool
@@ -22,14 +21,6 @@ class Answers:
     scores: Tensor  # (N, K) logits of the answers, or (N,) of statements
     chosen: Tensor  # (N,) long
     losses: dict[str, Tensor]  # (N,) each; 0 where an item has no target
-
-
-class JudgedBatch(Protocol):
-    """Candidates with what is right."""
-
-    ids: list[str]
-    candidates: CandidateBatch
-    counts: dict[str, int]
 
 
 class CandidateModel(nn.Module):

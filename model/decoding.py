@@ -7,11 +7,13 @@ learn whether all have ended.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from config.groups import DecodingOptions
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class DecodingSettings:
     length_penalty: float = 1.0
 
     @classmethod
-    def from_options(cls, options: Any, begin: int, end: int, known_ids: Sequence[int]) -> Self:
-        """From ``config.groups.DecodingOptions`` and what the tokenizer says."""
+    def from_options(
+        cls, options: DecodingOptions, begin: int, end: int, known_ids: Sequence[int]
+    ) -> Self:
+        """From the options and what the tokenizer says."""
         return cls(
             begin,
             end,

@@ -1,14 +1,17 @@
 """Corpus moment retrieval: TVR, How2R, DiDeMo (paper, section 4.3; TVR: arXiv 2001.09099)."""
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config.groups import RankingLossOptions, SpanLossOptions
 from config.model_config import ModelConfig
+from config.pretraining import PretrainOptions
+from config.training import RetrievalOptions
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from model.cosine import unit_vectors
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
@@ -27,7 +30,7 @@ NEVER = -1
 RANKING_LOSSES = ("neg_ctx", "neg_q")
 
 
-def ranking_weights(options: Any) -> dict[str, float]:
+def ranking_weights(options: RankingLossOptions) -> dict[str, float]:
     """Factors of the ranking losses."""
     return {"neg_ctx": options.lw_neg_ctx, "neg_q": options.lw_neg_q}
 
@@ -69,12 +72,13 @@ class MomentSchedule:
     seed: int = 0
 
     @classmethod
-    def from_options(cls, options: Any) -> Self:
+    def from_options(cls, options: PretrainOptions | RetrievalOptions) -> Self:
         """From ranking options and, where the task has spans, span options."""
+        spans = options if isinstance(options, SpanLossOptions) else None
         return cls(
             ranking=RankingLoss(options.ranking_loss_type, options.margin, options.use_all_neg),
-            span_start_step=getattr(options, "train_span_start_step", NEVER),
-            drop_svmr_prob=getattr(options, "drop_svmr_prob", 0.0),
+            span_start_step=spans.train_span_start_step if spans else NEVER,
+            drop_svmr_prob=spans.drop_svmr_prob if spans else 0.0,
             hard_start_steps=options.hard_negtiave_start_step,
             hard_pool_sizes=options.hard_pool_size,
             hard_weights=options.hard_neg_weights,

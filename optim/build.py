@@ -1,27 +1,15 @@
 """The optimizer of a run, from the model and its options."""
 
-from typing import Protocol
-
 import torch
 from torch import nn
 
+from config.groups import TrainingOptions
 from optim.adamw import AdamW
 from optim.apex_adamw import apex_adamw
 from utils.errors import UserError
 
 ENCODER_PREFIX = "v_encoder."
 NO_DECAY = ("bias", "LayerNorm.weight")
-
-
-class OptimizerOptions(Protocol):
-    """The options this module reads (a recipe's fields of the same names)."""
-
-    optim: str
-    learning_rate: float
-    lr_mul: float
-    betas: tuple[float, float]
-    weight_decay: float
-    apex: bool
 
 
 def parameter_groups(model: nn.Module, lr_mul: float, weight_decay: float) -> list[dict]:
@@ -44,7 +32,7 @@ def parameter_groups(model: nn.Module, lr_mul: float, weight_decay: float) -> li
     return [group for group in groups.values() if group["params"]]
 
 
-def build_optimizer(model: nn.Module, opts: OptimizerOptions) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, opts: TrainingOptions) -> torch.optim.Optimizer:
     """Build the optimizer that ``opts.optim`` names, over :func:`parameter_groups`.
 
     ``adamw`` is :class:`optim.adamw.AdamW`, or with ``opts.apex``, where apex is installed and the

@@ -110,7 +110,10 @@ def warn(videos: VideoData, vids: list[str]) -> None:
 
 
 def search(
-    run: Run, tokenizer: "PreTrainedTokenizerBase", videos: VideoData, vids: list[str]
+    run: Run[SearchOptions],
+    tokenizer: "PreTrainedTokenizerBase",
+    videos: VideoData,
+    vids: list[str],
 ) -> list[np.ndarray]:
     """For each sentence its moments, best first: (n, 4), place of the video, start, end, score."""
     options = run.options
@@ -145,7 +148,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     options = parse_options(SearchOptions, argv)
     if options.output is not None:
         check_output(options.output)
-    run = start_evaluation(options, options.run_dir)
+    run = start_evaluation(options)
     tokenizer = open_tokenizer(run)
     named = SimpleNamespace(meta=special_ids(tokenizer), vocab_size=run.vocab_size)
     videos = open_videos(options, named, is_video_only(options.task))

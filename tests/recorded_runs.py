@@ -84,9 +84,9 @@ class StepRecorder:
     ) -> None:
         run = Run(
             options,
-            None,
             comm or SingleProcess(),
             torch.device("cpu"),
+            None,
             Precision.from_options(options, torch.device("cpu")),
             RunFolder(folder),
             stand_in,

@@ -357,6 +357,16 @@ def test_options_of_the_original_without_effect(caplog):
         vcmr("--test_db", "x")
 
 
+def test_evaluation_is_always_shared_out_over_the_ranks(tmp_path, caplog):
+    on = options_to_dict(vcmr("--distributed_eval"))
+    assert caplog.text == "" and on["distributed_eval"]
+    config = json_file(tmp_path / "c.json", distributed_eval=False)
+    for words in (["--no_distributed_eval"], ["--config", config]):
+        caplog.clear()
+        assert changed_options(on, vcmr(*words)) == []
+        assert caplog.text.count("no effect in this script: --no_distributed_eval") == 1
+
+
 def test_only_rank_0_speaks_before_logging_is_set_up(tmp_path):
     """Every rank reads the options."""
     config = json_file(tmp_path / "c.json", rank=0, n_gpu=8)

@@ -50,9 +50,9 @@ def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_facto
     vars(options).update({"grad_norm": -1, "weight_decay": 0.0} | changes)
     run = Run(
         options,
-        None,
         SingleProcess(),
         CPU,
+        None,
         Precision.from_options(options, CPU),
         RunFolder(folder),
         stand_in,

@@ -4,7 +4,6 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -128,21 +127,11 @@ def test_the_null_writer_has_the_same_methods(tmp_path):
     assert public == {name for name in dir(NullMetricsWriter) if not name.startswith("_")}
 
 
-@dataclass
-class SomeOptions:
-    seed: int = 77
-    hard_pool_size: list[int] = field(default_factory=lambda: [20])
-
-
-class SomeModelConfig:
-    def to_dict(self) -> dict:
-        return {"f_config": {"hidden_size": 64}}
-
-
 def test_run_info_files(tmp_path):
-    save_run_info(tmp_path / "run", SomeOptions(), SomeModelConfig())
+    options = {"seed": 77, "hard_pool_size": [20]}
+    save_run_info(tmp_path / "run", options, {"f_config": {"hidden_size": 64}})
     log = tmp_path / "run" / "log"
-    assert read_json(log / "hps.json") == {"seed": 77, "hard_pool_size": [20]}
+    assert read_json(log / "hps.json") == options
     assert read_json(log / "model_config.json") == {"f_config": {"hidden_size": 64}}
     assert read_json(log / "git_info.json").keys() == {"commit", "branch", "dirty"}
 

@@ -37,7 +37,7 @@ def loss_curve(expected, world, folder, mode, device, steps):
     options.weight_decay = 0.01
     options.num_train_steps = 2 * steps
     comm, precision = SingleProcess(), Precision(mode, device)
-    run = Run(options, None, comm, device, precision, RunFolder(folder / mode))
+    run = Run(options, comm, device, None, precision, RunFolder(folder / mode))
     task = Task(
         name="tvr",
         model=model,

@@ -1,6 +1,5 @@
 """What a run says and keeps of itself: messages, metrics, and the facts that reproduce it."""
 
-import dataclasses
 import json
 import logging
 import math
@@ -9,7 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -165,21 +164,19 @@ def _drop_lines_after(path: Path, step: int, revalidate: bool) -> None:
         temporary.write_text("".join(kept), encoding="utf-8")
 
 
-class _ModelConfig(Protocol):
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-def save_run_info(output_dir: str | Path, options: Any, model_config: _ModelConfig) -> None:
+def save_run_info(
+    output_dir: str | Path, options: Mapping[str, Any], model_config: Mapping[str, Any]
+) -> None:
     """Write ``hps.json``, ``model_config.json`` and ``git_info.json`` to the run's ``log`` folder.
 
     Args:
         output_dir: the run's folder; made if absent.
-        options: the resolved options, a dataclass of values that JSON has.
-        model_config: sizes of the model (:class:`config.model_config.ModelConfig`).
+        options: the resolved options.
+        model_config: sizes of the model.
     """
     log = Path(output_dir) / "log"
-    write_json(log / "hps.json", dataclasses.asdict(options), indent=2)
-    write_json(log / "model_config.json", model_config.to_dict(), indent=2)
+    write_json(log / "hps.json", options, indent=2)
+    write_json(log / "model_config.json", model_config, indent=2)
     write_json(log / "git_info.json", git_info(), indent=2)
 
 

@@ -1,8 +1,8 @@
 """The whole check-up, and the quick one at the start of training."""
 
 import time
-from typing import Any
 
+from config.groups import TrainingOptions
 from config.model_config import ModelConfig
 from data.check import captions, features, queries, subtitles, tokens, videos
 from data.check.databases import RunData, open_databases
@@ -40,11 +40,11 @@ def full_check(data: RunData, workers: int = 1) -> Report:
     return report
 
 
-def check_before_training(options: Any, model_config: ModelConfig) -> None:
+def check_before_training(options: TrainingOptions, model_config: ModelConfig) -> None:
     """Quick check of a run's databases; every rank makes it, so that all stop for an error.
 
     Args:
-        options: ``config.groups.TrainingOptions``.
+        options: of the run.
         model_config: sizes of the model.
 
     Raises:

@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.groups import Kind
+from config.groups import Kind, QueryDbOptions, TrainingOptions
+from config.pretraining import CorpusOptions, PretrainOptions
+from config.training import TvcOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.pretraining import find_objective, read_split
 from data.sources import is_video_only, open_features
@@ -186,11 +188,11 @@ def _open_captions(path: str, known: Container[str]) -> CaptionSet:
     return CaptionSet(Path(path), captions, clips, captions_by_video(captions, known))
 
 
-def open_databases(options: Any, vocab_size: int) -> RunData:
+def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
     """Open whatever can be opened.
 
     Args:
-        options: of any training script (``config.groups.TrainingOptions``).
+        options: of any training script.
         vocab_size: of its model.
     """
     data = RunData(vocab_size, options.max_txt_len)
@@ -204,12 +206,16 @@ def open_databases(options: Any, vocab_size: int) -> RunData:
     if options.KIND == Kind.CAPTIONS:
         _open_caption_sets(data, corpus, options)
     else:
-        _open_query_sets(data, corpus, options)
+        _open_query_sets(data, corpus, options, options.KIND)
     return data
 
 
 def _open_videos(
-    data: RunData, corpus: Corpus, options: Any, folders: list[str], subtitles: str | None
+    data: RunData,
+    corpus: Corpus,
+    options: TrainingOptions,
+    folders: list[str],
+    subtitles: str | None,
 ) -> None:
     for folder in folders:
         path = feature_db_path(
@@ -222,14 +228,18 @@ def _open_videos(
         corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
 
 
-def _open_query_sets(data: RunData, corpus: Corpus, options: Any) -> None:
+def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kind: Kind) -> None:
+    paths = {
+        "train": options.train_query_txt_db,
+        "val": options.val_query_txt_db,
+        "test": options.test_query_txt_db,
+    }
     opened: set[str] = set()
-    for split in ("train", "val", "test"):
-        path = getattr(options, f"{split}_query_txt_db")
+    for split, path in paths.items():
         if not path or path in opened:
             continue
         opened.add(path)
-        queries = data.open(path, _open_queries, path, options.KIND, split, corpus.id2nframe)
+        queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
         if queries is None:
             continue
         corpus.queries.append(queries)
@@ -260,7 +270,7 @@ def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
     yield WantedVideos(where, list(vids), asked_for=queries.videos)
 
 
-def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
+def _open_caption_sets(data: RunData, corpus: Corpus, options: TvcOptions) -> None:
     for path in dict.fromkeys((options.train_db, options.val_db)):
         captions = data.open(path, _open_captions, path, corpus.id2nframe)
         if captions is not None:
@@ -273,8 +283,7 @@ def _open_caption_sets(data: RunData, corpus: Corpus, options: Any) -> None:
         corpus.wanted.append(WantedVideos(options.val_ref, list(dict.fromkeys(known))))
 
 
-def _open_pretraining(data: RunData, options: Any, chosen: Any) -> None:
-    """Open a corpus (``config.pretraining.CorpusOptions``)."""
+def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOptions) -> None:
     objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
     masks = any(objective.masks_text for objective in objectives)
     corpus = Corpus(chosen.vfeat_interval, options.max_clip_len, True, masks)
