@@ -13,6 +13,7 @@ from config.groups import (
     PrecisionOptions,
     RetrievalDbOptions,
     RetrievalEvalOptions,
+    StorageOptions,
     TrainingOptions,
     VideoDbOptions,
     VideoRankingOptions,
@@ -22,7 +23,7 @@ from config.training import VcmrTask, VideoQaTask, VrTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions):
+class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions):
     """Run"""
 
     # How to compute is chosen anew for every evaluation: training's choice does not carry over.

@@ -22,6 +22,14 @@ from config.original import (
     json_names,
     other_defaults,
 )
+from config.storage import (
+    VARIABLE,
+    absent_in_container,
+    default_storage,
+    from_container,
+    to_container,
+    usable_storage,
+)
 from config.values import (
     convert,
     convert_words,
@@ -60,12 +68,17 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
     values = read_config(cls, config_file) if config_file else {}
     flags = _convert_flags(cls, given)
     values |= _number_format_beaten_by(flags) | flags
+    if "storage" not in values and (storage := default_storage()):
+        values["storage"] = storage
     if cls.RUN_FOLDER is None:
         opts = _build(cls, values)
         _log_other_defaults(opts, values, config_file)
-        return opts
-    _require(cls, values, [cls.RUN_FOLDER])
-    return load_run_options(cls, values[cls.RUN_FOLDER], values)
+    else:
+        _require(cls, values, [cls.RUN_FOLDER])
+        opts = load_run_options(cls, values[cls.RUN_FOLDER], values)
+    if hint := _storage_hint(options_to_dict(opts), opts.storage):
+        LOGGER.warning("%s", hint)
+    return opts
 
 
 def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
@@ -88,19 +101,25 @@ def load_run_options(
 
     Runs of other versions load too: keys that no training script has are logged and ignored, absent
     ones keep their defaults. For an evaluation class, ``cls.from_run`` picks what a run may set.
+    Where nothing names a storage folder it is the run's own, if there is such a folder.
 
     Raises:
         UserError: the file is missing, a value does not fit, or a required option is absent.
     """
+    given = overrides or {}
+    run_dir = from_container(str(run_dir), given.get("storage"))
     path = Path(run_dir) / "log" / "hps.json"
     if not path.is_file():
-        raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
+        hint = _storage_hint(run_dir, given.get("storage"))
+        problem = f"{path} does not exist; {run_dir} must be the --output_dir of a training"
+        raise UserError(f"{problem}; {hint}" if hint else problem)
     saved = _read_object(path)
     unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
     if unknown:
         LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
-    overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
+    overrides = {**given, cls.RUN_FOLDER or "output_dir": run_dir}
     inherited = cls.from_run(saved, overrides)
+    inherited["storage"] = usable_storage(saved.get("storage"))
     chosen = {key: value for key, value in inherited.items() if value is not None}
     return _build(cls, _convert_mapping(cls, chosen, str(path)) | overrides)
 
@@ -113,6 +132,7 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
         new: the options that the run is to go on with.
     """
     current = options_to_dict(new)
+    old = to_container(dict(old), current.get("storage"))
     relevant = [declared for declared in fields(new) if declared.metadata["affects_result"]]
     before = {declared.name: old.get(declared.name, _default(declared)) for declared in relevant}
     return [
@@ -120,6 +140,15 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
         for name, value in before.items()
         if value is not MISSING and value != current[name]
     ]
+
+
+def _storage_hint(values: Any, storage: str | None) -> str | None:
+    """What to do about paths of the container outside it; None where there are none."""
+    path = absent_in_container(values) if storage is None else None
+    return path and (
+        f"{path} is a path of the container: elsewhere, --storage (or {VARIABLE}) names the folder "
+        "that the container has it from"
+    )
 
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:

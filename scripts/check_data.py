@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Check the databases of a training run, and say in a table what is wrong.
 
-python scripts/check_data.py --config config/train-tvr-8gpu.json
+python scripts/check_data.py --config config/train-tvr-8gpu.json --storage $PATH_TO_STORAGE
 python scripts/check_data.py --script train_vcmr --config … --vfeat_db /video/tv --fix-list bad.json
 
 Takes the options of the training script besides its own, and opens what they name: queries of all

@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from config.storage import default_storage
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
 from data.prepare.work import work_parser
 from scripts.preparation import raw
@@ -45,7 +46,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
     )
-    add("--storage", type=Path, help="folder of txt_db, video_db, pretrained and finetune")
+    add(
+        "--storage",
+        type=Path,
+        default=default_storage(),
+        help="folder of txt_db, video_db, pretrained and finetune (default: $HERO_STORAGE)",
+    )
     add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db), raw files only")
     add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
     add("--from", dest="origin", choices=("download", "raw"), default="download")
