@@ -40,9 +40,9 @@ def evaluate_retrieval(
     videos = open_videos(options, queries, is_video_only(options.task))
     split = RetrievalSplit(options.split, queries, videos, run, settings)
     model = build_for_evaluation(
-        model_class, run, videos.features.width, longest_video(videos.features), options.checkpoint
+        model_class, run, videos.features.width, longest_video(videos.features)
     )
-    return split.evaluate(model, options.checkpoint)
+    return split.evaluate(model, run.checkpoint.label)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def evaluate_answers(
     videos = open_videos(options, texts)
     split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)
     model = build_for_evaluation(
-        model_class, run, videos.features.width, longest_video(videos.features), options.checkpoint
+        model_class, run, videos.features.width, longest_video(videos.features)
     )
-    return split.evaluate(model, options.checkpoint, save_logits=options.save_logits)
+    return split.evaluate(model, run.checkpoint.label, save_logits=options.save_logits)
 
 
 if __name__ == "__main__":

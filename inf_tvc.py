@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Caption clips with a fine-tuned model: TVC.
 
-python inf_tvc.py --model_dir /storage/tvc_default --ckpt_step 7000 \\
+python inf_tvc.py --model_dir /storage/tvc_default --checkpoint best \\
     --target_clip /txt/tvc_val_release.jsonl --output tvc_val_output.jsonl
 """
 
@@ -29,12 +29,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     vocabulary = Vocabulary.of(subtitles, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
     model = build_for_evaluation(
-        HeroForTvc, run, videos.features.width, longest_video(videos.features), options.ckpt_step
+        HeroForTvc, run, videos.features.width, longest_video(videos.features)
     )
     metrics = split.evaluate(model, options.output)
     if metrics:
         print(show_metrics(metrics))
-        name = f"metrics_{Path(options.ckpt_step).stem}.json"
+        name = f"metrics_{run.checkpoint.label}.json"
         write_json(Path(options.output).parent / name, metrics, indent=2)
     return metrics
 

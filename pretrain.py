@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     validation = {
         part.name: partial(
-            evaluation_batches, part.dataset, collate_objective, options.val_batch_size, run
+            *(evaluation_batches, part.dataset, collate_objective, options.val_batch_size, run),
+            progress=part.name,
         )
         for part in val
     }

@@ -273,7 +273,9 @@ class TrainingOptions(
 ):
     """Run"""
 
-    KIND: ClassVar[Kind]  # every task says what its databases hold
+    # Every task says what its databases hold, and what one does with a finished run.
+    KIND: ClassVar[Kind]
+    NEXT: ClassVar[str]  # with the names of options, and {best}, in place of their values
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
     seed: int = option(77, help="seed of every random generator", rule=NOT_NEGATIVE)

@@ -50,21 +50,19 @@ def build_for_evaluation(
     run: Run[RunOptions],
     feature_size: int,
     longest: int,
-    checkpoint: str,
     **arguments: Any,
 ) -> ModelT:
-    """A trained model in evaluation mode.
+    """A trained model, the run's ``checkpoint``, in evaluation mode.
 
     Args:
         feature_size, longest: as for :func:`build_for_training`.
-        checkpoint: a step of the run, or a file.
 
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
     build = partial(cls, run.model_config, **arguments)
     model = build(feature_size)
-    path = run.folder.find_checkpoint(checkpoint)
+    path = run.checkpoint.path
     load_checkpoint(model, path, build).require_complete(path)
     return _placed(model, run, longest).eval()
 

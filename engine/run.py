@@ -1,6 +1,7 @@
 """Starting a run: ranks, device, precision, folder, and whether it may go on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from config.config import changed_options, options_to_dict
@@ -8,6 +9,7 @@ from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
 from data.loader import LoadingRun, OptionsT
+from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
@@ -19,6 +21,27 @@ TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
 EvaluationT = TypeVar("EvaluationT", bound=RunOptions)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of trained weights, and what it is called in the names of results."""
+
+    path: Path
+    label: str
+
+    @classmethod
+    def of(cls, folder: RunFolder, wanted: str) -> "Checkpoint":
+        """What ``--checkpoint`` names: a step of the run, its best, or a file.
+
+        Raises:
+            UserError: there is no such checkpoint.
+        """
+        if wanted == BEST:
+            best = best_validation(folder)
+            log_best(folder, best)
+            wanted = str(best.step)
+        return cls(folder.find_checkpoint(wanted), Path(wanted).stem)
+
+
 @dataclass
 class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     """What a script stands on."""
@@ -27,6 +50,7 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     precision: Precision
     folder: RunFolder
     stand_in: int = 1  # ranks of the recipe that each rank stands in for
+    checkpoint: Checkpoint | None = None  # to evaluate
 
     @property
     def accumulation(self: "Run[TrainingOptions]") -> int:
@@ -65,12 +89,24 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
 
 
 def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
-    """Set up the evaluation of a finished run."""
+    """Set up the evaluation of a finished run.
+
+    Raises:
+        UserError: it has no such checkpoint.
+    """
     comm, device = setup()
     folder = RunFolder(options.run_folder)
     model_config = ModelConfig.from_json(folder.log / "model_config.json")
     setup_logging(comm.is_main)
-    return Run(options, comm, device, model_config, Precision.from_options(options, device), folder)
+    return Run(
+        options,
+        comm,
+        device,
+        model_config,
+        Precision.from_options(options, device),
+        folder,
+        checkpoint=Checkpoint.of(folder, options.checkpoint),
+    )
 
 
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:

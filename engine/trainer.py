@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from config.groups import TrainingOptions
 from data.loader import TrainLoader
+from engine.endings import log_finished, log_summary
 from engine.restore import (
     load_restore_point,
     random_states,
@@ -173,6 +174,8 @@ class Trainer:
     def train(self) -> dict[str, float | str]:
         """Run to ``num_train_steps``; returns the last validation's metrics."""
         total = self.options.num_train_steps
+        if self.comm.is_main and self.steps_done >= total:
+            log_finished(self.folder, self.steps_done)
         quiet = not self.comm.is_main
         with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
             while self.steps_done < total:
@@ -180,6 +183,8 @@ class Trainer:
                     bar.update()
                     self._after_step(bar)
         self.writer.close()
+        if self.comm.is_main:
+            log_summary(self.folder, self.options)
         return self.metrics
 
     def step(self) -> Seen | None:

@@ -52,7 +52,10 @@ class AnswerSplit:
             ``accuracy`` and ``loss/name``; empty without ground truth and on other ranks.
         """
         run = self.run
-        batches = evaluation_batches(self.data, self.data.collate, run.options.val_batch_size, run)
+        size = run.options.val_batch_size
+        batches = evaluation_batches(
+            self.data, self.data.collate, size, run, f"{self.name} answers"
+        )
         with run.precision.autocast():
             answered = answer_split(model, batches, run.comm, self.data.ids)
         if not run.comm.is_main:

@@ -85,11 +85,15 @@ def search(
     options = run.options
     queries = sentence_queries(options.query, tokenizer, special_ids(tokenizer)["CLS"])
     batches = evaluation_batches(
-        CorpusVideos(vids, videos.source), collate_videos, options.vcmr_eval_video_batch_size, run
+        CorpusVideos(vids, videos.source),
+        collate_videos,
+        options.vcmr_eval_video_batch_size,
+        run,
+        "videos",
     )
     settings = dataclasses.replace(SearchSettings.for_moments(options), tasks=("VCMR",))
     model = build_for_evaluation(
-        HeroForVcmr, run, videos.features.width, longest_video(videos.features), options.checkpoint
+        HeroForVcmr, run, videos.features.width, longest_video(videos.features)
     )
     places = {vid: place for place, vid in enumerate(vids)}
     with run.precision.autocast():

@@ -285,7 +285,7 @@ class CaptionTask(DemoTask):
         yield Step(
             "Describe the clips of the val split",
             [
-                *("inf_tvc.py", "--model_dir", self.run, "--ckpt_step", str(checkpoint)),
+                *("inf_tvc.py", "--model_dir", self.run, "--checkpoint", str(checkpoint)),
                 *("--target_clip", self.references, "--output", self.captions(checkpoint)),
             ],
         )
