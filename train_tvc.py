@@ -13,9 +13,9 @@ from data.tvc import CaptionDataset, CaptionDb
 from data.video import longest_video
 from data.vocabulary import Vocabulary
 from engine.build import build_for_training
-from engine.run import start_training
+from engine.run import on_main, start_training
 from engine.trainer import Task, Trainer
-from evaluation.caption_metrics import require_java
+from evaluation.caption_metrics import try_scorers
 from evaluation.caption_split import CaptionSplit
 from model.tvc import HeroForTvc
 from utils.errors import run_main
@@ -26,8 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     options = parse_options(TvcOptions, argv)
     run = start_training(options)
     check_before_training(options, run.model_config)
-    if run.comm.is_main:
-        require_java()  # now, and not only when the first validation comes
+    on_main(run.comm, try_scorers)  # now, and not only when the first validation comes
     captions = CaptionDb(options.train_db)
     videos = open_videos(options, TextDb(options.sub_txt_db))
     train = CaptionDataset(

@@ -6,6 +6,7 @@ renamed, and the point before stays as a backup: a kill at any instant leaves a 
 
 import random
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,24 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, check_output, remove_leftovers
+from utils.locks import FileLock, HeldError
 from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
 
 # Of a restore point: this program's, and those of the published code.
 OWN_KEYS = {"step", "metrics", "model", "optimizer", "precision", "loader", "random", "running"}
+OWN_TYPES = dict.fromkeys(OWN_KEYS, dict) | {"step": int, "random": list, "running": list}
 ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
 # The published code saves the last step of a run a second time, as final.
-STEP = re.compile(r"(\d+)(_final)?")
-LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of utils.files.atomic_write
+STEP = re.compile(r"([0-9]{1,18})(_final)?")
+# Temporary files, also as they were once called.
+LEFTOVER = re.compile(r"\..+\.\d+(\.[0-9a-f]{8})?\.tmp")
 MOST_NAMED = 8
+LOCK_PATIENCE_SECONDS = 3.0  # the ranks of a killed launcher may outlive it by moments
+
+# Those that this process holds: several calls of a script in one process follow one another.
+_owned: "weakref.WeakValueDictionary[Path, FileLock]" = weakref.WeakValueDictionary()
 
 
 class RunFolder:
@@ -37,6 +45,40 @@ class RunFolder:
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
+        self.taken_from: Path | None = None  # the restore point that was gone on from
+        self._lock: FileLock | None = None
+
+    def claim(self) -> None:
+        """See that the run's files can be written, and be the only process that trains here.
+
+        Raises:
+            OSError: a file or folder cannot be written.
+            UserError: another process trains here; the message names it and its host.
+        """
+        log = ("log.txt", "metrics.jsonl", "hps.json", "model_config.json", "git_info.json")
+        check_output(self.restore, self.backup, *(self.log / name for name in log))
+        check_output(self.checkpoint(0), self.results / "results.json")
+        key = self.path.resolve()
+        self._lock = _owned.get(key)
+        if self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(LOCK_PATIENCE_SECONDS)
+        except HeldError as holder:
+            raise UserError(
+                f"another training runs in {self.path} ({holder}): wait for it or end it, or "
+                "choose another --output_dir"
+            ) from None
+        self._lock = _owned[key] = lock
+
+    def release(self) -> None:
+        """Let other processes train here."""
+        if self._lock is not None:
+            _owned.pop(self.path.resolve(), None)
+            self._lock.release()
+            self._lock = None
 
     @property
     def restore_points(self) -> list[Path]:
@@ -44,11 +86,9 @@ class RunFolder:
         return [path for path in (self.restore, self.backup) if path.exists()]
 
     def remove_leftovers(self) -> None:
-        """Delete files that a killed process had begun to write."""
-        for folder in (self.path, self.checkpoints):
-            for leftover in folder.glob(".*.tmp"):
-                if leftover.is_file() and LEFTOVER.fullmatch(leftover.name):
-                    leftover.unlink()
+        """Delete files that killed processes had begun to write."""
+        for folder in (self.path, self.checkpoints, self.log, self.results):
+            remove_leftovers(folder, LEFTOVER)
 
     def checkpoint(self, step: int | str) -> Path:
         """Where the weights after ``step`` optimizer steps lie."""
@@ -70,19 +110,26 @@ class RunFolder:
             folders = (Path(), self.path, self.checkpoints)
             paths = [folder / step_or_file for folder in folders]
         for path in paths:
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except OSError:  # no file has so long a name
+                continue
         raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
 
+    def steps(self) -> list[tuple[int, str]]:
+        """Return (4800, "4800_final") of every checkpoint of a step."""
+        names = [path.stem.removeprefix("model_step_") for path in self._weights("model_step_*.pt")]
+        return sorted((int(step[1]), step[0]) for step in map(STEP.fullmatch, names) if step)
+
+    def _weights(self, pattern: str) -> list[Path]:
+        return sorted(path for path in self.checkpoints.glob(pattern) if path.is_file())
+
     def _describe_checkpoints(self) -> str:
-        steps, others = [], []
-        for path in sorted(self.checkpoints.glob("[!.]*.pt")):
-            name = path.stem.removeprefix("model_step_")
-            if path.is_file() and name != path.stem and (step := STEP.fullmatch(name)):
-                steps.append((int(step[1]), name))
-            elif path.is_file():
-                others.append(path.name)
-        there = ", ".join(name for _, name in sorted(steps))
+        steps = self.steps()
+        named = {self.checkpoint(name).name for _, name in steps}
+        others = [path.name for path in self._weights("[!.]*.pt") if path.name not in named]
+        there = ", ".join(name for _, name in steps)
         said = f"the run has steps {there}" if steps else "the run has no step"
         if not others:
             return said
@@ -141,8 +188,10 @@ def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
     """Write a restore point; the previous one becomes the backup."""
     with atomic_write(run.restore) as temporary:
         torch.save(state, temporary)
-        if run.restore.exists():
+        # Beside a backup that was taken, the restore point is damaged.
+        if run.restore.exists() and run.taken_from != run.backup:
             run.restore.replace(run.backup)
+    run.taken_from = None
 
 
 def check_restore_points(run: RunFolder) -> None:
@@ -151,9 +200,9 @@ def check_restore_points(run: RunFolder) -> None:
     Raises:
         UserError: one of them is another program's, or none is whole.
     """
-    points = [_read_point(path, mapped=True) for path in run.restore_points]
-    if points and not any(points):
-        raise _damaged(run)
+    problems = [_read_point(path, mapped=True)[1] for path in run.restore_points]
+    if problems and all(problems):
+        raise _damaged(run, problems)
 
 
 def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
@@ -162,20 +211,33 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
     Raises:
         UserError: there are files, but none is whole, or it is another program's.
     """
+    problems = []
     for path in run.restore_points:
-        if point := _read_point(path):
-            return point
-    if run.restore_points:
-        raise _damaged(run)
+        point, problem = _read_point(path)
+        if problem:
+            problems.append(problem)
+            continue
+        run.taken_from = path
+        if problems:
+            LOGGER.warning("%s; going on from %s, after step %d", *problems, path, point["step"])
+        return point
+    if problems:
+        raise _damaged(run, problems)
     return None
 
 
-def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
-    """A restore point, or None for a damaged one."""
+def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
+    """A restore point, and what is wrong with it: nothing, or its file is damaged.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, no restore point: move it away")
     try:
         point = load_tensors(path, mapped)
-    except UnreadableFileError:
-        return None
+    except UnreadableFileError as error:
+        return {}, f"{path} {error}"
     keys = point.keys() if isinstance(point, dict) else set()
     if keys >= ORIGINAL_KEYS:
         raise UserError(
@@ -187,12 +249,19 @@ def _read_point(path: Path, mapped: bool = False) -> dict[str, Any] | None:
             f"{path} is no restore point of this program (it lacks "
             f"{', '.join(sorted(OWN_KEYS - keys))}): move it away, or choose another --output_dir"
         )
-    return point
+    for key, kind in OWN_TYPES.items():
+        wrong = not isinstance(point[key], kind) or (key == "step" and point[key] < 0)
+        if wrong:
+            shown = point[key] if isinstance(point[key], int) else type(point[key]).__name__
+            raise UserError(
+                f"{path} is no restore point of this program (its {key} is {shown}): move it away, "
+                "or choose another --output_dir"
+            )
+    return point, ""
 
 
-def _damaged(run: RunFolder) -> UserError:
-    damaged = ", ".join(map(str, run.restore_points))
+def _damaged(run: RunFolder, problems: list[str]) -> UserError:
     return UserError(
-        f"no restore point of {run.path} can be read ({damaged} damaged); move them away to start "
-        "the run anew, or choose another --output_dir"
+        f"no restore point of {run.path} can be read ({'; '.join(problems)}); move them away to "
+        "start the run anew, or choose another --output_dir"
     )

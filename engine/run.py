@@ -1,5 +1,6 @@
 """Starting a run: ranks, device, precision, folder, and whether it may go on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
 from utils.files import read_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 
@@ -66,12 +67,11 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     """
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
-    check_restore_points(folder)  # before the first file in it is written
+    # Rank 0's folder alone counts: other hosts need not share it.
+    on_main(comm, lambda: _claim(folder, options))
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
-    _check_options(options, folder)
-    comm.barrier()  # all have compared with the old options before they are replaced
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options_to_dict(options), model_config.to_dict())
@@ -86,6 +86,26 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     run = Run(options, comm, device, model_config, precision, folder, _stand_in(options, comm))
     _log_batch_size(run)
     return run
+
+
+def on_main(comm: Communicator, action: Callable[[], object]) -> None:
+    """Do something on rank 0; what is wrong there ends all ranks at once.
+
+    Raises:
+        UserError: what rank 0 says is wrong.
+    """
+    problem = None
+    try:
+        if comm.is_main:
+            action()
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        problem = str(known)
+    problem = comm.all_gather_object(problem)[0]
+    if problem is not None:
+        raise UserError(problem)
 
 
 def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
@@ -109,11 +129,22 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     )
 
 
+def _claim(folder: RunFolder, options: TrainingOptions) -> None:
+    check_restore_points(folder)  # before the first file in it is written
+    folder.claim()
+    _check_options(options, folder)
+
+
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
     if not (folder.restore_points and saved.exists()):
         return
-    changes = changed_options(read_json(saved), options)
+    before = read_json(saved)
+    if not isinstance(before, dict):
+        raise UserError(
+            f"{saved} must hold one JSON object of options; choose another --output_dir"
+        )
+    changes = changed_options(before, options)
     if changes and not options.allow_changed_options:
         raise UserError(
             f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "

@@ -4,6 +4,7 @@ A task hands over a model whose ``forward(batch)`` gives named losses, the weigh
 an endless loader, and a function that validates.
 """
 
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -29,9 +30,11 @@ from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
 from optim.state import load_optimizer_state, optimizer_state
-from utils.distributed import GradientReducer, broadcast_parameters
+from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
+from utils.tensor_files import infinite_weights
 from utils.timing import StepClock
 
 
@@ -146,6 +149,8 @@ class Trainer:
 
     Attributes:
         steps_done: optimizer steps since the start of the run, restored ones included.
+        unvalidated: the restore point is of before the validation of its step.
+        stopping: a signal has come to some rank: this step is the last one.
         running: what the steps since the last logged one gave.
         rate: learning rate of the last step.
     """
@@ -153,6 +158,7 @@ class Trainer:
     def __init__(self, task: Task, run: Run[TrainingOptions]) -> None:
         self.task, self.options, self.comm, self.folder = task, run.options, run.comm, run.folder
         self.steps_done = 0
+        self.unvalidated = self.stopping = False
         self.metrics: dict[str, float | str] = {}
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(task.model, run.options)
@@ -167,25 +173,47 @@ class Trainer:
         self._restore()
         self.writer = NullMetricsWriter()
         if run.comm.is_main:
-            self.writer = MetricsWriter(run.folder.log, self.steps_done)
+            self.writer = MetricsWriter(run.folder.log, self.steps_done, self.unvalidated)
 
     # --- the loop ---------------------------------------------------------------------------
 
     def train(self) -> dict[str, float | str]:
-        """Run to ``num_train_steps``; returns the last validation's metrics."""
+        """Run to ``num_train_steps``; returns the last validation's metrics.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM has come to some rank, and a restore point is written.
+        """
+        try:
+            with postponed_signals():
+                self._train()
+        finally:
+            self.writer.close()
+            self.folder.release()
+        if self.comm.is_main:
+            log_summary(self.folder, self.options)
+        return self.metrics
+
+    def _train(self) -> None:
         total = self.options.num_train_steps
-        if self.comm.is_main and self.steps_done >= total:
+        if self.comm.is_main and self.steps_done >= total and not self.unvalidated:
             log_finished(self.folder, self.steps_done)
         quiet = not self.comm.is_main
         with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
+            if self.unvalidated:
+                self._finish_step()
             while self.steps_done < total:
                 if self.step():
                     bar.update()
                     self._after_step(bar)
-        self.writer.close()
-        if self.comm.is_main:
-            log_summary(self.folder, self.options)
-        return self.metrics
+                if self.stopping:
+                    self._stop()
+
+    def _stop(self) -> None:
+        self._save_restore_point()
+        raise Stopped(received_signal() or signal.SIGTERM, self._how_to_go_on())
+
+    def _how_to_go_on(self) -> str:
+        return f"{self.folder.restore} is of step {self.steps_done}: the same command goes on there"
 
     def step(self) -> Seen | None:
         """Take one optimizer step over all accumulation batches.
@@ -203,10 +231,12 @@ class Trainer:
             with nullcontext() if last else self.reducer.accumulate():
                 self._forward_backward(batch, seen)
         with self.clock.phase("reduce"):
-            self.reducer.finish()
+            # Told with the gradients, so that all ranks stop after the same step.
+            self.stopping = self.reducer.finish(stop=received_signal() is not None)
         with self.clock.phase("optimizer"):
             stepped = self._update(seen)
         self.steps_done += stepped
+        self.comm.step = self.steps_done
         return seen if stepped else None
 
     def _update(self, seen: Seen) -> bool:
@@ -215,7 +245,7 @@ class Trainer:
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
             self.guard.watch(self.steps_done + 1, seen, norm)
-        self._set_learning_rate()
+        self._set_learning_rate(self.steps_done + 1)
         stepped = self.precision.step(self.optimizer)
         if stepped:
             self.running.add("grad_norm", norm)
@@ -225,8 +255,8 @@ class Trainer:
                 self.running.add("loss/total", total)
         return stepped
 
-    def _set_learning_rate(self) -> None:
-        options, step = self.options, self.steps_done + 1
+    def _set_learning_rate(self, step: int) -> None:
+        options = self.options
         self.rate = learning_rate_at(
             step, options.learning_rate, options.warmup_steps, options.num_train_steps
         )
@@ -259,12 +289,21 @@ class Trainer:
         options = self.options
         if self._due(options.log_steps):
             bar.set_postfix(loss=f"{self._log_progress():.3f}")
-        validating = self._due(options.valid_steps)
-        if validating or self._due(options.save_steps):
+        self.unvalidated = self._due(options.valid_steps)
+        if self.unvalidated or self._due(options.save_steps):
             self._save_checkpoint()  # first: a validation that fails does not cost the weights
-        if validating:
-            self._validate()
-        if self._due(options.restore_steps):
+        if self.stopping:
+            return
+        if self.unvalidated:
+            self._save_restore_point()  # for the same reason
+        self._finish_step()
+
+    def _finish_step(self) -> None:
+        if self.unvalidated:
+            with answered_signals(self._how_to_go_on()):
+                self._validate()
+            self.unvalidated = False
+        if self._due(self.options.restore_steps):
             self._save_restore_point()
 
     def _log_progress(self) -> float:
@@ -304,27 +343,49 @@ class Trainer:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
         loaders = self.comm.all_gather_object(self.task.loader.state_dict())
-        if not self.comm.is_main:
-            return
-        state = {
+        if self.comm.is_main:
+            save_restore_point(self.folder, self._state(loaders[0], generators))
+        # A rank that ends makes its launcher end the others: not while rank 0 writes.
+        self.comm.barrier()
+
+    def _state(self, loader: dict, generators: list[dict]) -> dict[str, Any]:
+        return {
             "step": self.steps_done,
+            "validated": not self.unvalidated,
             "metrics": self.metrics,
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
-            "loader": loaders[0],
+            "loader": loader,
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }
-        save_restore_point(self.folder, state)
 
     def _restore(self) -> None:
-        state = load_restore_point(self.folder)
+        # Rank 0's is everybody's: hosts need not share the folder.
+        state = load_restore_point(self.folder) if self.comm.is_main else None
+        state = broadcast_state(self.comm, state)
         if state is None:
             return
+        try:
+            self._take_up(state)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise UserError(
+                f"{self.folder.taken_from} does not fit this run ({reason}): move it away, or "
+                "choose another --output_dir"
+            ) from error
+        except UserError as error:
+            raise UserError(f"{self.folder.taken_from}: {error}") from None
+        LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.steps_done, self.metrics = state["step"], state["metrics"]
+        self.comm.step = self.steps_done
+        self.unvalidated = not state.get("validated", True)
         _load_restored(self.task.model, state["model"])
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
+        self._set_learning_rate(self.steps_done)
         self.precision.load_state_dict(state["precision"])
         self.task.loader.load_state_dict(state["loader"])
         sums, counts = state["running"]
@@ -339,14 +400,14 @@ class Trainer:
                 len(state["random"]),
                 self.comm.size,
             )
-        LOGGER.info("restored %s after step %d", self.folder.path, self.steps_done)
 
 
 def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load a restore point's weights: all of the model's and no other.
 
     Raises:
-        UserError: the model has other weights, as changed options may give it.
+        UserError: the model has other weights, as changed options may give it; or they are not
+            finite.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     restored = {name: tuple(value.shape) for name, value in weights.items()}
@@ -357,5 +418,10 @@ def _load_restored(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"the restore point is of a model of other sizes ({len(differing)} weights differ; "
             f"{first}: restore point {restored.get(first)}, model {shapes.get(first)}): go on with "
             "its model_config and max_clip_len, or start a new run from --checkpoint"
+        )
+    if infinite := infinite_weights(weights):
+        raise UserError(
+            f"{len(infinite)} weights of the restore point are not finite, such as {infinite[0]}: "
+            "the run had diverged; start a new one from an earlier --checkpoint"
         )
     model.load_state_dict(weights)

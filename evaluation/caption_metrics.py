@@ -5,12 +5,14 @@ here, since its own wrappers write into the installed package, and hang after an
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +31,11 @@ _PTB = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_
 _PUNCTUATION = frozenset(ptbtokenizer.PUNCTUATIONS)
 _FIELD = "|||"  # METEOR's separator
 _NAMED = 5  # ids that a message lists
+
+# METEOR reads its own numbers back, and not with a comma.
+_LOCALE = ("-Duser.language=en", "-Duser.country=US")
+# What the virtual machine says of its options, and the frames of a stack.
+_NO_ERROR = re.compile(r"Picked up |NOTE: |\s+at |\s+\.\.\. \d+ more")
 
 # Sets the signal that comes when the parent dies (PR_SET_PDEATHSIG = 1, SIGKILL = 9), then becomes
 # the program. Done in a process of its own: after a fork, a program with threads may only exec.
@@ -53,6 +60,16 @@ def require_java() -> str:
             "install a JRE, e.g. apt-get install default-jre-headless"
         )
     return java
+
+
+@cache
+def try_scorers() -> None:
+    """Score a made-up caption, so that what ails the programs shows before the work.
+
+    Raises:
+        UserError: Java is missing, or a program fails.
+    """
+    caption_scores({"trial": ["a dog runs"]}, {"trial": ["a dog is running home"]})
 
 
 def score_lines(captions: Iterable[Mapping], references: Iterable[Mapping]) -> dict[str, float]:
@@ -130,7 +147,7 @@ def _name(ids: Sequence[str]) -> str:
 
 def _java(*arguments: str | Path) -> list[str]:
     """A command line; on Linux the program dies with this process, however that ends."""
-    command = [require_java(), *map(str, arguments)]
+    command = [require_java(), *_LOCALE, *map(str, arguments)]
     if sys.platform != "linux":
         return command
     return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
@@ -141,11 +158,15 @@ def _tokenize(texts: Sequence[str]) -> list[str]:
     command = _java("-cp", _PTB, "edu.stanford.nlp.process.PTBTokenizer")
     lines = "".join(f"{_clean(text)}\n" for text in texts)
     done = subprocess.run(
-        [*command, "-preserveLines", "-lowerCase"], input=lines, capture_output=True, text=True
+        [*command, "-preserveLines", "-lowerCase"],
+        input=lines,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     tokenized = done.stdout.splitlines()
     if done.returncode or len(tokenized) != len(texts):
-        raise UserError(f"the PTB tokenizer failed: {_last_line(done.stderr)}")
+        raise UserError(f"the PTB tokenizer failed: {_exception(done.stderr)}")
     return [
         " ".join(word for word in line.split() if word not in _PUNCTUATION) for line in tokenized
     ]
@@ -205,9 +226,16 @@ class _Meteor:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            raise UserError(f"METEOR failed: {_last_line(self._errors.read().decode())}")
+            errors = self._errors.read().decode(errors="replace")
+            raise UserError(f"METEOR failed: {_exception(errors)}")
         return line
 
 
-def _last_line(errors: str) -> str:
-    return (errors.strip().splitlines() or ["it said nothing"])[-1]
+def _exception(errors: str) -> str:
+    """What a Java program died of: its exception and the first cause, not the frames of its stack;
+    of another, the last line."""
+    lines = [line.strip() for line in errors.splitlines() if line and not _NO_ERROR.match(line)]
+    thrown = [line for line in lines if line.startswith(("Exception in", "Caused by:", "Error:"))]
+    if not thrown:
+        return (lines or ["it said nothing"])[-1]
+    return " ".join(dict.fromkeys((thrown[0], thrown[-1])))

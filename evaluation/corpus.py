@@ -6,12 +6,15 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from data.batch import QueryBatch, VideoBatch
 from evaluation.ranking import CorpusIndex, SearchSettings
 from evaluation.results import QueryPredictions, Results, assemble_results
 from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator
+from utils.errors import UserError
+from utils.tensor_files import infinite_weights
 
 
 def evaluate_corpus(
@@ -39,7 +42,7 @@ def evaluate_corpus(
     A query whose own video is unknown, or not in the pool, has no list of SVMR.
 
     Raises:
-        UserError: the embeddings are not finite.
+        UserError: the embeddings or scores are not finite.
         KeyError: no rank was given a video of the pool.
         ValueError: no rank was given a query of ``qids``.
     """
@@ -82,11 +85,27 @@ def _encode_corpus(
     width = max(width for *_, width in shares)
     own = torch.cat(encoded) if encoded else torch.empty(0, width, device=_device(model))
     encoded.clear()
+    if not own.isfinite().all():
+        raise _not_finite(model, vids, own.split(lengths))
     videos = {}
     for (share_vids, share_lengths, _), frames in zip(shares, comm.all_gather_parts(own)):
         videos |= zip(share_vids, frames.split(share_lengths))
     corpus = {vid: videos[vid] for vid in video2idx}
     return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
+
+
+def _not_finite(model: nn.Module, vids: Sequence[str], encoded: Sequence[Tensor]) -> UserError:
+    """What to say of encoded videos (T, H) that hold NaN or infinite values."""
+    if infinite := infinite_weights(model.state_dict()):
+        return UserError(
+            f"the model's weights hold NaN or infinite values, such as {infinite[0]}; take an "
+            "earlier checkpoint"
+        )
+    vid = next(vid for vid, frames in zip(vids, encoded) if not frames.isfinite().all())
+    return UserError(
+        f"video {vid!r} is encoded as values that are not finite: its features hold NaN or huge "
+        "values (scripts/check_data.py finds them), or --fp16 overflowed (then try --bf16)"
+    )
 
 
 def _search(

@@ -178,11 +178,7 @@ class CorpusIndex:
             UserError: the scores are not finite.
         """
         scores = self.video_scores(query_vectors)
-        if not scores.isfinite().all():
-            raise UserError(
-                "video scores are not finite: the weights hold NaN or infinite values; "
-                "take an earlier checkpoint"
-            )
+        _require_finite("video", scores)
         lists = {}
         if "VR" in settings.tasks:
             lists["VR"] = _list_videos(scores, settings)
@@ -234,6 +230,7 @@ class CorpusIndex:
         steps = torch.arange(self.max_length, device=videos.device)
         mask = steps < self.lengths[videos, None]
         start, end = self.span_probabilities(self._similarities(queries, videos), mask)
+        _require_finite("span", start, end)
         return start, torch.where(mask, end, -1)
 
     def _similarities(self, vectors: Tensor, videos: Tensor) -> Tensor:
@@ -247,6 +244,15 @@ class CorpusIndex:
                 products = block.similarities(vectors, query, slot - block.first)
                 result[pair, : products.shape[1]] = products
         return result.view(*videos.shape, self.max_length)
+
+
+def _require_finite(what: str, *scores: Tensor) -> None:
+    """Refuse scores that a sort would put anywhere; the videos they are of are finite."""
+    if not all(values.isfinite().all() for values in scores):
+        raise UserError(
+            f"{what} scores are not finite: the weights of the queries' side hold NaN or infinite "
+            "values, or --fp16 overflowed; take an earlier checkpoint, or --bf16"
+        )
 
 
 def _blocks(videos: Sequence[Tensor]) -> Iterator[_Block]:

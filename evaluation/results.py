@@ -145,7 +145,7 @@ def format_metrics(metrics: Metrics) -> str:
     for task, values in metrics.items():
         for name, value in values.items():
             criterion, _, top_k = name.rpartition("r")
-            if not top_k.isdigit():
+            if not top_k.isdecimal():
                 notes[f"{name}: {value}"] = None
                 continue
             parts = criterion.split("-")

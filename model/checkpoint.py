@@ -7,7 +7,8 @@ ignored and what nobody expected.
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from pathlib import Path
@@ -22,10 +23,9 @@ from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.tensor_files import (
     UnreadableFileError,
-    holds_tensors,
+    infinite_weights,
     is_unzipped,
-    load_tensors,
-    unwrap,
+    read_weights,
 )
 
 # Buffers that hold no knowledge, found in published files; RoBERTa's second name of lm_head.bias.
@@ -45,6 +45,7 @@ ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
 Build = Callable[[int], nn.Module]  # a model for features of a width
 # Kinds of names in a report that a run may not want to have.
 MISSING, UNEQUAL = "MISSING", "UNEQUAL"
+MOST_LISTED = 1000  # names, of a kind
 
 
 @dataclass
@@ -113,7 +114,7 @@ class LoadReport:
         counted = (self.loaded, self.left_out)
         lines = [
             f"{kind}: {len(names)}"
-            + ("" if any(names is each for each in counted) else f" ({', '.join(names)})")
+            + ("" if any(names is each for each in counted) else f" ({_listed(names)})")
             for kind, names in kinds.items()
             if names
         ]
@@ -131,6 +132,11 @@ class LoadReport:
             LOGGER.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", path, line)
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = [f"… {len(names) - MOST_LISTED} more"] if len(names) > MOST_LISTED else []
+    return ", ".join([*names[:MOST_LISTED], *more])
+
+
 def read_state_dict(path: str | Path) -> dict[str, Any]:
     """Read a ``.pt``/``.bin`` or ``.safetensors`` file of weights, to the CPU.
 
@@ -141,21 +147,15 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
         Tensors by name; a file may hold other entries beside them.
 
     Raises:
-        UserError: the file is missing, cut short, or holds no dictionary of tensors.
+        UserError: the file is missing, damaged, or holds no dictionary of tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} {_why_no_file(path)}")
     try:
-        content = load_tensors(path)
+        state, keys = read_weights(path)
     except UnreadableFileError as error:
-        raise UserError(f"checkpoint {path} cannot be read ({error}); was it cut short?") from None
-    state, keys = unwrap(content)
-    if not holds_tensors(state):
-        entries = list(map(str, state))[:8] if isinstance(state, Mapping) else type(state).__name__
-        raise UserError(
-            f"checkpoint {path} is no flat dictionary of tensors (a state_dict) but holds {entries}"
-        )
+        raise UserError(f"checkpoint {path} {error}") from None
     if keys:
         LOGGER.info("%s: the weights are its entry %s", path, " → ".join(keys))
     if is_unzipped(path):
@@ -163,7 +163,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
             "%s is in PyTorch's old format, which carries no checksum: damage may go unnoticed",
             path,
         )
-    return {str(name): value for name, value in state.items()}
+    return state
 
 
 def _why_no_file(path: Path) -> str:
@@ -225,6 +225,16 @@ def feature_axes(build: Build) -> dict[str, int]:
     }
 
 
+@contextmanager
+def named_errors(path: str | Path) -> Iterator[None]:
+    """Let the file's name stand in front of what is wrong with its weights."""
+    try:
+        yield
+    except UserError as error:
+        named = str(path) in str(error)
+        raise UserError(str(error) if named else f"{path}: {error}") from error.__cause__
+
+
 def load_checkpoint(
     model: nn.Module, path: str | Path, build: Build | None = None, reinit_features: bool = False
 ) -> LoadReport:
@@ -233,7 +243,8 @@ def load_checkpoint(
     Raises:
         UserError: the file cannot be read, has other shapes, or nothing of the encoder.
     """
-    report = load_weights(model, read_state_dict(path), build, reinit_features)
+    with named_errors(path):
+        report = load_weights(model, read_state_dict(path), build, reinit_features)
     report.require_encoder(path)
     report.log(path)
     return report
@@ -257,7 +268,7 @@ def load_weights(
         reinit_features: leave those as the model initialised them, whatever width the file has.
 
     Raises:
-        UserError: a weight has another shape than the model's.
+        UserError: a weight has another shape or kind of number than the model's, or is not finite.
     """
     report = LoadReport()
     state, report.prefix = strip_prefix(normalise_names(state), model.state_dict().__contains__)
@@ -268,6 +279,7 @@ def load_weights(
     afresh = feature_axes(build) if reinit_features and build else {}
     report.afresh = list(afresh)
     usable, clashes = {}, []
+    _check_numbers(tensors, own)
     for name, value in tensors.items():
         if name not in own:
             known = report.ignored if IGNORED.search(name) else report.unexpected
@@ -285,6 +297,22 @@ def load_weights(
     _name_absent(own, usable, report)
     model.load_state_dict(usable, strict=False)
     return report
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no finite floating-point numbers where the model's are."""
+    for name, value in tensors.items():
+        if name in own and value.is_floating_point() != own[name].is_floating_point():
+            raise UserError(
+                f"the checkpoint's weight {name} holds numbers of the type {value.dtype}, the "
+                f"model's {own[name].dtype}; choose another checkpoint"
+            )
+    if infinite := infinite_weights({name: v for name, v in tensors.items() if name in own}):
+        raise UserError(
+            f"{len(infinite)} weights of the checkpoint are not finite, such as {infinite[0]}: "
+            "they hold NaN or infinite values, as after a training that diverged; take an earlier "
+            "checkpoint"
+        )
 
 
 def _name_absent(own: Iterable[str], usable: Collection[str], report: LoadReport) -> None:
@@ -316,7 +344,9 @@ def _grow_frame_positions(model: nn.Module, state: dict[str, Tensor]) -> None:
     for name, module in model.named_modules():
         table = state.get(f"{name}.{FRAME_POSITIONS}")
         if table is not None:
-            grow_rows(module.img_embeddings.position_embeddings, len(table))
+            own = module.img_embeddings.position_embeddings
+            if table.shape[1:] == own.weight.shape[1:]:
+                grow_rows(own, len(table))
 
 
 def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor | None:

@@ -10,11 +10,13 @@ from model.checkpoint import (
     SHARED_ENCODER,
     LoadReport,
     load_weights,
+    named_errors,
     normalise_names,
     read_state_dict,
     strip_prefix,
 )
 from utils.errors import UserError
+from utils.tensor_files import FOLDER_FILES, weights_file
 
 TARGET = f"{SHARED_ENCODER}f_encoder."
 PREFIX = "roberta."
@@ -25,7 +27,8 @@ OUTPUT_BIAS, OUTPUT_BIAS_AGAIN = "lm_head.bias", "lm_head.decoder.bias"
 
 def load_roberta_checkpoint(model: nn.Module, name_or_path: str, skip_layers: bool) -> LoadReport:
     """:func:`load_roberta` of a file, folder or hub name, and log what became of its names."""
-    report = load_roberta(model, read_roberta(name_or_path), skip_layers)
+    with named_errors(name_or_path):
+        report = load_roberta(model, read_roberta(name_or_path), skip_layers)
     report.log(name_or_path, partial=True)
     return report
 
@@ -37,26 +40,30 @@ def read_roberta(name_or_path: str) -> dict[str, Any]:
         UserError: it is none of them, or a HERO checkpoint.
     """
     path = Path(name_or_path)
-    if path.is_file():
-        state = read_state_dict(path)
-        if any(SHARED_ENCODER in name for name in state):
-            raise UserError(
-                f"{path} is a HERO checkpoint, not RoBERTa: it is loaded without "
-                "--load_partial_pretrained (--no_load_partial_pretrained where a recipe has it)"
-            )
-        return state
-    from transformers import RobertaForMaskedLM
-
-    try:
-        model, info = RobertaForMaskedLM.from_pretrained(name_or_path, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    path = weights_file(path) if path.exists() else _fetch(name_or_path)
+    state = read_state_dict(path)
+    if any(SHARED_ENCODER in name for name in state):
         raise UserError(
-            f"{name_or_path} is neither a file of weights, nor a RoBERTa folder, nor a model that "
-            f"the hub gave ({reason}); download it and give its folder"
-        ) from None
-    # What its files lack, the library has drawn at random.
-    return {n: v for n, v in model.state_dict().items() if n not in info["missing_keys"]}
+            f"{path} is a HERO checkpoint, not RoBERTa: it is loaded without "
+            "--load_partial_pretrained (--no_load_partial_pretrained where a recipe has it)"
+        )
+    return state
+
+
+def _fetch(name: str) -> Path:
+    """A model's file of weights from the hub (or its local cache)."""
+    from huggingface_hub import hf_hub_download
+
+    problems = []
+    for file in FOLDER_FILES:
+        try:
+            return Path(hf_hub_download(name, file))
+        except Exception as error:  # offline, no such name, no access, another kind of file: …
+            problems.append(str(error).splitlines()[0])
+    raise UserError(
+        f"{name} is neither a file of weights, nor a RoBERTa folder, nor a model that the hub gave "
+        f"({problems[0]}); download it and give its folder"
+    )
 
 
 def roberta_to_hero(

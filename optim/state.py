@@ -37,7 +37,12 @@ def load_optimizer_state(
         optimizer: of the options to go on with.
         saved: from :func:`optimizer_state`; PyTorch's own state dict, as older restore points have
             it, is taken where groups are still the same.
+
+    Raises:
+        ValueError: there are no moments, or they are of parameters of other shapes.
     """
+    if not saved["state"]:
+        raise ValueError("its optimizer has no moments")
     own, names = optimizer.state_dict(), parameter_names(model, optimizer)
     saved_names = saved.get("names") or (names if _sizes(saved) == _sizes(own) else None)
     before, now = _kind(saved), type(optimizer).__name__
@@ -47,11 +52,21 @@ def load_optimizer_state(
         return
     moments = {saved_names[place]: state for place, state in saved["state"].items()}
     own["state"] = {place: moments[name] for place, name in enumerate(names) if name in moments}
+    _check_shapes(dict(model.named_parameters()), moments)
     # apex counts steps in its groups; the groups of a run count alike.
     steps = [group["step"] for group in saved["param_groups"] if "step" in group]
     for group in own["param_groups"]:
         group.update({"step": max(steps)} if steps else {})
     optimizer.load_state_dict(own)
+
+
+def _check_shapes(parameters: dict[str, Tensor], moments: dict[str, dict[str, Any]]) -> None:
+    """PyTorch itself takes moments of any shape, and fails at the first step."""
+    for name in parameters.keys() & moments.keys():
+        for key, value in moments[name].items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            if shape not in ((), tuple(parameters[name].shape)):
+                raise ValueError(f"the optimizer's {key} of {name} has the shape {shape}")
 
 
 def _sizes(state: dict[str, Any]) -> list[int]:

@@ -34,8 +34,9 @@ from data.prepare.video_frames import Sampling
 from data.prepare.video_windows import decode_videos
 from data.prepare.work import positive, work_parser
 from model.extractors.build import EXTRACTORS, build_extractor
-from model.extractors.weights import file_sha256, weights_file
+from model.extractors.weights import file_sha256
 from utils.errors import UserError, run_main
+from utils.tensor_files import weights_file
 
 
 class FeatureExtractor:

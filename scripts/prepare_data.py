@@ -21,8 +21,9 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.storage import default_storage
+from data.prepare.download import Patience
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
-from data.prepare.work import work_parser
+from data.prepare.work import positive, work_parser
 from scripts.preparation import raw
 from scripts.preparation.datasets import DATASETS
 from scripts.preparation.graph import Graph, Reason, Step
@@ -63,6 +64,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="tokenizer: hub name or local folder (default: $HERO_TOKER or roberta-base)",
     )
     add("--asr", action="store_true", help="also download recognised speech (DiDeMo, MSR-VTT)")
+    add(
+        "--max_gb",
+        type=positive,
+        default=64.0,
+        help="of a download whose size the server does not announce (default: %(default)g)",
+    )
+    add(
+        "--max_hours",
+        type=positive,
+        default=24.0,
+        help="of one download; the next run goes on with it (default: %(default)g)",
+    )
     add("--jobs", type=int, default=1, help="steps that run at a time (default: %(default)s)")
     add(
         "--only", nargs="+", metavar="STEP", help="only these steps (* and ? match) and their needs"
@@ -108,7 +121,10 @@ def download_steps(options: argparse.Namespace) -> list[Step]:
     Raises:
         UserError: a data set's databases were never published, and no mirror is named.
     """
-    mirror = open_mirror()
+    limits = Patience(
+        seconds=options.max_hours * 3600, most_bytes=max(1, int(options.max_gb * 10**9))
+    )
+    mirror = open_mirror(patience=limits)
     unpublished = [
         name for name in options.dataset if name in DATASETS and not DATASETS[name].published
     ]
@@ -181,14 +197,5 @@ def main(argv: list[str] | None = None) -> None:
             print(f"passed over: {name}, which has no annotation in {options.ann_dir}")
 
 
-def main_or_stop() -> None:
-    """Ctrl-C ends all at once: what is half done is gone on from, or done again, next time."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr, flush=True)
-        os._exit(130)
-
-
 if __name__ == "__main__":
-    run_main(main_or_stop)
+    run_main(main)

@@ -1,9 +1,11 @@
 """A real HTTP server for tests: ranges and tags as servers have them, and all kinds of trouble."""
 
+import contextlib
 import hashlib
+import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -118,4 +120,28 @@ def serving(folder: Path) -> Iterator[FlakyServer]:
     with FlakyServer(folder) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield server
+        server.shutdown()
+
+
+@contextmanager
+def answering(answer: Iterable[bytes], pause: float = 0.0) -> Iterator[str]:
+    """The address of a server that answers every request with these pieces, as they are.
+
+    Args:
+        answer: goes on until the client hangs up, or it ends.
+        pause: seconds between pieces.
+    """
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            with contextlib.suppress(OSError):
+                for piece in answer:
+                    self.request.sendall(piece)
+                    time.sleep(pause)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/hero"
         server.shutdown()

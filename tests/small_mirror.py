@@ -50,7 +50,7 @@ def write_folders(root: Path) -> None:
     run = root / "finetune" / "tvr_default"
     write_json(run / "log" / "hps.json", {"task": "tvr"})
     (run / "ckpt").mkdir()
-    torch.save({}, run / "ckpt" / "model_step_4800.pt")
+    torch.save({"weight": torch.ones(1)}, run / "ckpt" / "model_step_4800.pt")
 
 
 def write_files(root: Path) -> None:
@@ -62,10 +62,10 @@ def write_files(root: Path) -> None:
     for split in ("train", "val"):
         write_json(root / "txt_db" / "pretrain_splits" / f"tv_{split}.json", ["v"])
     (root / "pretrained").mkdir()
-    torch.save({}, root / "pretrained" / "hero-tv-ht100.pt")
-    torch.save(
-        {}, root / "pretrained" / "pretrain-tv-init.bin", _use_new_zipfile_serialization=False
-    )
+    weights = {"weight": torch.ones(1)}
+    torch.save(weights, root / "pretrained" / "hero-tv-ht100.pt")
+    old = root / "pretrained" / "pretrain-tv-init.bin"
+    torch.save(weights, old, _use_new_zipfile_serialization=False)
 
 
 def pack(root: Path, mirror: Path) -> None:

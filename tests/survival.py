@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,13 +14,35 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def start_training(script: str, config: Path, output_dir: Path, *more: str) -> subprocess.Popen:
+def running(process: Path) -> bool:
+    """Whether /proc/NUMBER lives; one that is dead and waits for its parent does not."""
+    try:
+        return ") Z " not in (process / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    """Fail unless ``holds()`` comes true in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def start_training(
+    script: str,
+    config: Path,
+    output_dir: Path,
+    *more: str,
+    launcher: Sequence[str] = (sys.executable,),
+) -> subprocess.Popen:
     """Start a training script as a user does."""
-    command = [sys.executable, script, "--config", str(config), "--output_dir", str(output_dir)]
+    command = [*launcher, script, "--config", str(config), "--output_dir", str(output_dir)]
     return subprocess.Popen(
         [*command, *more],
         cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -32,16 +55,30 @@ def wait_for_the_end(process: subprocess.Popen) -> None:
     assert process.returncode == 0, errors
 
 
-def kill_after_steps(script: str, config: Path, output_dir: Path, rng: random.Random) -> None:
-    """Start, wait until some step was logged, then SIGKILL after a random moment."""
-    process = start_training(script, config, output_dir)
-    metrics = output_dir / "log" / "metrics.jsonl"
-    before = metrics.read_text() if metrics.exists() else ""
+def wait_for_a_step(process: subprocess.Popen, output_dir: Path, before: str) -> None:
+    """Return when some step was logged, unless the training has ended.
+
+    Args:
+        before: what :func:`logged` was before it was started.
+    """
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_text() != before:
+        if logged(output_dir) not in ("", before):
             break
         time.sleep(0.02)
+
+
+def logged(output_dir: Path) -> str:
+    """The metrics of a run so far."""
+    metrics = output_dir / "log" / "metrics.jsonl"
+    return metrics.read_text() if metrics.exists() else ""
+
+
+def kill_after_steps(script: str, config: Path, output_dir: Path, rng: random.Random) -> None:
+    """Start, wait until some step was logged, then SIGKILL after a random moment."""
+    before = logged(output_dir)
+    process = start_training(script, config, output_dir)
+    wait_for_a_step(process, output_dir, before)
     time.sleep(rng.uniform(0, 1.5))
     process.kill()
     process.communicate(timeout=60)  # its worker processes hold the error output while they live

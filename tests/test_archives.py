@@ -1,6 +1,8 @@
 """Archives: what they may hold, where it goes, and what must not happen."""
 
+import gzip
 import io
+import random
 import stat
 import tarfile
 import zipfile
@@ -123,6 +125,92 @@ def test_damaged_archives(folder, tmp_path, mode):
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2 - 300])
     with pytest.raises(ArchiveError, match="is damaged, or no archive"):
         extract(archive, folder)
+
+
+def test_a_tar_file_that_ends_between_two_members(folder, tmp_path):
+    """Without its end, or with a damaged header, tarfile takes what it has read for all."""
+    archive = write_tar(tmp_path / "a.tar", *(member(str(n)) for n in range(9)))
+    whole = archive.read_bytes()
+    for broken in (whole[: 4 * 1024], whole[:4096] + b"?" * 512 + whole[4608:]):
+        archive.write_bytes(broken)
+        with pytest.raises(ArchiveError, match=r"is damaged, or no archive \(.* at byte 4096"):
+            extract(archive, folder)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_one_wrong_byte_anywhere_in_a_compressed_archive(folder, tmp_path, mode):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, mode) as tar:
+        info = member("x")
+        content = random.Random(0).randbytes(20_000)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    whole = archive.read_bytes()
+    for place in (300, len(whole) // 2, len(whole) - 300, len(whole) - 7):
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        archive.write_bytes(broken)
+        with pytest.raises(ArchiveError, match="is damaged, or no archive"):
+            extract(archive, folder)
+
+
+def levels(count: int) -> str:
+    return "/".join("d" * count)
+
+
+HOSTILE = {
+    "hard link to nothing": ([member("a", tarfile.LNKTYPE, "b")], "a file that is not before it"),
+    "hard link to a folder": (
+        [member("b", tarfile.DIRTYPE), member("a", tarfile.LNKTYPE, "b")],
+        "a file that is not before it",
+    ),
+    "1,500 levels": ([member(levels(1500))], "lies 1500 levels deep"),
+    "a long name": ([member("x" * 300)], "is damaged, or no archive"),
+    "a file and a folder": ([member("a"), member("a/b")], "is damaged, or no archive"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_no_archive_of_data_has(folder, tmp_path, name):
+    members, message = HOSTILE[name]
+    with pytest.raises(ArchiveError, match=message) as error:
+        extract(write_tar(tmp_path / "a.tar", *members), folder)
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+def claiming(path: Path, kind: bytes, size: int) -> Path:
+    """A small tar.gz whose second member claims a size, and has a part of it in zeros."""
+    first, info = member("first"), member("x", kind)
+    info.size = size
+    with gzip.open(path, "wb") as packed:
+        packed.write(first.tobuf() + info.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 22))
+    return path
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])
+def test_a_bomb_is_not_unpacked(folder, tmp_path, kind):
+    with pytest.raises(ArchiveError, match=r"a header of \d+ bytes|makes more than 1073741824"):
+        extract(claiming(tmp_path / "a.tar", kind, 4 << 30), folder)
+
+
+def test_zip_files_that_are_encrypted_unknown_or_bombs(folder, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("a", "text")
+    whole = path.read_bytes()
+    local, central = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
+    for place, value, message in (
+        (6, b"\x01\x00", "is encrypted"),
+        (8, b"\x63\x00", "is packed by the unknown method 99"),
+        (22, b"\xff\xff\xff\xf0", "makes more than 1073741824 bytes"),
+        (14, b"\x00\x00\x00\x01", "damaged, or no archive \\(Bad CRC-32"),
+    ):
+        broken = bytearray(whole)
+        for start in (local + place, central + place + 2):
+            broken[start : start + len(value)] = value
+        path.write_bytes(broken)
+        with pytest.raises(ArchiveError, match=message):
+            extract(path, folder)
 
 
 def test_a_tar_file_that_ends_in_a_zip_file(folder, tmp_path):

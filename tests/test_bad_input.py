@@ -124,11 +124,13 @@ def test_a_hero_checkpoint_given_as_roberta(options, databases):
 
 def test_a_loss_that_is_not_finite_names_step_task_and_batch(options, databases, expected):
     weights = torch.load(expected / "pretrained.pt", weights_only=True)
-    weights["video_query_linear.weight"] = torch.full_like(
-        weights["video_query_linear.weight"], float("nan")
-    )
-    torch.save(weights, databases / "nan.pt")
-    options |= {"checkpoint": str(databases / "nan.pt"), "drop_svmr_prob": 0.0}
+    name = "video_query_linear.weight"
+    options |= {"checkpoint": str(databases / "bad.pt"), "drop_svmr_prob": 0.0}
+    torch.save(weights | {name: torch.full_like(weights[name], float("nan"))}, databases / "bad.pt")
+    with pytest.raises(UserError, match=rf"bad\.pt: 1 weights .* not finite, such as {name}:"):
+        train(options, databases)
+    huge = torch.full(weights[name].shape, 3e38)
+    torch.save(weights | {name: huge}, databases / "bad.pt")
     with pytest.raises(UserError, match=r"not finite at step 1 of task tvr; its batch holds \d+"):
         train(options, databases)
     assert not (databases / "run" / "ckpt").exists()

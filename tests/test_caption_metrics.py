@@ -6,13 +6,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from evaluation import caption_metrics
 from evaluation.caption_metrics import METRICS, caption_scores, require_java, score_lines
+from tests.survival import running, wait_until
 from utils.errors import UserError
 from utils.files import read_jsonl
 
@@ -143,19 +143,3 @@ def test_programs_die_with_the_process(tmp_path, how):
         process.send_signal(how)
         process.wait()
     wait_until(lambda: not running(child))
-
-
-def running(process):
-    """Whether it lives; one that is dead and waits for its parent does not."""
-    try:
-        return ") Z " not in (process / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_until(holds, seconds=10.0):
-    """Fail unless ``holds()`` comes true in time."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -387,3 +387,81 @@ def test_junk_is_one_clear_line(tmp_path):
         damaged.write_bytes(rng.bytes(size) if size < 30 else bytes(broken[:size]))
         with pytest.raises(UserError, match=r"damaged\.pt cannot be read \(.+\); was it cut short"):
             read_state_dict(damaged)
+
+
+def test_damage_in_the_middle_is_found_by_its_checksum(tmp_path):
+    file = saved(tmp_path, {"x": torch.arange(9000.0)})
+    with file.open("r+b") as content:
+        content.seek(file.stat().st_size // 2)
+        content.write(bytes(4096))
+    with pytest.raises(UserError, match=r"is damaged \(its entry \w+/data/0: Bad CRC-32"):
+        read_state_dict(file)
+
+
+def cyclic():
+    content = {}
+    content["model"] = content
+    return content
+
+
+def nested(levels):
+    content = torch.ones(1)
+    for _ in range(levels):
+        content = [content]
+    return {"x": torch.ones(1), "more": content}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("in_zip", [True, False])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: {"x": torch.eye(3).to_sparse()}, "it holds a sparse tensor"),
+        (lambda: {"x": torch.eye(3).to_sparse_csr()}, "it holds a sparse tensor"),
+        (
+            lambda: {"x": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
+            r"it holds a quantized tensor, .*: x\)",
+        ),
+        (lambda: {"x": torch.ones(2, device="meta")}, "it holds a tensor without values"),
+        (
+            lambda: {"x": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])},
+            "it holds a nested tensor",
+        ),
+        (lambda: {"x": torch.ones(1).expand(1 << 40)}, "claims to hold 4398046511104 bytes"),
+        (lambda: {"x": bytearray(9)}, "it holds a __builtin__.bytearray"),
+        (lambda: {0: torch.ones(1)}, "names an entry by a int 0, not by text"),
+        (lambda: {("a", 1): torch.ones(1)}, "names an entry by a tuple, not by text"),
+        (lambda: {"x" * 5000: torch.ones(1)}, r"unusable name x{77}\.\.\."),
+        (lambda: {"a\nb": torch.ones(1)}, r"unusable name 'a\\nb'"),
+        (lambda: nested(100), "nests containers more than 32 levels deep"),
+        (cyclic, r"is no flat dictionary of tensors .* holds \['model'\]"),
+    ],
+)
+def test_what_no_weights_are_made_of_is_one_clear_line(tmp_path, content, message, in_zip):
+    torch.save(content(), tmp_path / "x.pt", _use_new_zipfile_serialization=in_zip)
+    with pytest.raises(UserError, match=message) as error:
+        read_state_dict(tmp_path / "x.pt")
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.tensor(1.0), r"file \(\), model \(8, 8\)"),
+        (torch.ones(8, 8, dtype=torch.int64), "holds numbers of the type torch.int64"),
+        (torch.ones(8, 8, dtype=torch.complex64), "holds numbers of the type torch.complex64"),
+        (torch.full((8, 8), float("nan")), "1 weights of the checkpoint are not finite, such as"),
+        (torch.full((8, 8), -float("inf")), "such as video_query_linear.weight: they hold NaN or"),
+    ],
+)
+def test_values_that_do_not_fit(value, message):
+    state = copied(small_model()) | {"video_query_linear.weight": value}
+    with pytest.raises(UserError, match=message):
+        load_weights(small_model(), state)
+
+
+def test_a_table_of_frame_positions_of_no_width_grows_nothing():
+    name = "v_encoder.f_encoder.img_embeddings.position_embeddings.weight"
+    for table in (torch.tensor(1.0), torch.ones(1 << 40, 0)):
+        with pytest.raises(UserError, match=f"{name}: file"):
+            load_weights(small_model(), copied(small_model()) | {name: table})

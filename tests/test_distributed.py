@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.survival import running, wait_until
 from utils.distributed import (
     GradientReducer,
     SingleProcess,
@@ -97,23 +98,57 @@ def test_runs_end_in_order(backend):
             assert all(int(before) > 0 for before, _ in counts), run.stdout
 
 
-@launched
-def test_a_dying_rank_ends_the_run_and_shows_its_traceback(backend):
-    start = time.monotonic()
-    run = launch(backend, "failing_rank.py", "dies")
-    assert run.returncode != 0
-    assert time.monotonic() - start < 60
-    assert "Traceback" in run.stdout and "ValueError: the planted fault" in run.stdout
+@pytest.fixture
+def failed_run(backend, tmp_path) -> Callable[..., str]:
+    """What is said where something happens to rank 1; the run must end within a minute."""
+
+    def run(fault: str, **env: str) -> str:
+        start = time.monotonic()
+        done = launch(backend, "failing_rank.py", fault, tmp_path, **env)
+        assert done.returncode != 0
+        assert time.monotonic() - start < 60
+        return done.stdout
+
+    return run
+
+
+COLLECTIVE = "collective 2, all_reduce mean of float32 (3, 2) failed"
 
 
 @launched
-def test_a_late_rank_is_named(backend):
-    start = time.monotonic()
-    run = launch(backend, "failing_rank.py", "is late", HERO_COLLECTIVE_TIMEOUT="5")
-    assert run.returncode != 0
-    assert time.monotonic() - start < 60
-    assert "rank 0 of 2: collective 2, all_reduce mean of float32 (3, 2) failed" in run.stdout
-    assert "missing ranks (dead or busy elsewhere, they report nothing): [1]" in run.stdout
+def test_a_dying_rank_ends_the_run_and_shows_its_traceback(failed_run):
+    said = failed_run("dies")
+    assert "Traceback" in said and "ValueError: the planted fault" in said
+
+
+@launched
+def test_a_late_rank_is_named(failed_run):
+    said = failed_run("is late", HERO_COLLECTIVE_TIMEOUT="5")
+    late = "(rank 1 is busy elsewhere, its last step was 7)"
+    assert f"error: rank 0 of 2, after step 7: {COLLECTIVE} {late}: " in said
+
+
+@launched
+def test_a_killed_rank_is_named(failed_run):
+    said = failed_run("is killed")
+    assert said.count(f"{COLLECTIVE} (rank 1 is gone or stopped, its last step was 7)") == 1
+
+
+@launched
+def test_a_stopped_rank_is_named(failed_run):
+    said = failed_run("is stopped", HERO_RANK_TIMEOUT="3")
+    assert said.count("error: rank 1 of 2 has given no sign of life for 4 s (it is stopped, ") == 1
+    assert "its last step was 7; the same command goes on" in said
+
+
+@launched
+def test_ranks_end_with_a_killed_launcher(backend, tmp_path):
+    command = [*launch_command(backend, 2), str(WORKERS / "failing_rank.py"), "is late", tmp_path]
+    with subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}) as launcher:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=60)
+        launcher.kill()
+    ranks = [Path("/proc", path.read_text()) for path in tmp_path.iterdir()]
+    wait_until(lambda: not any(map(running, ranks)), seconds=60)
 
 
 @pytest.fixture

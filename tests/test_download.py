@@ -1,7 +1,9 @@
 """Downloads from a real server that drops, cuts, changes and refuses files."""
 
+import itertools
 import random
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from data.prepare.mirror import (
     open_mirror,
     read_checksums,
 )
-from tests.flaky_server import FlakyServer, serving
+from tests.flaky_server import FlakyServer, answering, serving
 from utils.errors import UserError
 
 SIZE = 300_000
@@ -180,6 +182,100 @@ def test_an_absent_file_is_not_asked_for_again(server, tmp_path):
 def test_nobody_listens(tmp_path):
     with pytest.raises(UnreachableError, match=r"\[Errno 111\] Connection refused\)$"):
         download("http://127.0.0.1:9/x.tar", tmp_path / "x.tar", patience=Patience(1, 0))
+
+
+# --------------------------------------------------------------------------------------------------
+# Servers that mean no good
+# --------------------------------------------------------------------------------------------------
+
+SHORT = Patience(retries=1, wait=0.0, seconds=9.0, window=0.3, least_rate=1000, most_bytes=300_000)
+OK = b"HTTP/1.1 200 OK\r\n"
+MOVED = b"HTTP/1.1 302 Found\r\nLocation: "
+MUCH = b"x" * 50_000
+
+
+def endless(head: bytes, piece: bytes) -> itertools.chain:
+    return itertools.chain([head], itertools.repeat(piece))
+
+
+class Again:
+    """The same pieces for every request."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __iter__(self):
+        return iter(self.make())
+
+
+@pytest.mark.parametrize(
+    ("answer", "pause", "message"),
+    [
+        (lambda: endless(OK + b"\r\n", b"x"), 0.01, r"only \d+ bytes came in 0.3 s"),
+        (lambda: endless(OK + b"Content-Length: 9999\r\n\r\n", b"x"), 0.01, "bytes came in 0.3 s"),
+        (lambda: endless(OK, b"X"), 0.01, "only 0 bytes came in 0.3 s"),
+        (lambda: endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), 0.0, "only 0 bytes came"),
+        (lambda: endless(MOVED + b"/x\r\n\r\n", MUCH), 0.0, "more than 10 redirects"),
+        (lambda: endless(OK + b"\r\n", MUCH), 0.0, "sends more than 300000 bytes"),
+        (
+            lambda: endless(
+                OK + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nab\r\n"
+            ),
+            0.0,
+            "sends more than 9 bytes",
+        ),
+        (lambda: [MOVED + b"http://[::1\r\n\r\n"], 0.0, "Invalid IPv6 URL"),
+        (lambda: [MOVED + b"http://\xff\xb2:x9/\r\n\r\n"], 0.0, "cannot be downloaded"),
+        (lambda: [MOVED + b"file:///etc/passwd\r\n\r\n"], 0.0, "No connection adapters"),
+        (lambda: [OK + b"Content-Length: 5, 6\r\n\r\nhello"], 0.0, "unmatching values"),
+        (lambda: [OK + b"X: y\r\n" * 200 + b"\r\n"], 0.0, "more than 100 headers"),
+        (lambda: [b"\xff\x00" * 9], 0.0, "cannot be downloaded"),
+        (
+            lambda: [b"HTTP/1.1 206 \r\nContent-Range: bytes \xb2-5/7\r\n\r\nhello"],
+            0.0,
+            "without a usable Content-Range",
+        ),
+        (lambda: [b"HTTP/1.1 999 " + b"y" * 9000 + b"\r\n\r\n"], 0.0, "999 y{200}…"),
+        (
+            lambda: [OK + b"Content-Length: 99999999999999999\r\n\r\n"],
+            0.0,
+            "has 99999999999999999 bytes, .* has room for",
+        ),
+    ],
+)
+def test_an_answer_that_means_no_good_is_one_line(tmp_path, answer, pause, message):
+    start = time.monotonic()
+    with answering(Again(answer), pause) as address, pytest.raises(UserError, match=message) as e:
+        download(f"{address}/x.tar", tmp_path / "x.tar", patience=SHORT)
+    assert time.monotonic() - start < 3 and not (tmp_path / "x.tar").exists()
+    assert str(e.value).isprintable() and len(str(e.value)) < 600
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"-5", b"abc", b"9" * 5000])
+def test_a_length_that_is_no_number_is_none(tmp_path, length):
+    with answering(Again(lambda: [OK + b"Content-Length: " + length + b"\r\n\r\nhello"])) as url:
+        download(f"{url}/x.tar", tmp_path / "x.tar", patience=SHORT)
+    assert (tmp_path / "x.tar").read_bytes() == b"hello"
+
+
+def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, content):
+    target, patience = tmp_path / "some.db.tar", Patience(1, 0.0, seconds=0.5)
+    server.faults.pause = 0.3
+    with pytest.raises(UnreachableError, match=r"took longer than 0.5 s\); run again to go on"):
+        download(f"{server.address}/{NAME}", target, patience=patience)
+    server.faults.pause = 0.0
+    download(f"{server.address}/{NAME}", target, patience=patience)
+    assert target.read_bytes() == content
+    assert [status for _, status in server.asked(NAME)] == [200, 206]
+
+
+def test_an_endless_list_of_checksums(tmp_path):
+    lines = b"".join(b"%064x  x%d\n" % (number, number) for number in range(5000))
+    fast = Patience(0, 0.0, window=5.0)
+    with answering(Again(lambda: endless(OK + b"\r\n", lines))) as address:
+        mirror = HttpMirror(address, fast)
+        with pytest.raises(SourceGoneError, match="SHA256SUMS sends more than 16777216 bytes"):
+            mirror.fetch("txt_db/some.db", tmp_path / "a", packed=True)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from model.extractors.build import build_extractor
 from model.extractors.resnet import IMAGENET_MEAN, IMAGENET_STD, ResNetFeatures
 from model.extractors.slowfast import SlowFastFeatures
-from model.extractors.weights import load_published, weights_file
+from model.extractors.weights import load_published
 from utils.errors import UserError
+from utils.tensor_files import weights_file
 
 RECORD = json.loads((Path(__file__).parent / "data" / "slowfast.json").read_text())["layouts"]
 NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -186,9 +187,9 @@ def without(state: dict, name: str) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds no dictionary of weights"),
-        ({"epoch": 3}, "holds no dictionary of weights"),
-        ({}, "names its weights in no known way"),
+        ([1, 2], "is no flat dictionary of tensors"),
+        ({"epoch": 3}, "is no flat dictionary of tensors"),
+        ({}, "is no flat dictionary of tensors"),
         ({"encoder.weight": torch.zeros(1)}, "no known way .encoder.weight, …; known: torchvision"),
         (
             without(torchvision_state(), "layer3.1.bn2.bias"),

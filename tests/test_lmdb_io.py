@@ -3,7 +3,10 @@
 import io
 import json
 import multiprocessing
+import os
 import pickle
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +20,14 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
+from data.prepare.work import map_in_chunks
 from data.stores import lmdb_environment
 from data.stores.build_folder import build_folder
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from utils.errors import UserError
+from utils.processes import loader_death
 
 
 def write_values(folder: Path, values: dict[str, bytes], map_size: int = 1 << 24) -> None:
@@ -280,6 +286,61 @@ def test_damaged_safetensors_are_refused(tmp_path):
 def test_interval_is_printed_short(tmp_path, interval):
     feature_db(tmp_path / "how2", {"v": plain(np.ones((1, 2), np.float32))}, "resnet_slowfast_2")
     assert FeatureDb(tmp_path / "how2", interval=interval).path.name == "resnet_slowfast_2"
+
+
+class CutWhileRead(Dataset):
+    """Cuts its database short once it is open, so that the next read kills the process."""
+
+    def __init__(self, db):
+        self.db = db
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        assert "a" in self.db
+        os.truncate(self.db.path / "data.mdb", 8192)
+        return [self.db[id_] for id_ in "abc"]
+
+
+def big_db(path):
+    with TextDbWriter(path) as db:
+        for id_ in "abc":
+            db.put(id_, {"x": random.Random(id_).randbytes(50_000).hex()})
+        db.write_side("meta.json", {})
+    return TextDb(path)
+
+
+def test_a_worker_that_a_damaged_database_kills_is_reported_with_its_record(tmp_path):
+    dataset = CutWhileRead(big_db(tmp_path / "x.db"))
+    with pytest.raises(RuntimeError, match="DataLoader worker") as death:
+        list(DataLoader(dataset, num_workers=1, collate_fn=list))
+    said = loader_death(death.value)
+    assert re.search(r"died \(.+\) while it read '[abc]' of .*x\.db: the file is damaged", said)
+    big_db(tmp_path / "y.db").close()
+    with pytest.raises(UserError, match=r"killed \(while it read '[abc]' of .*y\.db: damaged"):
+        list(map_in_chunks(cut_all, [TextDb(tmp_path / "y.db"), None], 2, total=2, chunk=1))
+
+
+def cut_all(databases):
+    return [CutWhileRead(db)[0] for db in databases if db is not None]
+
+
+def test_other_deaths_are_no_databases_fault():
+    said = loader_death(RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. "))
+    assert said.startswith("a worker of the loader died (Killed): is there too little memory")
+    assert loader_death(RuntimeError("pid 1")) is loader_death(ValueError("x")) is None
+
+
+def test_a_damaged_tree_is_one_line(tmp_path):
+    big_db(tmp_path / "x.db").close()
+    with (tmp_path / "x.db" / "data.mdb").open("r+b") as file:
+        file.seek(8192)
+        file.write(bytes((tmp_path / "x.db" / "data.mdb").stat().st_size - 8192))
+    db = TextDb(tmp_path / "x.db")
+    for read in (lambda: list(db.keys()), db.first_id):
+        with pytest.raises(UserError, match=r"the ids of .*x\.db are damaged \(.*MDB_CORRUPTED"):
+            read()
 
 
 # --------------------------------------------------------------------------------------------------

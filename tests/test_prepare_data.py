@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
 from data.prepare.mirror import SourceGoneError
 from data.stores.lmdb_io import FeatureDb, TextDb
@@ -191,9 +191,10 @@ def test_a_download_in_the_container(tmp_path):
     fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
-    (tmp_path / "mirror").mkdir()
+    folder = tmp_path / "mirror"
+    folder.mkdir()
     for address, options in (
-        (str(tmp_path / "mirror"), {mount(tmp_path / "mirror", "/mirror"), "HERO_BLOB_URL=/mirror"}),
+        (str(folder), {mount(folder, "/mirror"), "HERO_BLOB_URL=/mirror"}),
         ("http://mirror.example", {"HERO_BLOB_URL=http://mirror.example"}),
     ):
         environment |= {"HERO_BLOB_URL": address, "HERO_IMAGE": "some:image"}
@@ -275,7 +276,7 @@ def test_weights_that_are_none(own_mirror, storage, capsys, content):
     (own_mirror / "pretrained" / "hero-tv-ht100.pt").write_bytes(content)
     with pytest.raises(UserError, match="1 of 1 steps failed"):
         prepare(storage, dataset="pretrained")
-    assert "is no PyTorch checkpoint" in capsys.readouterr().err
+    assert "hero-tv-ht100.pt cannot be read" in capsys.readouterr().err
     assert not list(storage.glob("pretrained/*"))
 
 
@@ -335,20 +336,24 @@ def start(storage: Path, *arguments: str | Path) -> subprocess.Popen:
     )
 
 
-def kill_when(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
-    """SIGKILL as soon as ``ready``; it must not have ended before."""
+def kill_when(
+    process: subprocess.Popen, ready: Callable[[], bool], number: int = signal.SIGKILL
+) -> str:
+    """Send a signal as soon as ``ready``; it must not have ended before. Returns what it said."""
     deadline = time.monotonic() + 60
     while not ready():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    killed = number == signal.SIGKILL
+    assert process.returncode == (-number if killed else 128 + number), output
+    return output
 
 
 def test_a_killed_download_is_gone_on_from(own_mirror, storage, monkeypatch):
     weights = own_mirror / "pretrained" / "hero-tv-ht100.pt"
-    weights.write_bytes(b"\x80\x02" + np.random.default_rng(0).bytes(4_000_000))
+    torch.save({"weight": torch.rand(1_000_000)}, weights)
     write_checksums(own_mirror)
     part = storage / ".downloads" / "pretrained" / "hero-tv-ht100.pt.part"
     with serving(own_mirror) as server:
@@ -510,12 +515,19 @@ def test_a_bad_line_of_a_raw_file_is_named(world, storage, raw, capsys):
 
 
 def test_a_killed_step_is_done_again(world, storage, raw):
-    """Its processes end with it, and another run builds the database."""
+    """Its processes end with it, and another run builds the database.
+
+    Nothing half-built stays where it is asked to end.
+    """
     lines = ({"desc": "A man walks. " * 30, "desc_id": number} for number in range(3_000))
     write_jsonl(Path(raw[3]) / "tvr_train.jsonl", lines)
     (Path(raw[3]) / "vid2dur_idx.json").unlink()
     arguments = ["--dataset", "tvr", *raw[:-1], "2", "--only", "txt_db/tvr_train.db"]
     building = storage / "txt_db" / ".tvr_train.db.building"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        said = kill_when(start(storage, *arguments), building.exists, number)
+        assert said.endswith(f"\nstopped by {number.name}\n") and "Traceback" not in said
+        assert not list((storage / "txt_db").iterdir())
     kill_when(start(storage, *arguments), building.exists)
     assert not (storage / "txt_db" / "tvr_train.db").exists()
     output, _ = start(storage, *arguments).communicate(timeout=120)

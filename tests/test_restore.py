@@ -11,7 +11,7 @@ import torch
 
 import train_vcmr
 from engine.restore import (
-    OWN_KEYS,
+    OWN_TYPES,
     RunFolder,
     check_restore_points,
     load_restore_point,
@@ -23,10 +23,12 @@ from tests.survival import REPOSITORY, assert_survives_kills
 from tests.test_distributed import launch_command
 from utils.errors import UserError
 
+ALLOW = ["--allow_changed_options"]
+
 
 def point(step=1, **entries):
     """A restore point with every entry that one has."""
-    return dict.fromkeys(OWN_KEYS) | {"step": step} | entries
+    return {key: kind() for key, kind in OWN_TYPES.items()} | {"step": step} | entries
 
 
 @pytest.mark.slow
@@ -95,8 +97,75 @@ def test_the_backup_serves_where_the_last_point_is_damaged(tmp_path):
     assert load_restore_point(run) == point(1)
     run.backup.write_bytes(b"")
     for read in (load_restore_point, check_restore_points):
-        with pytest.raises(UserError, match=r"no restore point of .* damaged"):
+        with pytest.raises(UserError, match=r"no restore point of .*backup\.pt cannot be read"):
             read(run)
+
+
+def test_damage_in_the_middle_is_noticed_and_does_not_become_the_backup(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    for step in (1, 2):
+        save_restore_point(run, point(step, model={"w": torch.full((9000,), float(step))}))
+    with run.restore.open("r+b") as file:
+        file.seek(run.restore.stat().st_size // 2)
+        file.write(bytes(4096))
+    assert load_restore_point(run)["step"] == 1
+    assert "restore.pt is damaged (its entry " in caplog.text
+    assert f"going on from {run.backup}, after step 1" in caplog.text
+    save_restore_point(run, point(3))
+    assert load_restore_point(run) == point(3)
+    run.restore.unlink()  # where a kill may strike
+    assert load_restore_point(run)["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"step": "2"}, "its step is str"),
+        ({"step": -4}, "step is -4"),
+        ({"loader": [1]}, "is list"),
+    ],
+)
+def test_a_restore_point_of_other_values_is_refused(tmp_path, entries, message):
+    save_restore_point(RunFolder(tmp_path), point(**entries))
+    for read in (load_restore_point, check_restore_points):
+        with pytest.raises(UserError, match=rf"is no restore point of this program \(.*{message}"):
+            read(RunFolder(tmp_path))
+
+
+def test_a_folder_is_no_restore_point(tmp_path):
+    run = RunFolder(tmp_path)
+    save_restore_point(run, point())
+    run.restore.replace(run.backup)
+    run.restore.mkdir()
+    with pytest.raises(UserError, match=r"restore\.pt is a folder, no restore point: move it away"):
+        check_restore_points(run)
+
+
+def test_restore_points_whose_content_does_not_fit(tvr_options, tmp_path):
+    config = tmp_path / "options.json"
+    steps = {"num_train_steps": 1, "valid_steps": 1, "restore_steps": 1, "n_workers": 0}
+    config.write_text(json.dumps(tvr_options | steps))
+    train_vcmr.main(["--config", str(config)])
+    run = RunFolder(tmp_path / "run")
+    whole = torch.load(run.restore, weights_only=True)
+    name = whole["optimizer"]["names"][0]
+    infinite = whole["model"] | {name: torch.full_like(whole["model"][name], float("nan"))}
+    moments = {0: {"step": 1, "exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}}
+    for entries, message in (
+        ({"optimizer": {"state": {}, "param_groups": []}}, r"restore\.pt does not .*no moments"),
+        ({"random": [{"torch": "text"}]}, r"restore\.pt does not fit this run"),
+        ({"loader": {}}, r"restore\.pt does not fit this run \('items'\)"),
+        ({"running": [1, 2, 3]}, r"does not fit this run \(too many values"),
+        ({"model": {**whole["model"], name: 3}}, "does not fit this run"),
+        ({"model": infinite}, rf"restore\.pt: 1 weights .* not finite, such as {name}"),
+        (
+            {"optimizer": whole["optimizer"] | {"state": moments}},
+            rf"exp_avg of {name} has the shape \(3,\)",
+        ),
+    ):
+        torch.save(whole | entries, run.restore)
+        with pytest.raises(UserError, match=message):
+            train_vcmr.main(["--config", str(config), "--num_train_steps", "2", *ALLOW])
 
 
 def test_a_kill_between_the_renames_leaves_the_backup(tmp_path):
@@ -110,10 +179,10 @@ def test_generators_go_on_where_they_were(tmp_path):
     def draw():
         return random.random(), np.random.rand(), torch.rand(2).tolist()
 
-    save_restore_point(RunFolder(tmp_path), point(random=random_states()))
+    save_restore_point(RunFolder(tmp_path), point(random=[random_states()]))
     first = draw()
     draw()
-    set_random_states(load_restore_point(RunFolder(tmp_path))["random"])
+    set_random_states(load_restore_point(RunFolder(tmp_path))["random"][0])
     assert draw() == first
 
 
@@ -156,9 +225,9 @@ def test_another_kind_of_device_is_a_warning(monkeypatch, caplog, saved, now):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
 def test_a_gpus_generator_goes_on_where_it_was(tmp_path):
-    save_restore_point(RunFolder(tmp_path), point(random=random_states()))
+    save_restore_point(RunFolder(tmp_path), point(random=[random_states()]))
     first = torch.rand(4, device="cuda")
-    set_random_states(load_restore_point(RunFolder(tmp_path))["random"])
+    set_random_states(load_restore_point(RunFolder(tmp_path))["random"][0])
     assert torch.equal(torch.rand(4, device="cuda"), first)
 
 
@@ -210,7 +279,9 @@ def test_a_checkpoint_is_found(crowded, asked, name):
     assert str(crowded.find_checkpoint(path)) == path
 
 
-@pytest.mark.parametrize("asked", ["4800", "3", "8_final", "nothing.pt"])
+@pytest.mark.parametrize(
+    "asked", ["4800", "3", "8_final", "nothing.pt", "²", "٤", "5" * 5000, "x" * 5000, "\0"]
+)
 def test_an_unknown_checkpoint_names_those_there_are(crowded, asked):
     with pytest.raises(UserError) as error:
         crowded.find_checkpoint(asked)

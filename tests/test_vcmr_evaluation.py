@@ -14,6 +14,7 @@ from evaluation.corpus import evaluate_corpus
 from evaluation.ranking import SearchSettings
 from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator, SingleProcess
+from utils.errors import UserError
 
 HIDDEN = 6
 LENGTHS = {"a": 7, "b": 4, "c": 9, "d": 4, "e": 12}
@@ -154,6 +155,23 @@ def test_every_query_has_its_lists_in_the_order_of_the_split():
         assert {len(entry["predictions"]) for entry in results[task]} <= {length, 6}
     for entry, vid in zip(results["SVMR"], QUERIES.values()):
         assert {row[0] for row in entry["predictions"]} == {VIDEO2IDX[vid]}
+
+
+def test_numbers_that_are_not_finite_blame_what_holds_them():
+    class NaNVideos(Model):
+        def encode_videos(self, batch):
+            frames = super().encode_videos(batch).split(batch.frame_lens.tolist())
+            return torch.cat([x * torch.nan if v == "c" else x for v, x in zip(batch.vids, frames)])
+
+    with pytest.raises(UserError, match=r"video 'c' is encoded .*: its features hold NaN or huge"):
+        evaluate(NaNVideos())
+    spans, both = Model(), NaNVideos()
+    for model in (spans, both):
+        nn.init.constant_(model.video_ed_predictor.weight, torch.nan)
+    with pytest.raises(UserError, match=r"span scores are not finite: the weights of the queries'"):
+        evaluate(spans)
+    with pytest.raises(UserError, match=r"weights hold NaN .* such as video_ed_predictor\.weight"):
+        evaluate(both)
 
 
 def test_scores_are_those_of_the_formula():

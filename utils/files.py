@@ -1,13 +1,25 @@
-"""JSON and JSON-lines files that are either whole or absent."""
+"""Files that are either whole or absent; JSON and JSON lines."""
 
+import errno
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.locks import lock_file
+
+# Names of temporary files, cut so that they are no longer than names may be.
+LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+_KEPT_OF_NAME = 50
+_RUST = re.compile(r"\(os error (\d+)\)")
+_PROBE_BYTES = 1 << 20  # of a disk that is said to be full
+
+_swept: set[Path] = set()  # folders that this process has looked for leftovers in
 
 
 @contextmanager
@@ -15,18 +27,152 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` that takes its place once the block has succeeded.
 
     The content reaches the disk before the rename, so a kill or a power cut at any instant leaves
-    either the old file or the new one.
+    either the old file or the new one. What killed processes left in the folder is removed.
+
+    Raises:
+        OSError: the file cannot be written, whatever a library made of that; it names ``path``.
+        UserError: there is something that is no file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        _require_no_device(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in _swept:
+            _swept.add(path.parent)
+            remove_leftovers(path.parent)
+        with _temporary_beside(path) as temporary:
+            with naming(path, temporary):
+                yield temporary
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+            temporary.replace(path)
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """Give an empty file that is locked, as a sign that its writer lives, and removed at last."""
+    while True:
+        unique = f"{os.getpid()}.{secrets.token_hex(4)}"
+        temporary = path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{unique}.tmp")
+        with temporary.open("x") as file:
+            if not lock_file(file, temporary):
+                continue  # another process took it for a leftover
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+
+
+def remove_leftovers(folder: Path, names: re.Pattern = LEFTOVER) -> None:
+    """Delete the temporary files of processes that are dead, none of a living one's.
+
+    Args:
+        folder: where to look; nothing happens if it is not there.
+        names: what temporary files are called.
+    """
+    for path in folder.glob(".*.tmp"):
+        if names.fullmatch(path.name) and path.is_file():
+            # Another's, gone meanwhile, or on a file system without locks: then it stays.
+            with suppress(OSError), path.open("r+") as file:
+                if lock_file(file, path):
+                    path.unlink()
+
+
+@contextmanager
+def naming(path: Path, written: Path | None = None) -> Iterator[None]:
+    """Let an error of the operating system in the block name ``path``.
+
+    Args:
+        path: what the user knows.
+        written: the file or folder that is written in its stead. Libraries have errors of their
+            own for a full disk: whether it is one shows when more is written.
+    """
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        named = None if error.filename is None else Path(os.fsdecode(error.filename))
+        ours = named in (None, path) or (written is not None and named.is_relative_to(written))
+        if error.errno is None or not ours:
+            raise
+        raise _os_error(error.errno, path) from error
+    except Exception as error:
+        if written is None or (number := _number_behind(error, written)) is None:
+            raise
+        raise _os_error(number, path) from error
+
+
+def _os_error(number: int, path: Path) -> OSError:
+    return OSError(number, os.strerror(number), str(path))
+
+
+def _number_behind(error: Exception, written: Path) -> int | None:
+    """The operating system's error (errno) behind a library's, if there is one.
+
+    Rust's libraries name it; with others it is tried whether the file, or the largest of a folder,
+    can grow.
+    """
+    if said := _RUST.search(str(error)):
+        return int(said[1])
+    files = [path for path in written.rglob("*") if path.is_file()] or [written / ".probe"]
+    largest = written if written.is_file() else max(files, key=_size)
+    try:
+        with largest.open("ab") as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as refusal:
+        return refusal.errno
+    return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def check_output(*paths: str | Path) -> None:
+    """See that files can be written, before the work that fills them.
+
+    Of a folder to be, check a file in it. Nothing is made.
+
+    Raises:
+        OSError: one of them cannot: names are too long, a folder is in a file's place or a file in
+            a folder's, permission or space is missing.
+        UserError: one of them is a device.
+    """
+    for path in map(Path, paths):
+        folder = _deepest_folder(path.absolute())
+        if path.is_dir():
+            raise _os_error(errno.EISDIR, path)
+        _require_no_device(path)
+        with (
+            naming(path, folder),
+            _temporary_beside(folder / path.name) as probe,
+            probe.open("wb") as file,
+        ):
+            file.write(bytes(_PROBE_BYTES >> 8))
+            os.fsync(file.fileno())
+
+
+def _deepest_folder(path: Path) -> Path:
+    """The last folder that is there on the way to ``path``, if those below it can be made."""
+    folder = Path(path.anchor)
+    for place in path.parents[-2::-1] if len(path.parents) > 1 else ():
+        if place.is_dir():
+            folder = place
+        elif os.path.lexists(place):
+            raise _os_error(errno.ENOTDIR, place)
+    for name in path.relative_to(folder).parts:
+        with suppress(FileNotFoundError):
+            os.lstat(folder / name)  # says so where the name is too long
+    return folder
+
+
+def _require_no_device(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is no file: it would be replaced by one; name another output")
 
 
 def read_json(path: str | Path) -> Any:

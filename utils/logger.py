@@ -11,8 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.errors import UserError, is_other_rank
-from utils.files import atomic_write, write_json
+from utils.errors import UserError
+from utils.files import atomic_write, naming, write_json
+from utils.processes import is_other_rank
 
 LOGGER = logging.getLogger("hero")
 
@@ -25,6 +26,15 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _FileHandler(logging.FileHandler):
+    """Ends the run where the log cannot be written, instead of a traceback for every message."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 – logging's own name
+        """Raise the error that is being handled, with the file's name."""
+        with naming(Path(self.baseFilename)):
+            raise
 
 
 class _EarlyHandler(_ConsoleHandler):
@@ -57,7 +67,7 @@ def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
         handlers = [_ConsoleHandler()]
         if log_file is not None:
             Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+            handlers.append(_FileHandler(log_file, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(_FORMAT))
         LOGGER.addHandler(handler)
@@ -77,19 +87,25 @@ class MetricsWriter:
     Args:
         log_dir: the run's ``log`` folder; made if absent.
         start_step: optimizer steps done: 0, or those of the restore point.
+        revalidate: the validation of ``start_step`` is done once more.
     """
 
-    def __init__(self, log_dir: str | Path, start_step: int = 0) -> None:
+    def __init__(self, log_dir: str | Path, start_step: int = 0, revalidate: bool = False) -> None:
         # Here, as it is slow to import (with torch) and most scripts that log never need it.
         from torch.utils.tensorboard import SummaryWriter
 
         path = Path(log_dir) / "metrics.jsonl"
-        _drop_lines_after(path, start_step)
+        _drop_lines_after(path, start_step, revalidate)
+        self._path = path
         self._lines = path.open("a", encoding="utf-8", buffering=1)
         self._events = SummaryWriter(str(log_dir), purge_step=start_step + 1)
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Write the metrics of one step; a number that is not finite becomes null."""
+        with naming(self._path):
+            self._write(step, values)
+
+    def _write(self, step: int, values: Mapping[str, float | str]) -> None:
         for name, value in values.items():
             if isinstance(value, str):
                 self._events.add_text(name, value, step)
@@ -103,8 +119,9 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close the files; nothing can be written afterwards."""
-        self._lines.close()
-        self._events.close()
+        with naming(self._path):
+            self._lines.close()
+            self._events.close()
 
 
 class NullMetricsWriter:
@@ -117,8 +134,10 @@ class NullMetricsWriter:
         """Do nothing."""
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
+def _drop_lines_after(path: Path, step: int, revalidate: bool) -> None:
     """Keep the whole lines of steps up to ``step``; a kill may have torn the last one.
+
+    With ``revalidate``, without what the validation of that step wrote.
 
     Raises:
         UserError: a line but the last is not a metric.
@@ -128,9 +147,11 @@ def _drop_lines_after(path: Path, step: int) -> None:
     kept = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            if json.loads(line)["step"] <= step:
+            metric = json.loads(line)
+            validated = revalidate and metric["name"].startswith("valid/")
+            if metric["step"] < step + (not validated):
                 kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             raise UserError(f"{path}:{number} is not a metric; move the file away") from None
     with atomic_write(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

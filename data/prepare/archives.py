@@ -1,18 +1,29 @@
 """Unpack archives, and put folders in place, without leaving the folder or half of one behind."""
 
+import errno
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Self
 
 from data.stores.build_folder import build_folder
 from utils.errors import UserError
 
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+_CHUNK_BYTES = 1 << 20
+_MOST_MEMBERS = 100_000
+_DEEPEST, _LONGEST_NAME = 32, 1024  # levels, bytes
+_HEADER_BYTES = 1 << 20  # of a tar member that only describes the next one
+# Databases may be packed small; a hundred times is a bomb.
+_MOST_GROWTH, _ALWAYS_ALLOWED = 100, 1 << 30
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_ENCRYPTED = 0x1
+# The disk's and the user's trouble, not the archive's.
+_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_SYSTEM |= {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second: an empty one
 _UNPACKED = ".unpacked"
 
@@ -22,7 +33,7 @@ class ArchiveError(UserError):
 
 
 class _Guard:
-    """Refuses members that would lie, point or be written outside the folder.
+    """Refuses members that would lie, point or be written outside the folder, and floods of them.
 
     Names alone decide. A link may only go up first, by fewer levels than it lies deep, and then
     down, and nothing may lie beneath a link: so wherever links lead, it is within the folder.
@@ -31,12 +42,28 @@ class _Guard:
     def __init__(self, archive: Path) -> None:
         self._archive = archive
         self._links: set[PurePosixPath] = set()
+        self._files: set[PurePosixPath] = set()
+        self._members = self._bytes = 0
+        self._most_bytes = max(_MOST_GROWTH * archive.stat().st_size, _ALWAYS_ALLOWED)
+
+    def count(self, name: str, size: int) -> None:
+        """Take note of a member, or of more bytes, before they are unpacked."""
+        self._members += 1
+        self._bytes += size
+        if self._bytes > self._most_bytes:
+            raise self._refusal(name, f"makes more than {self._most_bytes} bytes of the archive")
+        if self._members > _MOST_MEMBERS:
+            raise self._refusal(name, f"is one of more than {_MOST_MEMBERS}")
 
     def name(self, name: str) -> PurePosixPath:
         """The name of a member."""
         path = PurePosixPath(name)
         if name.startswith(("/", "\\")) or ".." in path.parts or "\0" in name:
             raise self._refusal(name, "lies outside the folder")
+        if len(path.parts) > _DEEPEST or len(os.fsencode(name)) > _LONGEST_NAME:
+            raise self._refusal(
+                name, f"lies {len(path.parts)} levels deep, or its name is too long"
+            )
         if not self._links.isdisjoint(path.parents):
             raise self._refusal(name, "lies beneath a link")
         return path
@@ -50,32 +77,65 @@ class _Guard:
         self._links.add(name)
 
     def _refusal(self, name: str, problem: str) -> ArchiveError:
-        return ArchiveError(f"{self._archive}: the member {name!r} {problem}; nothing is unpacked")
+        shown = repr(name if len(name) <= 100 else f"{name[:100]}…")
+        return ArchiveError(f"{self._archive}: the member {shown} {problem}; nothing is unpacked")
 
     def tar_member(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
         """A filter of :meth:`tarfile.TarFile.extractall`, on top of Python's own."""
         name = self.name(member.name)
+        self.count(member.name, member.size)
         if member.issym():
             self.link(name, member.linkname, depth=len(name.parents) - 1)
         elif member.islnk():  # named from the archive's root
             self.link(name, member.linkname, depth=0)
+            if PurePosixPath(member.linkname) not in self._files:
+                raise self._refusal(member.name, "links to a file that is not before it")
         elif not (member.isfile() or member.isdir()):
             raise self._refusal(member.name, "is neither a file nor a folder")
+        if not (member.issym() or member.isdir()):
+            self._files.add(name)
         return tarfile.data_filter(member, folder)
 
     def zip_member(self, member: zipfile.ZipInfo) -> None:
         """The same for a zip file, whose links Python does not make."""
         self.name(member.filename)
+        self.count(member.filename, member.file_size)
+        if member.flag_bits & _ENCRYPTED:
+            raise self._refusal(member.filename, "is encrypted")
+        if member.compress_type not in _ZIP_METHODS:
+            method = member.compress_type
+            raise self._refusal(member.filename, f"is packed by the unknown method {method}")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise self._refusal(member.filename, "is neither a file nor a folder")
+
+
+class _Header(tarfile.TarInfo):
+    """A tar header. Where one is damaged or missing, tarfile would take that for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # zeros: the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from None
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in tarfile.REGULAR_TYPES and header.size > _HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
 
 
 def extract(archive: Path, folder: Path) -> None:
     """Unpack a tar (compressed or not) or zip file into an empty folder.
 
     Raises:
-        ArchiveError: it is neither, damaged, or has a member that would escape from ``folder``.
+        ArchiveError: it is neither, damaged, a bomb, or has a member that would escape from
+            ``folder``. What is in ``folder`` is of no use then.
     """
     guard = _Guard(archive)
     try:
@@ -85,10 +145,22 @@ def extract(archive: Path, folder: Path) -> None:
                     guard.zip_member(member)
                 packed.extractall(folder)
         else:
-            with tarfile.open(archive) as packed:
+            with tarfile.open(archive, tarinfo=_Header) as packed:
                 packed.extractall(folder, filter=guard.tar_member)
-    except _DAMAGED as error:
-        raise ArchiveError(f"{archive} is damaged, or no archive ({error})") from None
+                _read_to_end(packed.fileobj, guard)
+    except ArchiveError:
+        raise
+    except Exception as error:  # a damaged file makes the decoders raise all sorts
+        if isinstance(error, OSError) and error.errno in _SYSTEM:
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ArchiveError(f"{archive} is damaged, or no archive ({reason})") from error
+
+
+def _read_to_end(file: BinaryIO, guard: _Guard) -> None:
+    """Let the checksum at the end of a compressed file be compared."""
+    while chunk := file.read(_CHUNK_BYTES):
+        guard.count("the end", len(chunk))
 
 
 def _is_zip(archive: Path) -> bool:
@@ -156,6 +228,7 @@ def _copy(source: str, target: str) -> None:
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """The file ``source`` under another name: without a second copy of it where that can be."""
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

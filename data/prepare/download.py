@@ -1,11 +1,22 @@
-"""Files over HTTP: resumed, tried again, checked, and in place only when whole."""
+"""Files over HTTP: resumed, tried again, checked, and in place only when whole.
 
+Nothing that a server sends is trusted: a transfer has limits of time, speed and size.
+"""
+
+import contextlib
 import hashlib
 import json
+import re
+import shutil
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Self
+from urllib.parse import urljoin
 
 import requests
 import urllib3
@@ -14,10 +25,13 @@ from tqdm import tqdm
 from utils.errors import UserError
 from utils.files import write_json
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
+MOST_REDIRECTS = 10
 # Worth another try: the server is busy, or something between it and us is.
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ABSENT = frozenset({403, 404, 410})  # 403: what some stores say of a file they lack
+_SIZE = re.compile(r"[0-9]{1,18}")
+_SPAN = re.compile(r"bytes\s+([0-9]{1,18})-[0-9]*/([0-9]{1,18}|\*)")
 _BROKEN = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
 
 
@@ -31,21 +45,113 @@ class AbsentError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to put up with a bad connection.
+    """How long to put up with a bad connection, and how much to take from it.
 
     Attributes:
         retries: further attempts after one that brought nothing new.
         wait: seconds before the first of them; it doubles each time.
         timeout: seconds to connect, and to wait for the next bytes.
+        seconds: for a file, all attempts together.
+        window: seconds in which at least ``window`` × ``least_rate`` bytes must come.
+        least_rate: bytes per second.
+        most_bytes: of a file whose size the server does not announce.
     """
 
     retries: int = 4
     wait: float = 0.5
     timeout: tuple[float, float] = (10.0, 60.0)
+    seconds: float = 24 * 3600.0
+    window: float = 60.0
+    least_rate: float = 2000.0
+    most_bytes: int = 64 << 30
 
 
 class _Interrupted(Exception):  # noqa: N818 – no error yet: it is tried again
     """An attempt ended early."""
+
+
+class _Watch:
+    """Ends a transfer that takes too long or trickles, wherever it waits, by its connections."""
+
+    def __init__(self, part: "_Part", patience: Patience) -> None:
+        self._part, self._patience = part, patience
+        self._connections: list[socket.socket] = []
+        self._over = Event()
+        self.verdict = ""
+
+    def __enter__(self) -> Self:
+        Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for connection in self._connections:
+            connection.close()
+
+    def add(self, connection: socket.socket) -> None:
+        """Take note of a connection that was just made."""
+        self._connections.append(connection.dup())  # TLS takes the original's place
+        self.check()
+
+    def check(self) -> None:
+        """Raise UnreachableError once the transfer was ended."""
+        if self.verdict:
+            raise UnreachableError(
+                f"{self._part.url} cannot be downloaded ({self.verdict}); run again to go on, or "
+                "name another mirror"
+            )
+
+    def _watch(self) -> None:
+        patience, came = self._patience, self._part.received
+        end = time.monotonic() + patience.seconds
+        while not self._over.wait(max(0, min(patience.window, end - time.monotonic()))):
+            new, came = self._part.received - came, self._part.received
+            if time.monotonic() >= end:
+                self.verdict = f"it took longer than {patience.seconds:g} s"
+            elif new < patience.window * patience.least_rate:
+                self.verdict = f"only {new} bytes came in {patience.window:g} s"
+            else:
+                continue
+            for connection in list(self._connections):
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    connection.shutdown(socket.SHUT_RDWR)
+            return
+
+
+class _Shown:
+    """Part of a connection: shows its socket to the watch."""
+
+    watch: _Watch
+
+    def _new_conn(self) -> socket.socket:
+        connection = super()._new_conn()
+        self.watch.add(connection)
+        return connection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Shows connections to a watch."""
+
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
+        super().__init__()
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **options)
+        if not hasattr(pool.ConnectionCls, "watch"):
+            pool.ConnectionCls = type("_Watched", (_Shown, pool.ConnectionCls), {})
+            pool.ConnectionCls.watch = self._watch
+        return pool
+
+
+class _Session(requests.Session):
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter(watch))
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Follow nothing: requests would read the body of a redirect, however long, to memory."""
 
 
 class _Part:
@@ -57,6 +163,7 @@ class _Part:
         self._note = path.with_name(f"{path.name}.json")
         self._version = self._read_note()
         self.size = path.stat().st_size if self._version and path.exists() else 0
+        self.received = 0  # bytes, what was discarded included
 
     def _read_note(self) -> dict:
         """What is known of the version; nothing if the file came from elsewhere."""
@@ -64,7 +171,8 @@ class _Part:
             version = json.loads(self._note.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
-        return version if version.get("url") == self.url else {}
+        same = isinstance(version, dict) and version.get("url") == self.url
+        return version if same and isinstance(version.get("total"), int | None) else {}
 
     @property
     def total(self) -> int | None:
@@ -92,11 +200,20 @@ class _Part:
         if start == 0 or self.total is None:
             self._version = {"url": self.url, "total": total, "validator": _validator(response)}
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._require_room()
             self.path.touch()
             write_json(self._note, self._version)
 
-    def write(self, chunks: Iterator[bytes]) -> None:
-        """Append to what has been kept."""
+    def _require_room(self) -> None:
+        free = shutil.disk_usage(self.path.parent).free
+        if (self.total or 0) > free:
+            raise UserError(
+                f"{self.url} has {self.total} bytes, {self.path.parent} has room for {free}: make "
+                "room there, or choose another folder"
+            )
+
+    def write(self, chunks: Iterator[bytes], most_bytes: int) -> None:
+        """Append to what has been kept; more than ``most_bytes`` in all are refused."""
         with (
             self.path.open("r+b") as file,
             tqdm(
@@ -111,6 +228,13 @@ class _Part:
             file.truncate(self.size)
             file.seek(self.size)
             for chunk in chunks:
+                self.received += len(chunk)
+                if self.size + len(chunk) > most_bytes:
+                    self.discard()
+                    raise UnreachableError(
+                        f"{self.url} sends more than {most_bytes} bytes, what it announced or what "
+                        "is taken unannounced; name another mirror"
+                    )
                 file.write(chunk)
                 self.size += len(chunk)
                 progress.update(len(chunk))
@@ -130,13 +254,12 @@ class _Part:
 def _extent(response: requests.Response) -> tuple[int, int | None]:
     """Where the body starts, and bytes of the whole file."""
     if response.status_code == requests.codes.partial:
-        span, _, total = response.headers.get("Content-Range", "").rpartition("/")
-        start = span.removeprefix("bytes").strip().partition("-")[0]
-        if not start.isdigit():
+        span = _SPAN.fullmatch(response.headers.get("Content-Range", "").strip())
+        if span is None:
             raise _Interrupted("an answer without a usable Content-Range")
-        return int(start), int(total) if total.isdigit() else None
-    length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+        return int(span[1]), None if span[2] == "*" else int(span[2])
+    length = _SIZE.fullmatch(response.headers.get("Content-Length", "").strip())
+    return 0, int(length[0]) if length else None
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -148,7 +271,11 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def download(
-    url: str, target: Path, sha256: str | None = None, patience: Patience | None = None
+    url: str,
+    target: Path,
+    sha256: str | None = None,
+    patience: Patience | None = None,
+    most_bytes: int | None = None,
 ) -> None:
     """Download a file unless it is there.
 
@@ -160,6 +287,7 @@ def download(
         target: where it goes.
         sha256: its checksum, if known.
         patience: with the connection.
+        most_bytes: of such a file, whatever the server announces.
 
     Raises:
         UnreachableError: the server does not answer, or refuses.
@@ -170,7 +298,7 @@ def download(
         return
     part = _Part(target.with_name(f"{url.rpartition('/')[2]}.part"), url)
     for _ in range(2):
-        _receive(part, patience or Patience())
+        _receive(part, patience or Patience(), most_bytes)
         found = sha256 and file_sha256(part.path)
         if found == sha256:
             part.finish(target)
@@ -181,13 +309,24 @@ def download(
     )
 
 
-def _receive(part: _Part, patience: Patience) -> None:
+def _receive(part: _Part, patience: Patience, most_bytes: int | None) -> None:
     """Attempt until the part is the whole file."""
+    with _Watch(part, patience) as watch, _Session(watch) as session:
+        try:
+            _try_again(part, patience, lambda: _attempt(part, patience, session, most_bytes), watch)
+        except UnreachableError:
+            watch.check()
+            raise
+        watch.check()  # a body of unknown length seems to be whole where it was ended
+
+
+def _try_again(part: _Part, patience: Patience, attempt: Callable[[], None], watch: _Watch) -> None:
     failures, most = 0, part.size
     while True:
         try:
-            return _attempt(part, patience)
+            return attempt()
         except _Interrupted as error:
+            watch.check()
             # Only bytes never had before count as progress: a server may break at the same place.
             failures = 1 if part.size > most else failures + 1
             most = max(most, part.size)
@@ -196,46 +335,84 @@ def _receive(part: _Part, patience: Patience) -> None:
             wait = patience.wait * 2 ** (failures - 1)
             print(f"{part.url}: {error}; again in {wait:g} s", flush=True)
             time.sleep(wait)
+            watch.check()
 
 
-def _attempt(part: _Part, patience: Patience) -> None:
+def _attempt(
+    part: _Part, patience: Patience, session: requests.Session, most_bytes: int | None
+) -> None:
     if part.size and part.size == part.total:
         return
-    # The file as it is: sizes and ranges are those of its own bytes.
-    headers = {"Accept-Encoding": "identity", **part.headers()}
-    try:
-        with requests.get(
-            part.url, headers=headers, stream=True, timeout=patience.timeout
-        ) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                part.discard()
-                raise _Interrupted("the file is shorter than what came of it")
-            _require_success(response)
-            part.accept(response)
-            part.write(response.raw.stream(CHUNK_BYTES, decode_content=False))
-    except _BROKEN as error:
-        raise _Interrupted(_reason(error)) from None
-    except requests.RequestException as error:
-        raise UnreachableError(f"{part.url} cannot be downloaded ({error})") from None
+    with _request(part, session, patience.timeout) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.discard()
+            raise _Interrupted("the file is shorter than what came of it")
+        _require_success(response)
+        part.accept(response)
+        limit = patience.most_bytes if part.total is None else part.total
+        part.write(_body(response), min(limit, most_bytes or limit))
     if part.total is not None and part.size != part.total:
         raise _Interrupted(f"only {part.size} of {part.total} bytes came")
 
 
+def _request(
+    part: _Part, session: requests.Session, timeout: tuple[float, float]
+) -> requests.Response:
+    """The answer at the end of all redirects; its body is not read yet."""
+    # The file as it is: sizes and ranges are those of its own bytes.
+    headers = {"Accept-Encoding": "identity", **part.headers()}
+    url = part.url
+    with _server_errors(part.url):
+        for _ in range(MOST_REDIRECTS):
+            response = session.get(url, headers=headers, stream=True, timeout=timeout)
+            if not response.is_redirect:
+                return response
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+    raise UnreachableError(
+        f"{part.url} cannot be downloaded (more than {MOST_REDIRECTS} redirects)"
+    )
+
+
+def _body(response: requests.Response) -> Iterator[bytes]:
+    with _server_errors(response.url):
+        yield from response.raw.stream(CHUNK_BYTES, decode_content=False)
+
+
+@contextmanager
+def _server_errors(url: str) -> Iterator[None]:
+    """Whatever the libraries trip over in an answer, it is the server's fault."""
+    try:
+        yield
+    except UserError:
+        raise
+    except _BROKEN as error:
+        raise _Interrupted(_reason(error)) from None
+    except Exception as error:
+        raise UnreachableError(f"{_short(url)} cannot be downloaded ({_reason(error)})") from error
+
+
+def _short(text: object) -> str:
+    """What a server said, for a message."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text)[:201])
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
+
+
 def _require_success(response: requests.Response) -> None:
-    status = f"{response.status_code} {response.reason}"
+    status = f"{response.status_code} {_short(response.reason)}"
     if response.status_code in _ABSENT:
-        raise AbsentError(f"{response.url} cannot be had ({status})")
+        raise AbsentError(f"{_short(response.url)} cannot be had ({status})")
     if response.status_code in _BUSY:
         raise _Interrupted(f"the server answers {status}")
     if response.status_code not in (requests.codes.ok, requests.codes.partial):
-        raise UnreachableError(f"{response.url} cannot be downloaded ({status})")
+        raise UnreachableError(f"{_short(response.url)} cannot be downloaded ({status})")
 
 
 def _reason(error: Exception) -> str:
     """The innermost reason, without the names of the objects it went through."""
     inner = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
-    return str(inner).rpartition("): ")[2] or type(error).__name__
+    return _short(str(inner).rpartition("): ")[2] or type(error).__name__)
 
 
 def file_sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from utils.errors import UserError
 PUBLISHED_ADDRESS = "https://convaisharables.blob.core.windows.net/hero"
 ADDRESS_VARIABLE = "HERO_BLOB_URL"
 CHECKSUMS = "SHA256SUMS"
+CHECKSUMS_BYTES = 16 << 20
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 LAYOUT = (
     "txt_db/<name>.db.tar, video_db/<dataset>.tar, pretrained/<file>, finetune/<run>.tar "
@@ -82,7 +83,8 @@ class HttpMirror:
         with TemporaryDirectory() as folder:
             target = Path(folder) / CHECKSUMS
             try:
-                download(self._url(CHECKSUMS), target, patience=self._patience)
+                url = self._url(CHECKSUMS)
+                download(url, target, patience=self._patience, most_bytes=CHECKSUMS_BYTES)
             except AbsentError:
                 return {}
             self._has_something = True
@@ -155,8 +157,12 @@ class FolderMirror:
             raise UserError(f"{path} has the SHA-256 {found} instead of {expected}: it is damaged")
 
 
-def open_mirror(address: str | None = None) -> Mirror:
+def open_mirror(address: str | None = None, patience: Patience | None = None) -> Mirror:
     """The mirror at ``address``; by default the one that ``HERO_BLOB_URL`` names.
+
+    Args:
+        address: of a server or a local folder.
+        patience: with a server.
 
     Raises:
         SourceGoneError: it is a local folder that does not exist.
@@ -164,7 +170,7 @@ def open_mirror(address: str | None = None) -> Mirror:
     address = address or os.environ.get(ADDRESS_VARIABLE) or PUBLISHED_ADDRESS
     parts = urlsplit(address)
     if parts.scheme in ("http", "https"):
-        return HttpMirror(address)
+        return HttpMirror(address, patience)
     folder = Path(unquote(parts.path) if parts.scheme == "file" else address).expanduser()
     if not folder.is_dir():
         raise SourceGoneError(address, "there is no such folder")
@@ -179,8 +185,10 @@ def read_checksums(path: Path) -> dict[str, str]:
     """{name: SHA-256} of a file as ``sha256sum`` writes it.
 
     Raises:
-        UserError: a line is something else.
+        UserError: a line is something else, or the file is much too large.
     """
+    if path.stat().st_size > CHECKSUMS_BYTES:
+        raise UserError(f"{path} has more than {CHECKSUMS_BYTES} bytes: it is no list of checksums")
     checksums = {}
     for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
         digest, _, name = line.partition(" ")

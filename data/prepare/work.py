@@ -18,7 +18,7 @@ from data.annotations import Line, read_lines
 from data.stores.lmdb_io import TextDb, pack_record
 from utils.errors import UserError
 from utils.files import read_json
-from utils.processes import follow_parent
+from utils.processes import follow_parent, what_it_read
 
 CHUNK = 256  # lines that a worker takes at once
 
@@ -175,19 +175,24 @@ def _map_in_processes(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a fork
     with ProcessPoolExecutor(workers, context, _start_worker, (work,)) as pool:
         under_way: deque = deque()
+        pids: set[int] = set()
         try:
             for of_chunk in chunks:
                 under_way.append(pool.submit(_run_chunk, of_chunk))
+                pids.update(child.pid for child in multiprocessing.active_children())
                 if len(under_way) > 2 * workers:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
         except BrokenProcessPool:
+            read = sorted(filter(None, map(what_it_read, pids)))
+            reason = f"while it read {' or '.join(read)}: damaged?" if read else "out of memory?"
             raise UserError(
-                "a worker process was killed (out of memory?); run again with fewer --workers"
+                f"a worker process was killed ({reason}); run again with fewer --workers"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # To its end: its thread would close what the interpreter, ending, still writes to.
+            pool.shutdown(cancel_futures=True)
 
 
 _work: Callable[[list], list]

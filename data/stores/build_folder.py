@@ -1,7 +1,5 @@
 """Folders that are either whole or absent."""
 
-import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,9 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from utils.errors import UserError
-
-# Of file systems that know no locks: two builds at once are then the user's care.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+from utils.files import check_output, naming
+from utils.locks import HeldError, locked
 
 
 def is_database(folder: Path) -> bool:
@@ -84,24 +81,43 @@ def build_folder(
     ``.<name>.building`` that no reader looks at and the next build sweeps away.
 
     Raises:
+        OSError: it cannot be written, whatever a library made of that; it names ``target``.
         UserError: ``target`` holds something already and ``force`` is not given, or what it holds
             is not ``replaceable`` (never deleted), or another process is building it.
     """
     target = Path(target).absolute()
+    check_folder(target, force, replaceable)
+    work = _beside(target, "building")
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(target):
+            if work.exists():
+                shutil.rmtree(work)
+            work.mkdir()
+            try:
+                with naming(target, work):
+                    yield work
+                    for path in [*work.rglob("*"), work]:
+                        _sync(path)
+                _replace_folder(work, target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def check_folder(
+    target: Path, force: bool, replaceable: Callable[[Path], bool] = is_database
+) -> None:
+    """See, before the work, that :func:`build_folder` can make a folder.
+
+    Raises:
+        OSError, UserError: as there.
+    """
     _check_target(target, force, replaceable)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.with_name(f".{target.name}.building")
-    with _exclusive(target):
-        if work.exists():
-            shutil.rmtree(work)
-        work.mkdir()
-        try:
-            yield work
-            for path in [*work.rglob("*"), work]:
-                _sync(path)
-            _replace_folder(work, target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    check_output(_beside(target, "building") / "data")
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{what}")
 
 
 def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]) -> None:
@@ -116,28 +132,17 @@ def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]
 
 @contextmanager
 def _exclusive(target: Path) -> Iterator[None]:
-    """Hold a lock that the kernel drops on a kill."""
-    path = target.with_name(f".{target.name}.lock")
-    busy = UserError(f"another process builds the same database, {target}; wait for it")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-        # Whoever held the lock before may have removed the file just after it was opened here.
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise busy
-        try:
+    try:
+        with locked(_beside(target, "lock")):
             yield
-        finally:
-            path.unlink(missing_ok=True)
+    except HeldError as holder:
+        raise UserError(
+            f"another process builds the same database, {target} ({holder}); wait for it"
+        ) from None
 
 
 def _replace_folder(work: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
+    old = _beside(target, "old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)

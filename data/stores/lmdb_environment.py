@@ -1,5 +1,7 @@
 """LMDB environments: opened read-only with care, written whole or not at all."""
 
+import contextlib
+import faulthandler
 import os
 import threading
 import weakref
@@ -11,6 +13,7 @@ import lmdb
 
 from data.stores.build_folder import FolderWriter
 from utils.errors import UserError
+from utils.processes import noted_reading
 
 RESTORE = "copy, download or build this database again"
 
@@ -51,14 +54,17 @@ class _Environment:
 
 def _open(folder: Path) -> lmdb.Environment:
     path = folder / "data.mdb"
+    if not faulthandler.is_enabled():  # a damaged page kills: at least say where
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # stderr is no file
+            faulthandler.enable()
     try:
         environment = lmdb.open(
             str(folder), readonly=True, create=False, lock=False, readahead=False
         )
-    except (lmdb.Error, OSError) as error:
+        # Touching a page past the end of a mapped file kills the process: look at the size first.
+        promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    except (lmdb.Error, OSError, OverflowError) as error:
         raise UserError(f"{path} cannot be opened ({error}); {RESTORE}") from None
-    # Touching a page past the end of a mapped file kills the process: look at the size first.
-    promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     actual = path.stat().st_size
     if actual < promised:
         environment.close()
@@ -85,6 +91,10 @@ def _encode_key(id_: str) -> bytes | None:
     """The id as an LMDB key, or None for one that no database can hold."""
     key = id_.encode("utf-8")
     return key if 0 < len(key) <= _MAX_KEY_BYTES else None
+
+
+def _decode_key(key: memoryview) -> str:
+    return bytes(key).decode("utf-8")
 
 
 class LmdbReader:
@@ -115,7 +125,7 @@ class LmdbReader:
     def value(self, id_: str) -> Iterator[memoryview | None]:
         """The value of ``id_`` (None if absent), not to be used after the block."""
         key = _encode_key(id_)
-        with self._begin() as transaction:
+        with noted_reading(f"{id_!r} of {self.path}"), self._begin() as transaction:
             try:
                 value = None if key is None else transaction.get(key)
             except lmdb.Error as error:
@@ -127,14 +137,21 @@ class LmdbReader:
             return value is not None
 
     def __len__(self) -> int:
-        with self._begin() as transaction:
+        with self._all_ids() as transaction:
             return transaction.stat()["entries"]
 
     def keys(self) -> Iterator[str]:
         """All ids, in the order of their UTF-8 bytes."""
-        with self._begin() as transaction:
-            keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
-        return (key.decode("utf-8") for key in keys)
+        with self._all_ids() as transaction:
+            return iter([_decode_key(key) for key in transaction.cursor().iternext(values=False)])
+
+    @contextmanager
+    def _all_ids(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with noted_reading(f"the ids of {self.path}"), self._begin() as transaction:
+                yield transaction
+        except (lmdb.Error, UnicodeDecodeError) as error:
+            raise UserError(f"the ids of {self.path} are damaged ({error}); {RESTORE}") from None
 
     def first_id(self) -> str:
         """The first of :meth:`keys`.
@@ -142,10 +159,10 @@ class LmdbReader:
         Raises:
             UserError: there are none.
         """
-        with self._begin() as transaction, transaction.cursor() as cursor:
+        with self._all_ids() as transaction, transaction.cursor() as cursor:
             if not cursor.first():
                 raise UserError(f"{self.path} holds no records; build it again")
-            return bytes(cursor.key()).decode("utf-8")
+            return _decode_key(cursor.key())
 
     def close(self) -> None:
         """Let go of the environment; a later read opens it again."""

@@ -5,7 +5,8 @@ from torch import nn
 
 from model.extractors.resnet import ResNetFeatures
 from model.extractors.slowfast import SlowFastFeatures
-from model.extractors.weights import load_published, weights_file
+from model.extractors.weights import load_published
+from utils.tensor_files import weights_file
 
 EXTRACTORS: dict[str, type[nn.Module]] = {"resnet": ResNetFeatures, "slowfast": SlowFastFeatures}
 UNTRAINED_SEED = 0

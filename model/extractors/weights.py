@@ -2,17 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from utils.errors import UserError
-from utils.tensor_files import UnreadableFileError, load_tensors, unwrap
+from utils.tensor_files import UnreadableFileError, infinite_weights, read_weights
 
-# A Hugging Face model folder holds one of these.
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 # Counts training batches; old files lack it, and nothing is computed with it.
 COUNTER = "num_batches_tracked"
 
@@ -43,23 +41,6 @@ class Layout:
             if count:
                 return renamed
         return None
-
-
-def weights_file(path: str | Path) -> Path:
-    """The file itself, also where ``path`` is a Hugging Face model folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(path)
-    if path.is_dir():
-        found = [path / name for name in FOLDER_FILES if (path / name).is_file()]
-        if not found:
-            raise UserError(f"{path} holds no weights ({' or '.join(FOLDER_FILES)})")
-        return found[0]
-    if not path.is_file():
-        raise UserError(f"the weights {path} do not exist; mend the path, or download them")
-    return path
 
 
 def file_sha256(path: Path) -> str:
@@ -96,17 +77,14 @@ def load_published(model: nn.Module, path: Path, layouts: tuple[Layout, ...]) ->
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        content = load_tensors(path)
+        content, _ = read_weights(path)
     except UnreadableFileError as error:
-        raise UserError(
-            f"the weights {path} cannot be read ({error}); was the download cut short, or is it "
-            "no PyTorch file (Caffe2's .pkl files are not)?"
-        ) from error
-    content, _ = unwrap(content)
-    tensors = isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
-    if not tensors:
-        raise UserError(f"{path} holds no dictionary of weights")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+        raise UserError(f"{path} {error} (Caffe2's .pkl files are no PyTorch files)") from error
+    return {
+        name.removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _recognise(state: dict[str, Tensor], layouts: tuple[Layout, ...], path: Path) -> Layout:
@@ -136,3 +114,5 @@ def _check(
                 f"{where} belongs to another network: {name} is {tuple(renamed[name].shape)} there "
                 f"and {tuple(own[name].shape)} here"
             )
+    if infinite := infinite_weights({name: renamed[name] for name in needed}):
+        raise UserError(f"{where} is of no use: {infinite[0]} holds NaN or infinite values")

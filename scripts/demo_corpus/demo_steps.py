@@ -1,13 +1,13 @@
 """A step of the demo: a command that is shown and run."""
 
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.signals import run_program
 
 Command = list[str | Path]
 
@@ -38,7 +38,7 @@ class Step:
             print(f"# {self.makes} is there already", flush=True)
             return
         start = time.monotonic()
-        code = subprocess.run([sys.executable, *words], check=False).returncode
+        code = run_program([sys.executable, *words])
         if code:
             raise UserError(f"“{self.what}” failed with exit code {code}; see its message above")
         print(f"# {time.monotonic() - start:.0f} s", flush=True)

@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from config.config import VcmrEvalOptions, load_run_options
+from engine.restore import RunFolder
 from evaluation.caption_metrics import score_lines
 from evaluation.chance import MomentBounds, random_recall
 from scripts.demo_corpus.datasets import CLIP_SECONDS, INTERVALS, LONG_VIDEOS, SHARDS
@@ -134,11 +135,10 @@ class DemoTask:
         Raises:
             UserError: there is none.
         """
-        files = (self.run / "ckpt").glob("model_step_*.pt")
-        steps = [int(path.stem.rpartition("_")[2]) for path in files]
+        steps = RunFolder(self.run).steps()
         if not steps:
             raise UserError(f"{self.run / 'ckpt'} has no checkpoint; did the training end early?")
-        return max(steps)
+        return max(steps)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

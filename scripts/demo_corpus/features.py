@@ -1,6 +1,8 @@
 """Per-video feature files of the two extractors, in which the visible words can be found again."""
 
 import os
+import signal
+import sys
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -12,6 +14,7 @@ from tqdm import tqdm
 from scripts.demo_corpus.scenes import Span
 from scripts.demo_corpus.words import RESNET_WIDTH, SLOWFAST_WIDTH, stable_hash, word_look
 from utils.files import atomic_write
+from utils.processes import follow_parent
 
 EXTRACTORS = {"resnet": RESNET_WIDTH, "slowfast": SLOWFAST_WIDTH}
 _NOISE_DENSITY = 0.04  # share of units that fire for no reason
@@ -72,9 +75,15 @@ def write_features(jobs: list[FeatureJob], form: FeatureFormat, workers: int) ->
         for _ in bar(map(write, jobs)):
             pass
         return
-    with get_context("spawn").Pool(workers) as pool:
+    with get_context("spawn").Pool(workers, _start_worker) as pool:
         for _ in bar(pool.imap_unordered(write, jobs, chunksize=16)):
             pass
+
+
+def _start_worker() -> None:
+    follow_parent()
+    # Ended by the pool, it still removes the file that it is writing.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def default_workers() -> int:

@@ -2,12 +2,11 @@
 
 import importlib
 import multiprocessing
-import os
-import sys
-import threading
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
+from utils.processes import follow_parent
+from utils.signals import stoppable
 
 
 def run_script(name: str, *arguments: object) -> None:
@@ -32,23 +31,19 @@ def run_script(name: str, *arguments: object) -> None:
         raise UserError(mistake)
     if process.exitcode:
         problem = f"scripts/{name}.py ended with exit code {process.exitcode}"
-        if process.exitcode < 0:
+        if not 0 < process.exitcode <= 128:
             raise UserError(f"{problem}: it was killed (out of memory?); run again")
         raise RuntimeError(problem)
 
 
+@stoppable
 def _run(sender: Connection, name: str, arguments: list[str]) -> None:
-    # Were the parent killed, this would go on unseen, and hold the lock of what it builds.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     try:
         importlib.import_module(f"scripts.{name}").main(arguments)
-    except UserError as error:
-        sender.send(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        sender.send(str(known))
     sender.close()
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)

@@ -16,7 +16,6 @@ a local folder that serves as a mirror, archives may be unpacked already.
 """
 
 import shutil
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +29,10 @@ from scripts.preparation.datasets import CORPORA, DATASETS, Corpus, Dataset
 from scripts.preparation.graph import Step
 from utils.errors import UserError
 from utils.files import atomic_write, read_json, read_jsonl
+from utils.tensor_files import UnreadableFileError, read_weights
 
 DOWNLOADS = ".downloads"
 PRETRAINED = "hero-tv-ht100.pt"
-_LEGACY_CHECKPOINT = b"\x80\x02"  # PyTorch wrote plain pickles before it wrote zip files
 
 
 @dataclass(frozen=True)
@@ -78,17 +77,22 @@ def has_features(path: Path) -> bool:
 
 
 def check_weights(path: Path) -> None:
-    """See that a file looks like PyTorch's, and (if it is of its newer kind) is whole."""
-    with path.open("rb") as file:
-        beginning = file.read(len(_LEGACY_CHECKPOINT))
-    if not zipfile.is_zipfile(path) and beginning != _LEGACY_CHECKPOINT:
-        raise UserError(f"{path} is no PyTorch checkpoint, or cut short")
+    """See that a file is whole and holds weights."""
+    try:
+        read_weights(path, mapped=True)
+    except UnreadableFileError as error:
+        raise UserError(f"{path} {error}") from None
 
 
 def check_run(path: Path) -> None:
     """See that a run has its options and weights."""
-    if not (path / "log" / "hps.json").is_file() or not any(path.glob("ckpt/model_step_*.pt")):
+    options, weights = path / "log" / "hps.json", list(path.glob("ckpt/model_step_*.pt"))
+    if not options.is_file() or not weights:
         raise UserError(f"{path} is no run: log/hps.json or ckpt/model_step_….pt is missing")
+    if not isinstance(read_json(options), dict):
+        raise UserError(f"{options} must hold one JSON object of options")
+    for file in weights:
+        check_weights(file)
 
 
 def check_lines(path: Path) -> None:

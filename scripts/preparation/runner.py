@@ -1,6 +1,6 @@
 """Run the steps of a plan, as many at once as wanted, each after those it needs."""
 
-import fcntl
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.preparation.graph import Graph, Reason, Step, Why
-from utils.errors import UserError
+from utils.errors import UserError, as_user_error
+from utils.files import check_output
+from utils.locks import FileLock, HeldError
+from utils.signals import Stopped, end_workers
 
 LOCK = ".prepare_data.lock"
 
@@ -58,6 +61,9 @@ class Runner:
                     break  # all others wait for steps that failed
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
                     self._finish(self._running.pop(future), future)
+        except Stopped:
+            end_workers()  # while the folder is still locked
+            raise
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._remove_temporary()
@@ -90,10 +96,11 @@ class Runner:
             self._done.add(name)
             self._remove_temporary()
             return
-        if isinstance(error, self._fatal) or not isinstance(error, UserError | OSError):
+        known = as_user_error(error) if isinstance(error, Exception) else None
+        if isinstance(error, self._fatal) or known is None:
             raise error
-        self._failed[name] = error
-        print(f"failed: {name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        self._failed[name] = known
+        print(f"failed: {name}: {' '.join(str(known).split())}", file=sys.stderr, flush=True)
 
     def _temporary(self) -> list[Step]:
         return [self._graph[name] for name in self._graph.order if self._graph[name].temporary]
@@ -131,11 +138,15 @@ def _say(line: str) -> None:
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
     """Wait until no other process prepares data in ``folder``; a kill drops the lock."""
+    check_output(folder / LOCK)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"waiting for another process that prepares data in {folder}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire()
+    except HeldError as holder:
+        _say(f"waiting for another process that prepares data in {folder} ({holder})")
+        lock.acquire(patience=math.inf)
+    try:
         yield
+    finally:
+        lock.release()

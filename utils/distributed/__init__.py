@@ -1,7 +1,7 @@
 """Single process, Horovod and torch.distributed behind one small interface."""
 
 from utils.distributed.communicator import CollectiveError, Communicator, Pending, SingleProcess
-from utils.distributed.exchange import broadcast_parameters, gather_with_grad
+from utils.distributed.exchange import broadcast_parameters, broadcast_state, gather_with_grad
 from utils.distributed.gradient_reducer import GradientReducer
 from utils.distributed.setup import init_communicator, seed_all, setup
 
@@ -12,6 +12,7 @@ __all__ = [
     "Pending",
     "SingleProcess",
     "broadcast_parameters",
+    "broadcast_state",
     "gather_with_grad",
     "init_communicator",
     "seed_all",

@@ -1,7 +1,6 @@
 """What the ranks of a run say to each other, whatever launched them."""
 
 import pickle
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,14 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-ReduceOp = Literal["sum", "mean", "max"]
+from utils.distributed.watch import Board, RankWatch
+from utils.signals import postponed_signals
 
-# How long a rank whose collective failed waits for the others to say that theirs failed too.
-REPORT_SECONDS = 3.0
+ReduceOp = Literal["sum", "mean", "max"]
 
 
 class CollectiveError(RuntimeError):
-    """A collective failed or ran out of time; names it and, where known, the ranks not in it."""
+    """A collective failed or ran out of time; names it and, where known, the ranks to blame."""
 
 
 class Pending:
@@ -35,10 +34,17 @@ class Communicator(ABC):
     """The ranks of one run. Every rank must start the same collectives in the same order.
 
     Tensors may lie on the CPU or on the rank's own device; they must be contiguous. A back-end
-    provides the three primitives ``_start_all_reduce``, ``_broadcast`` and ``_gather_bytes``.
+    provides the three primitives ``_start_all_reduce``, ``_broadcast`` and ``_gather_bytes``, and a
+    board where its launcher keeps one.
+
+    Attributes:
+        step: optimizer steps done, for messages.
     """
 
     backend: str
+    step: int = 0
+    board: Board | None = None
+    _watch: RankWatch | None = None
 
     def __init__(self, rank: int, size: int, local_rank: int) -> None:
         self.rank = rank
@@ -65,26 +71,26 @@ class Communicator(ABC):
             name: the same on all ranks, used by no other collective under way. Names that come
                 back from step to step save Horovod a negotiation.
         """
-        label = self._label(f"all_reduce {op}", tensor)
-        with self._explained(label):
+        named = self._named(f"all_reduce {op}", tensor)
+        with self._explained(*named):
             wait = self._start_all_reduce(tensor, op, name or f"unnamed.{self._started}")
 
         def wait_explained() -> None:
-            with self._explained(label):
+            with self._explained(*named):
                 wait()
 
         return Pending(wait_explained)
 
     def broadcast_(self, tensor: Tensor, root: int = 0) -> Tensor:
         """Overwrite ``tensor`` with rank ``root``'s, which has the same shape, and return it."""
-        with self._explained(self._label(f"broadcast from rank {root}", tensor)):
+        with self._explained(*self._named(f"broadcast from rank {root}", tensor)):
             self._broadcast(tensor, root)
         return tensor
 
     def all_gather_parts(self, tensor: Tensor) -> list[Tensor]:
         """All ranks' tensors in rank order; their first dimensions may differ. No gradient."""
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-        with self._explained(self._label("all_gather", tensor)):
+        with self._explained(*self._named("all_gather", tensor)):
             parts = self._gather_bytes(flat)
         return [part.view(tensor.dtype).reshape(-1, *tensor.shape[1:]) for part in parts]
 
@@ -108,9 +114,18 @@ class Communicator(ABC):
         """Return when every rank has come here."""
         self.all_reduce_(torch.zeros(1))
 
-    @abstractmethod
     def shutdown(self) -> None:
         """Leave the run; no collective may follow."""
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
+
+    def watch_ranks(self, seconds: float) -> None:
+        """End the run where a rank gives no sign of life for so long."""
+        if self.board is not None and self.size > 1:
+            self._watch = RankWatch(
+                self.board, self.rank, self.size, lambda: (self.step, self._started), seconds
+            )
 
     @abstractmethod
     def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
@@ -123,41 +138,22 @@ class Communicator(ABC):
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
         """Every rank's bytes; ``flat`` is a uint8 vector of any length."""
 
-    def _report_failure(self) -> None:
-        """Leave word, where the other ranks can see it, that this rank's collective failed."""
-        raise RuntimeError("the launcher keeps no store")
-
-    def _has_reported(self, rank: int) -> bool:
-        """Whether ``rank`` has left such word."""
-        return False
-
-    def _diagnosis(self) -> str:
-        """Tell ranks that failed together with this one from ranks that never came."""
-        missing = set(range(self.size)) - {self.rank}
-        deadline = time.monotonic() + REPORT_SECONDS
-        try:
-            self._report_failure()
-            while missing and time.monotonic() < deadline:
-                missing -= {rank for rank in missing if self._has_reported(rank)}
-                time.sleep(0.1)
-        except (RuntimeError, OSError) as error:
-            return f"which ranks are missing is not known ({error})"
-        if not missing:
-            return "it failed on every rank"
-        return f"missing ranks (dead or busy elsewhere, they report nothing): {sorted(missing)}"
-
-    def _label(self, what: str, tensor: Tensor) -> str:
+    def _named(self, what: str, tensor: Tensor) -> tuple[int, str]:
+        """Number of the collective to begin, and what it is."""
         self._started += 1
         dtype = str(tensor.dtype).removeprefix("torch.")
-        return f"collective {self._started}, {what} of {dtype} {tuple(tensor.shape)}"
+        return self._started, f"{what} of {dtype} {tuple(tensor.shape)}"
 
     @contextmanager
-    def _explained(self, label: str) -> Iterator[None]:
+    def _explained(self, number: int, what: str) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
+            with postponed_signals():  # the launcher's, which ends all ranks when one is gone
+                absent = f" ({self._watch.absent(number)})" if self._watch else ""
             raise CollectiveError(
-                f"rank {self.rank} of {self.size}: {label} failed; {self._diagnosis()}: {error}"
+                f"rank {self.rank} of {self.size}, after step {self.step}: collective {number}, "
+                f"{what} failed{absent}: {error}"
             ) from error
 
 
@@ -168,9 +164,6 @@ class SingleProcess(Communicator):
 
     def __init__(self) -> None:
         super().__init__(rank=0, size=1, local_rank=0)
-
-    def shutdown(self) -> None:
-        """Nothing to leave."""
 
     def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
         return lambda: None

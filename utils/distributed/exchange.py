@@ -1,6 +1,6 @@
 """Whole-module and differentiable exchanges built from a communicator's collectives."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -40,12 +40,41 @@ def gather_with_grad(comm: Communicator, tensor: Tensor) -> Tensor:
     return _Gather.apply(tensor, comm)
 
 
-@torch.no_grad()
 def broadcast_parameters(comm: Communicator, module: nn.Module, root: int = 0) -> None:
     """Overwrite the parameters and buffers of all ranks with rank ``root``'s."""
+    _broadcast_tensors(comm, [*module.parameters(), *module.buffers()], root)
+
+
+def broadcast_state(comm: Communicator, state: Any, root: int = 0) -> Any:
+    """Return rank ``root``'s state: dictionaries and lists of tensors and other picklable values.
+
+    Tensors lie on the CPU; they travel some megabytes at a time.
+    """
+    on_root = comm.rank == root
+    outline = _map_tensors(lambda tensor: tensor.to("meta"), state) if on_root else None
+    outline = comm.broadcast_object(outline, root)
+    if not on_root:
+        state = _map_tensors(lambda tensor: torch.empty_like(tensor, device="cpu"), outline)
+    tensors: list[Tensor] = []
+    _map_tensors(tensors.append, state)
+    _broadcast_tensors(comm, tensors, root)
+    return state
+
+
+def _map_tensors(make: Callable[[Tensor], Any], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return make(value)
+    if isinstance(value, dict):
+        return {key: _map_tensors(make, entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_map_tensors(make, entry) for entry in value)
+    return value
+
+
+@torch.no_grad()
+def _broadcast_tensors(comm: Communicator, tensors: list[Tensor], root: int) -> None:
     if comm.size == 1:
         return
-    tensors = [*module.parameters(), *module.buffers()]
     for chunk in _chunks(tensors):
         flat = comm.broadcast_(torch.cat([tensor.reshape(-1) for tensor in chunk]), root)
         for tensor, values in zip(chunk, flat.split([tensor.numel() for tensor in chunk])):

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from urllib.error import HTTPError
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ from utils.distributed.communicator import Communicator, ReduceOp
 from utils.errors import UserError
 
 POLL_SECONDS = 1e-4
-# How often a rank that waits looks whether another has given up, so that all fail together.
-LOOK_SECONDS = 1.0
+BOARD = "hero-ranks"
+STORE_VARIABLES = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
 
 
 class HorovodRanks(Communicator):
@@ -38,12 +39,12 @@ class HorovodRanks(Communicator):
         self._hvd = hvd
         self._ops = {"sum": hvd.Sum, "mean": hvd.Average, "max": hvd.Max}
         self._timeout_seconds = timeout_seconds
-        # Address and port of the key-value store that horovodrun keeps; mpirun keeps none.
-        names = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT")
-        self._store = [os.environ[name] for name in names if name in os.environ]
+        if all(name in os.environ for name in STORE_VARIABLES):
+            self.board = HorovodBoard()
 
     def shutdown(self) -> None:
         """Tell the other ranks that this one has finished."""
+        super().shutdown()
         self._hvd.shutdown()
 
     def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
@@ -61,36 +62,32 @@ class HorovodRanks(Communicator):
         return list(gathered.split(lengths.tolist()))
 
     def _wait(self, handle: int, deadline: float | None = None) -> Tensor:
-        now = time.monotonic()
-        deadline = deadline or now + self._timeout_seconds
-        next_look = now + LOOK_SECONDS
+        deadline = deadline or time.monotonic() + self._timeout_seconds
         while not self._hvd.poll(handle):
-            now = time.monotonic()
-            if now > deadline:
+            if time.monotonic() > deadline:
                 raise RuntimeError(f"timed out after {self._timeout_seconds} s")
-            if now > next_look:
-                if self._store and self._is_stored("anyone"):
-                    raise RuntimeError("another rank failed in it")
-                next_look = now + LOOK_SECONDS
             time.sleep(POLL_SECONDS)
         return self._hvd.synchronize(handle)
 
-    def _report_failure(self) -> None:
-        from horovod.runner.http.http_client import put_data_into_kvstore
 
-        if not self._store:
-            raise RuntimeError("mpirun keeps no store")
-        for key in (str(self.rank), "anyone"):
-            put_data_into_kvstore(*self._store, "hero-failed", key, "failed")
+class HorovodBoard:
+    """The key-value store of horovodrun; mpirun keeps none."""
 
-    def _has_reported(self, rank: int) -> bool:
-        return self._is_stored(str(rank))
+    def __init__(self) -> None:
+        from horovod.runner.http import http_client
 
-    def _is_stored(self, key: str) -> bool:
-        from horovod.runner.http.http_client import read_data_from_kvstore
+        self._http = http_client
+        self._address = [os.environ[name] for name in STORE_VARIABLES]
 
+    def write(self, rank: int, line: str) -> None:
+        """Store a rank's line."""
+        self._http.put_data_into_kvstore(*self._address, BOARD, str(rank), line)
+
+    def read(self, rank: int) -> str:
+        """Read a rank's line."""
         try:
-            read_data_from_kvstore(*self._store, "hero-failed", key)
-        except RuntimeError:  # what Horovod makes of "not found"
-            return False
-        return True
+            return self._http.read_data_from_kvstore(*self._address, BOARD, str(rank))
+        except RuntimeError as error:
+            if isinstance(error.args[-1], HTTPError):  # the store is there, the line is not
+                return ""
+            raise

@@ -4,7 +4,6 @@ import atexit
 import os
 import random
 import sys
-import time
 import traceback
 from functools import cache
 from types import TracebackType
@@ -15,11 +14,10 @@ import torch
 from utils.distributed.communicator import CollectiveError, Communicator, SingleProcess
 from utils.errors import UserError
 
-TIMEOUT_VARIABLE = "HERO_COLLECTIVE_TIMEOUT"
-# Long enough for rank 0 to validate or write a checkpoint while the others wait.
-DEFAULT_TIMEOUT_SECONDS = 1800
-# The other ranks of a failed collective fail within this time, and the launcher ends them with us.
-LAST_WORDS_SECONDS = 2.0
+# Of a collective: long enough for rank 0 to validate or write a checkpoint while the others wait.
+TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS = "HERO_COLLECTIVE_TIMEOUT", 1800
+# Of a rank's sign of life: a stopped one ends the run within five minutes, the launcher's included.
+SILENCE_VARIABLE, DEFAULT_SILENCE_SECONDS = "HERO_RANK_TIMEOUT", 240
 
 
 def setup(seed: int = 0) -> tuple[Communicator, torch.device]:
@@ -45,19 +43,21 @@ def init_communicator() -> Communicator:
 
     horovodrun sets ``HOROVOD_RANK``, mpirun ``OMPI_COMM_WORLD_RANK``, torchrun ``RANK``,
     ``WORLD_SIZE`` and ``LOCAL_RANK``; without any of them this is one process. A collective that
-    takes longer than ``$HERO_COLLECTIVE_TIMEOUT`` seconds (1800) fails.
+    takes longer than ``$HERO_COLLECTIVE_TIMEOUT`` seconds (1800) fails, and a rank that gives no
+    sign of life for ``$HERO_RANK_TIMEOUT`` seconds (240) ends the run.
 
     A process joins once: scripts that are called one after the other in it get the same
     communicator, and after its ``shutdown()`` there is no other.
     """
     env = os.environ
-    timeout = _timeout_seconds()
+    timeout = _seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS)
+    silence = _seconds(SILENCE_VARIABLE, min(DEFAULT_SILENCE_SECONDS, timeout))
     if "HOROVOD_RANK" in env or "OMPI_COMM_WORLD_RANK" in env:
         _check_gpus(int(env.get("HOROVOD_LOCAL_RANK", env.get("OMPI_COMM_WORLD_LOCAL_RANK", 0))))
-        comm = _join_horovod(timeout)
+        comm = _join_horovod(timeout, silence)
     elif all(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
         _check_gpus(int(env["LOCAL_RANK"]))
-        comm = _join_torch(timeout)
+        comm = _join_torch(timeout, silence)
     else:
         return SingleProcess()
     sys.excepthook = _die
@@ -65,18 +65,22 @@ def init_communicator() -> Communicator:
 
 
 @cache
-def _join_horovod(timeout: int) -> Communicator:
+def _join_horovod(timeout: int, silence: int) -> Communicator:
     from utils.distributed.horovod_backend import HorovodRanks
 
-    return HorovodRanks(timeout)
+    return _watched(HorovodRanks(timeout), silence)
 
 
 @cache
-def _join_torch(timeout: int) -> Communicator:
+def _join_torch(timeout: int, silence: int) -> Communicator:
     from utils.distributed.torch_backend import TorchDistributed
 
-    comm = TorchDistributed(timeout)
-    atexit.register(comm.shutdown)  # Horovod does so itself
+    return _watched(TorchDistributed(timeout), silence)
+
+
+def _watched(comm: Communicator, silence: int) -> Communicator:
+    comm.watch_ranks(silence)
+    atexit.register(comm.shutdown)
     return comm
 
 
@@ -87,10 +91,10 @@ def seed_all(seed: int, rank: int = 0) -> None:
     torch.manual_seed(seed + rank)
 
 
-def _timeout_seconds() -> int:
-    value = os.environ.get(TIMEOUT_VARIABLE, str(DEFAULT_TIMEOUT_SECONDS))
+def _seconds(variable: str, default: int) -> int:
+    value = os.environ.get(variable, str(default))
     if not value.isdecimal() or int(value) == 0:
-        raise UserError(f"{TIMEOUT_VARIABLE} must be a whole number of seconds, not {value!r}")
+        raise UserError(f"{variable} must be a whole number of seconds, not {value!r}")
     return int(value)
 
 
@@ -105,14 +109,15 @@ def _check_gpus(local_rank: int) -> None:
 
 
 def _die(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show the traceback and end at once.
+    """Show the traceback, or what a collective failed of, and end at once.
 
     An orderly exit may wait for the other ranks, which wait for this one; a process that ends
     makes the launcher end the others.
     """
-    traceback.print_exception(kind, error, trace)
+    if isinstance(error, CollectiveError):
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    else:
+        traceback.print_exception(kind, error, trace)
     sys.stdout.flush()
     sys.stderr.flush()
-    if isinstance(error, CollectiveError):
-        time.sleep(LAST_WORDS_SECONDS)
     os._exit(1)

@@ -37,7 +37,8 @@ class TorchDistributed(Communicator):
             world_size=size,
             timeout=timeout,
         )
-        self._reports = dist.PrefixStore("hero-failed", store)
+        # A connection of its own: others may wait in the first one.
+        self.board = TorchBoard(store.clone())
 
     def shutdown(self) -> None:
         """Leave the process group; once.
@@ -46,6 +47,7 @@ class TorchDistributed(Communicator):
         process in which they outlive it is aborted. They end with the group, which whatever is
         left of its collectives would keep alive.
         """
+        super().shutdown()
         if dist.is_initialized():
             gc.collect()
             dist.destroy_process_group()
@@ -74,8 +76,18 @@ class TorchDistributed(Communicator):
         dist.all_gather(parts, padded)
         return [part[:length] for part, length in zip(parts, lengths.tolist())]
 
-    def _report_failure(self) -> None:
-        self._reports.set(str(self.rank), "failed")
 
-    def _has_reported(self, rank: int) -> bool:
-        return self._reports.check([str(rank)])
+class TorchBoard:
+    """The store that the ranks have met at."""
+
+    def __init__(self, store: dist.Store) -> None:
+        self._store = dist.PrefixStore("hero-ranks", store)
+
+    def write(self, rank: int, line: str) -> None:
+        """Store a rank's line."""
+        self._store.set(str(rank), line)
+
+    def read(self, rank: int) -> str:
+        """Read a rank's line."""
+        key = str(rank)
+        return self._store.get(key).decode() if self._store.check([key]) else ""
