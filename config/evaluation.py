@@ -33,7 +33,10 @@ class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions
         "checkpoint",  # in training, the weights to start from
     )
 
-    checkpoint: str = option(help="step of one of the run's checkpoints, best, or a file")
+    checkpoint: str = option(
+        help="step of one of the run's checkpoints, best, or a file; or an exported model (folder "
+        "or hub name), whose options then hold instead of a run's"
+    )
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,6 +49,7 @@ class EvalOptions(RunOptions):
     """What to evaluate"""
 
     RUN_FOLDER: ClassVar[str] = "output_dir"
+    RESULTS_IN_RUN: ClassVar[bool] = True
     OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "output_dir", "split")
 
     output_dir: str = option(help="folder of the finished run; results are written there too")

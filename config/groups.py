@@ -151,7 +151,9 @@ class ModelOptions(Options):
 
     model_config: str = option("config/hero_finetune.json", help="JSON file of the model's sizes")
     checkpoint: str | None = option(
-        None, help="weights to start from (null: random); a HERO checkpoint, or RoBERTa"
+        None,
+        help="weights to start from (null: random): a file, an exported model (folder or hub "
+        "name), or RoBERTa",
     )
     load_partial_pretrained: bool = option(
         False, help="the checkpoint is RoBERTa: fill the cross-modal transformer from it"

@@ -67,6 +67,7 @@ class Options:
     """Values of one script's options; an instance that exists is resolved and checked."""
 
     RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
+    RESULTS_IN_RUN: ClassVar[bool] = False  # and whether results are written there
 
     @property
     def run_folder(self) -> Path:

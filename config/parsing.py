@@ -22,6 +22,7 @@ from config.original import (
     json_names,
     other_defaults,
 )
+from config.shared_model import CONFIG, SharedModel
 from config.storage import (
     VARIABLE,
     absent_in_container,
@@ -74,8 +75,7 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
         opts = _build(cls, values)
         _log_other_defaults(opts, values, config_file)
     else:
-        _require(cls, values, [cls.RUN_FOLDER])
-        opts = load_run_options(cls, values[cls.RUN_FOLDER], values)
+        opts = _evaluation_options(cls, values)
     if hint := _storage_hint(options_to_dict(opts), opts.storage):
         LOGGER.warning("%s", hint)
     return opts
@@ -118,10 +118,7 @@ def load_run_options(
     if unknown:
         LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
     overrides = {**given, cls.RUN_FOLDER or "output_dir": run_dir}
-    inherited = cls.from_run(saved, overrides)
-    inherited["storage"] = usable_storage(saved.get("storage"))
-    chosen = {key: value for key, value in inherited.items() if value is not None}
-    return _build(cls, _convert_mapping(cls, chosen, str(path)) | overrides)
+    return _build_upon(cls, saved, overrides, path)
 
 
 def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
@@ -149,6 +146,32 @@ def _storage_hint(values: Any, storage: str | None) -> str | None:
         f"{path} is a path of the container: elsewhere, --storage (or {VARIABLE}) names the folder "
         "that the container has it from"
     )
+
+
+def _evaluation_options(cls: type[OptionsT], values: dict[str, Any]) -> OptionsT:
+    """Options of a run, or of an exported model, under ``values``."""
+    name = from_container(values.get("checkpoint"), values.get("storage"))
+    model = SharedModel.find(
+        name, from_container(values.get(cls.RUN_FOLDER, ""), values.get("storage"))
+    )
+    if model is None:
+        _require(cls, values, [cls.RUN_FOLDER])
+        return load_run_options(cls, values[cls.RUN_FOLDER], values)
+    if not cls.RESULTS_IN_RUN:
+        values = {cls.RUN_FOLDER: str(model.folder)} | values
+    _require(cls, values, [cls.RUN_FOLDER])
+    own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
+    return _build_upon(cls, {**model.config["options"], **own}, values, model.folder / CONFIG)
+
+
+def _build_upon(
+    cls: type[OptionsT], saved: Mapping[str, Any], given: Mapping[str, Any], source: Path
+) -> OptionsT:
+    """Given options, and what ``saved`` ones of ``source`` may set."""
+    inherited = cls.from_run(saved, given)
+    inherited["storage"] = usable_storage(saved.get("storage"))
+    chosen = {key: value for key, value in inherited.items() if value is not None}
+    return _build(cls, _convert_mapping(cls, chosen, str(source)) | given)
 
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:

@@ -51,6 +51,19 @@ def absent_in_container(value: Any) -> str | None:
     return absent[0] if absent else None
 
 
+def outside_container(value: Any) -> bool:
+    """Whether a value has a text that is a path, and none of the container."""
+    found: list[str] = []
+
+    def look(text: str) -> str:
+        if "/" in text and not any(_lies_in(text, folder) for folder in FOLDERS):
+            found.append(text)
+        return text
+
+    _map_texts(value, look)
+    return bool(found)
+
+
 def default_storage() -> str | None:
     """The folder that the environment names."""
     return os.environ.get(VARIABLE) or None

@@ -10,20 +10,19 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config.shared_model import TOKENIZER_FILES, has_tokenizer
 from utils.errors import UserError
+from utils.hub import NotFetchedError, fetch_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
-_FILES += ["special_tokens_map.json", "added_tokens.json"]
 
 # Names of the special tokens' ids in meta.json.
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
 
 
-def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
-    """A RoBERTa tokenizer from a local folder or, by name, from the hub (or its local cache).
+def tokenizer_folder(name_or_folder: str) -> Path:
+    """A local folder with a tokenizer, which is given or, by name, from the hub (or its cache).
 
     Raises:
         UserError: the folder holds no tokenizer, or the name cannot be fetched.
@@ -31,14 +30,22 @@ def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
     folder = Path(name_or_folder)
     if not folder.is_dir():
         folder = _fetch(name_or_folder)
-    if not (folder / "tokenizer.json").is_file() and not all(
-        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-    ):
+    if not has_tokenizer(folder):
         # Without this, transformers would make up a tokenizer that knows no words.
         raise UserError(
             f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
             "name another --toker"
         )
+    return folder
+
+
+def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
+    """A RoBERTa tokenizer from a :func:`tokenizer_folder`.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    folder = tokenizer_folder(name_or_folder)
     from transformers import RobertaTokenizer
 
     try:
@@ -49,16 +56,14 @@ def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
 
 
 def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:  # offline, no such name, no access, a path that does not exist: …
+        return fetch_folder(name, TOKENIZER_FILES)
+    except NotFetchedError as reason:
         raise UserError(
             f"the tokenizer {name!r} is no local folder and cannot be fetched from the hub "
-            f"({str(error).splitlines()[0]}); give the path of a folder with vocab.json and "
-            "merges.txt, or try again with a network"
-        ) from error
+            f"({reason}); give the path of a folder with vocab.json and merges.txt, or try again "
+            "with a network"
+        ) from reason
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[int]]:

@@ -27,7 +27,7 @@ class Vocabulary:
         Raises:
             UserError: it cannot be loaded, or is another than the database's.
         """
-        tokenizer = load_tokenizer(toker or _named_by(db))
+        tokenizer = load_tokenizer(toker or named_tokenizer(db))
         begin, end = db.meta["BOS"], db.meta["EOS"]
         if (tokenizer.bos_token_id, tokenizer.eos_token_id) != (begin, end):
             raise UserError(
@@ -42,9 +42,13 @@ class Vocabulary:
         return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-def _named_by(db: TextDb) -> str:
-    """``toker`` of ``meta.json``; a folder given relative to where the database was made is looked
-    for from here and from every folder above the database."""
+def named_tokenizer(db: TextDb) -> str:
+    """Return ``toker`` of ``meta.json``; a folder given relative to where the database was made is
+    looked for from here and from every folder above the database.
+
+    Raises:
+        UserError: it does not say.
+    """
     name = db.meta.get("toker") or db.meta.get("tokenizer")
     if not name:
         raise UserError(

@@ -7,6 +7,7 @@ from torch import nn
 
 from config.evaluation import RunOptions
 from config.groups import ModelOptions, TrainingOptions
+from config.shared_model import SharedModel
 from engine.run import Run
 from model.apex_norm import use_fused_layer_norm
 from model.checkpoint import Build, load_checkpoint
@@ -73,7 +74,9 @@ def _initialise(model: nn.Module, options: ModelOptions, build: Build) -> None:
     elif options.load_partial_pretrained:
         load_roberta_checkpoint(model, options.checkpoint, options.skip_layer_loading)
     else:
-        load_checkpoint(model, options.checkpoint, build, options.reinit_feature_layers)
+        shared = SharedModel.find(options.checkpoint)
+        path = shared.weights if shared else options.checkpoint
+        load_checkpoint(model, path, build, options.reinit_feature_layers)
 
 
 def _placed(model: ModelT, run: Run[TrainingOptions | RunOptions], longest: int) -> ModelT:

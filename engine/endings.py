@@ -1,6 +1,7 @@
 """How a run ended: its best validation, and what to do with it."""
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from config.groups import TrainingOptions
@@ -16,26 +17,36 @@ MAIN_METRICS = ("VCMR/0.7-r1", "SVMR/0.7-r1", "VR/r1", "accuracy", "CIDEr")
 
 @dataclass(frozen=True)
 class Validation:
-    """A step that was validated, and its main metric."""
+    """A step that was validated, and one of its metrics."""
 
     step: int
     metric: str
-    value: float
+    value: float | str
+
+
+def _lines(folder: RunFolder) -> Iterator[Validation]:
+    """All metrics of all validations."""
+    path = folder.log / "metrics.jsonl"
+    for _, line in read_jsonl(path) if path.is_file() else ():
+        step, name, value = (line.get(key) for key in ("step", "name", "value"))
+        if str(name).startswith("valid/") and value is not None:
+            yield Validation(step, name.removeprefix("valid/"), value)
 
 
 def validations(folder: RunFolder) -> list[Validation]:
     """Validations of a run's main metric, in the order of their steps."""
-    path = folder.log / "metrics.jsonl"
-    lines = [line for _, line in read_jsonl(path)] if path.is_file() else []
-    by_metric = {
-        metric: [
-            Validation(line["step"], metric, line["value"])
-            for line in lines
-            if line.get("name") == f"valid/{metric}" and line.get("value") is not None
-        ]
-        for metric in MAIN_METRICS
+    lines = list(_lines(folder))
+    by_metric = ([line for line in lines if line.metric == metric] for metric in MAIN_METRICS)
+    return next((found for found in by_metric if found), [])
+
+
+def validated_metrics(folder: RunFolder, step: int | None) -> dict[str, float | str]:
+    """All metrics of the validation after ``step``, without losses."""
+    return {
+        line.metric: line.value
+        for line in _lines(folder)
+        if line.step == step and "loss/" not in line.metric
     }
-    return next((found for found in by_metric.values() if found), [])
 
 
 def best_validation(folder: RunFolder) -> Validation:

@@ -9,6 +9,7 @@ from config.config import changed_options, options_to_dict
 from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
+from config.shared_model import SharedModel
 from data.loader import LoadingRun, OptionsT
 from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
@@ -116,8 +117,13 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     """
     comm, device = setup()
     folder = RunFolder(options.run_folder)
-    model_config = ModelConfig.from_json(folder.log / "model_config.json")
     setup_logging(comm.is_main)
+    if model := SharedModel.find(options.checkpoint, folder.path):
+        model_config = ModelConfig.from_dict(model.config["model_config"], str(model.folder))
+        checkpoint = Checkpoint(model.weights, Path(model.name).name.replace(".", "_"))
+    else:
+        model_config = ModelConfig.from_json(folder.log / "model_config.json")
+        checkpoint = Checkpoint.of(folder, options.checkpoint)
     return Run(
         options,
         comm,
@@ -125,7 +131,7 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
         model_config,
         Precision.from_options(options, device),
         folder,
-        checkpoint=Checkpoint.of(folder, options.checkpoint),
+        checkpoint=checkpoint,
     )
 
 

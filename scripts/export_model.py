@@ -1,0 +1,176 @@
+#!/usr/bin/env python
+"""Export a trained model to a folder that can be passed on.
+
+python scripts/export_model.py --run /storage/tvr_default --checkpoint best --output hero-tvr
+
+The folder has the weights (model.safetensors), their sizes and the options of the run
+(config.json), the tokenizer of its databases, and a model card (README.md) to complete. Every
+--checkpoint takes it, and a hub name once it is uploaded (hf upload NAME hero-tvr):
+
+python eval_vcmr.py --checkpoint hero-tvr --output_dir results --vfeat_db … --sub_txt_db …
+
+Paths that exist on one machine only are left out; those of the container (/txt, …) stay.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.model_config import ModelConfig
+from config.shared_model import (
+    CARD,
+    CONFIG,
+    MODEL_TYPE,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    SharedModel,
+    shared_options,
+)
+from config.storage import default_storage, from_container, usable_storage
+from data.prepare.work import script_parser
+from data.stores.lmdb_io import TextDb
+from data.tokenize import tokenizer_folder
+from data.vocabulary import named_tokenizer
+from engine.endings import validated_metrics
+from engine.restore import STEP, RunFolder
+from engine.run import Checkpoint
+from model.checkpoint import read_state_dict
+from utils.errors import UserError, run_main
+from utils.files import atomic_write, read_json, write_json
+from utils.logger import setup_logging
+
+DATABASES = ("train_query_txt_db", "train_db", "sub_txt_db")  # made with the run's tokenizer
+SCRIPTS = {
+    "tvr": "eval_vcmr",
+    "how2r": "eval_vcmr",
+    "didemo": "eval_vcmr",
+    "msrvtt": "eval_vr",
+    "tvqa": "eval_videoQA",
+    "how2qa": "eval_videoQA",
+    "violin": "eval_violin",
+    "tvc": "inf_tvc",
+}
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add("--run", required=True, help="folder of the finished run")
+    add("--checkpoint", default="best", help="step, best, or a file (default: %(default)s)")
+    add("--output", required=True, type=Path, help="folder to make, or to replace")
+    add("--toker", help="tokenizer, hub name or folder (default: that of the run's databases)")
+    add("--storage", default=default_storage(), help="as in training (default: $HERO_STORAGE)")
+    return parser.parse_args(argv)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than an exported model.
+
+    Raises:
+        UserError: it does.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and SharedModel.find(str(folder)) is None:
+        raise UserError(f"{folder} is not empty and no exported model; choose another --output")
+
+
+def find_tokenizer(saved: Mapping[str, Any], toker: str | None) -> Path:
+    """Return the folder of ``toker``, or of the tokenizer that made the run's databases.
+
+    Raises:
+        UserError: none is known, or it cannot be had.
+    """
+    for path in (saved[name] for name in DATABASES if saved.get(name) and not toker):
+        if Path(path).is_dir():
+            return tokenizer_folder(named_tokenizer(TextDb(path)))
+    if not toker:
+        raise UserError("the run's databases are not here: name its tokenizer with --toker")
+    return tokenizer_folder(toker)
+
+
+def write_weights(source: Path, target: Path) -> None:
+    """Write all tensors of a checkpoint; those that share memory get their own."""
+    state = read_state_dict(source)
+    tensors = {n: v.contiguous().clone() for n, v in state.items() if isinstance(v, Tensor)}
+    with atomic_write(target) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def card_lines(model: Mapping[str, Any], name: str, metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of the model card."""
+    task, options = model["task"], model["options"]
+    yield from ("---", "tags:", "- video-language", f"- {MODEL_TYPE}", f"- {task}", "---", "")
+    yield from (
+        f"# HERO, {task}",
+        "",
+        "HERO ([Li et al., EMNLP 2020](https://arxiv.org/abs/2005.00200))",
+    )
+    yield from (f"for the task `{task}`, after step {model['step']} of its training.", "")
+    yield from ("## Data", "")
+    data = {
+        key: value for key, value in options.items() if key.endswith(("_db", "_ref", "targets"))
+    }
+    yield from ([f"- {key}: `{value}`" for key, value in data.items()] or ["Not stated."])
+    yield from ("", f"Frame features: `{options.get('vfeat_version')}`.", "", "## Metrics", "")
+    if metrics:
+        yield from ("On the validation split, in percent:", "", "| metric | |", "|---|---|")
+        yield from (f"| {key} | {value} |" for key, value in metrics.items())
+    else:
+        yield "Not recorded."
+    yield from ("", "## Use", "", "```bash", use_of(task, name), "```", "", "## Options", "")
+    yield from ("| option | value |", "|---|---|")
+    yield from (f"| {key} | `{value}` |" for key, value in options.items() if key not in data)
+
+
+def use_of(task: str, name: str) -> str:
+    """The command that uses a model."""
+    script = SCRIPTS.get(task.split("_")[0])
+    if script is None:
+        return f"python train_vcmr.py --checkpoint {name} …"
+    if script == "inf_tvc":
+        return f"python inf_tvc.py --checkpoint {name} --target_clip CLIPS.jsonl --output OUT.jsonl"
+    return f"python {script}.py --checkpoint {name} --output_dir RESULTS"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the folder, its config.json last: a folder without it is not whole."""
+    given = parse_arguments(argv)
+    setup_logging(is_main=True)
+    check_folder(given.output)
+    run = RunFolder(from_container(given.run, given.storage))
+    hps = read_json(run.log / "hps.json")
+    storage = given.storage or usable_storage(hps.get("storage"))
+    checkpoint = Checkpoint.of(run, from_container(given.checkpoint, storage))
+    tokenizer = find_tokenizer(from_container(hps, storage), given.toker)
+    number = STEP.fullmatch(checkpoint.label)
+    step = int(number[1]) if number else None
+    model = {
+        "model_type": MODEL_TYPE,
+        "task": hps.get("task", "pretraining"),
+        "step": step,
+        "model_config": ModelConfig.from_json(run.log / "model_config.json").to_dict(),
+        "options": shared_options(hps),
+    }
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / CONFIG).unlink(missing_ok=True)
+    write_weights(checkpoint.path, given.output / WEIGHTS)
+    for file in TOKENIZER_FILES:
+        if (tokenizer / file).is_file():
+            shutil.copy(tokenizer / file, given.output / file)
+    card = card_lines(model, given.output.name, validated_metrics(run, step))
+    with atomic_write(given.output / CARD) as temporary:
+        temporary.write_text("\n".join(card) + "\n", encoding="utf-8")
+    write_json(given.output / CONFIG, model, indent=2)
+    print(f"wrote {given.output}: {checkpoint.path}, the tokenizer of {tokenizer}, {CARD}")
+
+
+if __name__ == "__main__":
+    run_main(main)
