@@ -38,6 +38,7 @@ def evaluate_retrieval(
     run = start_evaluation(options)
     queries = TextDb(options.query_txt_db)
     videos = open_videos(options, queries, is_video_only(options.task))
+    run.warn_of_other_tokenizer(queries, videos.subtitles)
     split = RetrievalSplit(options.split, queries, videos, run, settings)
     model = build_for_evaluation(
         model_class, run, videos.features.width, longest_video(videos.features)

@@ -43,6 +43,7 @@ def evaluate_answers(
     run = start_evaluation(options)
     texts = TextDb(options.query_txt_db)
     videos = open_videos(options, texts)
+    run.warn_of_other_tokenizer(texts, videos.subtitles)
     split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)
     model = build_for_evaluation(
         model_class, run, videos.features.width, longest_video(videos.features)

@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     run = start_evaluation(options)
     subtitles = TextDb(options.sub_txt_db)
     videos = open_videos(options, subtitles)
+    run.warn_of_other_tokenizer(subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
     model = build_for_evaluation(

@@ -24,9 +24,8 @@ from config.original import (
 )
 from config.shared_model import CONFIG, SharedModel
 from config.storage import (
-    VARIABLE,
-    absent_in_container,
     default_storage,
+    elsewhere_hint,
     from_container,
     to_container,
     usable_storage,
@@ -76,8 +75,6 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
         _log_other_defaults(opts, values, config_file)
     else:
         opts = _evaluation_options(cls, values)
-    if hint := _storage_hint(options_to_dict(opts), opts.storage):
-        LOGGER.warning("%s", hint)
     return opts
 
 
@@ -110,7 +107,7 @@ def load_run_options(
     run_dir = from_container(str(run_dir), given.get("storage"))
     path = Path(run_dir) / "log" / "hps.json"
     if not path.is_file():
-        hint = _storage_hint(run_dir, given.get("storage"))
+        hint = elsewhere_hint(run_dir, given.get("storage"))
         problem = f"{path} does not exist; {run_dir} must be the --output_dir of a training"
         raise UserError(f"{problem}; {hint}" if hint else problem)
     saved = _read_object(path)
@@ -137,15 +134,6 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
         for name, value in before.items()
         if value is not MISSING and value != current[name]
     ]
-
-
-def _storage_hint(values: Any, storage: str | None) -> str | None:
-    """What to do about paths of the container outside it; None where there are none."""
-    path = absent_in_container(values) if storage is None else None
-    return path and (
-        f"{path} is a path of the container: elsewhere, --storage (or {VARIABLE}) names the folder "
-        "that the container has it from"
-    )
 
 
 def _evaluation_options(cls: type[OptionsT], values: dict[str, Any]) -> OptionsT:

@@ -10,6 +10,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from utils.errors import UserError
+
 VARIABLE = "HERO_STORAGE"  # the storage folder of commands that name none
 # Folders of the container, and what of the storage folder it mounts there.
 FOLDERS = {
@@ -38,8 +40,8 @@ def to_container(value: ValueT, storage: str | None) -> ValueT:
     return _replace_prefixes(value, places)
 
 
-def absent_in_container(value: Any) -> str | None:
-    """The first text of a value that is a path of the container, where this is none."""
+def elsewhere_hint(value: Any, storage: str | None) -> str | None:
+    """What to do about a path of the container in ``value``, if this is not the container."""
     absent: list[str] = []
 
     def look(text: str) -> str:
@@ -48,7 +50,25 @@ def absent_in_container(value: Any) -> str | None:
         return text
 
     _map_texts(value, look)
-    return absent[0] if absent else None
+    if storage is not None or not absent:
+        return None
+    return (
+        f"{absent[0]} is a path of the container: elsewhere, --storage (or {VARIABLE}) names the "
+        "folder that the container has it from"
+    )
+
+
+def require_reachable(options: Any) -> None:
+    """See that paths of the container are in the container, or below a storage folder.
+
+    Args:
+        options: ``config.groups.StorageOptions``.
+
+    Raises:
+        UserError: one is not.
+    """
+    if hint := elsewhere_hint(options, options.storage):
+        raise UserError(hint)
 
 
 def outside_container(value: Any) -> bool:

@@ -6,9 +6,13 @@ that begins with a space at the front of a text.
 Importing transformers takes seconds: only what loads a tokenizer does it.
 """
 
+import hashlib
 import html
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config.shared_model import TOKENIZER_FILES, has_tokenizer
 from utils.errors import UserError
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 
 # Names of the special tokens' ids in meta.json.
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
+FINGERPRINT = "tokenizer_sha256"
+# Entries of meta.json that tell one tokenizer from another.
+IDENTITY = (*SPECIAL, "v_range", FINGERPRINT)
+DEFAULT_TOKENIZER = "roberta-base"
 
 
 def tokenizer_folder(name_or_folder: str) -> Path:
@@ -89,6 +97,39 @@ def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[in
         "UNK": tokenizer.unk_token_id,
         "v_range": v_range,
     }
+
+
+def tokenizer_meta(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """Return :data:`IDENTITY` of a tokenizer, as ``meta.json`` records it."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return {
+        **special_ids(tokenizer),
+        FINGERPRINT: fingerprint(tokenizer.get_vocab(), model["merges"]),
+    }
+
+
+def fingerprint(vocabulary: Mapping[str, int], merges: Iterable[str | Sequence[str]]) -> str:
+    """Return a hash of what decides about ids: tokens, and merges in their order."""
+    joined = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    return hashlib.sha256(json.dumps([sorted(vocabulary.items()), joined]).encode()).hexdigest()
+
+
+def other_tokenizer(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """What tells the tokenizers of two ``meta.json`` apart, of what both have; None: nothing."""
+    for name in IDENTITY:
+        if name in one and name in other and one[name] != other[name]:
+            return f"{name} is {one[name]}, there {other[name]}"
+    return None
+
+
+def tokenizer_name(meta: Mapping[str, Any]) -> str | None:
+    """The tokenizer that a ``meta.json`` names."""
+    return meta.get("toker") or meta.get("tokenizer")
+
+
+def named_in_environment() -> str | None:
+    """The tokenizer, hub name or folder, of commands without ``--toker``: ``$HERO_TOKER``."""
+    return os.environ.get("HERO_TOKER") or None
 
 
 def normalize_query(text: str) -> str:

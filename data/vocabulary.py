@@ -7,7 +7,13 @@ from typing import Self
 from transformers import PreTrainedTokenizerBase
 
 from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer
+from data.tokenize import (
+    load_tokenizer,
+    named_in_environment,
+    other_tokenizer,
+    tokenizer_meta,
+    tokenizer_name,
+)
 from utils.errors import UserError
 
 
@@ -22,20 +28,19 @@ class Vocabulary:
 
     @classmethod
     def of(cls, db: TextDb, toker: str | None = None) -> Self:
-        """The tokenizer that made ``db``, or ``toker`` (hub name or folder).
+        """``toker`` (hub name or folder), ``$HERO_TOKER``, or else the tokenizer that made ``db``.
 
         Raises:
             UserError: it cannot be loaded, or is another than the database's.
         """
-        tokenizer = load_tokenizer(toker or named_tokenizer(db))
-        begin, end = db.meta["BOS"], db.meta["EOS"]
-        if (tokenizer.bos_token_id, tokenizer.eos_token_id) != (begin, end):
+        tokenizer = load_tokenizer(toker or named_in_environment() or named_tokenizer(db))
+        if difference := other_tokenizer(tokenizer_meta(tokenizer), db.meta):
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path} is not the one that made {db.path}: its "
-                f"<s> and </s> are {tokenizer.bos_token_id} and {tokenizer.eos_token_id}, there "
-                f"they are {begin} and {end}; name the right --toker"
+                f"{difference}; name the right --toker (or HERO_TOKER)"
             )
-        return cls(tokenizer, begin, end, tuple(sorted(tokenizer.get_vocab().values())))
+        known = tuple(sorted(tokenizer.get_vocab().values()))
+        return cls(tokenizer, db.meta["BOS"], db.meta["EOS"], known)
 
     def text(self, ids: list[int]) -> str:
         """The text of token ids, its leading space kept."""
@@ -49,7 +54,7 @@ def named_tokenizer(db: TextDb) -> str:
     Raises:
         UserError: it does not say.
     """
-    name = db.meta.get("toker") or db.meta.get("tokenizer")
+    name = tokenizer_name(db.meta)
     if not name:
         raise UserError(
             f"{db.path / 'meta.json'} does not say which tokenizer made it; set --toker"

@@ -1,22 +1,25 @@
 """Starting a run: ranks, device, precision, folder, and whether it may go on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from config.config import changed_options, options_to_dict
 from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
 from config.shared_model import SharedModel
+from config.storage import require_reachable
 from data.loader import LoadingRun, OptionsT
+from data.stores.lmdb_io import TextDb
+from data.tokenize import IDENTITY, other_tokenizer
 from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
 from utils.errors import UserError, as_user_error
-from utils.files import read_json
+from utils.files import read_json, write_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
@@ -53,11 +56,39 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     folder: RunFolder
     stand_in: int = 1  # ranks of the recipe that each rank stands in for
     checkpoint: Checkpoint | None = None  # to evaluate
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # what is known of it
 
     @property
     def accumulation(self: "Run[TrainingOptions]") -> int:
         """Batches per optimizer step."""
         return self.options.gradient_accumulation_steps * self.stand_in
+
+    def keep_tokenizer(self, db: TextDb) -> None:
+        """Note in the run's folder which tokenizer made a database that it learns from."""
+        names = ("toker", "tokenizer", *IDENTITY)
+        self.tokenizer = {name: db.meta[name] for name in names if name in db.meta}
+        if self.comm.is_main:
+            write_json(self.folder.tokenizer, self.tokenizer, indent=2)
+
+    def warn_of_other_tokenizer(self, *databases: TextDb | None) -> None:
+        """Warn of databases that another tokenizer made than the one that the model learnt from."""
+        for db in databases:
+            if db is not None and (difference := other_tokenizer(db.meta, self.tokenizer)):
+                LOGGER.warning(
+                    "%s was made with another tokenizer than the run's: its %s", db.path, difference
+                )
+
+    def require_tokenizer(self, name: str, meta: Mapping[str, Any]) -> None:
+        """Refuse a tokenizer, by its :func:`data.tokenize.tokenizer_meta`, that is not the run's.
+
+        Raises:
+            UserError: it is not, as far as both are known.
+        """
+        if difference := other_tokenizer(meta, self.tokenizer):
+            raise UserError(
+                f"the tokenizer {name} is not the run's: its {difference}; name the right --toker "
+                "(or HERO_TOKER)"
+            )
 
 
 def start_training(options: TrainingT) -> Run[TrainingT]:
@@ -66,6 +97,7 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     Raises:
         UserError: the folder holds a run with other options, or another program's.
     """
+    require_reachable(options)
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Rank 0's folder alone counts: other hosts need not share it.
@@ -115,14 +147,17 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     Raises:
         UserError: it has no such checkpoint.
     """
+    require_reachable(options)
     comm, device = setup()
     folder = RunFolder(options.run_folder)
     setup_logging(comm.is_main)
     if model := SharedModel.find(options.checkpoint, folder.path):
         model_config = ModelConfig.from_dict(model.config["model_config"], str(model.folder))
+        tokenizer = model.config.get("tokenizer", {})
         checkpoint = Checkpoint(model.weights, Path(model.name).name.replace(".", "_"))
     else:
         model_config = ModelConfig.from_json(folder.log / "model_config.json")
+        tokenizer = read_json(folder.tokenizer) if folder.tokenizer.is_file() else {}
         checkpoint = Checkpoint.of(folder, options.checkpoint)
     return Run(
         options,
@@ -132,6 +167,7 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
         Precision.from_options(options, device),
         folder,
         checkpoint=checkpoint,
+        tokenizer=tokenizer,
     )
 
 

@@ -21,6 +21,7 @@ from config import pretraining, training
 from config.model_config import ModelConfig
 from config.options import Options
 from config.parsing import parse_options
+from config.storage import require_reachable
 from config.values import field_hints
 from data.check.checkup import full_check, quick_check
 from data.check.databases import open_databases
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     config = read_json(given.config) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
     vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
+    require_reachable(options)
     data = open_databases(options, vocab_size)
     report = quick_check(data) if given.quick else full_check(data, given.workers)
     print(report.table())

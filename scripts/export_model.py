@@ -37,7 +37,13 @@ from config.shared_model import (
 from config.storage import default_storage, from_container, usable_storage
 from data.prepare.work import script_parser
 from data.stores.lmdb_io import TextDb
-from data.tokenize import tokenizer_folder
+from data.tokenize import (
+    load_tokenizer,
+    named_in_environment,
+    other_tokenizer,
+    tokenizer_folder,
+    tokenizer_meta,
+)
 from data.vocabulary import named_tokenizer
 from engine.endings import validated_metrics
 from engine.restore import STEP, RunFolder
@@ -83,11 +89,12 @@ def check_folder(folder: Path) -> None:
 
 
 def find_tokenizer(saved: Mapping[str, Any], toker: str | None) -> Path:
-    """Return the folder of ``toker``, or of the tokenizer that made the run's databases.
+    """Return the folder of ``toker``, ``$HERO_TOKER``, or the tokenizer of the run's databases.
 
     Raises:
         UserError: none is known, or it cannot be had.
     """
+    toker = toker or named_in_environment()
     for path in (saved[name] for name in DATABASES if saved.get(name) and not toker):
         if Path(path).is_dir():
             return tokenizer_folder(named_tokenizer(TextDb(path)))
@@ -152,11 +159,16 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = find_tokenizer(from_container(hps, storage), given.toker)
     number = STEP.fullmatch(checkpoint.label)
     step = int(number[1]) if number else None
+    known = read_json(run.tokenizer) if run.tokenizer.is_file() else {}
+    own = tokenizer_meta(load_tokenizer(str(tokenizer)))
+    if difference := other_tokenizer(own, known):
+        raise UserError(f"{tokenizer} is not the run's tokenizer: its {difference}; name --toker")
     model = {
         "model_type": MODEL_TYPE,
         "task": hps.get("task", "pretraining"),
         "step": step,
         "model_config": ModelConfig.from_json(run.log / "model_config.json").to_dict(),
+        "tokenizer": own,
         "options": shared_options(hps),
     }
     given.output.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ Downloads come from $HERO_BLOB_URL: a server, or a local folder of the same layo
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from config.storage import default_storage
 from data.prepare.download import Patience
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
 from data.prepare.work import positive, work_parser
+from data.tokenize import DEFAULT_TOKENIZER, named_in_environment
 from scripts.preparation import raw
 from scripts.preparation.datasets import DATASETS
 from scripts.preparation.graph import Graph, Reason, Step
@@ -60,8 +60,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--feature_dir", type=Path, help="per-video feature files; without: no features are made")
     add(
         "--toker",
-        default=os.environ.get("HERO_TOKER") or "roberta-base",
-        help="tokenizer: hub name or local folder (default: $HERO_TOKER or roberta-base)",
+        default=named_in_environment() or DEFAULT_TOKENIZER,
+        help=f"tokenizer: hub name or local folder (default: $HERO_TOKER or {DEFAULT_TOKENIZER})",
     )
     add("--asr", action="store_true", help="also download recognised speech (DiDeMo, MSR-VTT)")
     add(

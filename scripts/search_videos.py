@@ -24,7 +24,13 @@ from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
 from data.sources import VideoData, is_video_only, open_videos
 from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer, special_ids
+from data.tokenize import (
+    load_tokenizer,
+    named_in_environment,
+    special_ids,
+    tokenizer_meta,
+    tokenizer_name,
+)
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
@@ -45,17 +51,19 @@ if TYPE_CHECKING:
 Moment = dict[str, str | float]  # video, start, end (seconds), score
 
 
-def open_tokenizer(options: SearchOptions) -> "PreTrainedTokenizerBase":
-    """The tokenizer of the subtitles; without subtitles, the one that is named.
+def open_tokenizer(run: Run[SearchOptions]) -> "PreTrainedTokenizerBase":
+    """The tokenizer of the subtitles; without subtitles, the one that is named, or the run's.
 
     Raises:
         UserError: none is known, or it is another than the subtitle database's.
     """
+    options = run.options
     if options.sub_txt_db is not None:
         return Vocabulary.of(TextDb(options.sub_txt_db), options.toker).tokenizer
-    if options.toker is None:
+    toker = options.toker or named_in_environment() or tokenizer_name(run.tokenizer)
+    if toker is None:
         raise UserError("--toker is missing: name the tokenizer of the run's training queries")
-    return load_tokenizer(options.toker)
+    return load_tokenizer(toker)
 
 
 def warn(videos: VideoData, vids: list[str]) -> None:
@@ -117,8 +125,9 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     """Print, and return, the moments of each sentence."""
     options = parse_options(SearchOptions, argv)
     run = start_evaluation(options)
-    tokenizer = open_tokenizer(options)
-    named = SimpleNamespace(meta=special_ids(tokenizer))
+    tokenizer = open_tokenizer(run)
+    named = SimpleNamespace(meta=tokenizer_meta(tokenizer))
+    run.require_tokenizer(tokenizer.name_or_path, named.meta)
     videos = open_videos(options, named, is_video_only(options.task))
     vids = searchable_videos(videos)
     warn(videos, vids)

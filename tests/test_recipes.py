@@ -208,7 +208,7 @@ def test_no_two_recipes_share_a_run_folder():
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_use_every_key_and_name_their_task(name, caplog):
     opts = recipe(name)
-    assert [text for text in caplog.messages if "is a path of the container" not in text] == []
+    assert caplog.text == ""
     if not isinstance(opts, PretrainOptions):
         assert opts.task == name.split("-")[1]
     ModelConfig.from_json(ROOT / opts.model_config)
