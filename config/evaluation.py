@@ -117,7 +117,7 @@ class TvcInferenceOptions(DecodingOptions, RunOptions):
 
     RUN_FOLDER: ClassVar[str] = "model_dir"
 
-    model_dir: str = option(help="folder of the finished run")
+    model_dir: str = option(help="folder of the finished run (an exported model needs none)")
     checkpoint: str = redefault(RunOptions, "checkpoint", MISSING, aliases=("ckpt_step",))
     target_clip: str = option(help="JSON lines of the clips to caption")
     output: str = option(help="JSON lines to write, in the format of the TVC server")
@@ -133,7 +133,9 @@ class SearchOptions(MomentEvalOptions, RetrievalDbOptions, RunOptions):
     RUN_FOLDER: ClassVar[str] = "run_dir"
     OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "nms_thd")
 
-    run_dir: str = option(help="folder of a finished run of train_vcmr.py")
+    run_dir: str = option(
+        help="folder of a finished run of train_vcmr.py (an exported model needs none)"
+    )
     query: list[str] = option(help="one sentence or more, each in quotes")
     top: int = option(10, help="moments listed per sentence", rule=POSITIVE)
     output: str | None = option(None, help="JSON file to write the moments to")

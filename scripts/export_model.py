@@ -15,7 +15,7 @@ Paths that exist on one machine only are left out; those of the container (/txt,
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,41 @@ SCRIPTS = {
 }
 
 
+CARD_TEXT = """---
+tags:
+- video-language
+- {model_type}
+- {task}
+---
+
+# HERO, {task}
+
+HERO ([Li et al., EMNLP 2020](https://arxiv.org/abs/2005.00200)), task `{task}`{after}.
+
+## Data
+
+{data}
+
+Frame features: `{features}`.
+
+## Metrics
+
+On the validation split:
+
+{metrics}
+
+## Use
+
+```bash
+{command}
+```
+
+## Options
+
+{options}
+"""
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = script_parser(__doc__)
@@ -111,30 +146,44 @@ def write_weights(source: Path, target: Path) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
-def card_lines(model: Mapping[str, Any], name: str, metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of the model card."""
-    task, options = model["task"], model["options"]
-    yield from ("---", "tags:", "- video-language", f"- {MODEL_TYPE}", f"- {task}", "---", "")
-    yield from (
-        f"# HERO, {task}",
-        "",
-        "HERO ([Li et al., EMNLP 2020](https://arxiv.org/abs/2005.00200))",
+def model_card(
+    model: Mapping[str, Any], data: list[str], metrics: Mapping[str, Any], name: str
+) -> str:
+    """Return the text of the model card.
+
+    Args:
+        model: the content of ``config.json``.
+        data: names of what it learnt from and was validated on.
+        metrics: of the validation, by name.
+        name: of the model, as commands have it.
+    """
+    task, step, options = model["task"], model["step"], model["options"]
+    after = "" if step is None else f", after {step} steps of training"
+    return CARD_TEXT.format(
+        model_type=MODEL_TYPE,
+        task=task,
+        after=after,
+        data="\n".join(f"- {line}" for line in data) or "Not stated.",
+        features=options.get("vfeat_version"),
+        metrics=_table(("metric", "%"), metrics) if metrics else "Not recorded.",
+        command=use_of(task, name),
+        options=_table(("option", "value"), options),
     )
-    yield from (f"for the task `{task}`, after step {model['step']} of its training.", "")
-    yield from ("## Data", "")
-    data = {
-        key: value for key, value in options.items() if key.endswith(("_db", "_ref", "targets"))
-    }
-    yield from ([f"- {key}: `{value}`" for key, value in data.items()] or ["Not stated."])
-    yield from ("", f"Frame features: `{options.get('vfeat_version')}`.", "", "## Metrics", "")
-    if metrics:
-        yield from ("On the validation split, in percent:", "", "| metric | |", "|---|---|")
-        yield from (f"| {key} | {value} |" for key, value in metrics.items())
-    else:
-        yield "Not recorded."
-    yield from ("", "## Use", "", "```bash", use_of(task, name), "```", "", "## Options", "")
-    yield from ("| option | value |", "|---|---|")
-    yield from (f"| {key} | `{value}` |" for key, value in options.items() if key not in data)
+
+
+def _table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
+    lines = [head, ("---", "---"), *((name, f"`{value}`") for name, value in rows.items())]
+    return "\n".join(f"| {left} | {right} |" for left, right in lines)
+
+
+def data_of(saved: Mapping[str, Any]) -> list[str]:
+    """Names of the databases and corpora in a run's options, without where they lay."""
+    texts = [
+        f"{option}: `{Path(path).name}`"
+        for option, path in saved.items()
+        if isinstance(path, str) and path and option.endswith(("_db", "_ref"))
+    ]
+    return texts + [f"corpus: `{target['name']}`" for target in saved.get("targets", [])]
 
 
 def use_of(task: str, name: str) -> str:
@@ -177,9 +226,9 @@ def main(argv: list[str] | None = None) -> None:
     for file in TOKENIZER_FILES:
         if (tokenizer / file).is_file():
             shutil.copy(tokenizer / file, given.output / file)
-    card = card_lines(model, given.output.name, validated_metrics(run, step))
+    card = model_card(model, data_of(hps), validated_metrics(run, step), given.output.name)
     with atomic_write(given.output / CARD) as temporary:
-        temporary.write_text("\n".join(card) + "\n", encoding="utf-8")
+        temporary.write_text(card, encoding="utf-8")
     write_json(given.output / CONFIG, model, indent=2)
     print(f"wrote {given.output}: {checkpoint.path}, the tokenizer of {tokenizer}, {CARD}")
 

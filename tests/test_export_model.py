@@ -128,7 +128,8 @@ def test_the_folder_holds_weights_options_tokenizer_and_card(run, world, tvr_opt
     everything = "".join((folder / name).read_text() for name in ("config.json", "README.md"))
     assert str(tmp_path) not in everything and str(world) not in everything
     card = (folder / "README.md").read_text()
-    for part in ("| VCMR/0.7-r1 | 12.5 |", "| VR/r1 | 30.0 |", "after step 1", "`resnet_slowfast`"):
+    parts = ["| VCMR/0.7-r1 | `12.5` |", "| VR/r1 | `30.0` |", "after 1 steps", "`resnet_slowfast`"]
+    for part in [*parts, "- train_query_txt_db: `tvr_train.db`"]:
         assert part in card
     assert "| max_clip_len | `50` |" in card and "loss/total" not in card
     assert "python eval_vcmr.py --checkpoint model --output_dir" in card
