@@ -36,7 +36,7 @@ def evaluate_retrieval(
         settings: what to list for a query.
     """
     run = start_evaluation(options)
-    queries = TextDb(options.query_txt_db)
+    queries = TextDb(options.query_txt_db, run.vocab_size)
     videos = open_videos(options, queries, is_video_only(options.task))
     run.warn_of_other_tokenizer(queries, videos.subtitles)
     split = RetrievalSplit(options.split, queries, videos, run, settings)

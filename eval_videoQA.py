@@ -41,7 +41,7 @@ def evaluate_answers(
         loss: the loss to report.
     """
     run = start_evaluation(options)
-    texts = TextDb(options.query_txt_db)
+    texts = TextDb(options.query_txt_db, run.vocab_size)
     videos = open_videos(options, texts)
     run.warn_of_other_tokenizer(texts, videos.subtitles)
     split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)

@@ -13,18 +13,20 @@ from data.stores.lmdb_io import TextDb
 from data.video import longest_video
 from data.vocabulary import Vocabulary
 from engine.build import build_for_evaluation
-from engine.run import start_evaluation
+from engine.run import on_main, start_evaluation
 from evaluation.caption_split import CaptionSplit, show_metrics
 from model.tvc import HeroForTvc
 from utils.errors import run_main
-from utils.files import write_json
+from utils.files import check_output, write_json
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
     options = parse_options(TvcInferenceOptions, argv)
     run = start_evaluation(options)
-    subtitles = TextDb(options.sub_txt_db)
+    metrics_file = Path(options.output).parent / f"metrics_{run.checkpoint.label}.json"
+    on_main(run.comm, lambda: check_output(options.output, metrics_file))
+    subtitles = TextDb(options.sub_txt_db, run.vocab_size)
     videos = open_videos(options, subtitles)
     run.warn_of_other_tokenizer(subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
@@ -35,8 +37,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     metrics = split.evaluate(model, options.output)
     if metrics:
         print(show_metrics(metrics))
-        name = f"metrics_{run.checkpoint.label}.json"
-        write_json(Path(options.output).parent / name, metrics, indent=2)
+        write_json(metrics_file, metrics, indent=2)
     return metrics
 
 

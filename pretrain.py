@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     options = parse_options(PretrainOptions, argv)
     run = start_training(options)
     check_before_training(options, run.model_config)
-    corpora = open_corpora(options)
+    corpora = open_corpora(options, run.vocab_size)
     run.keep_tokenizer(corpora[0].source.subtitles)
     train, val = (make_parts(corpora, options, train=train) for train in (True, False))
     model = build_for_training(

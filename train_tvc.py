@@ -27,15 +27,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     run = start_training(options)
     check_before_training(options, run.model_config)
     on_main(run.comm, try_scorers)  # now, and not only when the first validation comes
-    captions = CaptionDb(options.train_db)
+    captions = CaptionDb(options.train_db, run.vocab_size)
     run.keep_tokenizer(captions.captions)
-    videos = open_videos(options, TextDb(options.sub_txt_db))
+    videos = open_videos(options, TextDb(options.sub_txt_db, run.vocab_size))
     train = CaptionDataset(
         captions, videos.source, options.max_cap_per_vid, options.max_txt_len, options.seed
     )
     vocabulary = Vocabulary.of(captions.captions, options.toker)
     validation = CaptionSplit(options.val_ref, videos.source, vocabulary, run, need_references=True)
-    val = CaptionDataset(CaptionDb(options.val_db), videos.source)
+    val = CaptionDataset(CaptionDb(options.val_db, run.vocab_size), videos.source)
     model = build_for_training(
         HeroForTvc,
         run,

@@ -55,14 +55,14 @@ def train_retrieval(
     """
     run = start_training(options)
     check_before_training(options, run.model_config)
-    queries = TextDb(options.train_query_txt_db)
+    queries = TextDb(options.train_query_txt_db, run.vocab_size)
     run.keep_tokenizer(queries)
     videos = open_videos(options, queries, is_video_only(options.task))
     train = MomentDataset(
         queries, videos.source, options.max_txt_len, options.sampled_by_q, options.seed
     )
     splits = [
-        RetrievalSplit(name, TextDb(path), videos, run, settings)
+        RetrievalSplit(name, TextDb(path, run.vocab_size), videos, run, settings)
         for name, path in options.validation_dbs().items()
     ]
     schedule = MomentSchedule.from_options(options)

@@ -49,12 +49,12 @@ def train_to_answer(
     """
     run = start_training(options)
     check_before_training(options, run.model_config)
-    texts = TextDb(options.train_query_txt_db)
+    texts = TextDb(options.train_query_txt_db, run.vocab_size)
     run.keep_tokenizer(texts)
     videos = open_videos(options, texts)
     train = dataset_class(texts, videos.source, options.max_txt_len, training=True)
     splits = [
-        AnswerSplit(name, dataset_class(TextDb(path), videos.source), weights, run)
+        AnswerSplit(name, dataset_class(TextDb(path, run.vocab_size), videos.source), weights, run)
         for name, path in options.validation_dbs().items()
     ]
     model = build_for_training(

@@ -93,7 +93,9 @@ class AnswerEvalOptions(EvalOptions):
 
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 10, aliases=("batch_size",))
     save_logits: bool = option(
-        False, help="also write the score of every answer, into results_{split}_w_logit"
+        False,
+        help="also write the score of every answer: results_{split}_w_logit/logits_{step}_all.json "
+        "takes the place of the original's logits_{step}_all.pkl, which is not written",
     )
 
 

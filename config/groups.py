@@ -13,6 +13,7 @@ from config.options import (
     POSITIVE_OR_OFF,
     PROBABILITY,
     PROBABILITY_OR_OFF,
+    SEED,
     STEP_OR_NEVER,
     Options,
     option,
@@ -280,7 +281,7 @@ class TrainingOptions(
     NEXT: ClassVar[str]  # with the names of options, and {best}, in place of their values
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
-    seed: int = option(77, help="seed of every random generator", rule=NOT_NEGATIVE)
+    seed: int = option(77, help="seed of every random generator", rule=SEED)
     allow_changed_options: bool = option(
         False, help="resume a run although its options changed", affects_result=False
     )

@@ -17,6 +17,8 @@ from utils.files import read_json
 
 _LOGGER = logging.getLogger("hero")
 
+_MAX_VALUES = 10**11
+
 _RULES = {
     POSITIVE: (
         "hidden_size",
@@ -49,6 +51,13 @@ class BlockConfig:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+
+    @property
+    def num_values(self) -> int:
+        """About how many weights there are."""
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        rows = (self.vocab_size or 0) + self.max_position_embeddings + self.type_vocab_size
+        return self.hidden_size * (rows + self.num_hidden_layers * layer)
 
     def __post_init__(self) -> None:
         for rule, names in _RULES.items():
@@ -110,7 +119,11 @@ class ModelConfig:
         if self.f_config.vocab_size is None:
             raise UserError(f"{source}: f_config needs vocab_size (the rows of the word embedding)")
         blocks = [self.f_config, self.c_config, self.q_config, self.d_config]
-        sizes = {block.hidden_size for block in blocks if block is not None}
+        blocks = [block for block in blocks if block is not None]
+        values = sum(block.num_values for block in blocks)
+        if values > _MAX_VALUES:
+            raise UserError(f"{source}: a model of {values:.1e} values; is a size mistyped?")
+        sizes = {block.hidden_size for block in blocks}
         if len(sizes) > 1:
             raise UserError(
                 f"{source}: all blocks need the same hidden_size, found {sorted(sizes)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from config.storage import to_container
-from utils.errors import UserError
+from utils.errors import UserError, shorten
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Rule:
 
 POSITIVE = Rule("greater than 0", lambda value: value > 0)
 NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
+SEED = Rule("from 0 to 4294967295", lambda value: 0 <= value < 2**32)
 FRACTION = Rule("at least 0 and below 1", lambda value: 0 <= value < 1)
 PROBABILITY = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
 POSITIVE_OR_OFF = Rule("greater than 0, or -1 (off)", lambda value: value > 0 or value == -1)
@@ -110,7 +111,7 @@ def show(value: Any) -> str:
     """A value as one types it on a command line."""
     if value is None:
         return "null"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return shorten(" ".join(map(str, value)) if isinstance(value, list) else value)
 
 
 @cache

@@ -39,7 +39,7 @@ from config.values import (
     nearest,
     required_fields,
 )
-from utils.errors import UserError
+from utils.errors import UserError, brief, shorten
 from utils.files import read_json
 from utils.logger import LOGGER
 
@@ -113,7 +113,7 @@ def load_run_options(
     saved = _read_object(path)
     unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
     if unknown:
-        LOGGER.warning("%s: unknown keys are ignored: %s", path, ", ".join(unknown))
+        LOGGER.warning("%s: unknown keys are ignored: %s", path, shorten(", ".join(unknown)))
     overrides = {**given, cls.RUN_FOLDER or "output_dir": run_dir}
     return _build_upon(cls, saved, overrides, path)
 
@@ -179,10 +179,7 @@ def _require(cls: type[Options], values: Mapping[str, Any], names: list[str]) ->
 
 
 def _read_object(path: str | Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold one JSON object of options")
-    return value
+    return read_json(path, dict[str, Any])
 
 
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
@@ -191,11 +188,11 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
     elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS
     unused = [key for key in raw if key not in names and key in elsewhere]
     if unused:
-        LOGGER.warning("%s: no effect in this script: %s", source, ", ".join(unused))
+        LOGGER.warning("%s: no effect in this script: %s", source, shorten(", ".join(unused)))
     for key in raw:
         if key not in names and key not in elsewhere:
             hint = nearest(key, names) or "--help lists the options"
-            raise UserError(f"{source}: unknown option {key!r}; {hint}")
+            raise UserError(f"{source}: unknown option {brief(key)}; {hint}")
     chosen = _chosen_keys(cls, raw)
     for key in (key for key in raw if key in names):
         taken = chosen[names[key]]

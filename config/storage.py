@@ -58,16 +58,13 @@ def elsewhere_hint(value: Any, storage: str | None) -> str | None:
     )
 
 
-def require_reachable(options: Any) -> None:
-    """See that paths of the container are in the container, or below a storage folder.
-
-    Args:
-        options: ``config.groups.StorageOptions``.
+def require_reachable(value: Any, storage: str | None) -> None:
+    """See that paths of the container in ``value`` are in the container, or below a storage folder.
 
     Raises:
         UserError: one is not.
     """
-    if hint := elsewhere_hint(options, options.storage):
+    if hint := elsewhere_hint(value, storage):
         raise UserError(hint)
 
 

@@ -2,12 +2,16 @@
 
 import difflib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from utils.decoding import decode_json
+from utils.errors import RecordError, brief, shorten
+
+_END = 2**63  # of numbers
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
@@ -28,12 +32,20 @@ def convert(value: Any, hint: Any) -> Any:
         return _convert_list(value, hint)
     if is_dataclass(hint):
         return _convert_dataclass(value, hint)
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < _END:
         value = float(value)
     fits = value in get_args(hint) if origin is Literal else type(value) is hint
-    if not fits or (hint is float and not math.isfinite(value)):
-        raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
+    if not fits or (type(value) in (int, float) and not abs(value) < _END):
+        raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
     return value
+
+
+def _quote(value: Any) -> str:
+    """A JSON value as a message shows it."""
+    try:
+        return shorten(json.dumps(value))
+    except ValueError:  # thousands of digits
+        return brief(value)
 
 
 def convert_words(words: list[str], hint: Any) -> Any:
@@ -98,24 +110,24 @@ def _convert_union(value: Any, hint: Any) -> Any:
     for arm in arms:
         with suppress(ValueError):
             return convert(value, arm)
-    raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
+    raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
 
 
 def _convert_list(value: Any, hint: Any) -> list:
     if not isinstance(value, list):
-        raise ValueError(f"expected {describe(hint)}, got {json.dumps(value)}")
+        raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
     (item,) = get_args(hint)
     return [_convert_part(f"[{i}]", part, item) for i, part in enumerate(value)]
 
 
 def _convert_dataclass(value: Any, cls: type) -> Any:
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected {describe(cls)}, got {json.dumps(value)}")
+        raise ValueError(f"expected {describe(cls)}, got {_quote(value)}")
     hints = field_hints(cls)
     for key in value:
         if key not in hints:
             hint = nearest(key, hints) or f"it takes {', '.join(hints)}"
-            raise ValueError(f"unknown key {key!r}; {hint}")
+            raise ValueError(f"unknown key {brief(key)}; {hint}")
     absent = [name for name in required_fields(cls) if name not in value]
     if absent:
         raise ValueError(f"needs {', '.join(absent)}")
@@ -131,8 +143,8 @@ def _convert_part(place: str, value: Any, hint: Any) -> Any:
 
 def _parse_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return decode_json(text)
+    except RecordError as error:
         raise ValueError(f"is not valid JSON ({error})") from None
 
 

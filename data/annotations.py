@@ -1,14 +1,21 @@
 """Annotation files: JSON lines whose mistakes are named by file and line."""
 
-import json
+import csv
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from utils.errors import RecordError, UserError
+from utils.decoding import decode_json
+from utils.errors import RecordError, UserError, brief
+from utils.files import read_json, text_lines
 
 Result = TypeVar("Result")
+
+_CONVERT = "convert it with scripts/convert_annotations.py"
+_BY_HAND = "write one JSON object a line (scripts/prepro_query.py --help has the fields)"
+_CSV_SPAN = re.compile(r"\[[\d.]+:[\d.]+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,8 @@ class Line:
             UserError: no JSON object, or ``reader`` raised RecordError (names file and line).
         """
         try:
-            raw = json.loads(self.text)
-            if not isinstance(raw, dict):
-                raise RecordError("it is no JSON object")
-            return reader(raw)
-        except (json.JSONDecodeError, RecordError) as error:
+            return reader(decode_json(self.text, dict))
+        except RecordError as error:
             raise self.error(error) from None
 
     def error(self, reason: object) -> UserError:
@@ -45,18 +49,44 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         UserError: the file is missing, holds nothing, or is no UTF-8 text.
     """
     empty = True
-    try:
-        with Path(path).open(encoding="utf-8") as lines:
-            for number, text in enumerate(lines, start=1):
-                if text.strip():
-                    empty = False
-                    yield Line(str(path), number, text.rstrip("\r\n"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text ({error}); convert it") from None
+    for number, text in text_lines(path):
+        empty = False
+        yield Line(str(path), number, text)
     if empty:
         raise UserError(f"{path} holds no annotations; was it cut short?")
+
+
+def published_form(path: str | Path) -> str | None:
+    """Say what a file is that is no JSON lines, and what reads it; None: it may be JSON lines."""
+    try:
+        document = read_json(path)
+    except UserError:
+        return _csv_form(path)
+    if isinstance(document, dict) and not all(
+        isinstance(v, dict | list) for v in document.values()
+    ):
+        return None  # a file of one line
+    entries = document if isinstance(document, list) else list(document.values())
+    names = entries[0].keys() if entries and isinstance(entries[0], dict) else set()
+    if {"times", "description"} <= names:
+        return f"is DiDeMo as published, one JSON document: {_CONVERT} --task didemo"
+    known = {
+        "MSR-VTT as published, ": isinstance(document, dict) and "sentences" in document,
+        "TVQA+ as published, ": {"qid", "bbox"} <= names,
+        "VIOLIN as published, ": "statement" in names,
+    }
+    what = next((name for name, found in known.items() if found), "")
+    return f"is {what}one JSON document, not JSON lines; no converter takes it: {_BY_HAND}"
+
+
+def _csv_form(path: str | Path) -> str | None:
+    first = next((text for _, text in text_lines(path)), "{")
+    if first.lstrip().startswith(("{", "[")) or "," not in first:
+        return None
+    task = {4: "how2r", 7: "how2qa"}.get(len(next(csv.reader([first]))))
+    if task and _CSV_SPAN.search(first):
+        return f"is a CSV file such as {task} is published in: {_CONVERT} --task {task}"
+    return f"is a CSV file, not JSON lines; no converter takes it: {_BY_HAND}"
 
 
 class UniqueIds:
@@ -103,5 +133,5 @@ def get_spans(raw: dict) -> list[tuple[float, float]]:
     spans = [(sub.get("start"), sub.get("end")) for sub in subtitles]
     for span in spans:
         if not is_span(list(span)):
-            raise RecordError(f"start and end of a subtitle must be seconds, not {span}")
+            raise RecordError(f"start and end of a subtitle must be seconds, not {brief(span)}")
     return spans

@@ -4,7 +4,7 @@ Every candidate text is run with the video once: it stands behind each subtitle'
 the frames in the temporal transformer (paper, section 4.3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from data.batch import CandidateBatch
 from data.stores.lmdb_io import TextDb
+from data.stores.records import QuestionRecord, StatementRecord
 from data.vcmr import usable_query_ids
 from data.video import Subtitle, VideoItem, VideoSource, collate_videos, pack_sequences
 from data.video_pool import query_videos
@@ -46,6 +47,7 @@ class CandidateDataset:
 
     kind: str  # what an item is, for messages
     label: str  # what its target is
+    record_type: type[StatementRecord | QuestionRecord]
 
     def __init__(
         self, db: TextDb, videos: VideoSource, max_txt_len: int = -1, training: bool = False
@@ -53,7 +55,7 @@ class CandidateDataset:
         self.db = db
         self.videos = videos
         self.training = training
-        self.ids = usable_query_ids(db, max_txt_len)
+        self.ids = usable_query_ids(db, max_txt_len, self.record_type is QuestionRecord)
         self.video_of = video_of = query_videos(db, videos.features.id2nframe)
         without = [id_ for id_ in self.ids if id_ not in video_of]
         if without:
@@ -62,6 +64,16 @@ class CandidateDataset:
                 "the database again from an annotation that names vid_name"
             )
         videos.require(dict.fromkeys(video_of[id_] for id_ in self.ids), str(db.path))
+        self.inspect((id_, db.read(id_, self.record_type)) for id_ in self.ids)
+
+    def inspect(self, records: Iterable[tuple[str, StatementRecord | QuestionRecord]]) -> None:
+        """Look at all records once, before the first is needed.
+
+        Raises:
+            UserError: one is not what it must be.
+        """
+        for id_, record in records:
+            self.target(id_, record)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,22 +84,23 @@ class CandidateDataset:
         count = cache(self.videos.positions)
         return np.array([count(self.video_of[id_]) for id_ in self.ids])
 
-    def target(self, record: dict, choices: int) -> int:
-        """The right one of ``choices``, or UNKNOWN.
+    def target(self, id_: str, record: StatementRecord | QuestionRecord) -> int:
+        """The right one of a record's choices, or UNKNOWN.
 
         Raises:
             UserError: it is out of range, or missing in training.
         """
-        target = record.get("target")
+        target = record.target
         if target is None and not self.training:
             return UNKNOWN
-        if target is None or target not in range(choices):
-            given = "none" if target is None else repr(target)
+        if target is None or not 0 <= target < record.choices:
+            given = "none" if target is None else target
             raise UserError(
-                f"{self.kind} {record['qid']} of {self.db.path} needs a {self.label} from 0 to "
-                f"{choices - 1}, it has {given}; mend the annotation and make the database again"
+                f"{self.kind} {id_} of {self.db.path} needs a {self.label} (target) from 0 to "
+                f"{record.choices - 1}, it has {given}; mend the annotation and make the database "
+                "again"
             )
-        return int(target)
+        return target
 
 
 def pack_candidates(items: Sequence[CandidateItem]) -> CandidateBatch:

@@ -4,18 +4,18 @@ What an item draws at random comes from (seed, epoch, index), never from a worke
 number of workers and a restart change nothing.
 """
 
-import bisect
 import itertools
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config.groups import LoaderOptions, TrainingOptions
@@ -26,6 +26,7 @@ from utils.processes import follow_parent
 
 Item = TypeVar("Item")
 OptionsT = TypeVar("OptionsT", bound=LoaderOptions, covariant=True)
+Place = dict[str, Any]
 
 
 class ItemKey(NamedTuple):
@@ -72,42 +73,20 @@ class SizedDataset(Protocol):
 class BatchSampler(ABC):
     """Endless batches of keys for one of ``size`` ranks.
 
-    Attributes:
-        start: batches to pass over.
+    A place says what is done, in plain values that can be saved. It counts items of all ranks, so
+    that another batch size or number of ranks goes on from it too. The first place is ``{}``.
     """
-
-    start: int = 0
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[list]:
-        """The batches from ``start`` on."""
-
-    @abstractmethod
-    def items_in(self, batches: int) -> int:
-        """Items that all ranks have had after so many batches of each."""
-
-    @abstractmethod
-    def batches_for(self, items: int) -> int:
-        """Batches of each rank in which about so many items were had."""
-
-
-class EvenBatches(BatchSampler):
-    """Batches of ``batch_size`` items on each of ``size`` ranks."""
 
     batch_size: int
     size: int
 
-    def items_in(self, batches: int) -> int:
-        """See :class:`BatchSampler`."""
-        return batches * self.batch_size * self.size
-
-    def batches_for(self, items: int) -> int:
-        """See :class:`BatchSampler`."""
-        return items // (self.batch_size * self.size)
+    @abstractmethod
+    def batches(self, place: Place) -> Iterator[tuple[list, Place]]:
+        """The batches from ``place`` on, each with the place behind it."""
 
 
-class RankBatches(EvenBatches):
-    """Endless batches of item keys for one rank.
+class RankBatches(BatchSampler):
+    """Endless batches of item keys for one rank; a place is an epoch and the items done in it.
 
     Each epoch all ranks shuffle alike and take every n-th item; the order wraps around so that all
     ranks have equally many. Together, the ranks' k-th batches are the k-th batch of one process
@@ -120,33 +99,28 @@ class RankBatches(EvenBatches):
         self.count, self.batch_size, self.rank, self.size = count, batch_size, rank, size
         self.seed = seed
 
-    @property
-    def per_epoch(self) -> int:
-        """Batches of one rank in an epoch."""
-        return math.ceil(self.per_rank / self.batch_size)
-
-    @property
-    def per_rank(self) -> int:
-        """Items of one rank in an epoch."""
-        return math.ceil(self.count / self.size)
-
-    def epoch_items(self, epoch: int) -> np.ndarray:
-        """Items of this rank in one epoch, in order."""
-        return self.epoch_grid(epoch)[:, self.rank]
-
-    def epoch_grid(self, epoch: int) -> np.ndarray:
-        """(per_rank, size): what every rank takes, one after the other."""
+    def rows(self, epoch: int, done: int = 0) -> np.ndarray:
+        """(n, size): what every rank takes in an epoch of which ``done`` items are done."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        return np.resize(order, self.per_rank * self.size).reshape(-1, self.size)
+        left = math.ceil((self.count - done) / self.size) * self.size
+        return order.take(np.arange(done, done + left), mode="wrap").reshape(-1, self.size)
 
-    def __iter__(self) -> Iterator[list[ItemKey]]:
-        epoch, done = divmod(self.start, self.per_epoch)
-        while True:
-            items = self.epoch_items(epoch)
-            for number in range(done, self.per_epoch):
-                chosen = items[number * self.batch_size : (number + 1) * self.batch_size]
-                yield [ItemKey(int(index), epoch) for index in chosen]
-            epoch, done = epoch + 1, 0
+    def ends(self, rows: np.ndarray) -> Iterator[int]:
+        """Where batches end among an epoch's rows."""
+        for end in range(self.batch_size, len(rows) + self.batch_size, self.batch_size):
+            yield min(end, len(rows))
+
+    def batches(self, place: Place) -> Iterator[tuple[list[ItemKey], Place]]:
+        """See :class:`BatchSampler`."""
+        done = place.get("items", 0)
+        for epoch in itertools.count(place.get("epoch", 0)):
+            rows, start = self.rows(epoch, done), 0
+            for end in self.ends(rows):
+                keys = [ItemKey(int(index), epoch) for index in rows[start:end, self.rank]]
+                items, over = done + end * self.size, end == len(rows)
+                yield keys, {"epoch": epoch + over, "items": 0 if over else items}
+                start = end
+            done = 0
 
 
 class BudgetBatches(RankBatches):
@@ -168,135 +142,15 @@ class BudgetBatches(RankBatches):
         self.positions = np.asarray(positions, dtype=np.int64)
         self.budget = budget
 
-    def cuts(self, epoch: int) -> list[int]:
-        """Where batches of an epoch end among a rank's items."""
-        used = self.positions[self.epoch_grid(epoch)].cumsum(axis=0)  # (per_rank, size)
-        cuts, before = [], np.zeros(self.size, dtype=np.int64)
-        while not cuts or cuts[-1] < self.per_rank:
-            fits = min(
-                int(np.searchsorted(used[:, rank], before[rank] + self.budget, side="right"))
-                for rank in range(self.size)
-            )
-            cuts.append(max(fits, (cuts[-1] if cuts else 0) + 1))
-            before = used[cuts[-1] - 1]
-        return cuts
-
-    def __iter__(self) -> Iterator[list[ItemKey]]:
-        passed = 0
-        for epoch in itertools.count():
-            items, cuts = self.epoch_items(epoch), self.cuts(epoch)
-            for start, end in itertools.pairwise([0, *cuts]):
-                if passed >= self.start:
-                    yield [ItemKey(int(index), epoch) for index in items[start:end]]
-                passed += 1
-
-    def items_in(self, batches: int) -> int:
-        """See :class:`BatchSampler`."""
-        epoch = 0
-        while batches > len(cuts := self.cuts(epoch)):
-            batches -= len(cuts)
-            epoch += 1
-        within = cuts[batches - 1] if batches else 0
-        return (epoch * self.per_rank + within) * self.size
-
-    def batches_for(self, items: int) -> int:
-        """See :class:`BatchSampler`."""
-        epochs, within = divmod(items // self.size, self.per_rank)
-        whole = sum(len(self.cuts(epoch)) for epoch in range(epochs))
-        return whole + bisect.bisect_right(self.cuts(epochs), within)
-
-
-class _ErrorsAsItems(Dataset):
-    """Hands a :class:`UserError` over as an item.
-
-    A loader would re-raise a worker's exception with the worker's traceback as its message; this
-    way the user's one line arrives as it was written.
-    """
-
-    def __init__(self, dataset: SizedDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: ItemKey) -> Any:
-        try:
-            return self.dataset[key]
-        except UserError as error:
-            return error
-
-
-class _Collate:
-    def __init__(self, collate: Callable[[Sequence[Any]], TensorBatch]) -> None:
-        self.collate = collate
-
-    def __call__(self, items: Sequence[Any]) -> TensorBatch | UserError:
-        for item in items:
-            if isinstance(item, UserError):
-                return item
-        return self.collate(items)
-
-
-def _loader(
-    dataset: SizedDataset, collate: Callable, sampler: Any, options: LoaderOptions
-) -> DataLoader:
-    return DataLoader(
-        _ErrorsAsItems(dataset),
-        batch_sampler=sampler,
-        collate_fn=_Collate(collate),
-        # More processes than cores only take turns; what they load does not depend on their number.
-        num_workers=min(options.n_workers, len(os.sched_getaffinity(0))),
-        pin_memory=options.pin_mem and torch.cuda.is_available(),
-        # The loader seeds its workers from this; the global generator stays the model's alone, so
-        # that making a loader (at a restart, in validation) does not move dropout.
-        generator=torch.Generator(),
-        # PyTorch's own watch over the parent begins when a worker has started: too late where the
-        # parent is killed at that very moment.
-        worker_init_fn=_start_worker,
-    )
-
-
-def _start_worker(number: int) -> None:
-    follow_parent()
-
-
-def _raised(batch: TensorBatch | UserError) -> TensorBatch:
-    if isinstance(batch, UserError):
-        raise batch
-    return batch
-
-
-class DevicePrefetcher:
-    """Copies the next batch to the device while the present one is being computed."""
-
-    def __init__(self, batches: Iterator[Any], device: torch.device) -> None:
-        self.batches = batches
-        self.device = device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.ahead: TensorBatch | None = None
-        if self.stream is not None:
-            self._copy_next()
-
-    def _copy_next(self) -> None:
-        batch = next(self.batches, None)
-        if batch is not None:
-            with torch.cuda.stream(self.stream):
-                batch = _raised(batch).to(self.device)
-        self.ahead = batch
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> TensorBatch:
-        if self.stream is None:
-            return _raised(next(self.batches)).to(self.device)
-        if self.ahead is None:
-            raise StopIteration
-        torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        batch = self.ahead
-        batch.record_stream(torch.cuda.current_stream(self.device))
-        self._copy_next()
-        return batch
+    def ends(self, rows: np.ndarray) -> Iterator[int]:
+        """See :class:`RankBatches`."""
+        used = self.positions[rows.T].cumsum(axis=1)  # (size, n)
+        end, before = 0, np.zeros(self.size, dtype=np.int64)
+        while end < len(rows):
+            fits = map(partial(np.searchsorted, side="right"), used, before + self.budget)
+            end = max(int(min(fits)), end + 1)
+            before = used[:, end - 1]
+            yield end
 
 
 @dataclass
@@ -308,6 +162,67 @@ class LoadingRun(Generic[OptionsT]):
     device: torch.device
 
 
+def _load(
+    dataset: SizedDataset,
+    collate: Callable,
+    batches: Iterable[list],
+    run: LoadingRun[LoaderOptions],
+) -> Iterator[TensorBatch]:
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        # More processes than cores only take turns; what they load does not depend on their number.
+        num_workers=min(run.options.n_workers, len(os.sched_getaffinity(0))),
+        pin_memory=run.options.pin_mem and torch.cuda.is_available(),
+        # The loader seeds its workers from this; the global generator stays the model's alone, so
+        # that making a loader (at a restart, in validation) does not move dropout.
+        generator=torch.Generator(),
+        # PyTorch's own watch over the parent begins when a worker has started: too late where the
+        # parent is killed at that very moment.
+        worker_init_fn=_start_worker,
+    )
+    return _on_device(_with_plain_errors(iter(loader)), run.device)
+
+
+def _start_worker(number: int) -> None:
+    follow_parent()
+
+
+def _with_plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; a user's one line arrives as a worker wrote it.
+
+    The loader raises a worker's error with the worker's traceback, which ends in that line, as its
+    message.
+    """
+    try:
+        yield from batches
+    except UserError as error:
+        name = f"{UserError.__module__}.{UserError.__qualname__}: "
+        raise UserError(str(error).rpartition(name)[2].rstrip()) from None
+
+
+def _on_device(batches: Iterator[Any], device: torch.device) -> Iterator[TensorBatch]:
+    """The batches on the device; to a GPU the next is copied while this one is computed."""
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    copies = torch.cuda.Stream(device)
+
+    def copy_next() -> TensorBatch | None:
+        batch = next(batches, None)
+        with torch.cuda.stream(copies):
+            return None if batch is None else batch.to(device)
+
+    ahead = copy_next()
+    while (batch := ahead) is not None:
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copies)
+        batch.record_stream(computing)
+        ahead = copy_next()
+        yield batch
+
+
 def _sampler(dataset: SizedDataset, run: LoadingRun[TrainingOptions]) -> BatchSampler:
     options = run.options
     ranks = run.comm.rank, run.comm.size, options.seed
@@ -317,7 +232,7 @@ def _sampler(dataset: SizedDataset, run: LoadingRun[TrainingOptions]) -> BatchSa
 
 
 class TrainLoader:
-    """Endless training batches of this rank, on the device; its position can be saved.
+    """Endless training batches of this rank, on the device; its place can be saved.
 
     Args:
         dataset: items by :class:`ItemKey`.
@@ -333,32 +248,40 @@ class TrainLoader:
         run: LoadingRun[TrainingOptions],
         sampler: BatchSampler | None = None,
     ) -> None:
+        self.dataset, self.collate, self.run = dataset, collate, run
         self.sampler = sampler or _sampler(dataset, run)
-        self.loader = _loader(dataset, collate, self.sampler, run.options)
-        self.device = run.device
-        self.batches = 0  # handed out so far
-        self._iterator: DevicePrefetcher | None = None
+        self.load_state_dict({})
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> TensorBatch:
-        if self._iterator is None:
-            self.sampler.start = self.batches
-            self._iterator = DevicePrefetcher(iter(self.loader), self.device)
-        batch = next(self._iterator)
-        self.batches += 1
+        if self._batches is None:
+            # Two views of one stream: workers are given keys ahead of what is handed out.
+            ahead, self._handed_out = itertools.tee(self.sampler.batches(self.place))
+            keys = (batch for batch, _ in ahead)
+            self._batches = _load(self.dataset, self.collate, keys, self.run)
+        batch = next(self._batches)
+        _, self.place = next(self._handed_out)
         return batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Position in the data."""
-        return {"batches": self.batches, "items": self.sampler.items_in(self.batches)}
+    def state_dict(self) -> Place:
+        """Place in the data, behind the last batch handed out."""
+        return self.place
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved position; with another global batch, from about the same item."""
-        same = state["items"] == self.sampler.items_in(state["batches"])
-        self.batches = state["batches"] if same else self.sampler.batches_for(state["items"])
-        self._iterator = None
+    def load_state_dict(self, state: Place) -> None:
+        """Go on from a saved place, also with another batch size or number of ranks."""
+        # Earlier restore points count batches of all epochs, and items as if all were full.
+        self.place = self._place_behind(state["items"]) if "batches" in state else state
+        self._batches: Iterator[TensorBatch] | None = None
+
+    def _place_behind(self, items: int) -> Place:
+        place: Place = {}
+        batches = self.sampler.batches(place)
+        while items > 0:
+            keys, place = next(batches)
+            items -= max(len(keys), self.sampler.batch_size) * self.sampler.size
+        return place
 
 
 def evaluation_batches(
@@ -375,9 +298,8 @@ def evaluation_batches(
     """
     keys = [ItemKey(index) for index in range(len(dataset))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    sampler = batches[run.comm.rank :: run.comm.size]
-    loaded = DevicePrefetcher(iter(_loader(dataset, collate, sampler, run.options)), run.device)
-    return _shown(loaded, progress, len(sampler), run.comm.is_main)
+    part = batches[run.comm.rank :: run.comm.size]
+    return _shown(_load(dataset, collate, part, run), progress, len(part), run.comm.is_main)
 
 
 def _shown(

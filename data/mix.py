@@ -6,14 +6,14 @@ restarted run draws what the unbroken one would have drawn.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.loader import EvenBatches, ItemKey, RankBatches, SizedDataset
+from data.loader import BatchSampler, ItemKey, Place, RankBatches, SizedDataset
 
-DRAWN_AT_ONCE = 1024  # steps: a restart counts the draws before it without making each alone
+DRAWN_AT_ONCE = 1024  # steps that share a random generator
 
 
 @dataclass
@@ -45,11 +45,12 @@ class TaskMix:
         return self.parts[key.part].dataset[key.item]
 
 
-class MixedBatches(EvenBatches):
+class MixedBatches(BatchSampler):
     """Endless batches of one rank; those of one optimizer step come from one part.
 
     Each part has an order of its own (:class:`data.loader.RankBatches`), which goes on where it
-    was when the part was last drawn.
+    was when the part was last drawn. A place is the number of steps and every part's place; within
+    a step it is that before the step.
 
     Args:
         parts: the data sets.
@@ -70,6 +71,7 @@ class MixedBatches(EvenBatches):
     ) -> None:
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.accumulation = accumulation
+        self.names = [part.name for part in parts]
         weights = np.array([part.weight for part in parts], dtype=np.float64)
         self.chances = weights / weights.sum()
         self.samplers = [
@@ -77,34 +79,24 @@ class MixedBatches(EvenBatches):
             for number, part in enumerate(parts)
         ]
 
-    def draws(self, block: int) -> np.ndarray:
-        """Parts drawn for the steps block · 1024 … block · 1024 + 1023 (steps count from 0)."""
+    def draw(self, step: int) -> int:
+        """The part of a step (they count from 0)."""
+        block, number = divmod(step, DRAWN_AT_ONCE)
         rng = np.random.default_rng([self.seed, block])
-        return rng.choice(len(self.chances), size=DRAWN_AT_ONCE, p=self.chances)
+        return int(rng.choice(len(self.chances), size=DRAWN_AT_ONCE, p=self.chances)[number])
 
-    def drawn_before(self, step: int) -> np.ndarray:
-        """How often each part was drawn in the steps 0 … step − 1."""
-        counts = np.zeros(len(self.chances), dtype=np.int64)
-        blocks, rest = divmod(step, DRAWN_AT_ONCE)
-        for block in range(blocks + 1):
-            drawn = self.draws(block)[: None if block < blocks else rest]
-            counts += np.bincount(drawn, minlength=len(counts))
-        return counts
-
-    def __iter__(self) -> Iterator[list[MixKey]]:
-        first = self.start // self.accumulation
-        for sampler, drawn in zip(self.samplers, self.drawn_before(first), strict=True):
-            sampler.start = int(drawn) * self.accumulation
-        streams = [iter(sampler) for sampler in self.samplers]
-        for part in self._parts_from(first):
-            for _ in range(self.accumulation):
-                yield [MixKey(part, key) for key in next(streams[part])]
-
-    def _parts_from(self, step: int) -> Iterator[int]:
-        block, done = divmod(step, DRAWN_AT_ONCE)
-        for number in count(block):
-            yield from self.draws(number)[done:].tolist()
-            done = 0
+    def batches(self, place: Place) -> Iterator[tuple[list[MixKey], Place]]:
+        """See :class:`data.loader.BatchSampler`."""
+        done = {name: place.get("parts", {}).get(name, {}) for name in self.names}
+        streams = [s.batches(done[name]) for s, name in zip(self.samplers, self.names, strict=True)]
+        for step in count(place.get("step", 0)):
+            part = self.draw(step)
+            before = {"step": step, "parts": done}
+            taken = list(islice(streams[part], self.accumulation))
+            done = done | {self.names[part]: taken[-1][1]}
+            behind = [before] * (self.accumulation - 1) + [{"step": step + 1, "parts": done}]
+            for (keys, _), here in zip(taken, behind, strict=True):
+                yield [MixKey(part, key) for key in keys], here
 
 
 def part_seed(seed: int, part: int) -> int:

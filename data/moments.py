@@ -50,3 +50,26 @@ def warn_of_clamped(moments: Iterable[tuple[object, tuple[float, float]]], where
             len(odd),
             ", ".join(odd[:NAMED]) + ", …" * (len(odd) > NAMED),
         )
+
+
+def warn_of_units(moments: Iterable[tuple[tuple[float, float], float]], where: object) -> None:
+    """Say once if most moments start after the end of their video, given in seconds too."""
+    starts = [(start, end) for (start, _), end in moments]
+    late = [(start, end) for start, end in starts if start >= end]
+    if 2 * len(late) > len(starts):
+        LOGGER.warning(
+            "%s: %d of %d moments start after their video's end (the first at %g, its video ends "
+            "at %g): times must be seconds; are these milliseconds, or frames?",
+            *(where, len(late), len(starts), *late[0]),
+        )
+
+
+def warn_of_single_moments(targets: Iterable[Any], where: object) -> None:
+    """Say once how many of DiDeMo's lines have one moment where several annotators' belong."""
+    single = [as_moment(target) is not None for target in targets]
+    if any(single):
+        LOGGER.warning(
+            "%s: %d of %d lines have one moment [start, end] instead of a list, one of each "
+            "annotator: a prediction that hits it counts as right",
+            *(where, sum(single), len(single)),
+        )

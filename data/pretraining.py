@@ -201,8 +201,12 @@ def read_split(file: str) -> list[str]:
     return text_names(vids, file)
 
 
-def open_corpora(options: PretrainOptions) -> list[Corpus]:
+def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> list[Corpus]:
     """Open the databases of all corpora.
+
+    Args:
+        options: of the run.
+        vocab_size: of its model; None: tokens are not checked against it.
 
     Raises:
         UserError: one is missing or damaged, or features of two corpora differ in width.
@@ -214,7 +218,8 @@ def open_corpora(options: PretrainOptions) -> list[Corpus]:
             for folder in corpus.vfeat_shards or [corpus.vfeat_db]
         ]
         features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)
-        source = SubtitleSource(TextDb(corpus.sub_txt_db), features, options.sub_ctx_len)
+        subtitles = TextDb(corpus.sub_txt_db, vocab_size)
+        source = SubtitleSource(subtitles, features, options.sub_ctx_len)
         corpora.append(Corpus(corpus, weight, source))
     widths = {corpus.source.features.width for corpus in corpora}
     if len(widths) > 1:

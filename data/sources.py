@@ -42,14 +42,15 @@ def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = Fal
 
     Args:
         options: of a run.
-        queries: a query database; without subtitles, it says which token ``<s>`` is.
+        queries: a query database. Subtitles must have tokens of its ``vocab_size``; where there are
+            none, it says which token ``<s>`` is.
         video_only: leave the subtitles' text out.
 
     Raises:
         UserError: a database is missing or damaged.
     """
     features = open_features(options, options.vfeat_db, options.vfeat_interval)
-    subtitles = TextDb(options.sub_txt_db) if options.sub_txt_db else None
+    subtitles = TextDb(options.sub_txt_db, queries.vocab_size) if options.sub_txt_db else None
     if video_only:
         return VideoData(features, subtitles, VideoOnlySource(features, queries.meta["CLS"]))
     return VideoData(features, subtitles, SubtitleSource(subtitles, features, options.sub_ctx_len))

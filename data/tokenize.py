@@ -122,9 +122,19 @@ def other_tokenizer(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | N
     return None
 
 
-def tokenizer_name(meta: Mapping[str, Any]) -> str | None:
-    """The tokenizer that a ``meta.json`` names."""
-    return meta.get("toker") or meta.get("tokenizer")
+def tokenizer_name(meta: Mapping[str, Any], place: Path | None = None) -> str | None:
+    """Return the tokenizer that a ``meta.json`` names.
+
+    Args:
+        meta: its content.
+        place: the database. A folder given relative to where that was made is looked for from here
+            and from every folder above the database.
+    """
+    name = meta.get("toker") or meta.get("tokenizer")
+    for above in place.absolute().parents if name and place else ():
+        if (above / name).is_dir() and not Path(name).is_dir():
+            return str(above / name)
+    return name
 
 
 def named_in_environment() -> str | None:

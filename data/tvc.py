@@ -15,13 +15,15 @@ import torch
 from data.annotations import UniqueIds, read_lines
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption
 from data.loader import ItemKey, first_usable
-from data.moments import as_moment, warn_of_clamped
+from data.moments import warn_of_clamped
 from data.stores.lmdb_io import TextDb
+from data.stores.records import CaptionRecord, ClipLine
 from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos, cut_texts
 from data.video_pool import feature_name
-from utils.errors import RecordError, UserError
+from utils.decoding import check
+from utils.errors import UserError
 from utils.logger import LOGGER
-from utils.names import CLIP_NAMES, get_name, text_names
+from utils.names import CLIP_NAMES, get_name
 from utils.packing import PackedLayout
 
 
@@ -56,9 +58,9 @@ def warn_of_clips_beyond(clip_ids: Sequence[str | int], consequence: str) -> Non
 class CaptionDb:
     """A caption database: captions in ``cap.db``, ``meta.json`` above it."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, vocab_size: int | None = None) -> None:
         self.path = Path(path)
-        self.captions = TextDb(self.path / "cap.db")
+        self.captions = TextDb(self.path / "cap.db", vocab_size)
 
     @property
     def meta(self) -> dict:
@@ -76,12 +78,9 @@ def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str,
     Raises:
         UserError: ``vid2caps.json`` is missing, or holds something else.
     """
-    where, table = captions.path / "vid2caps.json", captions.side("vid2caps.json")
-    if not isinstance(table, dict) or not all(isinstance(ids, list) for ids in table.values()):
-        raise UserError(f"{where} must list every video's captions; make the database again")
     groups: dict[str, list[str]] = {}
-    for vid, ids in table.items():
-        groups.setdefault(feature_name(vid, known), []).extend(text_names(ids, where))
+    for vid, ids in captions.side("vid2caps.json").items():
+        groups.setdefault(feature_name(vid, known), []).extend(map(str, ids))
     return groups
 
 
@@ -145,7 +144,8 @@ class CaptionDataset:
         for vid, caption_ids in of_video.items():
             frames = self.videos.num_frames(vid)
             for caption_id in caption_ids:
-                clip_id, start, end = self._clip(self.db[caption_id])
+                record = self.db.read(caption_id, CaptionRecord)
+                clip_id, (start, end) = str(record.clip_id), record.ts
                 spans[clip_id] = start, end
                 if starts_beyond(start, interval, frames):
                     beyond[clip_id] = None
@@ -154,16 +154,6 @@ class CaptionDataset:
         warn_of_clips_beyond(list(beyond), "are skipped")
         warn_of_clamped(spans.items(), self.db.path.parent)
         return groups
-
-    def _clip(self, record: dict) -> tuple[str, float, float]:
-        """Id, start and end of a caption's clip."""
-        moment = as_moment(record["ts"])
-        if moment is None:
-            raise UserError(
-                f"{self.db.path}: ts of clip {record['clip_id']} must be [start, end] in seconds, "
-                f"it is {record['ts']!r}; mend the annotation and make the database again"
-            )
-        return record["clip_id"], *moment
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -183,13 +173,13 @@ class CaptionDataset:
     def _read(self, vid: str, rng: np.random.Generator) -> CaptionItem | None:
         """The item of a video; None if its features have fewer frames than any clip needs."""
         video, interval = self.videos(vid), self.videos.interval
-        records = {id_: self.db[id_] for id_ in self.groups[vid]}
+        records = {id_: self.db.read(id_, CaptionRecord) for id_ in self.groups[vid]}
         ids = [
             id_
             for id_, record in records.items()
-            if not starts_beyond(record["ts"][0], interval, video.num_frames)
+            if not starts_beyond(record.ts[0], interval, video.num_frames)
         ]
-        lost = {records[id_]["clip_id"]: None for id_ in records.keys() - set(ids)}
+        lost = {str(records[id_].clip_id): None for id_ in records.keys() - set(ids)}
         if lost and vid not in self._passed:
             self._passed.add(vid)
             warn_of_clips_beyond(list(lost), f"are skipped: the features of {vid} are shorter")
@@ -197,17 +187,17 @@ class CaptionDataset:
             return None
         if 0 <= self.max_cap_per_vid < len(ids):
             ids = [ids[i] for i in sorted(rng.permutation(len(ids))[: self.max_cap_per_vid])]
-        by_clip: dict[str, list[dict]] = {}
+        by_clip: dict[str, list[CaptionRecord]] = {}
         for id_ in ids:
-            by_clip.setdefault(records[id_]["clip_id"], []).append(records[id_])
+            by_clip.setdefault(str(records[id_].clip_id), []).append(records[id_])
         return CaptionItem(
             video,
             ids,
             [
-                clip_frames(*of_clip[0]["ts"], interval, video.num_frames)
+                clip_frames(*of_clip[0].ts, interval, video.num_frames)
                 for of_clip in by_clip.values()
             ],
-            [[record["input_ids"] for record in of_clip] for of_clip in by_clip.values()],
+            [[record.input_ids for record in of_clip] for of_clip in by_clip.values()],
         )
 
     def collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
@@ -313,11 +303,5 @@ def read_clip_lines(path: str | Path) -> list[dict]:
 
 
 def _check_clip_line(raw: dict) -> dict:
-    for key in ("vid_name", "clip_id", "ts"):
-        if raw.get(key) is None:
-            raise RecordError(f"it has no {key}; a clip needs vid_name, clip_id and ts")
-    get_name(raw, *CLIP_NAMES.videos)
-    get_name(raw, *CLIP_NAMES.ids)
-    if as_moment(raw["ts"]) is None:
-        raise RecordError(f"ts must be [start, end] in seconds, it is {raw['ts']}")
+    check(raw, ClipLine)
     return raw

@@ -14,11 +14,12 @@ import torch
 
 from data.batch import MomentBatch, QueryBatch
 from data.loader import ItemKey
-from data.moments import agreed_moment, as_moment, warn_of_clamped
+from data.moments import agreed_moment, as_moment, warn_of_clamped, warn_of_units
 from data.stores.lmdb_io import TextDb
+from data.stores.records import QueryRecord
 from data.video import VideoItem, VideoSource, collate_texts, collate_videos
 from data.video_pool import query_videos
-from utils.errors import UserError
+from utils.errors import UserError, brief
 
 QUERIES_PER_VIDEO = 5  # where a training item is a video
 
@@ -33,20 +34,38 @@ def moment_frames(start: float, end: float, interval: float, num_frames: int) ->
     return first, min(max(math.ceil(end / interval) - 1, first + 1), last)
 
 
-def query_tokens(record: dict, meta: dict) -> list[int]:
+def query_tokens(input_ids: Sequence[int], meta: dict) -> list[int]:
     """``<s>`` and the query, no ``</s>``."""
-    return [meta["CLS"], *record["input_ids"]]
+    return [meta["CLS"], *input_ids]
 
 
-def usable_query_ids(db: TextDb, max_txt_len: int = -1) -> list[str]:
+def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> list[str]:
     """Ids in database order, without those whose text is longer than ``max_txt_len`` (−1: all).
 
     A question's length is that of the question plus its longest answer.
 
+    Args:
+        db: of the queries.
+        max_txt_len: tokens.
+        parts: they are questions with answers, which have a length each.
+
     Raises:
-        UserError: none is left.
+        UserError: none is left, one has no record, or they are none of the kind.
     """
     lengths = db.side("id2len.json")
+    odd = next((i for i, value in lengths.items() if isinstance(value, list) != parts), None)
+    if odd is not None:
+        wanted = "of a question and its answers" if parts else "of one text"
+        raise UserError(
+            f"{db.path / 'id2len.json'}: {brief(odd)} has {brief(lengths[odd])}, no length "
+            f"{wanted}; give a database of this task"
+        )
+    lost = lengths.keys() - set(db.keys())
+    if lost:
+        raise UserError(
+            f"{db.path} lacks {len(lost)} of the {len(lengths)} records that its id2len.json names "
+            f"(first: {min(lost)}); make the database again"
+        )
 
     def length(value: int | list[int]) -> int:
         return value[0] + max(value[1:]) if isinstance(value, list) else value
@@ -59,24 +78,15 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1) -> list[str]:
     return ids
 
 
-def training_moment(db: TextDb, record: dict) -> tuple[float, float] | None:
+def training_moment(record: QueryRecord) -> tuple[float, float] | None:
     """Return the moment that a query teaches, in seconds; None where its database tells none.
 
     Of several annotators' moments it is the one that most of them chose.
-
-    Raises:
-        UserError: what stands there is no moment.
     """
-    target = record.get("target")
+    target = record.target
     if target is None:
         return None
-    moments = [target] if as_moment(target) else target if isinstance(target, Sequence) else []
-    if not moments or not all(map(as_moment, moments)):
-        raise UserError(
-            f"query {record['qid']} of {db.path} has the target {target!r}, which is no [start, "
-            "end] in seconds; mend the annotation and make the database again"
-        )
-    return tuple(agreed_moment(moments))
+    return tuple(target if as_moment(target) else agreed_moment(target))
 
 
 @dataclass
@@ -121,8 +131,10 @@ class MomentDataset:
                 "split cannot train or validate a loss; use one whose annotation names vid_name"
             )
         videos.require(dict.fromkeys(video_of[i] for i in ids), str(db.path))
-        moments = ((i, training_moment(db, db[i])) for i in ids)
-        warn_of_clamped(((i, moment) for i, moment in moments if moment is not None), db.path)
+        read = ((i, training_moment(db.read(i, QueryRecord))) for i in ids)
+        moments = [(i, moment) for i, moment in read if moment is not None]
+        warn_of_clamped(moments, db.path)
+        warn_of_units(((moment, videos.seconds(video_of[i])) for i, moment in moments), db.path)
         self.groups: list[list[str]] = [[i] for i in ids]
         if not sampled_by_q:
             by_video: dict[str, list[str]] = {}
@@ -139,11 +151,11 @@ class MomentDataset:
         ids = self.groups[key.index]
         if not self.sampled_by_q:
             ids = self._draw(ids, key.generator(self.seed))
-        records = [self.db[i] for i in ids]
+        records = [self.db.read(i, QueryRecord) for i in ids]
         video = self.videos(self.video_of[ids[0]])
         return MomentItem(
             video,
-            [query_tokens(record, self.db.meta) for record in records],
+            [query_tokens(record.input_ids, self.db.meta) for record in records],
             [self._target(record, video) for record in records],
             list(ids),
         )
@@ -159,8 +171,8 @@ class MomentDataset:
         again = rng.integers(len(ids), size=QUERIES_PER_VIDEO - len(ids))
         return ids + [ids[i] for i in again]
 
-    def _target(self, record: dict, video: VideoItem) -> tuple[int, int]:
-        moment = training_moment(self.db, record)
+    def _target(self, record: QueryRecord, video: VideoItem) -> tuple[int, int]:
+        moment = training_moment(record)
         if moment is None:
             return -1, -1
         return moment_frames(*moment, self.videos.interval, video.num_frames)
@@ -212,19 +224,18 @@ class CorpusQueries:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, key: ItemKey | int) -> dict:
+    def __getitem__(self, key: ItemKey | int) -> tuple[str, QueryRecord]:
         id_ = self.ids[ItemKey.of(key).index]
-        return self.db[id_] | {"qid": id_}
+        return id_, self.db.read(id_, QueryRecord)
 
-    def collate(self, records: Sequence[dict]) -> QueryBatch:
-        """Pack records of the database."""
+    def collate(self, items: Sequence[tuple[str, QueryRecord]]) -> QueryBatch:
+        """Pack ids and records of the database."""
         return QueryBatch(
-            qids=[record["qid"] for record in records],
-            desc_ids=[self._result_id(record) for record in records],
-            vids=[self.video_of.get(record["qid"]) for record in records],
-            text=collate_texts([query_tokens(record, self.db.meta) for record in records]),
+            qids=[id_ for id_, _ in items],
+            desc_ids=[self._result_id(id_, record) for id_, record in items],
+            vids=[self.video_of.get(id_) for id_, _ in items],
+            text=collate_texts([query_tokens(r.input_ids, self.db.meta) for _, r in items]),
         )
 
-    def _result_id(self, record: dict) -> str | int:
-        raw = record.get("desc_id") if self.raw_ids else None
-        return record["qid"] if raw is None else raw
+    def _result_id(self, id_: str, record: QueryRecord) -> str | int:
+        return record.desc_id if self.raw_ids and record.desc_id is not None else id_

@@ -14,7 +14,9 @@ import torch
 
 from data.batch import SubtitleSequences, TextBatch, VideoBatch
 from data.stores.lmdb_io import FeatureDb, TextDb
+from data.stores.records import SubtitleRecord
 from utils.errors import UserError
+from utils.logger import LOGGER
 from utils.packing import PackedLayout, segment_positions
 
 
@@ -58,6 +60,9 @@ class VideoSource(Protocol):
     def positions(self, vid: str) -> int:
         """Frames and tokens that the cross-modal transformer sees of a video; reads no features."""
 
+    def seconds(self, vid: str) -> float:
+        """How long a video is, before any cut."""
+
     def require(self, vids: Iterable[str], wanted_by: str) -> None:
         """Check at the start, not in the middle of a run, that videos are there.
 
@@ -66,7 +71,18 @@ class VideoSource(Protocol):
         """
 
 
-class SubtitleSource:
+class _Timed:
+    """A source with a feature database."""
+
+    features: FeatureDb
+    interval: float
+
+    def seconds(self, vid: str) -> float:
+        """See :class:`VideoSource`."""
+        return self.features.id2nframe[vid] * self.interval
+
+
+class SubtitleSource(_Timed):
     """Videos with their subtitles.
 
     Args:
@@ -80,6 +96,9 @@ class SubtitleSource:
         self.features = features
         self.context = context
         self.interval = features.interval
+        fault = subtitle_fault(subtitles)
+        if fault:
+            LOGGER.warning("%s: %s", subtitles.path, fault)
 
     def __call__(self, vid: str) -> VideoItem:
         """Read one video.
@@ -126,11 +145,9 @@ class SubtitleSource:
                 f"video {vid} is not in the subtitle database {self.subtitles.path}; "
                 "make the database again from subtitles that cover it (scripts/prepro_sub.py)"
             )
-        record = self.subtitles[vid]
-        matched = record["unique_sub2frames"]
-        return Transcript(
-            record["input_ids"], kept_frames(matched, num_frames, self.features.max_clip_len)
-        )
+        record = self.subtitles.read(vid, SubtitleRecord)
+        kept = kept_frames(record.unique_sub2frames, num_frames, self.features.max_clip_len)
+        return Transcript(record.input_ids, kept)
 
     def with_context(self, transcript: Transcript) -> list[Subtitle]:
         """The kept subtitles, each with the text of those before it in front of its own."""
@@ -141,7 +158,7 @@ class SubtitleSource:
         ]
 
 
-class VideoOnlySource:
+class VideoOnlySource(_Timed):
     """Videos without subtitles: one pseudo-subtitle of the token ``<s>`` over all frames."""
 
     def __init__(self, features: FeatureDb, cls_id: int) -> None:
@@ -161,6 +178,27 @@ class VideoOnlySource:
     def require(self, vids: Iterable[str], wanted_by: str) -> None:
         """See :class:`VideoSource`."""
         require_features(self.features, vids, wanted_by)
+
+
+def subtitle_fault(db: TextDb) -> str | None:
+    """What makes every subtitle of a database useless, None if some is of use: one is enough."""
+    texts = videos = 0
+    for vid in db.keys():  # noqa: SIM118 (a database, not a dictionary)
+        try:
+            record = db.read(vid, SubtitleRecord)
+        except UserError:
+            continue  # said where it is needed
+        shown = (number for number, frames in record.unique_sub2frames if frames)
+        if any(record.input_ids[number] for number in shown):
+            return None
+        texts += sum(map(bool, record.input_ids))
+        videos += 1
+    if texts:
+        return (
+            f"only 0 of {texts} subtitles of {videos} videos meet a frame: their times, which must "
+            "be seconds, may be milliseconds, or those of other videos"
+        )
+    return f"all subtitles of its {videos} videos are empty"
 
 
 def require_features(db: FeatureDb, vids: Iterable[str], wanted_by: str) -> None:
@@ -224,19 +262,19 @@ def kept_frames(
     """Return the subtitles that are kept, with those of their frames that exist.
 
     Subtitles after the first one that loses a frame to ``max_clip_len`` (−1: no cut) are dropped,
-    as is one that loses all of its frames to it. Frames that only the features lack, or that
-    cannot be frames at all, are left out one by one.
+    as is one that loses all of its frames to it. Frames that only the features lack are left out
+    one by one.
 
     Args:
         sub2frames: number and frames of each subtitle.
         num_frames: of the features, after the cut.
         max_clip_len: frames that are kept of a video.
     """
-    existing, kept = range(num_frames), []
+    kept: list[tuple[int, list[int]]] = []
     for number, frames in sub2frames:
         within = [frame for frame in frames if max_clip_len < 0 or frame < max_clip_len]
         if within or not frames:
-            kept.append((number, [frame for frame in within if frame in existing]))
+            kept.append((number, [frame for frame in within if frame < num_frames]))
         if len(within) < len(frames):
             break
     return kept

@@ -2,7 +2,7 @@
 """Questions about a video with several answers, one of them right: TVQA (5), How2QA (4)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +10,9 @@ import torch
 from data.batch import QuestionBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
-from data.moments import as_moment, warn_of_clamped
-from data.stores.lmdb_io import TextDb
+from data.moments import as_moment, warn_of_clamped, warn_of_units
+from data.stores.records import QuestionRecord
 from data.vcmr import moment_frames
-from data.video import VideoSource
 from utils.errors import UserError
 
 NO_SPAN = (UNKNOWN, UNKNOWN)
@@ -45,36 +44,37 @@ class QuestionDataset(CandidateDataset):
         UserError: questions have different numbers of answers.
     """
 
-    kind, label = "question", "right answer's index"
+    kind, label, record_type = "question", "right answer's index", QuestionRecord
 
-    def __init__(
-        self, db: TextDb, videos: VideoSource, max_txt_len: int = -1, training: bool = False
-    ) -> None:
-        super().__init__(db, videos, max_txt_len, training)
-        moments = ((id_, parse_seconds(db[id_].get("ts"))) for id_ in self.ids)
-        warn_of_clamped(((id_, moment) for id_, moment in moments if moment), db.path)
-        parts = db.side("id2len.json")
-        counts = {i: len(parts[i]) - 1 if isinstance(parts[i], list) else 0 for i in self.ids}
-        self.num_answers = counts[self.ids[0]]
-        odd = next((i for i, count in counts.items() if count != max(1, self.num_answers)), None)
-        if odd is not None:
-            raise UserError(
-                f"question {odd} of {db.path} has {counts[odd]} answers, question {self.ids[0]} "
-                f"has {self.num_answers}; all questions must have equally many (at least one)"
-            )
+    def inspect(self, records: Iterable[tuple[str, QuestionRecord]]) -> None:
+        """See :class:`data.candidates.CandidateDataset`."""
+        moments, self.num_answers = [], 0
+        for id_, record in records:
+            self.num_answers = self.num_answers or record.choices
+            if record.choices != self.num_answers:
+                raise UserError(
+                    f"question {id_} of {self.db.path} has {record.choices} answers, question "
+                    f"{self.ids[0]} has {self.num_answers}; all must have equally many"
+                )
+            self.target(id_, record)
+            moment = parse_seconds(record.ts)
+            moments += [(id_, moment)] if moment else []
+        warn_of_clamped(moments, self.db.path)
+        ends = ((moment, self.videos.seconds(self.video_of[id_])) for id_, moment in moments)
+        warn_of_units(ends, self.db.path)
 
     def __getitem__(self, key: ItemKey | int) -> QuestionItem:
         id_ = self.ids[ItemKey.of(key).index]
-        record = self.db[id_]
-        question, *answers = record["input_ids"]
+        record = self.db.read(id_, QuestionRecord)
+        question, *answers = record.input_ids
         separator = self.db.meta["SEP"]
         video = self.videos(self.video_of[id_])
-        seconds = parse_seconds(record.get("ts"))
+        seconds = parse_seconds(record.ts)
         return QuestionItem(
             ids=[id_],
             video=video,
             texts=[[separator, *question, separator, *answer] for answer in answers],
-            targets=[self.target(record, len(answers))],
+            targets=[self.target(id_, record)],
             span=moment_frames(*seconds, self.videos.interval, video.num_frames)
             if seconds
             else NO_SPAN,

@@ -3,13 +3,12 @@
 The index is an id: in results files a video of the split is known by it.
 """
 
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from data.annotations import is_seconds
-from utils.errors import UserError
+from utils.errors import UserError, brief
 
 VIDEO_INDICES = "vid2dur_idx.json"
 _END = 2**53  # predictions are float64 rows: larger whole numbers would be rounded
@@ -29,12 +28,12 @@ class IndexFault:
 def split_faults(split: str, entries: Any) -> Iterator[IndexFault]:
     """What is wrong with a split: entries of another form, and videos that share an index."""
     if not isinstance(entries, dict):
-        text = f"it must hold {{video: [seconds, index]}}, not {reprlib.repr(entries)}"
+        text = f"it must hold {{video: [seconds, index]}}, not {brief(entries)}"
         yield IndexFault(split, text)
         return
     for vid, entry in entries.items():
         if not _is_entry(entry):
-            text = f"the entry of {vid} must be [seconds, index], not {reprlib.repr(entry)}"
+            text = f"the entry of {vid} must be [seconds, index], not {brief(entry)}"
             yield IndexFault(split, text)
     for index, vids in _by_index(entries).items():
         if len(vids) > 1:

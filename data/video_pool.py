@@ -5,9 +5,8 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import require_features
 from data.video_indices import VIDEO_INDICES, split_indices
-from utils.errors import RecordError, UserError
+from utils.errors import UserError
 from utils.logger import LOGGER
-from utils.names import as_name, text_names
 
 VIDEO_SUFFIXES = (  # of video files
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
@@ -35,18 +34,8 @@ def query_videos(db: TextDb, known: Container[str] = ()) -> dict[str, str]:
     """
     if not db.has_side("query2video.json"):
         return {}
-    where = db.path / "query2video.json"
     table = db.side("query2video.json")
-    if not isinstance(table, dict):
-        raise UserError(f"{where} must map every query to its video; make the database again")
-    videos = {}
-    for qid, vid in table.items():
-        try:
-            if vid is not None:
-                videos[qid] = feature_name(as_name(vid, "the video"), known)
-        except RecordError as error:
-            raise UserError(f"{where}: query {qid}: {error}; make the database again") from None
-    return videos
+    return {q: feature_name(str(vid), known) for q, vid in table.items() if vid is not None}
 
 
 def _indexed_videos(split: str, subtitles: TextDb | None, known: Container[str]) -> dict[str, int]:
@@ -62,9 +51,7 @@ def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
     """Videos that a split's queries name; where they name none, those of ``video_ids.json``."""
     named = query_videos(queries, known).values()
     if not named and queries.has_side("video_ids.json"):
-        where = queries.path / "video_ids.json"
-        listed = text_names(queries.side("video_ids.json"), where)
-        named = [feature_name(vid, known) for vid in listed]
+        named = [feature_name(str(vid), known) for vid in queries.side("video_ids.json")]
     return list(dict.fromkeys(named))
 
 

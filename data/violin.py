@@ -7,6 +7,7 @@ import torch
 from data.batch import StatementBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
+from data.stores.records import StatementRecord
 
 PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
 
@@ -23,17 +24,17 @@ class StatementDataset(CandidateDataset):
     A statement whose partner the database lacks, or has about another video, comes alone.
     """
 
-    kind, label = "statement", "label"
+    kind, label, record_type = "statement", "label", StatementRecord
 
     def __getitem__(self, key: ItemKey | int) -> CandidateItem:
         id_ = self.ids[ItemKey.of(key).index]
         ids = [id_, *self._partner(id_)] if self.training else [id_]
-        records = [self.db[one] for one in ids]
+        records = [self.db.read(one, StatementRecord) for one in ids]
         return CandidateItem(
             ids=ids,
             video=self.videos(self.video_of[id_]),
-            texts=[[self.db.meta["SEP"], *record["input_ids"]] for record in records],
-            targets=[self.target(record, 2) for record in records],
+            texts=[[self.db.meta["SEP"], *record.input_ids] for record in records],
+            targets=[self.target(*one) for one in zip(ids, records, strict=True)],
         )
 
     def _partner(self, id_: str) -> list[str]:

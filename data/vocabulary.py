@@ -1,7 +1,6 @@
 """The words a model may write: the tokenizer that a database was made with."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +39,11 @@ class Vocabulary:
                 f"{difference}; name the right --toker (or HERO_TOKER)"
             )
         known = tuple(sorted(tokenizer.get_vocab().values()))
+        if db.vocab_size is not None and known[-1] >= db.vocab_size:
+            raise UserError(
+                f"the tokenizer {tokenizer.name_or_path} has {known[-1] + 1} tokens, the model "
+                f"{db.vocab_size}; name the right --toker"
+            )
         return cls(tokenizer, db.meta["BOS"], db.meta["EOS"], known)
 
     def text(self, ids: list[int]) -> str:
@@ -48,18 +52,14 @@ class Vocabulary:
 
 
 def named_tokenizer(db: TextDb) -> str:
-    """Return ``toker`` of ``meta.json``; a folder given relative to where the database was made is
-    looked for from here and from every folder above the database.
+    """The tokenizer that made a database.
 
     Raises:
-        UserError: it does not say.
+        UserError: ``meta.json`` does not say.
     """
-    name = tokenizer_name(db.meta)
+    name = tokenizer_name(db.meta, db.path)
     if not name:
         raise UserError(
             f"{db.path / 'meta.json'} does not say which tokenizer made it; set --toker"
         )
-    for above in db.path.absolute().parents:
-        if (above / name).is_dir() and not Path(name).is_dir():
-            return str(above / name)
     return name

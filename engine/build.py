@@ -63,7 +63,7 @@ def build_for_evaluation(
     """
     build = partial(cls, run.model_config, **arguments)
     model = build(feature_size)
-    path = run.checkpoint.path
+    path = run.folder.find_checkpoint(run.checkpoint.name)
     load_checkpoint(model, path, build).require_complete(path)
     return _placed(model, run, longest).eval()
 

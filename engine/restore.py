@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.files import atomic_write, check_output, remove_leftovers
+from utils.files import atomic_write, check_output, named_path, remove_leftovers
 from utils.locks import FileLock, HeldError
 from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
@@ -39,7 +39,7 @@ class RunFolder:
     """Paths within ``--output_dir``."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = named_path(path)
         self.log = self.path / "log"
         self.tokenizer = self.log / "tokenizer_info.json"
         self.results = self.path / "results"
@@ -116,7 +116,8 @@ class RunFolder:
                     return path
             except OSError:  # no file has so long a name
                 continue
-        raise UserError(f"checkpoint {paths[0]} does not exist ({self._describe_checkpoints()})")
+        named = str(paths[0]) if len(str(paths[0])) <= 300 else f"{str(paths[0])[:300]}…"
+        raise UserError(f"checkpoint {named} does not exist ({self._describe_checkpoints()})")
 
     def steps(self) -> list[tuple[int, str]]:
         """Return (4800, "4800_final") of every checkpoint of a step."""

@@ -10,10 +10,10 @@ from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
 from config.shared_model import SharedModel
-from config.storage import require_reachable
+from config.storage import from_container, require_reachable
 from data.loader import LoadingRun, OptionsT
-from data.stores.lmdb_io import TextDb
-from data.tokenize import IDENTITY, other_tokenizer
+from data.stores.lmdb_io import TextDb, read_side
+from data.tokenize import IDENTITY, other_tokenizer, tokenizer_name
 from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
@@ -28,9 +28,14 @@ EvaluationT = TypeVar("EvaluationT", bound=RunOptions)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of trained weights, and what it is called in the names of results."""
+    """What to evaluate.
 
-    path: Path
+    Attributes:
+        name: a step of the run, or a file; whether it exists shows when it is loaded.
+        label: part of the names of results.
+    """
+
+    name: str
     label: str
 
     @classmethod
@@ -38,13 +43,13 @@ class Checkpoint:
         """What ``--checkpoint`` names: a step of the run, its best, or a file.
 
         Raises:
-            UserError: there is no such checkpoint.
+            UserError: the run has no best one.
         """
         if wanted == BEST:
             best = best_validation(folder)
             log_best(folder, best)
             wanted = str(best.step)
-        return cls(folder.find_checkpoint(wanted), Path(wanted).stem)
+        return cls(wanted, Path(wanted).stem)
 
 
 @dataclass
@@ -59,14 +64,18 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     tokenizer: Mapping[str, Any] = field(default_factory=dict)  # what is known of it
 
     @property
+    def vocab_size(self) -> int:
+        """Of the model: token ids lie below it."""
+        return self.model_config.f_config.vocab_size
+
+    @property
     def accumulation(self: "Run[TrainingOptions]") -> int:
         """Batches per optimizer step."""
         return self.options.gradient_accumulation_steps * self.stand_in
 
     def keep_tokenizer(self, db: TextDb) -> None:
         """Note in the run's folder which tokenizer made a database that it learns from."""
-        names = ("toker", "tokenizer", *IDENTITY)
-        self.tokenizer = {name: db.meta[name] for name in names if name in db.meta}
+        self.tokenizer = _of_tokenizer(db.meta, db.path)
         if self.comm.is_main:
             write_json(self.folder.tokenizer, self.tokenizer, indent=2)
 
@@ -78,16 +87,16 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
                     "%s was made with another tokenizer than the run's: its %s", db.path, difference
                 )
 
-    def require_tokenizer(self, name: str, meta: Mapping[str, Any]) -> None:
-        """Refuse a tokenizer, by its :func:`data.tokenize.tokenizer_meta`, that is not the run's.
+    def require_tokenizer(self, what: str, meta: Mapping[str, Any]) -> None:
+        """Refuse a tokenizer, or what it made, by its ``meta.json``, that is not the run's.
 
         Raises:
             UserError: it is not, as far as both are known.
         """
         if difference := other_tokenizer(meta, self.tokenizer):
             raise UserError(
-                f"the tokenizer {name} is not the run's: its {difference}; name the right --toker "
-                "(or HERO_TOKER)"
+                f"{what}: not the run's tokenizer: its {difference}; name the right --toker (or "
+                "HERO_TOKER), or make the database again with it"
             )
 
 
@@ -97,14 +106,16 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     Raises:
         UserError: the folder holds a run with other options, or another program's.
     """
-    require_reachable(options)
+    require_reachable(options.output_dir, options.storage)
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Rank 0's folder alone counts: other hosts need not share it.
-    on_main(comm, lambda: _claim(folder, options))
+    on_main(comm, lambda: _claim(folder))
+    require_reachable(options, options.storage)
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
+    on_main(comm, lambda: _check_options(options, folder))
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options_to_dict(options), model_config.to_dict())
@@ -145,19 +156,19 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     """Set up the evaluation of a finished run.
 
     Raises:
-        UserError: it has no such checkpoint.
+        UserError: it has no best checkpoint, or paths are those of the container.
     """
-    require_reachable(options)
+    require_reachable(options, options.storage)
     comm, device = setup()
     folder = RunFolder(options.run_folder)
     setup_logging(comm.is_main)
     if model := SharedModel.find(options.checkpoint, folder.path):
         model_config = ModelConfig.from_dict(model.config["model_config"], str(model.folder))
         tokenizer = model.config.get("tokenizer", {})
-        checkpoint = Checkpoint(model.weights, Path(model.name).name.replace(".", "_"))
+        checkpoint = Checkpoint(str(model.weights), Path(model.name).name.replace(".", "_"))
     else:
         model_config = ModelConfig.from_json(folder.log / "model_config.json")
-        tokenizer = read_json(folder.tokenizer) if folder.tokenizer.is_file() else {}
+        tokenizer = known_tokenizer(folder, options.storage)
         checkpoint = Checkpoint.of(folder, options.checkpoint)
     return Run(
         options,
@@ -171,22 +182,38 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     )
 
 
-def _claim(folder: RunFolder, options: TrainingOptions) -> None:
+def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
+    """What a run noted of its tokenizer, or else what its own databases say, if they are here.
+
+    Args:
+        folder: of the run.
+        storage: where its paths of the container lie.
+    """
+    if folder.tokenizer.is_file():
+        return read_json(folder.tokenizer, dict[str, Any])
+    saved = from_container(read_json(folder.log / "hps.json", dict[str, Any]), storage)
+    for name in ("train_query_txt_db", "train_db", "val_query_txt_db", "sub_txt_db"):
+        own = saved.get(name)
+        if isinstance(own, str) and Path(own, "meta.json").is_file():
+            return _of_tokenizer(read_side(Path(own, "meta.json")), Path(own))
+    return {}
+
+
+def _of_tokenizer(meta: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    known = {name: meta[name] for name in IDENTITY if name in meta}
+    return {"toker": tokenizer_name(meta, place), **known}
+
+
+def _claim(folder: RunFolder) -> None:
     check_restore_points(folder)  # before the first file in it is written
     folder.claim()
-    _check_options(options, folder)
 
 
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
     saved = folder.log / "hps.json"
     if not (folder.restore_points and saved.exists()):
         return
-    before = read_json(saved)
-    if not isinstance(before, dict):
-        raise UserError(
-            f"{saved} must hold one JSON object of options; choose another --output_dir"
-        )
-    changes = changed_options(before, options)
+    changes = changed_options(read_json(saved, dict), options)
     if changes and not options.allow_changed_options:
         raise UserError(
             f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "

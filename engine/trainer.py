@@ -25,7 +25,7 @@ from engine.restore import (
     save_tensors,
     set_random_states,
 )
-from engine.run import Run
+from engine.run import Run, on_main
 from optim.build import build_optimizer
 from optim.gradients import clip_gradients, zero_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
@@ -33,6 +33,7 @@ from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
 from utils.errors import UserError
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
+from utils.runtime import release_memory
 from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
 from utils.tensor_files import infinite_weights
 from utils.timing import StepClock
@@ -320,6 +321,7 @@ class Trainer:
         self.task.model.eval()
         with torch.no_grad(), self.precision.autocast():
             metrics = self.task.validate(self.steps_done)
+        release_memory()  # larger batches than training's have left holes
         # Plain numbers: a restore point is read with weights_only, which takes no NumPy scalars.
         self.metrics = {k: v if isinstance(v, str) else float(v) for k, v in metrics.items()}
         named = {f"valid/{name}": value for name, value in self.metrics.items()}
@@ -334,21 +336,21 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         if self.guard:
             self.guard.flush()
-        if self.comm.is_main:
+
+        def save() -> None:
             state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
             save_tensors(self.folder.checkpoint(self.steps_done), state)
+
+        on_main(self.comm, save)
 
     def _save_restore_point(self) -> None:
         if self.guard:
             self.guard.flush()
         generators = self.comm.all_gather_object(random_states())
-        loaders = self.comm.all_gather_object(self.task.loader.state_dict())
-        if self.comm.is_main:
-            save_restore_point(self.folder, self._state(loaders[0], generators))
-        # A rank that ends makes its launcher end the others: not while rank 0 writes.
-        self.comm.barrier()
+        # No rank goes on while rank 0 writes: one that ends makes its launcher end the others.
+        on_main(self.comm, lambda: save_restore_point(self.folder, self._state(generators)))
 
-    def _state(self, loader: dict, generators: list[dict]) -> dict[str, Any]:
+    def _state(self, generators: list[dict]) -> dict[str, Any]:
         return {
             "step": self.steps_done,
             "validated": not self.unvalidated,
@@ -356,7 +358,7 @@ class Trainer:
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_state(self.task.model, self.optimizer),
             "precision": self.precision.state_dict(),
-            "loader": loader,
+            "loader": self.task.loader.state_dict(),  # the same on all ranks
             "random": generators,
             "running": [self.running.sums, dict(self.running.counts)],
         }
@@ -387,6 +389,8 @@ class Trainer:
         load_optimizer_state(self.task.model, self.optimizer, state["optimizer"])
         self._set_learning_rate(self.steps_done)
         self.precision.load_state_dict(state["precision"])
+        if not state["loader"]:
+            raise ValueError("it holds no place in the data")
         self.task.loader.load_state_dict(state["loader"])
         sums, counts = state["running"]
         self.running.sums = {k: v.to(self.parameters[0].device) for k, v in sums.items()}

@@ -7,9 +7,9 @@ from config.evaluation import AnswerEvalOptions
 from config.training import AnswerOptions
 from data.candidates import CandidateDataset
 from data.loader import evaluation_batches
-from engine.run import Run
+from engine.run import Run, on_main
 from engine.validation import split_label
-from evaluation.answers import answer_split, save_answers
+from evaluation.answers import answer_split, check_answers, save_answers
 from model.candidates import CandidateModel
 
 
@@ -52,6 +52,10 @@ class AnswerSplit:
             ``accuracy`` and ``loss/name``; empty without ground truth and on other ranks.
         """
         run = self.run
+        ending = "_w_logit" if save_logits else ""
+        folder = folder or run.folder.path / f"results_{self.name}{ending}"
+        label = Path(str(checkpoint)).stem
+        on_main(run.comm, lambda: check_answers(folder, label, save_logits))
         size = run.options.val_batch_size
         batches = evaluation_batches(
             self.data, self.data.collate, size, run, f"{self.name} answers"
@@ -61,9 +65,7 @@ class AnswerSplit:
         if not run.comm.is_main:
             return {}
         metrics = answered.metrics(self.weights)
-        ending = "_w_logit" if save_logits else ""
-        folder = folder or run.folder.path / f"results_{self.name}{ending}"
-        save_answers(answered, folder, Path(str(checkpoint)).stem, metrics, save_logits)
+        save_answers(answered, folder, label, metrics, save_logits)
         return metrics
 
     def validate(self, model: CandidateModel, step: int) -> dict[str, float]:

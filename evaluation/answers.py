@@ -14,7 +14,7 @@ from tabulate import tabulate
 from data.batch import JudgedBatch
 from model.candidates import Answers, CandidateModel
 from utils.distributed import Communicator
-from utils.files import write_json
+from utils.files import check_output, write_json
 
 UNKNOWN = -1
 
@@ -95,6 +95,20 @@ def answer_split(
     return AnsweredSplit([found[id_] for id_ in ids], sum((n for _, n in shares), Counter()))
 
 
+def _name_file(folder: Path, kind: str, checkpoint: str) -> Path:
+    return folder / f"{kind}_{checkpoint}{'' if kind == 'metrics' else '_all'}.json"
+
+
+def check_answers(folder: Path, checkpoint: str, save_logits: bool) -> None:
+    """See, before the work, that :func:`save_answers` can write.
+
+    Raises:
+        OSError: it cannot.
+    """
+    kinds = ("results", "metrics", *(("logits",) if save_logits else ()))
+    check_output(*(_name_file(folder, kind, checkpoint) for kind in kinds))
+
+
 def save_answers(
     split: AnsweredSplit,
     folder: Path,
@@ -104,13 +118,15 @@ def save_answers(
 ) -> None:
     """Write ``results_{checkpoint}_all.json``, on demand ``logits_{checkpoint}_all.json``, and,
     where there are any, print metrics and write ``metrics_{checkpoint}.json``."""
-    files = {f"results_{checkpoint}_all.json": {item.id: item.answer for item in split.items}}
+    files = {"results": {item.id: item.answer for item in split.items}}
     if save_logits:
-        files[f"logits_{checkpoint}_all.json"] = {item.id: item.scores for item in split.items}
-    for name, content in files.items():
-        write_json(folder / name, content)
-        print(f"wrote {folder / name}")
+        files["logits"] = {item.id: item.scores for item in split.items}
+    for kind, content in files.items():
+        write_json(_name_file(folder, kind, checkpoint), content)
     if metrics:
-        write_json(folder / f"metrics_{checkpoint}.json", metrics, indent=2)
+        write_json(_name_file(folder, "metrics", checkpoint), metrics, indent=2)
+    for kind in files:  # last: nobody may read it any more, and then this process ends
+        print(f"wrote {_name_file(folder, kind, checkpoint)}")
+    if metrics:
         names = [name.replace("accuracy", "accuracy (%)") for name in metrics]
         print(tabulate([list(metrics.values())], headers=names, floatfmt=".2f"))

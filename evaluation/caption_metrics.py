@@ -62,13 +62,17 @@ def require_java() -> str:
     return java
 
 
-@cache
 def try_scorers() -> None:
     """Score a made-up caption, so that what ails the programs shows before the work.
 
     Raises:
         UserError: Java is missing, or a program fails.
     """
+    _try_scorers(require_java())
+
+
+@cache
+def _try_scorers(java: str) -> None:
     caption_scores({"trial": ["a dog runs"]}, {"trial": ["a dog is running home"]})
 
 

@@ -14,11 +14,11 @@ from data.loader import evaluation_batches
 from data.tvc import CaptionDataset, TargetClips
 from data.video import SubtitleSource
 from data.vocabulary import Vocabulary
-from engine.run import Run
+from engine.run import Run, on_main
 from evaluation.caption_metrics import score_lines
 from model.decoding import DecodingSettings
 from utils.errors import UserError
-from utils.files import write_jsonl
+from utils.files import check_output, write_jsonl
 
 
 class CaptionSplit:
@@ -89,6 +89,7 @@ class CaptionSplit:
         Raises:
             UserError: Java, which the metrics need, is missing; the captions are written by then.
         """
+        on_main(self.run.comm, lambda: check_output(output))
         lines = self.caption(model)
         if not self.run.comm.is_main:
             return {}

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from evaluation.nms import temporal_nms
 from evaluation.retrieval_metrics import QUERY_TYPES, TASKS, TOP_K, Metrics, retrieval_metrics
-from utils.files import atomic_write, write_json
+from utils.files import atomic_write, check_output, write_json
 
 Results = dict[str, Any]
 
@@ -100,6 +100,29 @@ def write_results(path: str | Path, results: Results) -> None:
         out.write("}")
 
 
+def _name_files(folder: str | Path, checkpoint: str | int, ending: str) -> tuple[Path, Path]:
+    """Where the results and metrics of a variant go."""
+    folder = Path(folder)
+    return (
+        folder / f"results_{checkpoint}_all{ending}.json",
+        folder / f"metrics_{checkpoint}{ending}.json",
+    )
+
+
+def _nms_ending(nms_thd: float) -> str:
+    return f"_nms_{nms_thd}"
+
+
+def check_results(folder: str | Path, checkpoint: str | int, nms_thd: float = -1) -> None:
+    """See, before the search, that :func:`save_results` can write.
+
+    Raises:
+        OSError: it cannot.
+    """
+    for ending in ("", *((_nms_ending(nms_thd),) if nms_thd != -1 else ())):
+        check_output(*_name_files(folder, checkpoint, ending))
+
+
 def save_results(
     results: Results,
     folder: str | Path,
@@ -121,20 +144,20 @@ def save_results(
     Returns:
         The metrics, by the ending of the file's name: "" and, with NMS, ``"_nms_{thd}"``.
     """
-    folder = Path(folder)
     variants = {"": results}
     if nms_thd != -1:
-        variants[f"_nms_{nms_thd}"] = suppress_overlaps(results, nms_thd)
+        variants[_nms_ending(nms_thd)] = suppress_overlaps(results, nms_thd)
     truth = None if ground_truth is None else list(ground_truth)
-    metrics = {}
+    metrics, said = {}, []  # said last: nobody may read it any more, and then this process ends
     for ending, variant in variants.items():
-        path = folder / f"results_{checkpoint}_all{ending}.json"
+        path, metrics_path = _name_files(folder, checkpoint, ending)
         write_results(path, variant)
-        tqdm.write(f"wrote {path}")
+        said.append(f"wrote {path}")
         if truth is not None:
             metrics[ending] = retrieval_metrics(variant, truth, by_type)
-            write_json(folder / f"metrics_{checkpoint}{ending}.json", metrics[ending], indent=2)
-            tqdm.write(format_metrics(metrics[ending]))
+            write_json(metrics_path, metrics[ending], indent=2)
+            said.append(format_metrics(metrics[ending]))
+    tqdm.write("\n".join(said))
     return metrics
 
 

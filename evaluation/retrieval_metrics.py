@@ -3,7 +3,6 @@
 Times and IoUs are float32, so an IoU of exactly 0.7 is a hit.
 """
 
-import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.nms import temporal_iou
-from utils.errors import RecordError, UserError
+from utils.errors import RecordError, UserError, brief
 from utils.names import QUERY_NAMES, NameFields, get_name
 
 TASKS = ("VCMR", "SVMR", "VR")
@@ -98,7 +97,7 @@ def _name(record: Mapping[str, Any], fields: Sequence[str]) -> str:
     try:
         return get_name(record, *fields)
     except RecordError as error:
-        raise UserError(f"line or entry {reprlib.repr(dict(record))}: {error}") from None
+        raise UserError(f"line or entry {brief(dict(record))}: {error}") from None
 
 
 def retrieval_metrics(

@@ -10,17 +10,20 @@ from config.training import RetrievalOptions
 from data.annotations import read_lines
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from data.loader import evaluation_batches
+from data.moments import warn_of_single_moments
 from data.sources import VideoData, is_video_only
 from data.stores.lmdb_io import TextDb
+from data.stores.records import TruthLine
 from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments
 from data.video import collate_videos
 from data.video_pool import check_own_videos, query_videos, video_pool
-from engine.run import Run
+from engine.run import Run, on_main
 from engine.validation import mean_losses, split_label
 from evaluation.corpus import evaluate_corpus
 from evaluation.ranking import SearchSettings
-from evaluation.results import save_results
+from evaluation.results import check_results, save_results
 from model.vcmr import MomentRetrievalModel
+from utils.decoding import check
 from utils.logger import LOGGER
 from utils.names import find_name, get_name, names_of_task
 
@@ -61,6 +64,7 @@ class RetrievalSplit:
         self.video_of = query_videos(queries, videos.features.id2nframe)
         self.corpus = CorpusQueries(queries, moments, self.video_of)
         check_own_videos(queries.path, self.corpus.ids, self.video_of, self.video2idx)
+        self.truth = self.ground_truth()
 
     def evaluate(
         self,
@@ -81,6 +85,12 @@ class RetrievalSplit:
         """
         options = self.run.options
         moments = options if isinstance(options, MomentEvalOptions) else None
+        place = (
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            moments.nms_thd if moments else -1,
+        )
+        on_main(self.run.comm, lambda: check_results(*place))
         with self.run.precision.autocast():
             results = evaluate_corpus(
                 model,
@@ -95,10 +105,8 @@ class RetrievalSplit:
             return {}
         metrics = save_results(
             results,
-            folder or self.run.folder.path / f"results_{self.name}",
-            Path(str(checkpoint)).stem,
-            moments.nms_thd if moments else -1,
-            self.ground_truth(),
+            *place,
+            self.truth,
             moments is not None and moments.eval_with_query_type,
         )
         return {
@@ -119,12 +127,17 @@ class RetrievalSplit:
         names, known = names_of_task(self.run.options.task), set(self.corpus.ids)
 
         def read(line: dict) -> dict[str, Any] | None:
+            check(line, TruthLine)
             qid = get_name(line, *names.ids)
             own = self.video_of.get(qid) if qid in known else find_name(line, *names.videos)
             return None if own is None else line | {"desc_id": qid, "vid_name": own}
 
-        lines = (line.read(read) for line in read_lines(self.queries.path / "query_data.jsonl"))
-        return [line for line in lines if line is not None]
+        path = self.queries.path / "query_data.jsonl"
+        lines = (line.read(read) for line in read_lines(path))
+        truth = [line for line in lines if line is not None]
+        if self.run.options.task.startswith("didemo"):
+            warn_of_single_moments((line.get("ts") for line in truth), path)
+        return truth
 
     def validate(
         self, model: MomentRetrievalModel, weights: Mapping[str, float], step: int

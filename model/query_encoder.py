@@ -41,7 +41,20 @@ def segment_attention_pool(x: Tensor, logits: Tensor, layout: PackedLayout) -> T
     Returns:
         (N, H), in fp32 under any autocast.
     """
-    cells, mask = layout.pad(x.float())  # (N, L, H)
-    weights = layout.pad(logits[:, 0].float())[0].masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    cells, _ = layout.pad(x.float())  # (N, L, H)
     with torch.autocast(x.device.type, enabled=False):
-        return torch.einsum("nl,nlh->nh", weights, cells)
+        return torch.einsum("nl,nlh->nh", segment_attention(logits, layout), cells)
+
+
+def segment_attention(logits: Tensor, layout: PackedLayout) -> Tensor:
+    """Softmax over each sequence's positions.
+
+    Args:
+        logits: (P, 1) one per position.
+        layout: N sequences.
+
+    Returns:
+        (N, L) weights, 0 beyond a sequence's end, in fp32.
+    """
+    grid, mask = layout.pad(logits[:, 0].float())
+    return grid.masked_fill(~mask, float("-inf")).softmax(dim=-1)

@@ -13,7 +13,7 @@ code 0: no errors; 1: errors; 2: a mistake in the command. scripts/drop_ids.py t
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,7 +28,7 @@ from data.check.databases import open_databases
 from data.check.report import Report
 from data.prepare.work import work_parser
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_json
+from utils.files import check_output, read_json, write_json
 
 SCRIPTS: dict[str, type[Options]] = {
     "train_vcmr": training.VcmrOptions,
@@ -82,16 +82,17 @@ def write_fix_list(report: Report, path: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the table; exits with 1 if there are errors."""
     given, rest = parse_arguments(argv)
-    config = read_json(given.config) if given.config else {}
+    check_output(*(path for path in (given.json, given.fix_list) if path is not None))
+    config = read_json(given.config, dict[str, Any]) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
     vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
-    require_reachable(options)
+    require_reachable(options, options.storage)
     data = open_databases(options, vocab_size)
     report = quick_check(data) if given.quick else full_check(data, given.workers)
     print(report.table())
-    if given.json:
+    if given.json is not None:
         write_json(given.json, report.to_json(), indent=1)
-    if given.fix_list:
+    if given.fix_list is not None:
         write_fix_list(report, given.fix_list)
     if report.errors:
         sys.exit(1)

@@ -11,6 +11,7 @@ every part, in the order in which a frame's features join them, and writes to <o
 """
 
 import argparse
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,9 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.feature_files import FeatureFileError, FeaturePaths, load_features, write_paths
 from data.prepare.work import map_in_chunks, work_parser
-from utils.errors import UserError, run_main
-from utils.files import write_json
+from utils.errors import UserError, brief, run_main
+from utils.files import check_output, named_path, write_json
+from utils.logger import LOGGER
+from utils.names import MAX_NAME_LENGTH
 
+NAMED = 3  # videos that a message shows
 PARTS = ("resnet", "slowfast")  # of the published features
 
 
@@ -85,6 +89,8 @@ def _check(video: VideoFiles) -> Checked:
 
 
 def _problems(video: VideoFiles) -> Iterator[str]:
+    if len(os.fsencode(video.vid)) > MAX_NAME_LENGTH or not video.vid.isprintable():
+        yield f"a file's name must be text of at most {MAX_NAME_LENGTH} bytes"
     every = [str(path) for paths in video.found.values() for path in paths]
     for part, paths in video.found.items():
         if not paths:
@@ -114,7 +120,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write video_feat_info.pkl and corrupted.json."""
     options = parse_arguments(argv)
-    target = Path(options.output) / options.dataset
+    target = named_path(options.output) / options.dataset
+    check_output(target / "corrupted.json", target / "video_feat_info.pkl")
     videos = find_files(Path(options.feature_dir), options.parts)
     checked = list(map_in_chunks(check_files, videos, options.workers, len(videos), chunk=16))
     paths = {video.vid: video.paths for video in checked if video.paths is not None}
@@ -125,6 +132,9 @@ def main(argv: list[str] | None = None) -> None:
     write_json(target / "corrupted.json", problems, indent=4)
     write_paths(target / "video_feat_info.pkl", paths)
     print(f"{target}/video_feat_info.pkl: {len(paths)} videos; left out: {len(problems)}")
+    if problems:
+        first = "; ".join(f"{brief(vid)}: {why}" for vid, why in [*problems.items()][:NAMED])
+        LOGGER.warning("%d videos are left out, see corrupted.json (%s)", len(problems), first)
 
 
 if __name__ == "__main__":

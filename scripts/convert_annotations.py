@@ -23,17 +23,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.annotations import is_span
 from data.moments import NAMED, agreed_moment, is_clamped
 from data.prepare.work import script_parser
-from utils.errors import UserError, run_main
-from utils.files import read_json, write_jsonl
+from data.stores.records import MAX_FRAMES, Name
+from utils.decoding import check
+from utils.errors import RecordError, UserError, brief, run_main
+from utils.files import check_output, read_json, write_jsonl
 
 CLIP_SECONDS = 60
 SEGMENT_SECONDS = 5
 NUM_ANSWERS = 4
+
+Segment = Annotated[int, msgspec.Meta(ge=-MAX_FRAMES, le=MAX_FRAMES)]
 
 _SPAN = re.compile(r"\[\s*(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)\s*\]")
 
@@ -90,8 +98,12 @@ def parse_span(row: Row, cell: str) -> tuple[float, float]:
     """
     match = _SPAN.fullmatch(cell)
     if match is None:
-        raise UserError(f"{row.place}: {cell!r} is no [start:end] in seconds; mend or remove it")
+        raise UserError(
+            f"{row.place}: {brief(cell)} is no [start:end] in seconds; mend or remove it"
+        )
     start, end = map(float, match.groups())
+    if not is_span([start, end]):
+        raise UserError(f"{row.place}: {brief(cell)} is no time of a video; mend or remove it")
     return start, end
 
 
@@ -107,7 +119,9 @@ def convert_how2r(path: str, _seed: int) -> Converted:
         clip_start, clip_end = parse_span(row, clip)
         start, end = parse_span(row, moment)
         if clip_start % CLIP_SECONDS:
-            raise UserError(f"{row.place}: clip {clip} does not start at a multiple of 60 seconds")
+            raise UserError(
+                f"{row.place}: clip {brief(clip)} does not start at a multiple of 60 seconds"
+            )
         ts = [relative(start, clip_start), relative(end, clip_start)]
         if is_clamped(ts):
             yield LeftOut(row.place, ts)
@@ -150,31 +164,33 @@ def draw_places(count: int, seed: int) -> list[int]:
     return places
 
 
+class DidemoAnnotation(msgspec.Struct):
+    """A record of DiDeMo: ``times`` are the first and last segment, one for each annotator."""
+
+    annotation_id: Name
+    description: str
+    video: Name
+    times: Annotated[list[tuple[Segment, Segment]], msgspec.Meta(min_length=1)]
+
+
 def convert_didemo(path: str, _seed: int) -> Converted:
     """DiDeMo: one description a record, with the moments of all its annotators."""
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise UserError(f"{path} must be a list of annotations")
-    for number, record in enumerate(records, start=1):
+    for number, raw in enumerate(read_json(path, list[Any]), start=1):
         try:
-            times = [(int(first), int(last)) for first, last in record["times"]]
-            sound = [segments for segments in times if not is_clamped(segments)]
-            moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in sound]
-            converted = {
-                "vid_name": record["video"],
-                "ts": moments,
-                "target": agreed_moment(moments) if moments or not times else None,
-                "desc": record["description"],
-                "desc_id": record["annotation_id"],
-            }
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"{path}: record {number} needs annotation_id, description, video and times "
-                f"[[first, last], …] ({error!r})"
-            ) from None
-        yield from (LeftOut(f"record {number}", span) for span in times if is_clamped(span))
+            record = check(raw, DidemoAnnotation)
+        except RecordError as error:
+            raise UserError(f"{path}: record {number}: {error}; mend or remove it") from None
+        sound = [segments for segments in record.times if not is_clamped(segments)]
+        moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in sound]
+        yield from (LeftOut(f"record {number}", span) for span in record.times if is_clamped(span))
         if moments:
-            yield converted
+            yield {
+                "vid_name": record.video,
+                "ts": moments,
+                "target": agreed_moment(moments),
+                "desc": record.description,
+                "desc_id": record.annotation_id,
+            }
 
 
 CONVERTERS: dict[str, Callable[[str, int], Converted]] = {
@@ -197,6 +213,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the converted annotations."""
     options = parse_arguments(argv)
+    check_output(options.output)
     converted = list(CONVERTERS[options.task](options.annotation, options.seed))
     records = [one for one in converted if isinstance(one, dict)]
     left_out = [str(one) for one in converted if isinstance(one, LeftOut)]

@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.subtitle_files import DEFAULT_ENCODING, SUFFIXES, read_subtitles
-from data.prepare.work import script_parser
+from data.prepare.work import read_vid2nframe, script_parser
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_jsonl
+from utils.files import check_output, write_jsonl
 
 # A language as in file names: en, eng, pt-BR, zh-Hans, en-orig.
 LANGUAGE = re.compile(r"\.([a-z]{2,3})(-[A-Za-z0-9]+)*$")
@@ -104,12 +104,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the JSON lines."""
     options = parse_arguments(argv)
+    check_output(options.output)
     source = Path(options.input)
     if not source.exists():
         raise UserError(f"{source} does not exist; --input must be a subtitle file or a folder")
     files: dict[str, Path | None] = dict(find_files(source, options.language))
     if options.vid2nframe:
-        files = match_videos(files, read_json(options.vid2nframe))
+        files = match_videos(files, read_vid2nframe([options.vid2nframe]))
     rows = []
     for vid in sorted(files):
         path = files[vid]

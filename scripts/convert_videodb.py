@@ -32,17 +32,16 @@ from data.prepare.feature_files import FeatureFileError, read_pickle, write_pick
 from data.prepare.feature_sources import FeatureSource, FileFeatures, StoredFeatures
 from data.prepare.work import add_force, add_frame_length, map_in_chunks, work_parser
 from data.stores.build_folder import is_database
-from data.stores.lmdb_io import (
-    FeatureCodec,
-    FeatureDb,
-    FeatureDbWriter,
-    FeatureFormat,
-    feature_db_path,
-)
+from data.stores.feature_codecs import FeatureCodec, FeatureFormat
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, feature_db_path
+from data.stores.records import Id
 from utils.errors import UserError, run_main
-from utils.files import write_json
+from utils.files import check_output, modified, named_path, write_json
+from utils.logger import LOGGER
 
 VERSION = "resnet_slowfast"
+NAMED = 3  # videos that a message shows
+FAILED = dict[Id, str]  # videos that are left out, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class VideoDbTask:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._folder = Path(options.output) / options.dataset
+        self._folder = named_path(options.output) / options.dataset
         self._version = (options.feat_version, options.frame_length, options.compress)
         self._format: FeatureFormat = options.format
         self._path = feature_db_path(self._folder, *self._version, self._format)
@@ -198,14 +197,14 @@ class VideoDbTask:
 
     def _differs(self, db: FeatureDb) -> bool:
         failed_file = _failed_file(db.path)
-        failed = read_pickle(failed_file) if failed_file.exists() else {}
+        failed = read_pickle(failed_file, FAILED) if failed_file.exists() else {}
         expected = {
             name
             for vid, frames in self._source.frames.items()
             if vid not in failed
             for name in clip_names(vid, frames, self._clip_frames)
         }
-        made = min(file.stat().st_mtime for file in db.path.iterdir())
+        made = min(map(modified, db.path.iterdir()))
         older = made < self._source.modified()
         changed = older or database_extraction(db.path) not in (None, self._source.extraction)
         return changed or db.stored_dtype != self._precision or set(db.keys()) != expected
@@ -221,6 +220,7 @@ class VideoDbTask:
         Raises:
             UserError: no video can be converted, or their frames contradict id2nframe.json.
         """
+        check_output(_failed_file(self._path))
         try:
             self._write(recount)
         except _MixedWidthsError as mixed:  # seldom, and known at the end: once more without them
@@ -248,6 +248,8 @@ class VideoDbTask:
             if failed:
                 write_pickle(_failed_file(db.path), failed)
         print(f"{db.path}: {len(vids) - len(failed)} videos; failed: {len(failed)}")
+        for vid, problem in [*failed.items()][:NAMED]:
+            LOGGER.warning("%s is left out: %s", vid, problem)
 
     def _meta(self, width: int, vid: str) -> dict:
         known = {"extraction": self._source.extraction, "parts": self._source.widths(vid)}

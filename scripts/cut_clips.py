@@ -23,11 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import get_spans, read_lines
 from data.prepare.work import read_vid2nframe
-from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
+from data.stores.build_folder import check_folder
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, feature_db_path
 from data.video_pool import feature_name
 from scripts.convert_videodb import VERSION, clip_names, frames_per_clip
 from utils.errors import RecordError, UserError, run_main
-from utils.files import write_jsonl
+from utils.files import check_output, write_jsonl
+from utils.logger import LOGGER
 from utils.names import get_name
 
 DECIMALS = 3  # of times, in seconds
@@ -89,11 +91,15 @@ def cut_lines(
             yield {"vid_name": name, "sub": of_clip}
 
 
-def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -> None:
-    """Write the clips of every video."""
-    precision = source.stored_dtype
+def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -> dict[str, str]:
+    """Write the clips of every video; return why videos have none."""
+    precision, failed = source.stored_dtype, {}
     for vid in tqdm(source.id2nframe, desc="features"):
-        features = source[vid].astype(precision)
+        try:
+            features = source[vid].astype(precision)
+        except UserError as error:
+            failed[vid] = str(error)
+            continue
         for number, name in enumerate(clip_names(vid, len(features), clip_frames)):
             writer.put(name, features[number * clip_frames : (number + 1) * clip_frames])
 
@@ -133,6 +139,9 @@ def main(argv: list[str] | None = None) -> None:
     options = parse_arguments(argv)
     clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
     variant = (VERSION, options.frame_length, options.compressed_db)
+    check_output(options.output)
+    if options.clip_vfeat_db:
+        check_folder(feature_db_path(Path(options.clip_vfeat_db), *variant), options.force)
     source = FeatureDb(options.vfeat_db, *variant) if options.vfeat_db else None
     table = read_vid2nframe(options.vid2nframe) if options.vid2nframe else source.id2nframe
     vid2nframe = with_whole_videos(table)
@@ -140,7 +149,12 @@ def main(argv: list[str] | None = None) -> None:
     write_jsonl(options.output, lines)
     if source is not None:
         with FeatureDbWriter(options.clip_vfeat_db, *variant, force=options.force) as writer:
-            cut_features(source, writer, clip_frames)
+            failed = cut_features(source, writer, clip_frames)
+            if len(failed) == len(source.id2nframe):
+                raise UserError(f"no features can be cut: {next(iter(failed.values()))}")
+        if failed:
+            first = next(iter(failed.values()))
+            LOGGER.warning("%d videos have no features and no clips (%s)", len(failed), first)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,19 @@ listed here go to the training script.
 
 import argparse
 import os
+import shlex
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.demo_corpus.demo_steps import Step
-from scripts.demo_corpus.demo_tasks import DemoTask, demo_tasks
+from scripts.demo_corpus.demo_tasks import DEFAULT_OUTPUT, DemoTask, demo_tasks
 from scripts.make_demo_data import SIZES
-from utils.errors import run_main
+from utils.errors import UserError, run_main
+from utils.files import check_output, named_path
+from utils.signals import run_program
 
 # Data sets with two tasks: the one that is meant where only the data set is named.
 SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
@@ -31,10 +34,13 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=[*demo_tasks(Path()), *SHORT_NAMES], default="tvr")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for everything")
+    parser.add_argument(
+        "--output", type=named_path, default=DEFAULT_OUTPUT, help="folder for everything"
+    )
     parser.add_argument("--size", choices=SIZES, default="debug", help="of the corpus")
     options, train_options = parser.parse_known_args(argv)
     output = options.output.resolve()
+    check_output(output / "corpus.json")
     if output.is_relative_to(ROOT):
         output = output.relative_to(ROOT)  # commands run there, and are short to read
     os.chdir(ROOT)
@@ -50,14 +56,38 @@ def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
         size: of the corpus.
         train_options: for the training script, after the demo's own.
     """
-    corpus = ["scripts/make_demo_data.py", "--output", task.output, "--size", size]
-    Step("Make the corpus", [*corpus, "--datasets", *task.datasets]).call()
-    for step in (*task.video_steps(), *task.text_steps(), task.training(train_options)):
-        step.call()
+    out = task.output
+    raw = ["--ann_dir", out / "ann", "--feature_dir", out / "features", "--toker", out / "toker"]
+    call(
+        "Make the corpus",
+        *("scripts/make_demo_data.py", "--output", out, "--size", size),
+        *("--datasets", *task.corpora),
+    )
+    call(
+        "Make databases of it",
+        *("scripts/prepare_data.py", "--dataset", *task.data, "--from", "raw"),
+        *("--storage", out, *raw),
+    )
+    call("Train", task.train, "--config", task.recipe(task.name), *train_options)
     checkpoint = task.last_checkpoint()
-    for step in task.evaluation(checkpoint):
-        step.call()
+    for what, command in task.evaluation(checkpoint):
+        call(what, *command)
     task.report(checkpoint)
+
+
+def call(what: str, *command: object) -> None:
+    """Print a command, script and options, and run it.
+
+    Raises:
+        UserError: it failed.
+    """
+    words = [str(word) for word in command]
+    print(f"\n# {what}\npython {shlex.join(words)}", flush=True)
+    start = time.monotonic()
+    code = run_program([sys.executable, *words])
+    if code:
+        raise UserError(f"“{what}” failed with exit code {code}; see its message above")
+    print(f"# {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.check.drop_list import DropList, drop_from
+from data.check.drop_list import DropList, check_copy, drop_from
 from data.prepare.work import add_force, script_parser
 from utils.errors import run_main
+from utils.files import named_path
+from utils.logger import LOGGER
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = script_parser(__doc__)
-    parser.add_argument("databases", nargs="+", help="databases, lists and annotations to copy")
+    parser.add_argument(
+        "databases", nargs="+", type=Path, help="databases, lists and annotations to copy"
+    )
     parser.add_argument("--list", required=True, help="what to leave out")
     parser.add_argument("--output", required=True, help="folder of the copies")
     add_force(parser)
@@ -34,11 +38,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Copy."""
     options = parse_arguments(argv)
-    drops = DropList.load(options.list)
-    for database in map(Path, options.databases):
-        target = Path(options.output, database.name)
+    drops, all_dropped = DropList.load(options.list), 0
+    output = named_path(options.output)
+    copies = {database: output / database.name for database in options.databases}
+    for database, target in copies.items():
+        check_copy(database, target, options.force)
+    for database, target in copies.items():
         total, dropped = drop_from(database, target, drops, options.force)
         print(f"{target}: {total - dropped} of {total} left")
+        all_dropped += dropped
+    if not all_dropped:
+        LOGGER.warning(
+            "nothing that %s names (%d videos, %d records) was found: is it of other databases?",
+            *(options.list, len(drops.videos), sum(map(len, drops.records.values()))),
+        )
 
 
 if __name__ == "__main__":

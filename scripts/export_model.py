@@ -35,7 +35,8 @@ from config.shared_model import (
     shared_options,
 )
 from config.storage import default_storage, from_container, usable_storage
-from data.prepare.work import script_parser
+from data.prepare.work import add_force, script_parser
+from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_io import TextDb
 from data.tokenize import (
     load_tokenizer,
@@ -47,10 +48,10 @@ from data.tokenize import (
 from data.vocabulary import named_tokenizer
 from engine.endings import validated_metrics
 from engine.restore import STEP, RunFolder
-from engine.run import Checkpoint
+from engine.run import Checkpoint, known_tokenizer
 from model.checkpoint import read_state_dict
 from utils.errors import UserError, run_main
-from utils.files import atomic_write, read_json, write_json
+from utils.files import read_json, write_json
 from utils.logger import setup_logging
 
 DATABASES = ("train_query_txt_db", "train_db", "sub_txt_db")  # made with the run's tokenizer
@@ -107,20 +108,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--run", required=True, help="folder of the finished run")
     add("--checkpoint", default="best", help="step, best, or a file (default: %(default)s)")
-    add("--output", required=True, type=Path, help="folder to make, or to replace")
+    add("--output", required=True, help="folder to make")
     add("--toker", help="tokenizer, hub name or folder (default: that of the run's databases)")
     add("--storage", default=default_storage(), help="as in training (default: $HERO_STORAGE)")
+    add_force(parser)
     return parser.parse_args(argv)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than an exported model.
-
-    Raises:
-        UserError: it does.
-    """
-    if folder.is_dir() and any(folder.iterdir()) and SharedModel.find(str(folder)) is None:
-        raise UserError(f"{folder} is not empty and no exported model; choose another --output")
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is an exported model."""
+    try:
+        return SharedModel.find(str(folder)) is not None
+    except UserError:
+        return False
 
 
 def find_tokenizer(saved: Mapping[str, Any], toker: str | None) -> Path:
@@ -142,8 +142,7 @@ def write_weights(source: Path, target: Path) -> None:
     """Write all tensors of a checkpoint; those that share memory get their own."""
     state = read_state_dict(source)
     tensors = {n: v.contiguous().clone() for n, v in state.items() if isinstance(v, Tensor)}
-    with atomic_write(target) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    save_file(tensors, target, metadata={"format": "pt"})
 
 
 def model_card(
@@ -197,18 +196,19 @@ def use_of(task: str, name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the folder, its config.json last: a folder without it is not whole."""
+    """Write the folder."""
     given = parse_arguments(argv)
     setup_logging(is_main=True)
-    check_folder(given.output)
+    check_folder(given.output, given.force, is_exported)
     run = RunFolder(from_container(given.run, given.storage))
     hps = read_json(run.log / "hps.json")
     storage = given.storage or usable_storage(hps.get("storage"))
     checkpoint = Checkpoint.of(run, from_container(given.checkpoint, storage))
+    weights = run.find_checkpoint(checkpoint.name)
     tokenizer = find_tokenizer(from_container(hps, storage), given.toker)
     number = STEP.fullmatch(checkpoint.label)
     step = int(number[1]) if number else None
-    known = read_json(run.tokenizer) if run.tokenizer.is_file() else {}
+    known = known_tokenizer(run, storage)
     own = tokenizer_meta(load_tokenizer(str(tokenizer)))
     if difference := other_tokenizer(own, known):
         raise UserError(f"{tokenizer} is not the run's tokenizer: its {difference}; name --toker")
@@ -220,17 +220,16 @@ def main(argv: list[str] | None = None) -> None:
         "tokenizer": own,
         "options": shared_options(hps),
     }
-    given.output.mkdir(parents=True, exist_ok=True)
-    (given.output / CONFIG).unlink(missing_ok=True)
-    write_weights(checkpoint.path, given.output / WEIGHTS)
-    for file in TOKENIZER_FILES:
-        if (tokenizer / file).is_file():
-            shutil.copy(tokenizer / file, given.output / file)
-    card = model_card(model, data_of(hps), validated_metrics(run, step), given.output.name)
-    with atomic_write(given.output / CARD) as temporary:
-        temporary.write_text(card, encoding="utf-8")
-    write_json(given.output / CONFIG, model, indent=2)
-    print(f"wrote {given.output}: {checkpoint.path}, the tokenizer of {tokenizer}, {CARD}")
+    name = Path(given.output).name
+    with build_folder(given.output, given.force, is_exported) as folder:
+        write_weights(weights, folder / WEIGHTS)
+        for file in TOKENIZER_FILES:
+            if (tokenizer / file).is_file():
+                shutil.copy(tokenizer / file, folder / file)
+        card = model_card(model, data_of(hps), validated_metrics(run, step), name)
+        (folder / CARD).write_text(card, encoding="utf-8")
+        write_json(folder / CONFIG, model, indent=2)
+    print(f"wrote {given.output}: {weights}, the tokenizer of {tokenizer}, {CARD}")
 
 
 if __name__ == "__main__":

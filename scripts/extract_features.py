@@ -22,12 +22,15 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import utils.runtime  # noqa: F401  before PyTorch
+
+# isort: split
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.extraction import FAILED_FILE, FeatureFolder, Provenance, VideoFile, find_videos
 from data.prepare.video_frames import Sampling
@@ -36,6 +39,7 @@ from data.prepare.work import positive, work_parser
 from model.extractors.build import EXTRACTORS, build_extractor
 from model.extractors.weights import file_sha256
 from utils.errors import UserError, run_main
+from utils.files import check_output, named_path
 from utils.tensor_files import weights_file
 
 
@@ -180,6 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     """Extract what is not there yet."""
     options = parse_arguments(argv)
     require_weights(options)
+    check_output(named_path(options.output) / FAILED_FILE)
     videos = find_videos(options.video_dir)
     device = choose_device(options.device, options.half, options.workers)
     models, made_by = {}, {}
@@ -191,6 +196,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"WARNING: {name} is untrained (--random_weights): its features mean nothing")
     folder = FeatureFolder(options.output, made_by, options.force)
     wanted = [video for video in videos if options.force or not folder.has(video)]
+    folder.check(wanted)
     start = time.monotonic()
     failed = extract(wanted, FeatureExtractor(models, device), folder, options)
     folder.write_failed()

@@ -13,19 +13,23 @@ Queries, questions, statements and clips are those of the annotation (JSON lines
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import UniqueIds, read_lines
+from data.stores.records import Id, Name
 from evaluation.retrieval_metrics import TASKS
-from utils.errors import RecordError, UserError, run_main
-from utils.files import read_json, write_json, write_jsonl
-from utils.names import CLIP_NAMES, as_name, get_name, names_of_task
+from utils.decoding import Finite
+from utils.errors import RecordError, UserError, brief, run_main
+from utils.files import check_output, read_json, write_json, write_jsonl
+from utils.names import CLIP_NAMES, get_name, names_of_task
 
 MAX_PREDICTIONS = 100
 NAMED = 5  # ids that a message lists
@@ -86,30 +90,32 @@ def _require_none(ids: list[str], message: str) -> None:
         raise UserError(f"{message.format(len(ids))} ({named})")
 
 
-def read_object(path: str) -> dict:
-    """A results file that holds one JSON object."""
-    results = read_json(path)
-    if not isinstance(results, dict):
-        raise UserError(f"{path} is no results file: it must hold one JSON object")
-    return results
+class Ranking(msgspec.Struct):
+    """What was found for a query."""
+
+    desc_id: Name
+    predictions: list[Annotated[list[Finite], Meta(min_length=4, max_length=4)]]
+
+
+class RetrievalResults(msgspec.Struct):
+    """A results file of eval_vcmr.py."""
+
+    video2idx: dict[Id, int]
+    VCMR: list[Ranking]
+    SVMR: list[Ranking] | None = None
+    VR: list[Ranking] | None = None
 
 
 def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
     """TVR: the rankings, each query's best predictions only."""
-    results = read_object(path)
-    lacking = [name for name in ("video2idx", "VCMR") if name not in results]
-    if lacking:
-        raise UserError(f"{path} has no {lacking[0]}; is it a results file of eval_vcmr.py?")
-    indices = set(results["video2idx"].values())
-    submission: dict[str, Any] = {"video2idx": results["video2idx"]}
-    for ranking in (name for name in TASKS if name in results):
+    results = read_json(path, RetrievalResults)
+    indices = set(results.video2idx.values())
+    submission: dict[str, Any] = {"video2idx": results.video2idx}
+    for ranking in TASKS:
+        if getattr(results, ranking) is None:
+            continue
         where = f"{path}: {ranking}"
-        try:
-            pairs = [
-                (as_name(entry["desc_id"]), entry["predictions"]) for entry in results[ranking]
-            ]
-        except (TypeError, KeyError, RecordError):
-            raise UserError(f"{where} must list {{desc_id, desc, predictions}}") from None
+        pairs = [(str(found.desc_id), found.predictions) for found in getattr(results, ranking)]
         require_same_ids((id_ for id_, _ in pairs), wanted, where)
         lists = dict(pairs)
         submission[ranking] = [
@@ -123,23 +129,16 @@ def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
     return submission
 
 
-def best_predictions(rows: list, indices: set[int], where: str) -> list:
-    """The first rows of a ranked list.
+def best_predictions(rows: list[list[float]], indices: set[int], where: str) -> list:
+    """The first rows of a ranked list, [index of a video, start, end, score] each.
 
     Raises:
-        UserError: one is not [index of a video, start, end, score].
+        UserError: an index is none of a video.
     """
     for row in rows[:MAX_PREDICTIONS]:
-        try:
-            video, *numbers = row
-            usable = video in indices and len(numbers) == 3 and all(map(math.isfinite, numbers))
-        except TypeError:
-            usable = False
-        if not usable:
-            raise UserError(
-                f"{where}: {row} must be [index in video2idx, start, end, score]; evaluate again"
-            )
-    return rows[:MAX_PREDICTIONS]
+        if row[0] not in indices:
+            raise UserError(f"{where}: {row} names no index of video2idx; evaluate again")
+    return [[int(video), *rest] for video, *rest in rows[:MAX_PREDICTIONS]]
 
 
 def format_answers(path: str, wanted: Annotations, choices: Callable[[dict], int]) -> dict:
@@ -150,12 +149,12 @@ def format_answers(path: str, wanted: Annotations, choices: Callable[[dict], int
         wanted: the annotation.
         choices: how many answers a line offers.
     """
-    answers = read_object(path)
+    answers = read_json(path, dict[Id, int])
     require_same_ids(answers, wanted, path)
     for id_, line in wanted.items():
         answer, count = answers[id_], choices(line)
-        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < count:
-            raise UserError(f"{path}: the answer to {id_} is {answer!r}, not 0 … {count - 1}")
+        if not 0 <= answer < count:
+            raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 … {count - 1}")
     return {id_: answers[id_] for id_ in wanted}
 
 
@@ -194,7 +193,7 @@ def caption_text(descs: Any, where: str) -> str:
         text = descs[0].get("desc")
         if isinstance(text, str):
             return text
-    raise UserError(f'{where} must have one caption, descs [{{"desc": text}}], not {descs!r}')
+    raise UserError(f'{where} must have one caption, descs [{{"desc": text}}], not {brief(descs)}')
 
 
 def format_submission(task: str, results: str, annotation: str) -> Any:
@@ -224,6 +223,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--annotation", required=True, help="JSON lines of the split")
     parser.add_argument("--output", required=True, help="file to hand in")
     options = parser.parse_args(argv)
+    check_output(options.output)
     submission = format_submission(options.task, options.results, options.annotation)
     write = write_jsonl if isinstance(submission, list) else write_json
     write(options.output, submission)

@@ -33,10 +33,10 @@ from scripts.demo_corpus.features import FeatureFormat, FeatureJob, default_work
 from scripts.demo_corpus.real import make_real_corpus
 from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
 from scripts.demo_corpus.words import stable_hash
-from utils.errors import UserError, run_main
-from utils.files import read_json, write_json, write_jsonl
+from utils.errors import UserError, brief, run_main
+from utils.files import check_output, named_path, read_json, write_json, write_jsonl
 
-CORPUS_VERSION = 1  # raise it when the same options give other bytes
+CORPUS_VERSION = 2  # raise it when the same options give other bytes
 SIZES = {"tiny": 16, "debug": 160, "small": 640}  # training videos of each data set
 
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     add = parser.add_argument
-    add("--output", type=Path, required=True, help="folder of the corpus")
+    add("--output", type=named_path, required=True, help="folder of the corpus")
     add("--seed", type=int, default=42)
     add("--size", choices=SIZES, default="debug", help=f"training videos of a data set: {SIZES}")
     add("--videos", type=int, help="training videos of a data set, instead of --size")
@@ -112,16 +112,18 @@ def _claim(options: argparse.Namespace) -> None:
         settings |= {"tvr_annotations": options.tvr_annotations.name}
         settings |= {"train_share": options.train_share}
     path = options.output / "corpus.json"
+    folders = ("ann", "toker", "txt_db/pretrain_splits", *(f"features/{n}" for n in DATASETS))
+    check_output(path, *(options.output / folder / "file" for folder in folders))
     if not path.exists():
         write_json(path, settings, indent=2)
     elif (old := read_json(path)) != settings:
-        raise UserError(f"{path} tells of another corpus ({old}): choose another --output")
+        raise UserError(f"{path} tells of another corpus ({brief(old)}): choose another --output")
 
 
 def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
-    tables: dict[str, dict] = {}
+    tables: dict[str, dict | list] = {}
     for task, (dataset, make) in TASKS.items():
         rng = np.random.default_rng([options.seed, stable_hash(task)])
         files |= make(datasets[dataset], options.queries_per_video, rng)
@@ -134,10 +136,9 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
         prefix = "" if name == "tv" else f"{name}_"  # TV's file is published without
         tables[f"{name}_vid2nframe.json"] = vid2nframe(dataset)
         tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
-    _write_annotations(options, files, tables)
     for split in ("train", "val"):
-        names = [video.name for video in datasets["tv"].splits[split]]
-        _write_once(write_json, options.output / f"txt_db/pretrain_splits/tv_{split}.json", names)
+        tables[f"tv_pretrain_{split}.json"] = [v.name for v in datasets["tv"].splits[split]]
+    _write_annotations(options, files, tables)
     jobs: dict[str, list[FeatureJob]] = {}
     for name in options.datasets:
         jobs |= feature_roots(datasets[name])
@@ -159,7 +160,7 @@ def _write_real(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, 
 
 
 def _write_annotations(
-    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict]
+    options: argparse.Namespace, files: dict[str, list], tables: dict[str, dict | list]
 ) -> None:
     """Write the line-by-line files, the JSON tables, and a tokenizer of all their sentences."""
     ann, toker = options.output / "ann", options.output / "toker"

@@ -21,10 +21,11 @@ from data.stores.build_folder import is_database
 from data.stores.frame_counts import COUNTS_FILE
 from data.stores.lmdb_environment import LmdbReader
 from data.stores.lmdb_io import TextDb
+from data.stores.records import ID2NFRAME
 from data.stores.safetensors_io import SafetensorsReader
 from data.video_pool import feature_name, named_videos
 from utils.errors import UserError, run_main
-from utils.files import read_json, write_json
+from utils.files import check_output, named_path, read_json, write_json
 from utils.names import text_names
 
 
@@ -64,7 +65,7 @@ def shard_videos(folder: Path) -> list[str]:
         UserError: it has neither.
     """
     if (folder / COUNTS_FILE).is_file():
-        return list(read_json(folder / COUNTS_FILE))
+        return list(read_json(folder / COUNTS_FILE, ID2NFRAME))
     for database in sorted(filter(is_database, folder.glob("*"))):
         in_lmdb = (database / "data.mdb").exists()
         return list((LmdbReader if in_lmdb else SafetensorsReader)(database).keys())
@@ -90,8 +91,6 @@ def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:
         else:
             listed = read_json(path)
             listed = list(listed.values()) if isinstance(listed, Mapping) else listed
-            if not isinstance(listed, list):
-                raise UserError(f"{path} is neither a JSON list of videos nor a query database")
             listed = [feature_name(vid, known) for vid in text_names(listed, path)]
         vids.update(listed)
     return vids
@@ -104,7 +103,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--name", required=True, help="of the corpus, e.g. tv")
-    add("--output", required=True, type=Path, help="folder of the lists")
+    add("--output", required=True, type=named_path, help="folder of the lists")
     add("--sub_txt_db", required=True, help="subtitle database")
     add("--vfeat_db", required=True, nargs="+", type=Path, help="features, in one or more shards")
     add("--exclude", nargs="*", default=[], help="videos to leave out: JSON lists, query databases")
@@ -120,19 +119,20 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, int]:
     """Write the lists; return how many videos each has."""
     options = parse_arguments(argv)
+    several = len(options.vfeat_db) > 1
+    endings = [f"_{number}" * several for number in range(len(options.vfeat_db))]
+    names = [f"{options.name}_{part}.json" for part in ("val", *(f"train{e}" for e in endings))]
+    check_output(*(options.output / name for name in names))
     shards = [shard_videos(folder) for folder in options.vfeat_db]
     featured = {vid for shard in shards for vid in shard}
     usable = featured.intersection(TextDb(options.sub_txt_db).keys())
     usable -= excluded_videos(options.exclude, featured)
     train, val = split_videos(usable, options.val_share, options.seed, options.clips)
-    endings = [""] if len(shards) == 1 else [f"_{number}" for number in range(len(shards))]
-    lists = {f"{options.name}_val.json": sorted(val)}
-    for ending, shard in zip(endings, shards, strict=True):
-        lists[f"{options.name}_train{ending}.json"] = sorted(train.intersection(shard))
-    for name, vids in lists.items():
+    lists = [sorted(val), *(sorted(train.intersection(shard)) for shard in shards)]
+    for name, vids in zip(names, lists, strict=True):
         write_json(options.output / name, vids)
         print(f"{options.output / name}: {len(vids)} videos")
-    return {name: len(vids) for name, vids in lists.items()}
+    return dict(zip(names, map(len, lists), strict=True))
 
 
 if __name__ == "__main__":

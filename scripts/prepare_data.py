@@ -30,6 +30,7 @@ from scripts.preparation.graph import Graph, Reason, Step
 from scripts.preparation.published import published_steps
 from scripts.preparation.runner import Runner, sole_use
 from utils.errors import UserError, run_main
+from utils.files import check_output, named_path
 
 PRETRAINED = "pretrained"
 FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
@@ -49,7 +50,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--storage",
-        type=Path,
+        type=named_path,
         default=default_storage(),
         help="folder of txt_db, video_db, pretrained and finetune (default: $HERO_STORAGE)",
     )
@@ -168,8 +169,12 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
         show_plan(graph, graph.plan(forced))
         return
     folder = options.storage or options.txt_db
+    if options.force == []:
+        print(f"--force without a STEP: all {len(forced)} are done anew: {', '.join(forced)}")
     with sole_use(folder):
         plan = graph.plan(forced)
+        outputs = [path for name in plan for path in graph[name].outputs]
+        check_output(*{path.parent / "any": None for path in outputs})
         Runner(graph, plan, options.jobs, fatal=SourceGoneError).run()
     if options.origin == "download":
         for name in FOLDERS:  # the container wants all of them

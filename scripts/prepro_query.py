@@ -18,6 +18,7 @@ stripped.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,14 +27,29 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import Line, RecordError, UniqueIds, get_text, is_span
-from data.moments import agreed_moment, refuse_clamped
+from data.annotations import (
+    Line,
+    RecordError,
+    UniqueIds,
+    get_text,
+    is_seconds,
+    is_span,
+    published_form,
+)
+from data.moments import (
+    agreed_moment,
+    refuse_clamped,
+    warn_of_single_moments,
+    warn_of_units,
+)
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
+from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, tokenizer_meta
 from data.video_indices import split_indices
-from utils.errors import UserError, run_main
+from utils.errors import UserError, brief, run_main
 from utils.files import read_json
+from utils.logger import LOGGER
 from utils.names import NameFields, find_name, get_name, names_of_task
 
 if TYPE_CHECKING:
@@ -74,10 +90,7 @@ def read_video_query(raw: dict) -> Content:
 
 def read_statement(raw: dict) -> Content:
     """A statement that is true or not (VIOLIN)."""
-    label = raw.get("label")
-    if label not in (None, 0, 1):
-        raise RecordError(f"label must be 0 or 1, not {label!r}")
-    return [get_text(raw, "desc")], label
+    return [get_text(raw, "desc")], _choice(raw, "label", 2)
 
 
 def question_reader(num_answers: int) -> Callable[[dict], Content]:
@@ -85,14 +98,20 @@ def question_reader(num_answers: int) -> Callable[[dict], Content]:
     answers = [f"a{k}" for k in range(num_answers)]
 
     def read_question(raw: dict) -> Content:
-        target = raw.get("answer_idx")
-        if target not in (None, *range(num_answers)):
-            raise RecordError(f"answer_idx must be 0 to {num_answers - 1}, not {target!r}")
+        target = _choice(raw, "answer_idx", num_answers)
         texts = [get_text(raw, name) for name in ("q", *answers)]
         _check_question_span(raw.get("ts"))
         return texts, target
 
     return read_question
+
+
+def _choice(raw: dict, name: str, choices: int) -> int | None:
+    """Which of the choices is right, None where the line does not tell."""
+    value = raw.get(name)
+    if value is not None and (type(value) is not int or not 0 <= value < choices):
+        raise RecordError(f"{name} must be a whole number, 0 to {choices - 1}, not {brief(value)}")
+    return value
 
 
 TASKS: dict[str, Callable[[dict], Content]] = {
@@ -122,10 +141,13 @@ def read_query(raw: dict, names: NameFields, read: Callable[[dict], Content]) ->
 
 def _check_question_span(ts: object) -> None:
     try:
-        start, end = map(float, ts.split("-"))  # "NaN-NaN": unknown
+        span = [*map(float, ts.split("-"))]
     except (AttributeError, ValueError):
-        raise RecordError(f'ts must be "start-end" in seconds, not {ts!r}') from None
-    refuse_clamped((start, end))
+        span = []
+    unknown = all(map(math.isnan, span))  # "NaN-NaN"
+    if len(span) != 2 or not (unknown or is_span(span)):
+        raise RecordError(f'ts must be "start-end" in seconds, not {brief(ts)}')
+    refuse_clamped(span)
 
 
 def _moment(raw: dict) -> list | None:
@@ -135,7 +157,7 @@ def _moment(raw: dict) -> list | None:
         moments = [value] if is_span(value) else value
         if not isinstance(moments, list) or not moments or not all(map(is_span, moments)):
             raise RecordError(
-                f"ts must be [start, end] in seconds, or a list of such, not {value!r}"
+                f"ts must be [start, end] in seconds, or a list of such, not {brief(value)}"
             )
         for moment in moments:
             refuse_clamped(moment)
@@ -153,6 +175,9 @@ class PreparedQuery:
     vid: str | None
     length: int | list[int]
     value: bytes
+    target: Any
+    raw_moment: Any  # what the line has as ts
+    seconds: float  # of its video, infinity where the line does not tell
 
 
 class QueryPreparer:
@@ -186,13 +211,18 @@ class QueryPreparer:
             length = len(parts[0])
             record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
             record["qid"] = query.qid
-        return PreparedQuery(line, query.qid, query.vid, length, pack_line(line, record))
+        seconds = query.raw.get("duration")
+        return PreparedQuery(
+            *(line, query.qid, query.vid, length, pack_line(line, record), query.target),
+            query.raw.get("ts"),
+            seconds if is_seconds(seconds) else math.inf,
+        )
 
 
 def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]) -> None:
     """Build the database ``options.output`` with the side files given and its own."""
     tokenizer = load_tokenizer(options.toker)
-    ids, id2len, query2video, raw_lines = UniqueIds(), {}, {}, []
+    ids, id2len, query2video, raw_lines, moments, ts = UniqueIds(), {}, {}, [], [], []
     with TextDbWriter(options.output, force=True) as db:
         prepare = QueryPreparer(options.task, tokenizer)
         for query in map_lines(prepare, options.annotation, options.workers):
@@ -204,6 +234,8 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
             db.put_value(query.qid, query.value)
             id2len[query.qid] = query.length
             raw_lines.append(query.line.text)
+            ts.append(query.raw_moment)
+            moments += [(query.target, query.seconds)] if is_span(query.target) else []
             if query.vid is not None:
                 query2video[query.qid] = query.vid
         (db.folder / "query_data.jsonl").write_text("\n".join(raw_lines), encoding="utf-8")
@@ -212,6 +244,11 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
         for name, value in {**sides, "id2len.json": id2len}.items():
             db.write_side(name, value)
         db.write_side("meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
+    warn_of_units(moments, options.annotation)
+    if options.task.startswith("didemo"):
+        warn_of_single_moments(ts, options.annotation)
+    if not any(length if isinstance(length, int) else length[0] for length in id2len.values()):
+        LOGGER.warning("%s: all %d texts are empty", options.annotation, len(id2len))
 
 
 def split_videos(path: str, split: str | None) -> list[str]:
@@ -246,7 +283,14 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(options.output)
     if not options.force and is_finished(output, recipe, [options.annotation], sides=sides):
         return
-    write_queries(options, {**recipe, "tokenizer": options.toker}, sides)
+    check_folder(options.output, force=True)
+    try:
+        write_queries(options, {**recipe, "tokenizer": options.toker}, sides)
+    except UserError as error:
+        form = published_form(options.annotation)
+        if form is None:
+            raise
+        raise UserError(f"{options.annotation} {form}") from error
 
 
 if __name__ == "__main__":

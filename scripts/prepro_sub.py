@@ -10,7 +10,8 @@ HTML-unescaped, then lower-cased if it is all upper case, then stripped of white
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,14 @@ from data.prepare.work import (
     read_vid2nframe,
     text_parser,
 )
+from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, tokenizer_meta
 from data.video_indices import require_indices
 from data.video_pool import feature_name
 from utils.errors import run_main
 from utils.files import read_json
+from utils.logger import LOGGER
 from utils.names import get_name
 
 if TYPE_CHECKING:
@@ -58,14 +61,78 @@ class SubtitledVideo:
 
 
 @dataclass(frozen=True, slots=True)
+class SubtitleFacts:
+    """What may be suspicious about the subtitles of one or more videos.
+
+    Attributes:
+        videos: that have subtitles.
+        subtitles, texts, shown: how many there are, with tokens, with frames.
+        as_frames: videos whose times could be numbers of frames, the last of them at the end.
+    """
+
+    videos: int = 0
+    subtitles: int = 0
+    texts: int = 0
+    shown: int = 0
+    as_frames: int = 0
+
+    @classmethod
+    def of(
+        cls, video: SubtitledVideo, input_ids: list[list[int]], frames: Iterable[list[int]]
+    ) -> "SubtitleFacts":
+        """Those of one video; ``frames`` are those of each subtitle."""
+        if not video.spans:
+            return cls()
+        times = [time for span in video.spans for time in span]
+        whole = all(time == int(time) for time in times)
+        at_end = 0.9 * video.num_frames <= max(times) <= video.num_frames
+        return cls(
+            *(1, len(video.spans), sum(map(bool, input_ids))),
+            sum(map(bool, frames)),
+            int(whole and at_end),
+        )
+
+    def __add__(self, other: "SubtitleFacts") -> "SubtitleFacts":
+        return SubtitleFacts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def warn(self, where: str, frame_length: float) -> None:
+        """Say what is suspicious as a whole."""
+        late = self.subtitles - self.shown
+        if not self.subtitles:
+            LOGGER.warning("%s: no subtitles: none of its videos has any", where)
+        elif not self.texts:
+            LOGGER.warning("%s: all %d subtitles are empty", where, self.subtitles)
+        if 2 * late > self.subtitles:
+            LOGGER.warning(
+                "%s: only %d of %d subtitles meet a frame of their video: times must be seconds; "
+                "are these milliseconds, or frames?",
+                *(where, self.shown, self.subtitles),
+            )
+        elif frame_length != 1 and 2 * self.as_frames > max(self.videos, 4):
+            LOGGER.warning(
+                "%s: the times of %d of %d videos are whole numbers that end with the number of "
+                "frames: times must be seconds; are these frames?",
+                *(where, self.as_frames, self.videos),
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedVideo:
-    """Subtitles as stored; ``max_len`` is the maximum of tokens + frames over them."""
+    """Subtitles as stored.
+
+    Attributes:
+        line, vid, num_frames: as of the video.
+        max_len: the maximum of tokens + frames over them.
+        value: the record.
+        facts: what they are like.
+    """
 
     line: Line
     vid: str
     num_frames: int
     max_len: int
     value: bytes
+    facts: "SubtitleFacts"
 
 
 class SubtitlePreparer:
@@ -124,24 +191,28 @@ def _prepare(
         "duration": video.num_frames,
         "max_mtached_sub_len": max_len,
     }
-    return PreparedVideo(line, video.vid, video.num_frames, max_len, pack_line(line, record))
+    facts = SubtitleFacts.of(video, input_ids, (frames for _, frames in matched.unique_sub2frames))
+    value = pack_line(line, record)
+    return PreparedVideo(line, video.vid, video.num_frames, max_len, value, facts)
 
 
 def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> None:
     """Build the database ``options.output`` with the side files given and its own."""
     tokenizer = load_tokenizer(options.toker)
     prepare = SubtitlePreparer(tokenizer, read_vid2nframe(options.vid2nframe), options.frame_length)
-    ids, vid2len, vid2max_len = UniqueIds(), {}, {}
+    ids, vid2len, vid2max_len, facts = UniqueIds(), {}, {}, SubtitleFacts()
     with TextDbWriter(options.output, force=True) as db:
         for video in map_lines(prepare, options.annotation, options.workers):
             ids.claim(video.vid, video.line)
             db.put_value(video.vid, video.value)
             vid2len[video.vid] = video.num_frames
             vid2max_len[video.vid] = video.max_len
+            facts += video.facts
         sides = {**sides, "vid2len.json": vid2len, "vid2max_frame_sub_len.json": vid2max_len}
         for name, value in sides.items():
             db.write_side(name, value)
         db.write_side("meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
+    facts.warn(options.annotation, options.frame_length)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -175,6 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs = [options.annotation, *options.vid2nframe]
     if not options.force and is_finished(Path(options.output), recipe, inputs, sides=sides):
         return
+    check_folder(options.output, force=True)
     write_subtitles(options, {**recipe, "tokenizer": options.toker}, sides)
 
 

@@ -28,13 +28,14 @@ from data.annotations import (
     is_span,
     read_lines,
 )
-from data.moments import refuse_clamped
+from data.moments import refuse_clamped, warn_of_units
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
-from data.stores.build_folder import build_folder
+from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, tokenizer_meta
 from utils.errors import UserError, run_main
 from utils.files import write_json
+from utils.logger import LOGGER
 from utils.names import get_name
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class PreparedClip:
     vid: str
     value: bytes
     captions: list[tuple[str, bytes]]
+    tokens: int  # of all captions
+    ts: list[float]
+    duration: float
 
 
 class ClipPreparer:
@@ -133,7 +137,10 @@ class ClipPreparer:
         values = [pack_line(line, caption) for caption in captions]
         value = pack_line(line, {**video, **moment, "captions": parts})
         cap_values = list(zip(clip.cap_ids, values, strict=True))
-        return PreparedClip(line, clip.clip_id, clip.vid, value, cap_values)
+        tokens = sum(map(len, input_ids))
+        return PreparedClip(
+            line, clip.clip_id, clip.vid, value, cap_values, tokens, clip.ts, clip.duration
+        )
 
 
 def overlapping(spans: Spans, ts: list[float]) -> list[int]:
@@ -185,12 +192,14 @@ def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
     """Build the database ``options.output``."""
     tokenizer = load_tokenizer(options.toker)
     spans = read_spans(options.subtitles)
-    index = CaptionIndex()
+    index, tokens, moments = CaptionIndex(), 0, []
     with build_folder(options.output, force=True) as folder:
         with TextDbWriter(folder / "cap.db") as caps, TextDbWriter(folder / "clip.db") as clips:
             prepare = ClipPreparer(tokenizer, spans)
             for clip in map_lines(prepare, options.annotation, options.workers):
                 index.add(clip)
+                tokens += clip.tokens
+                moments.append((clip.ts, clip.duration))
                 clips.put_value(clip.clip_id, clip.value)
                 for cap_id, value in clip.captions:
                     caps.put_value(cap_id, value)
@@ -204,6 +213,9 @@ def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
                 f"{options.subtitles} knows no video of {options.annotation}; give its --subtitles"
             )
         write_json(folder / "meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
+    warn_of_units(moments, options.annotation)
+    if index.cap2vid and not tokens:
+        LOGGER.warning("%s: all %d captions are empty", options.annotation, len(index.cap2vid))
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -222,6 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs = [options.annotation, options.subtitles]
     if not options.force and is_finished(Path(options.output), recipe, inputs, parts=PARTS):
         return
+    check_folder(options.output, force=True)
     write_captions(options, {**recipe, "tokenizer": options.toker})
 
 

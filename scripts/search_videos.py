@@ -24,13 +24,7 @@ from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
 from data.sources import VideoData, is_video_only, open_videos
 from data.stores.lmdb_io import TextDb
-from data.tokenize import (
-    load_tokenizer,
-    named_in_environment,
-    special_ids,
-    tokenizer_meta,
-    tokenizer_name,
-)
+from data.tokenize import load_tokenizer, named_in_environment, tokenizer_meta, tokenizer_name
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
@@ -42,7 +36,7 @@ from evaluation.results import suppress_overlaps
 from model.vcmr import HeroForVcmr
 from search.queries import searchable_videos, sentence_queries
 from utils.errors import UserError, run_main
-from utils.files import write_json
+from utils.files import check_output, write_json
 from utils.logger import LOGGER
 
 if TYPE_CHECKING:
@@ -55,15 +49,34 @@ def open_tokenizer(run: Run[SearchOptions]) -> "PreTrainedTokenizerBase":
     """The tokenizer of the subtitles; without subtitles, the one that is named, or the run's.
 
     Raises:
-        UserError: none is known, or it is another than the subtitle database's.
+        UserError: none is known, or it is another than the subtitle database's; or that database
+            was made for another interval, or by another tokenizer, than what the run read.
     """
     options = run.options
     if options.sub_txt_db is not None:
-        return Vocabulary.of(TextDb(options.sub_txt_db), options.toker).tokenizer
+        subtitles = TextDb(options.sub_txt_db, run.vocab_size)
+        require_as_trained(subtitles, run)
+        return Vocabulary.of(subtitles, options.toker).tokenizer
     toker = options.toker or named_in_environment() or tokenizer_name(run.tokenizer)
     if toker is None:
         raise UserError("--toker is missing: name the tokenizer of the run's training queries")
     return load_tokenizer(toker)
+
+
+def require_as_trained(subtitles: TextDb, run: Run) -> None:
+    """Refuse subtitles that the run's model cannot read: what it answered would mean nothing.
+
+    Raises:
+        UserError: they are for another interval, or of another tokenizer.
+    """
+    interval = run.options.vfeat_interval
+    told = subtitles.meta.get("frame_length", interval)
+    if told != interval:
+        raise UserError(
+            f"{subtitles.path} was made for {told:g} seconds a frame, the run reads {interval:g}: "
+            "make it again with the run's --frame_length"
+        )
+    run.require_tokenizer(str(subtitles.path), subtitles.meta)
 
 
 def warn(videos: VideoData, vids: list[str]) -> None:
@@ -91,7 +104,7 @@ def search(
 ) -> list[np.ndarray]:
     """For each sentence its moments, best first: (n, 4), place of the video, start, end, score."""
     options = run.options
-    queries = sentence_queries(options.query, tokenizer, special_ids(tokenizer)["CLS"])
+    queries = sentence_queries(options.query, tokenizer, tokenizer.cls_token_id)
     batches = evaluation_batches(
         CorpusVideos(vids, videos.source),
         collate_videos,
@@ -124,9 +137,11 @@ def name_moments(found: np.ndarray, vids: list[str]) -> list[Moment]:
 def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     """Print, and return, the moments of each sentence."""
     options = parse_options(SearchOptions, argv)
+    if options.output is not None:
+        check_output(options.output)
     run = start_evaluation(options)
     tokenizer = open_tokenizer(run)
-    named = SimpleNamespace(meta=tokenizer_meta(tokenizer))
+    named = SimpleNamespace(meta=tokenizer_meta(tokenizer), vocab_size=run.vocab_size)
     run.require_tokenizer(tokenizer.name_or_path, named.meta)
     videos = open_videos(options, named, is_video_only(options.task))
     vids = searchable_videos(videos)

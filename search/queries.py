@@ -8,7 +8,7 @@ from data.sources import VideoData
 from data.tokenize import encode_texts, normalize_query
 from data.vcmr import query_tokens
 from data.video import collate_texts
-from utils.errors import UserError
+from utils.errors import UserError, brief
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,8 +28,10 @@ def sentence_queries(
     for sentence in sentences:
         if not sentence.strip():
             raise UserError("--query is empty; describe a moment in a sentence")
+        if not sentence.isascii() and sentence.encode("utf-8", "replace").decode() != sentence:
+            raise UserError(f"--query {brief(sentence)} is no UTF-8 text; type it again")
     encoded = encode_texts(tokenizer, [normalize_query(sentence) for sentence in sentences])
-    texts = [query_tokens({"input_ids": ids}, {"CLS": cls_id}) for ids in encoded]
+    texts = [query_tokens(ids, {"CLS": cls_id}) for ids in encoded]
     ids = [str(number) for number in range(len(sentences))]
     return QueryBatch(ids, ids, [None] * len(ids), collate_texts(texts))
 

@@ -6,6 +6,7 @@ from config.model_config import ModelConfig
 from data.video import SubtitleSource
 from model.layers import set_dropout
 from model.pretrain import HeroForPretraining
+from utils.decoding import check
 
 WIDTH = 6
 CLS, PAD, SEP, MASK = 0, 1, 2, 90
@@ -25,6 +26,9 @@ class MemoryTextDb(dict):
 
     path = "subtitles.db"
     meta = {"CLS": CLS, "SEP": SEP, "MASK": MASK, "v_range": V_RANGE}  # noqa: RUF012
+
+    def read(self, vid, kind):
+        return check(self[vid], kind)
 
 
 class MemoryFeatures:

@@ -31,7 +31,9 @@ def children():
 
 @pytest.mark.golden
 @pytest.mark.java
-def test_recorded_scores(golden):
+def test_recorded_scores(golden, monkeypatch):
+    # Java takes its language from the locale, and in this one writes decimals with a comma.
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
     metrics = golden / "metrics"
     scores = score_lines(
         lines(metrics / "caption_hyps.jsonl"), lines(metrics / "caption_refs.jsonl")
@@ -111,6 +113,31 @@ def test_failing_java_is_reported_and_leaves_no_process(monkeypatch, tmp_path, t
     with pytest.raises(UserError, match=f"{program} failed: no memory"):
         caption_scores({"1": ["a b"], "2": ["c"]}, {"1": ["a c"], "2": ["c"]})
     assert children() == before
+
+
+STACK = """Picked up JAVA_TOOL_OPTIONS: -Dx=y
+Exception in thread "main" java.util.InputMismatchException
+\tat java.base/java.util.Scanner.throwFor(Scanner.java:939)
+\tat Meteor.main(Unknown Source)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (STACK, 'Exception in thread "main" java.util.InputMismatchException'),
+        (
+            STACK + "Caused by: java.io.IOException: No space left on device\n\t... 3 more\n",
+            'Exception in thread "main" java.util.InputMismatchException '
+            "Caused by: java.io.IOException: No space left on device",
+        ),
+        ("Error: Unable to access jarfile x.jar\n", "Error: Unable to access jarfile x.jar"),
+        ("loading\nkilled\n", "killed"),
+        ("", "it said nothing"),
+    ],
+)
+def test_what_a_java_program_died_of(said, shown):
+    assert caption_metrics._exception(said) == shown
 
 
 SLEEPER = """

@@ -203,7 +203,7 @@ def test_mistakes_in_json(tmp_path, values, message):
 
 def test_json_must_be_an_object(tmp_path):
     (tmp_path / "c.json").write_text("[1]")
-    with pytest.raises(UserError, match="must hold one JSON object"):
+    with pytest.raises(UserError, match="expected an object"):
         vcmr("--config", str(tmp_path / "c.json"))
 
 

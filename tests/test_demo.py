@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from evaluation.chance import MomentBounds
-from scripts.demo import ROOT, SHORT_NAMES, main, run_demo
-from scripts.demo_corpus.demo_steps import Step
+from scripts.demo import ROOT, SHORT_NAMES, call, main, run_demo
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
 from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, Transfer
+from scripts.preparation.datasets import DATASETS
 from utils.errors import UserError
-from utils.files import read_json, write_json, write_jsonl
+from utils.files import write_json, write_jsonl
 
 
 @pytest.fixture
@@ -73,12 +73,13 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path):
         demo_tasks(tmp_path)["tvr"].last_checkpoint()
 
 
-@pytest.mark.parametrize("task", demo_tasks(Path("unused")).values(), ids=lambda task: task.name)
+@pytest.mark.parametrize("task", demo_tasks(Path("demo")).values(), ids=lambda task: task.name)
 def test_every_task_calls_scripts_and_a_recipe_that_exist(task):
-    steps = [*task.video_steps(), *task.text_steps(), *task.evaluation(1)]
-    assert all((ROOT / step.command[0]).is_file() for step in steps)
-    assert (ROOT / task.train).is_file()
-    assert (ROOT / f"config/debug-{task.name}.json").is_file()
+    scripts = [task.train, *(command[0] for _, command in task.evaluation(1))]
+    assert all((ROOT / script).is_file() for script in scripts)
+    assert task.recipe(task.name) == Path(f"config/debug-{task.name}.json")
+    assert (ROOT / task.recipe(task.name)).is_file()
+    assert DATASETS.keys() >= set(task.data)
 
 
 def test_short_names_mean_tasks_that_exist():
@@ -86,28 +87,12 @@ def test_short_names_mean_tasks_that_exist():
     assert not set(SHORT_NAMES) & set(demo_tasks(Path("demo")))
 
 
-def test_pretraining_reads_the_demo_folder(tmp_path):
-    step = demo_tasks(tmp_path)["pretrain"].training(["--seed", "1"])
-    config = read_json(step.command[step.command.index("--config") + 1])
-    (corpus,) = config["targets"]
-    (split,) = corpus["splits"]
-    paths = [corpus["sub_txt_db"], corpus["vfeat_db"], split["train_idx"], split["val_idx"]]
-    assert all(path.startswith(str(tmp_path)) for path in paths)
-    assert config.keys() == read_json(ROOT / "config/debug-pretrain.json").keys()
-    assert step.command[-2:] == ["--seed", "1"]
-
-
-def test_a_recipe_for_shards_reads_the_demo_folder(tmp_path):
-    """Every database and list that it names is what a step before it makes."""
-    task = demo_tasks(tmp_path)["pretrain_ht"]
-    step = task.training([])
-    corpora = read_json(step.command[step.command.index("--config") + 1])["targets"]
-    assert [corpus["name"] for corpus in corpora] == ["tv", "ht"]
-    assert [Path(shard) for shard in corpora[1]["vfeat_shards"]] == task.shards
-    made = {step.makes for step in task.video_steps()}
-    assert {tmp_path / "video_db" / f"ht_{number}" / "id2nframe.json" for number in (0, 1)} < made
-    assert {Path(corpus["sub_txt_db"]) for corpus in corpora} < made
-    assert Path(corpora[1]["splits"][0]["train_idx"][-1]) in made
+@pytest.mark.parametrize("name", demo_tasks(Path("demo")))
+def test_a_recipe_is_moved_to_another_folder(tmp_path, name):
+    moved = demo_tasks(tmp_path)[name].recipe(name).read_text()
+    recipe = (ROOT / f"config/debug-{name}.json").read_text()
+    assert json.loads(moved) == json.loads(recipe.replace('"demo/', f'"{tmp_path}/'))
+    assert '"demo/' in recipe
 
 
 @pytest.fixture
@@ -116,7 +101,7 @@ def transfer(tmp_path) -> Transfer:
     transfer = Transfer(
         script="train_vcmr.py",
         task="tvr",
-        databases=["--vfeat_db", "tv"],
+        recipe=Path("config/debug-tvr.json"),
         runs=tmp_path,
         checkpoint=Path("ckpt/model_step_8.pt"),
         steps=20,
@@ -142,15 +127,15 @@ def test_pretrained_and_scratch_stand_beside_chance(transfer):
 
 
 def test_both_starts_differ_in_the_checkpoint_only(transfer):
-    pretrained, scratch = list(transfer.steps_to_run())[:2]
-    with_checkpoint, without = ([*step.command] for step in (pretrained, scratch))
+    with_checkpoint, without = (command for _, command in list(transfer.commands())[:2])
     place = with_checkpoint.index("--checkpoint")
     assert with_checkpoint[place + 1] == Path("ckpt/model_step_8.pt")
     del with_checkpoint[place : place + 2]
+    folders = []
     for command in (with_checkpoint, without):
-        command.remove(command[command.index("--output_dir") + 1])
+        folders.append(command.pop(command.index("--output_dir") + 1))
     assert with_checkpoint == without
-    assert pretrained.makes != scratch.makes
+    assert folders[0] != folders[1]
 
 
 def test_another_checkpoint_has_other_folders(transfer):
@@ -175,21 +160,29 @@ def test_pretraining_then_fine_tuning(tmp_path, capfd):
 
 @pytest.mark.slow
 def test_the_whole_way(tmp_path, capfd):
-    """A few steps on a tiny corpus."""
+    """A few steps on a tiny corpus; a second call goes on where the first one was."""
     quick = ["--num_train_steps", "2", "--warmup_steps", "1", "--valid_steps", "2"]
-    main(["--task", "tvr", "--size", "tiny", "--output", str(tmp_path), *quick])
+    arguments = ["--task", "tvr", "--size", "tiny", "--output", str(tmp_path), *quick]
+    (tmp_path / "runs").write_text("in the way of the run\n")
+    with pytest.raises(UserError, match="“Train” failed"):
+        main(arguments)
     printed = capfd.readouterr().out
-    assert "python train_vcmr.py --config config/debug-tvr.json" in printed
+    assert "txt_db/tvr_train.db: done" in printed
+    (tmp_path / "runs").unlink()
+    main(arguments)
+    printed = capfd.readouterr().out
+    assert (
+        f"python scripts/prepare_data.py --dataset tvr --from raw --storage {tmp_path}" in printed
+    )
+    assert "nothing to do: all is in" in printed
+    assert f"python train_vcmr.py --config {tmp_path}/debug-tvr.json" in printed
     assert "chance" in printed
     metrics = json.loads((tmp_path / "runs/tvr/results_val/metrics_2.json").read_text())
     assert set(metrics) >= {"VCMR", "SVMR", "VR"}
     assert (tmp_path / "tvr_moments.png").exists()
-    task = demo_tasks(tmp_path)["tvr"]
-    assert all(step.makes.exists() for step in (*task.video_steps(), *task.text_steps()))
 
 
-def test_what_is_there_is_not_made_again(tmp_path, capsys):
-    Step("Fail", ["no_such_script.py"], makes=tmp_path).call()
-    assert "is there already" in capsys.readouterr().out
+def test_a_failed_command_is_named(tmp_path, capfd):
     with pytest.raises(UserError, match="“Fail” failed with exit code 2"):
-        Step("Fail", ["no_such_script.py"], makes=tmp_path / "absent").call()
+        call("Fail", "no_such_script.py", "--name", "two words")
+    assert "python no_such_script.py --name 'two words'" in capfd.readouterr().out

@@ -191,10 +191,11 @@ def test_horovod_missing_is_said(no_launcher, monkeypatch):
         init_communicator()
 
 
+@pytest.mark.parametrize("name", ["HERO_COLLECTIVE_TIMEOUT", "HERO_RANK_TIMEOUT"])
 @pytest.mark.parametrize("value", ["soon", "0", "-5", ""])
-def test_time_limit_must_be_seconds(no_launcher, monkeypatch, value):
-    monkeypatch.setenv("HERO_COLLECTIVE_TIMEOUT", value)
-    with pytest.raises(UserError, match="HERO_COLLECTIVE_TIMEOUT"):
+def test_time_limit_must_be_seconds(no_launcher, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=name):
         init_communicator()
 
 

@@ -252,10 +252,12 @@ def test_an_answer_that_means_no_good_is_one_line(tmp_path, answer, pause, messa
 
 
 @pytest.mark.parametrize("length", [b"\xb2", b"-5", b"abc", b"9" * 5000])
-def test_a_length_that_is_no_number_is_none(tmp_path, length):
-    with answering(Again(lambda: [OK + b"Content-Length: " + length + b"\r\n\r\nhello"])) as url:
+def test_a_length_that_is_no_number_is_refused(tmp_path, length):
+    answer = OK + b"Content-Length: " + length + b"\r\n\r\nhello"
+    message = r"x\.tar cannot be downloaded \(its Content-Length is .{1,201}\)"
+    with answering(Again(lambda: [answer])) as url, pytest.raises(UserError, match=message):
         download(f"{url}/x.tar", tmp_path / "x.tar", patience=SHORT)
-    assert (tmp_path / "x.tar").read_bytes() == b"hello"
+    assert not (tmp_path / "x.tar").exists()
 
 
 def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, content):
@@ -267,6 +269,25 @@ def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, conten
     download(f"{server.address}/{NAME}", target, patience=patience)
     assert target.read_bytes() == content
     assert [status for _, status in server.asked(NAME)] == [200, 206]
+
+
+def test_a_connection_that_falls_silent_is_made_anew(server, tmp_path, content):
+    patience = Patience(1, 0.0, window=0.3, least_rate=1000)
+    silent = iter([True, False])
+    serve = server.finish_request
+
+    def first_silent(request, address):
+        if next(silent):
+            request.recv(1 << 16)
+            request.sendall(OK + b"\r\n" + content[:1000])  # of unknown length
+            time.sleep(1)
+        else:
+            serve(request, address)
+
+    server.finish_request = first_silent
+    download(f"{server.address}/{NAME}", tmp_path / "some.db.tar", patience=patience)
+    assert (tmp_path / "some.db.tar").read_bytes() == content
+    assert server.asked(NAME) == [("bytes=1000-", 206)]
 
 
 def test_an_endless_list_of_checksums(tmp_path):

@@ -44,7 +44,7 @@ def test_the_best_is_the_first_with_the_highest_main_metric(run, metric):
     validated(run, "loss/total", {10: 99.0})
     validated(run, metric, {10: 1.0, 20: 3.5, 30: 3.5, 40: 2.0, 50: None})
     assert best_validation(run) == Validation(20, metric, 3.5)
-    assert Checkpoint.of(run, "best") == Checkpoint(run.checkpoint(20), "20")
+    assert Checkpoint.of(run, "best") == Checkpoint("20", "20")
 
 
 def test_moments_count_before_videos(run):
@@ -72,7 +72,7 @@ def test_a_run_without_a_best_says_why(run):
 def test_labels_of_checkpoints(run):
     for name in ("model_step_7_final.pt", "other.pt"):
         (run.checkpoints / name).touch()
-    assert Checkpoint.of(run, "7") == Checkpoint(run.checkpoint("7_final"), "7")
+    assert Checkpoint.of(run, "7") == Checkpoint("7", "7")
     assert Checkpoint.of(run, "7_final").label == "7_final"
     assert Checkpoint.of(run, str(run.checkpoints / "other.pt")).label == "other"
 

@@ -145,10 +145,12 @@ def test_paths_of_one_machine_stay_there():
 def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(UserError, match="mine is not empty and no exported model"):
-        export(run, tmp_path / "mine")
+    with pytest.raises(UserError, match="mine exists and is no database"):
+        export(run, tmp_path / "mine", "--force")
     folder = export(run, tmp_path / "model")
-    export(run, folder, "--checkpoint", "1")  # replaces
+    with pytest.raises(UserError, match="model exists already; pass --force"):
+        export(run, folder)
+    export(run, folder, "--force")
 
 
 def test_a_tokenizer_must_be_had(run, tvr_options, tmp_path):

@@ -8,9 +8,11 @@ import torch
 
 import eval_videoQA
 import train_videoQA
+from config.config import VideoQaEvalOptions, load_run_options
 from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.videoQA import QuestionDataset
 from model.videoQA import HeroForVideoQA
+from scripts.demo_corpus.answer_report import plot_answers, view_questions
 from tests.recorded import assert_recorded, recorded_source
 from tests.recorded_answers import RecordedTask, saved
 
@@ -116,6 +118,37 @@ def test_four_answers_score_as_the_first_four_of_five(model, data, world, record
     answers = model.answer(four.collate([four[number] for number in range(len(four))]))
     for scores, qid in zip(answers.scores, four.ids, strict=True):
         assert_recorded(scores, recorded[f"tvqa/logits/{qid}"][:4], qid)
+
+
+def test_what_the_demo_shows_is_what_the_model_says(model, data, recorded):
+    """Probabilities of answers and of a moment's ends, against the recorded logits and losses."""
+    batch = data.collate([data[number] for number in range(len(data))])
+    spans = 0
+    for number, (qid, view) in enumerate(zip(data.ids, view_questions(model, batch), strict=True)):
+        frames = data[number].video.num_frames
+        logits = torch.from_numpy(recorded[f"tvqa/logits/{qid}"])
+        assert view.probabilities == pytest.approx(logits.softmax(dim=-1).tolist(), abs=1e-4)
+        assert [len(weights) for weights in view.attention] == [frames] * 5
+        assert [sum(weights) for weights in view.attention] == pytest.approx([1.0] * 5)
+        assert (len(view.first), len(view.last)) == (frames, frames)
+        if batch.spans[number, 0] >= 0:
+            first, last = batch.spans[number].tolist()
+            loss = -np.log([view.first[first], view.last[last]]).mean()
+            assert loss == pytest.approx(recorded[f"tvqa/loss/{qid}"][1], abs=2e-4)
+            spans += 1
+    assert spans > 0
+
+
+def test_the_picture_of_answers(expected, world, tmp_path):
+    given = {
+        **{"query_txt_db": str(world / "txt_db/tvqa_val.db"), "checkpoint": "1"},
+        **{"sub_txt_db": str(world / "txt_db/tv_subtitles.db")},
+        **{"vfeat_db": str(world / "video_db/tv"), "split": "val"},
+    }
+    run = TVQA.run_folder(expected, tmp_path)
+    options = load_run_options(VideoQaEvalOptions, run, given)
+    plot_answers(options, tmp_path / "answers.png", how_many=2)
+    assert (tmp_path / "answers.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_weight_names_are_the_contract(expected):

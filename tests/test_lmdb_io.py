@@ -392,7 +392,7 @@ def test_truncated_features_are_refused(tmp_path):
 def test_garbage_record_names_database_and_id(tmp_path, value):
     write_values(tmp_path / "bad.db", {"q17": value})
     (tmp_path / "bad.db" / "meta.json").write_text("{}")
-    with pytest.raises(UserError, match=r"bad\.db: the record of 'q17' is damaged"):
+    with pytest.raises(UserError, match=r"bad\.db: .*the record of 'q17'"):
         TextDb(tmp_path / "bad.db")["q17"]
 
 
@@ -411,7 +411,7 @@ class Touch:
 
 def test_features_that_are_a_pickle_are_not_executed(tmp_path):
     value = plain(np.array([Touch(tmp_path / "harm")], dtype=object))
-    with pytest.raises(UserError, match="an array of Python objects"):
+    with pytest.raises(UserError, match=r"numbers of type .*O"):
         FeatureDb(feature_db(tmp_path / "tv", {"v": value}))["v"]
     assert not (tmp_path / "harm").exists()
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from data.loader import (
     evaluation_batches,
 )
 from utils.batch import TensorBatch
-from utils.errors import UserError
+from utils.errors import UserError, run_main
 
 
 class Numbers:
@@ -52,6 +53,10 @@ def take(loader, count):
     return [list(next(loader)) for _ in range(count)]
 
 
+def endless(sampler, place=None):
+    return (keys for keys, _ in sampler.batches(place or {}))
+
+
 def test_an_epoch_holds_every_item_once():
     batches = take(make_loader(), 4)
     assert [len(batch) for batch in batches] == [3, 3, 3, 1]
@@ -71,28 +76,57 @@ def test_workers_change_nothing(workers):
     assert take(make_loader(workers=workers), 6) == take(make_loader(workers=0), 6)
 
 
-def test_going_on_from_a_saved_position():
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("done", [0, 3, 4, 5])  # an epoch has four batches
+def test_going_on_from_a_saved_place(workers, done):
     loader = make_loader()
-    expected = take(loader, 9)[5:]
-    fresh = make_loader()
-    saved = make_loader()
-    take(saved, 5)
+    expected = take(loader, 9)[done:]
+    fresh = make_loader(workers=workers)
+    saved = make_loader(workers=workers)
+    take(saved, done)
     fresh.load_state_dict(saved.state_dict())
+    assert take(fresh, 9 - done) == expected
+
+
+@pytest.mark.parametrize("done", [2, 5, 9])
+@pytest.mark.parametrize(("batch_size", "size"), [(4, 1), (1, 1), (2, 2), (1, 3)])
+def test_going_on_with_another_batch_size_or_more_ranks_starts_at_the_same_item(
+    done, batch_size, size
+):
+    whole = [item for batch in take(make_loader(count=12), 12) for item in batch]
+    saved = make_loader(count=12)
+    rest = whole[sum(map(len, take(saved, done))) :]
+    ranks = [make_loader(12, batch_size, rank=rank, size=size) for rank in range(size)]
+    for loader in ranks:
+        loader.load_state_dict(saved.state_dict())
+    # At the end of an epoch the order wraps around, so that no rank idles.
+    taken = [item for _ in range(2) for loader in ranks for item in next(loader)]
+    assert sorted(taken) == sorted(rest[: len(taken)])
+
+
+def earlier_state(batches, batch_size, size=1):
+    """The state that earlier restore points hold: all batches count as full ones."""
+    return {"batches": batches, "items": batches * batch_size * size}
+
+
+@pytest.mark.parametrize("done", [0, 2, 4, 5, 13])
+def test_earlier_restore_points_go_on_exactly(done):
+    expected = take(make_loader(), done + 4)[done:]
+    fresh = make_loader()
+    fresh.load_state_dict(earlier_state(done, batch_size=3))
     assert take(fresh, 4) == expected
 
 
-def test_going_on_with_another_batch_size_starts_at_the_same_item():
-    saved = make_loader(count=100, batch_size=4)
-    take(saved, 6)
+def test_an_earlier_restore_point_goes_on_with_another_batch_size():
     fresh = make_loader(count=100, batch_size=3)
-    fresh.load_state_dict(saved.state_dict())
-    assert fresh.batches == 8  # 24 items
+    fresh.load_state_dict(earlier_state(6, batch_size=4))
+    assert fresh.state_dict() == {"epoch": 0, "items": 24}
 
 
 def test_ranks_batches_make_up_one_process_batch():
     whole = RankBatches(20, 4, seed=3)
     parts = [RankBatches(20, 2, rank, 2, seed=3) for rank in range(2)]
-    for batch, *shares in zip(whole, *parts, strict=False):
+    for batch, *shares in zip(endless(whole), *map(endless, parts), strict=False):
         assert {key.index for key in batch} == {key.index for share in shares for key in share}
         if batch[0].epoch == 1:
             break
@@ -100,16 +134,18 @@ def test_ranks_batches_make_up_one_process_batch():
 
 def test_no_rank_idles_where_items_do_not_divide():
     parts = [RankBatches(7, 2, rank, 3, seed=3) for rank in range(3)]
-    assert {part.per_epoch for part in parts} == {2}
-    items = [index for part in parts for index in part.epoch_items(0)]
+    assert [list(part.ends(part.rows(0))) for part in parts] == [[2, 3]] * 3
+    items = [index for part in parts for index in part.rows(0)[:, part.rank]]
     assert len(items) == 9 and set(items) == set(range(7))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_users_mistake_keeps_its_one_line(workers):
+def test_a_users_mistake_keeps_its_one_line(workers, capsys):
     loader = make_loader(count=4, batch_size=4, workers=workers, bad=3)
-    with pytest.raises(UserError, match=r"^item 3 of numbers\.db is odd; mend it$"):
-        next(loader)
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: next(loader))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: item 3 of numbers.db is odd; mend it\n"
 
 
 def test_evaluation_gives_each_rank_every_nth_batch():
@@ -128,6 +164,23 @@ def test_a_loader_leaves_the_models_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class Threads(Numbers):
+    """Items tell how many threads compute them."""
+
+    def __getitem__(self, key):
+        return torch.get_num_threads()
+
+
+def test_a_worker_computes_with_one_thread():
+    here = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        loader = TrainLoader(Threads(2), Batch, make_loader(batch_size=2, workers=1).run)
+        assert take(loader, 1) == [[1, 1]]
+    finally:
+        torch.set_num_threads(here)
+
+
 def test_keys_accept_plain_indices():
     assert ItemKey.of(4) == ItemKey(4, 0)
 
@@ -138,28 +191,39 @@ POSITIONS = [5, 3, 9, 2, 2, 7, 4, 12, 1, 1]
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_budget_bounds_every_rank_and_all_do_the_same_steps(size):
     parts = [BudgetBatches(POSITIONS, 10, rank, size, seed=3) for rank in range(size)]
-    assert len({tuple(part.cuts(0)) for part in parts}) == 1
+    assert len({tuple(part.ends(part.rows(0))) for part in parts}) == 1
     for part in parts:
-        for batch, _ in zip(part, range(20), strict=False):
+        for batch in islice(endless(part), 20):
             assert sum(POSITIONS[key.index] for key in batch) <= 10 or len(batch) == 1
-    items = [index for part in parts for index in part.epoch_items(0)]
+    items = [index for part in parts for index in part.rows(0)[:, part.rank]]
     assert set(items) == set(range(10))
 
 
 def test_a_budget_fills_its_batches():
     part = BudgetBatches([4, 4, 4, 4, 4], 8)
-    assert [len(batch) for batch, _ in zip(part, range(3), strict=False)] == [2, 2, 1]
+    assert [len(batch) for batch in islice(endless(part), 3)] == [2, 2, 1]
 
 
-def test_a_budgets_position_can_be_taken_up():
-    batches = list(zip(range(12), BudgetBatches(POSITIONS, 10, seed=3), strict=False))
-    for start in (0, 1, 5, 9):
-        fresh = BudgetBatches(POSITIONS, 10, seed=3)
-        fresh.start = start
-        taken = list(zip(range(12 - start), fresh, strict=False))
-        assert [batch for _, batch in taken] == [batch for _, batch in batches[start:]]
-        items = sum(len(batch) for _, batch in batches[:start])
-        assert fresh.items_in(start) == items and fresh.batches_for(items) == start
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_budgets_place_can_be_taken_up(size):
+    def sampler():
+        return BudgetBatches(POSITIONS, 10, 0, size, seed=3)
+
+    batches = list(islice(sampler().batches({}), 12))
+    for done in range(1, 11):
+        _, place = batches[done - 1]
+        assert list(islice(sampler().batches(place), 12 - done)) == batches[done:]
+        items = sum(len(keys) for keys, _ in batches[:done]) * size
+        earlier = TrainLoader(Numbers(10), Batch, make_loader().run, sampler())
+        earlier.load_state_dict({"batches": done, "items": items})
+        assert earlier.state_dict() == place
+
+
+def test_a_place_survives_another_budget_and_fewer_items():
+    _, place = next(BudgetBatches([4] * 5, 8).batches({}))
+    assert [len(keys) for keys in islice(endless(BudgetBatches([4] * 5, 4), place), 4)] == [1] * 4
+    keys = next(endless(RankBatches(3, 2), {"epoch": 0, "items": 4}))
+    assert [key.epoch for key in keys] == [1, 1]
 
 
 def test_a_worker_ends_with_a_parent_that_is_killed_while_it_starts():

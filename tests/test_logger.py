@@ -3,6 +3,7 @@
 import json
 import logging
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,31 @@ def test_git_info_outside_git(tmp_path, monkeypatch):
 def test_git_info_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_info(tmp_path) == {"commit": None, "branch": None, "dirty": None}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events", "log.txt"])
+def test_a_full_disk_is_one_line(tmp_path, name):
+    """The limit of a file's size has all three fail as a full disk has."""
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from utils.errors import run_main\n"
+        "from utils.logger import LOGGER, MetricsWriter, setup_logging\n"
+        "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
+        "def main():\n"
+        "    setup_logging(True, folder / 'log.txt')\n"
+        "    writer = MetricsWriter(folder)\n"
+        "    if name == 'events':\n"
+        "        writer._lines = Path('/dev/null').open('w')\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "    for step in range(100):\n"
+        "        LOGGER.info('x' * 50) if name == 'log.txt' else writer.write(step, {'a': 1.0})\n"
+        "run_main(main)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), name]
+    root = Path(__file__).resolve().parents[1]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    said = [line for line in ended.stderr.splitlines() if " INFO " not in line]
+    assert ended.returncode == 2 and len(said) == 1, said
+    named = "metrics.jsonl" if name == "events" else name
+    assert said[0].startswith(f"error: {tmp_path / named} would be larger")

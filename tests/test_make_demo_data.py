@@ -358,8 +358,7 @@ def test_the_tokenizer_size_is_kept(corpus):
 def test_pretraining_splits_name_videos_with_features(corpus):
     every = set(durations(corpus, "tv"))
     train, val = (
-        set(read_json(corpus / f"txt_db/pretrain_splits/tv_{split}.json"))
-        for split in ("train", "val")
+        set(read_json(corpus / f"ann/tv_pretrain_{split}.json")) for split in ("train", "val")
     )
     assert train and val
     assert train | val <= every

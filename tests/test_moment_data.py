@@ -51,7 +51,7 @@ def test_targets_in_frames(tmp_path, target, frames):
 @pytest.mark.parametrize("target", [[float("nan"), 2.0], [1.0], "1-2", 3, [], [[1.0, 2.0], 3.0]])
 def test_what_is_no_moment_is_refused_at_the_start(tmp_path, target):
     db = write_db(tmp_path / "q.db", [None, target])
-    with pytest.raises(UserError, match=r"query q1 of .*q\.db has the target .* no \[start, end\]"):
+    with pytest.raises(UserError, match=r"q\.db: target.*the record of 'q1'"):
         MomentDataset(db, SOURCE)
 
 

@@ -159,7 +159,8 @@ def test_what_is_damaged_or_made_otherwise(kitchen):
     assert kitchen.run(graph) == ["jam"] and graph.plan() == {}
     otherwise = "made with cherries"
     reason = graph.plan()["jam"]
-    assert (reason.why, reason.text, reason.rebuild) == (Why.OTHERWISE, otherwise, False)
+    text = "made with cherries; --force jam replaces it"
+    assert (reason.why, reason.text, reason.rebuild) == (Why.OTHERWISE, text, False)
 
 
 def test_temporary_results(kitchen):
@@ -247,9 +248,20 @@ def test_the_last_change_of_a_folder(tmp_path):
     inner.parent.mkdir(parents=True)
     inner.write_text("")
     (inner.parent / "dangling").symlink_to("nowhere")
-    future = time.time_ns() + 10**12
-    os.utime(inner, ns=(future, future))
-    assert last_change(tmp_path / "folder") == future
+    past = time.time_ns() - 10**12
+    for path in (inner, inner.parent, inner.parent.parent):
+        os.utime(path, ns=(past, past))
+    assert last_change(tmp_path / "folder") == past
+    os.utime(inner, ns=(past + 1, past + 1))
+    assert last_change(tmp_path / "folder") == past + 1
+
+
+def test_an_input_dated_in_the_future_makes_its_outputs_older_once(kitchen, graph):
+    kitchen.run(graph)
+    kitchen.age("flour", -(10**6))
+    assert graph.plan()["dough"].why is Why.OLDER
+    kitchen.run(graph)
+    assert graph.plan() == {}
 
 
 def test_one_process_at_a_time(tmp_path, capsys):

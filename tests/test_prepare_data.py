@@ -22,7 +22,7 @@ from tests.flaky_server import serving
 from tests.small_mirror import paths_of, write_checksums, write_mirror
 from tests.test_prepro import retokenized
 from utils.errors import UserError
-from utils.files import read_json, write_jsonl
+from utils.files import read_json, write_json, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
@@ -445,7 +445,7 @@ def test_raw_files_become_the_recorded_databases(world, expected, storage, raw, 
     other = Path(shutil.copytree(raw[7], storage.parent / "toker"))
     with pytest.raises(UserError, match="failed"):
         prepare(storage, *raw[:6], "--toker", str(other), "--only", "txt_db/tvr_val.db")
-    assert "pass --force to build it anew" in capsys.readouterr().err
+    assert "pass --force txt_db/tvr_val.db to build it anew" in capsys.readouterr().err
     prepare(storage, *raw[:6], "--toker", str(other), "--only", "*val.db", "--force", "*val.db")
     assert TextDb(storage / "txt_db" / "tvr_val.db").meta["toker"] == str(other)
 
@@ -554,8 +554,54 @@ def test_mistakes_on_the_command_line(arguments, message):
 
 
 def test_data_sets_of_two_corpora_have_no_common_features(world, storage, raw):
-    with pytest.raises(UserError, match="--feature_dir holds the files of one corpus"):
+    with pytest.raises(UserError, match=r"must have a folder for each, and .*tv does not exist"):
         prepare_data.main(["--dataset", "tvr", "violin", "--storage", str(storage), *raw])
+
+
+@pytest.fixture
+def shards(raw, tmp_path) -> list[str]:
+    """Options for features in a folder for each corpus, one in shards (of which there are many)."""
+    files = tmp_path / "corpora"
+    files.mkdir()
+    (tmp_path / "feat").rename(files / "tv")
+    for name in ("ht_0", "ht_2", "ht_10", "ht_old"):
+        (files / name).mkdir()
+    write_jsonl(tmp_path / "ann" / "ht_subtitles.jsonl", [{"vid_name": "x", "sub": []}])
+    return [*raw[:5], str(files), *raw[6:]]
+
+
+def test_corpora_and_shards_in_one_call(storage, shards, capsys):
+    names = ["--dataset", "tv_pretrain", "ht_pretrain", "--storage", str(storage)]
+    prepare_data.main([*names, *shards, "--graph"])
+    lines = dict(line.strip().partition(": ")[::2] for line in capsys.readouterr().out.splitlines())
+    databases = {name for name in lines if name.startswith("video_db/") and name.count("/") == 1}
+    assert databases == {f"video_db/{name}" for name in ("tv", "ht_0", "ht_2", "ht_10")}
+    needs = "← video_db/ht_0, video_db/ht_10, video_db/ht_2"
+    assert lines["txt_db/ann/ht_clips.jsonl"].endswith(needs)
+    assert "← txt_db/ann/ht_clips.jsonl, video_db/ht_0" in lines["txt_db/ht_subtitles.db"]
+    assert lines["txt_db/pretrain_splits/ht"].endswith(f"txt_db/ht_subtitles.db, {needs[2:]}")
+    prepare_data.main([*names, *shards, "--dry-run", "--only", "txt_db/pretrain_splits/ht"])
+    assert "ht_train_0.json is missing" in capsys.readouterr().out
+
+
+def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw, capsys):
+    """And stay the ones when the databases are made anew."""
+    copy = [*raw, "--only", "txt_db/pretrain_splits/*"]
+    write_json(Path(raw[3]) / "tv_pretrain_train.json", ["b", "a"])
+    with pytest.raises(UserError, match=r"but no tv_pretrain_val\.json: put both there"):
+        prepare(storage, *copy, dataset="tv_pretrain")
+    write_json(Path(raw[3]) / "tv_pretrain_val.json", ["c"])
+    prepare(storage, *copy, dataset="tv_pretrain")
+    lists = storage / "txt_db" / "pretrain_splits"
+    assert read_json(lists / "tv_train.json") == ["b", "a"]
+    assert read_json(lists / "tv_val.json") == ["c"]
+    assert {path.name for path in storage.iterdir() if not path.name.startswith(".")} == {"txt_db"}
+    capsys.readouterr()
+    prepare(storage, *copy, "--force", dataset="tv_pretrain")
+    names = "txt_db/pretrain_splits/tv_train.json, txt_db/pretrain_splits/tv_val.json"
+    printed = capsys.readouterr().out
+    assert f"--force without a STEP: all 2 are done anew: {names}\n" in printed
+    assert printed.count("(forced)") == 2
 
 
 # --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from config.config import PretrainOptions, parse_options
-from data.loader import TrainLoader
-from data.mix import DRAWN_AT_ONCE, MixedBatches, Part, TaskMix
+from data.loader import RankBatches, TrainLoader
+from data.mix import MixedBatches, Part, TaskMix, part_seed
 from data.pretraining import ShardedFeatures, collate_objective, make_parts, open_corpora
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from utils.batch import TensorBatch
@@ -61,17 +62,17 @@ def take(loader, count):
 
 
 def test_parts_are_drawn_in_proportion():
-    steps = 20_000
-    counts = sampler().drawn_before(steps)
-    assert counts.sum() == steps
-    for count, share in zip(counts, (2 / 8, 1 / 8, 5 / 8), strict=True):
-        assert abs(count - steps * share) < 5 * math.sqrt(steps * share * (1 - share))
+    steps = 5_000
+    counts = Counter(map(sampler().draw, range(steps)))
+    for part, share in enumerate((2 / 8, 1 / 8, 5 / 8)):
+        assert abs(counts[part] - steps * share) < 5 * math.sqrt(steps * share * (1 - share))
 
 
-def test_draws_do_not_repeat_block_by_block():
-    first, second = sampler().draws(0), sampler().draws(1)
-    assert len(first) == DRAWN_AT_ONCE
-    assert (first != second).any()
+def test_a_run_draws_what_it_always_drew():
+    """Restore points count on it."""
+    draw = sampler().draw
+    assert [draw(step) for step in range(12)] == [0, 0, 2, 2, 0, 2, 2, 0, 2, 0, 2, 2]
+    assert [draw(1024 + step) for step in range(12)] == [1, 2, 1, 2, 2, 2, 1, 2, 2, 2, 2, 1]
 
 
 def test_the_batches_of_a_step_come_from_one_part():
@@ -100,23 +101,51 @@ def test_ranks_draw_the_same_part_and_share_its_items():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("done", [2, 10, 2 * DRAWN_AT_ONCE + 6])
-def test_a_restored_loader_goes_on_exactly(workers, done):
+@pytest.mark.parametrize("done", [2, 10, 2 * 1024 + 6])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_restored_loader_goes_on_exactly(workers, done, earlier):
     unbroken = make_loader(workers=0)
     take(unbroken, done)
-    state = json.loads(json.dumps(unbroken.state_dict()))
+    state = {"batches": done, "items": 2 * done} if earlier else unbroken.state_dict()
     restored = make_loader(workers=workers)
-    restored.load_state_dict(state)
+    restored.load_state_dict(json.loads(json.dumps(state)))
     assert take(restored, 30) == take(unbroken, 30)
 
 
-def test_another_number_of_ranks_goes_on_at_the_start_of_a_step():
+def test_a_place_within_a_step_is_that_before_it():
+    loader = make_loader(accumulation=3)
+    step = take(loader, 9)[6:]
+    restored = make_loader(accumulation=3)
+    restored.load_state_dict(loader.state_dict())
+    repeated = make_loader(accumulation=3)
+    take(repeated, 8)
+    repeated.load_state_dict(repeated.state_dict())
+    assert take(repeated, 3) == step
+    assert take(repeated, 5) == take(restored, 5)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_another_number_of_ranks_goes_on_at_the_start_of_a_step(earlier):
     before = make_loader(rank=0, size=3)
-    take(before, 6)
-    after = make_loader(rank=0, size=2)
-    after.load_state_dict(before.state_dict())
-    drawn = [batch[0][0] for batch in take(after, 40)]
-    assert all(drawn[step] == drawn[step + 1] for step in range(0, 40, 2))
+    drawn = [batch[0][0] for batch in take(before, 40)]
+    after = make_loader(rank=0, size=2, accumulation=3)
+    before = make_loader(rank=0, size=3)
+    taken = take(before, 6)
+    after.load_state_dict({"batches": 6, "items": 36} if earlier else before.state_dict())
+    batches = take(after, 51)
+    assert [batch[0][0] for batch in batches[::3]] == drawn[6:40:2]
+    done = {item for batch in taken for item in batch}
+    assert not any(item in done for batch in batches for item in batch)
+
+
+def test_a_part_that_is_new_starts_and_the_others_go_on():
+    before = MixedBatches(PARTS[:2], batch_size=2, seed=3)
+    _, place = next(islice(before.batches({}), 7, None))
+    after = MixedBatches(PARTS, batch_size=2, seed=3)
+    firsts = {}
+    for keys, _ in islice(after.batches(place), 60):
+        firsts.setdefault(keys[0].part, keys[0].item)
+    assert firsts[2].index == RankBatches(7, 2, seed=part_seed(3, 2)).rows(0)[0, 0]
 
 
 def write_features(folder, vids, width=4):

@@ -8,6 +8,8 @@ import torch
 
 import eval_vcmr
 import train_vcmr
+from tests.survival import assert_same_end
+from utils.errors import UserError
 
 
 def train(options, folder, **changes):
@@ -90,3 +92,26 @@ def test_an_evaluation_can_ask_for_less(tvr_options, tmp_path, world):
     )
     assert metrics and all(name.startswith("VR") for name in metrics)
     assert (run / "results_val" / "results_model_step_2_all.json").exists()
+
+
+def test_a_validation_that_fails_loses_no_training(tvr_options, tmp_path, monkeypatch):
+    """The step before it is kept, and the restarted run ends like an unbroken one."""
+    options = tvr_options | {"num_train_steps": 5, "restore_steps": 5, "n_workers": 0}
+    config, whole, broken = tmp_path / "options.json", tmp_path / "whole", tmp_path / "broken"
+    config.write_text(json.dumps(options))
+    train_vcmr.main(["--config", str(config), "--output_dir", str(whole)])
+    words = ["--config", str(config), "--output_dir", str(broken)]
+    with monkeypatch.context() as patch:
+        patch.setattr("evaluation.retrieval_split.save_results", _fail)
+        with pytest.raises(UserError, match="no space"):
+            train_vcmr.main(words)
+        point = torch.load(broken / "restore.pt", weights_only=True)
+        assert point["step"] == 4 and not point["validated"]
+    with (broken / "log" / "metrics.jsonl").open("a") as lines:  # as a kill may leave them
+        lines.write('{"step": 4, "name": "valid/loss/total", "value": 1.0}\n')
+    train_vcmr.main(words)
+    assert_same_end(whole, broken, 5)
+
+
+def _fail(*_: object) -> None:
+    raise UserError("no space")

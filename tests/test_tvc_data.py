@@ -24,7 +24,7 @@ from data.tvc import (
 from data.video import VideoItem
 from data.vocabulary import Vocabulary
 from tests.recorded import recorded_source
-from tests.recorded_captions import tvc_options
+from tests.recorded_captions import install_fake_java, tvc_options
 from utils.errors import UserError
 from utils.files import read_jsonl, write_json, write_jsonl
 
@@ -206,7 +206,7 @@ def test_odd_clips_are_clamped_and_named(tmp_path, caplog):
     assert "2 moment(s)" in record.getMessage()
     assert "(p [-4, 3.9], q [4, 2])" in record.getMessage()
     broken = write_captions(tmp_path / "d.db", {"p": ("a", [float("nan"), 3.0])})
-    with pytest.raises(UserError, match="ts of clip p must be"):
+    with pytest.raises(UserError, match=r"cap\.db: ts\[0\]: expected a finite number"):
         CaptionDataset(broken, ShortVideos({"a": 9}, {"a": 9}))
 
 
@@ -232,10 +232,14 @@ LINE = {"vid_name": "v", "clip_id": 1, "ts": [0.0, 1.0]}
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([LINE | {"vid_name": 1.5}], r"clips\.jsonl:1: vid_name must be a non-empty string or a"),
-        ([LINE, {"vid_name": "v", "ts": [0, 1]}], r"clips\.jsonl:2: it has no clip_id"),
-        ([{**LINE, "ts": [1.0]}], r":1: ts must be \[start, end\]"),
-        ([{**LINE, "ts": [0.0, float("nan")]}], r":1: ts must be"),
+        ([LINE | {"vid_name": 1.5}], r"clips\.jsonl:1: vid_name: expected"),
+        ([LINE, {"vid_name": "v", "ts": [0, 1]}], r"clips\.jsonl:2: it lacks the .* clip_id"),
+        ([{**LINE, "ts": [1.0]}], r":1: ts: expected a list of length"),
+        (
+            [LINE | {"descs": [{"desc": "a"}, {"text": "b"}]}],
+            r":1: descs\[1\]: it lacks the .* desc",
+        ),
+        ([{**LINE, "ts": [0.0, float("nan")]}], r":1: .*NaN"),
         ([LINE, LINE], ":2: the id '1' was used in line 1 already"),
         ([], "holds no annotations"),
     ],
@@ -269,6 +273,15 @@ class TestScripts:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(UserError, match="need Java"):
             train(options, tmp_path)
+
+    def test_failing_scorers_are_found_before_training(self, options, tmp_path, monkeypatch):
+        install_fake_java(tmp_path / "bin", monkeypatch)
+        (tmp_path / "bin" / "java").write_text(
+            "#!/bin/sh\necho 'Exception in thread: OutOfMemoryError' >&2; exit 1\n"
+        )
+        with pytest.raises(UserError, match="failed: Exception in thread: OutOfMemoryError"):
+            train(options, tmp_path)
+        assert not list((tmp_path / "run").glob("ckpt/*"))
 
     def test_a_reference_file_that_misses_captions(self, options, tmp_path):
         lines = [line for _, line in read_jsonl(options["val_ref"])]

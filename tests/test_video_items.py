@@ -44,10 +44,6 @@ def test_frames_that_features_lack_are_left_out_one_by_one():
     assert kept_frames(matched, 3, 9) == [(0, [0]), (1, []), (2, [1, 2])]
 
 
-def test_what_cannot_be_a_frame_is_left_out():
-    assert kept_frames([(0, [-1, 0, 0.5]), (1, [1])], 2, 100) == [(0, [0]), (1, [1])]
-
-
 def test_a_later_subtitle_reads_on_after_a_missing_frame():
     """Features shorter than the subtitles were matched to, in subtitles of any order."""
     subtitles = [([11], [0]), ([12], [5]), ([13], [1, 2])]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import reprlib
 import select
 import sys
 import time
@@ -42,12 +43,34 @@ _LONGEST = 200  # characters of a path that are shown
 _MEMORY = ("can't allocate memory", "CUDA out of memory")
 
 
+# Of a line that quotes much: a last resort, values are cut where they are quoted.
+_LINE_CHARACTERS = 4000
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 2
+_BRIEF.maxstring = _BRIEF.maxother = 100
+
+
 class UserError(Exception):
     """Something the user can mend. The message says what is wrong, where, and how to mend it."""
 
 
 class RecordError(ValueError):
     """What is wrong with a line or an entry of a file; whoever knows the place says where."""
+
+
+def shorten(text: object, limit: int = 200) -> str:
+    """Return a text in at most some ``limit`` characters."""
+    whole = str(text)
+    return whole if len(whole) <= limit else f"{whole[:limit]}…"
+
+
+def brief(value: object) -> str:
+    """Return the repr of a value as a message quotes it, however large the value is."""
+    try:
+        return shorten(_BRIEF.repr(value), 120)
+    except ValueError:  # Python shows no whole number of thousands of digits
+        return f"a {type(value).__name__}"
 
 
 @stoppable
@@ -74,7 +97,8 @@ def run_main(main: Callable[[], object]) -> None:
             raise
         if is_other_rank():
             time.sleep(FIRST_RANK_SPEAKS_SECONDS)
-        _exit(2, f"error: {' '.join(str(known).split())}")
+        line = shorten(" ".join(str(known).split()), _LINE_CHARACTERS)
+        _exit(2, f"error: {line}")
 
 
 def as_user_error(error: Exception) -> UserError | None:
@@ -85,6 +109,8 @@ def as_user_error(error: Exception) -> UserError | None:
     """
     if isinstance(error, UserError):
         return error
+    if isinstance(error, RuntimeError) and (said := loader_death(error)) is not None:
+        return UserError(said)
     first_line = (str(error).splitlines() or [""])[0]
     if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
         return UserError(_REASONS[errno.ENOMEM].format(first_line or "MemoryError"))
@@ -92,8 +118,14 @@ def as_user_error(error: Exception) -> UserError | None:
         return UserError(death)
     if not isinstance(error, OSError):
         return None
-    if error.errno is None:  # a library's own, such as one about a connection
-        return UserError(first_line) if first_line else None
+    if error.errno is None:  # a library's own: of a connection, or of a process that loads data
+        lines = str(error).splitlines() or [""]
+        said = (
+            lines[-1]
+            if any(line.strip().startswith(("Traceback", "Original Traceback")) for line in lines)
+            else lines[0]
+        )
+        return UserError(said) if said else None
     path = error.filename if error.filename2 is None else error.filename2
     if error.errno in _REASONS:
         named = "output" if path is None else _cut(os.fsdecode(path))

@@ -1,6 +1,7 @@
 """Files that are either whole or absent; JSON and JSON lines."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -8,11 +9,14 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from utils.errors import UserError
+from utils.decoding import DamagedError, decode_json
+from utils.errors import RecordError, UserError
 from utils.locks import lock_file
 
+MAX_JSON_BYTES = 1 << 30  # the largest there are, results of a whole split, have 0.15 GB
+MAX_LINE_BYTES = 256 << 20
 # Names of temporary files, cut so that they are no longer than names may be.
 LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
 _KEPT_OF_NAME = 50
@@ -140,9 +144,9 @@ def check_output(*paths: str | Path) -> None:
     Raises:
         OSError: one of them cannot: names are too long, a folder is in a file's place or a file in
             a folder's, permission or space is missing.
-        UserError: one of them is a device.
+        UserError: one of them is a device, or empty.
     """
-    for path in map(Path, paths):
+    for path in map(named_path, paths):
         folder = _deepest_folder(path.absolute())
         if path.is_dir():
             raise _os_error(errno.EISDIR, path)
@@ -154,6 +158,17 @@ def check_output(*paths: str | Path) -> None:
         ):
             file.write(bytes(_PROBE_BYTES >> 8))
             os.fsync(file.fileno())
+
+
+def named_path(path: str | Path) -> Path:
+    """Return a path that was typed: an empty one, as of a variable that is not set, means nothing.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if path == "":
+        raise UserError("the name of an output is empty: was a variable not set?")
+    return Path(path)
 
 
 def _deepest_folder(path: Path) -> Path:
@@ -175,19 +190,53 @@ def _require_no_device(path: Path) -> None:
         raise UserError(f"{path} is no file: it would be replaced by one; name another output")
 
 
-def read_json(path: str | Path) -> Any:
-    """Parse a JSON file.
+def modified(path: Path) -> int:
+    """Return when a file was changed last, in nanoseconds.
+
+    A date in the future, which a file may bring from elsewhere, counts as the time when it came
+    here: nothing could ever be made from it that is newer.
+    """
+    known = path.stat()
+    return min(known.st_mtime_ns, known.st_ctime_ns)
+
+
+def read_json(path: str | Path, kind: Any = Any) -> Any:
+    """Return the value of a JSON file, of type ``kind`` (see :mod:`utils.decoding`).
 
     Raises:
-        UserError: the file is missing or is no valid JSON.
+        UserError: the file is missing, too large, no valid JSON, or holds something else.
     """
-    path = Path(path)
+    data = read_bytes(path, MAX_JSON_BYTES)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return decode_json(data, kind)
+    except DamagedError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); was it cut short?") from None
+    except RecordError as error:
+        raise UserError(f"{path}: {error}; mend the file, or make it again") from None
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        UserError: it is missing, cannot be read, or has more than ``limit`` bytes.
+    """
+    with _open(path) as file:
+        if os.fstat(file.fileno()).st_size > limit or len(data := file.read(limit + 1)) > limit:
+            raise UserError(f"{path} has more than {limit >> 20} MiB: it is no such file")
+        return data
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file to read; UserError if that, or reading, fails."""
+    try:
+        with Path(path).open("rb") as file:
+            yield file
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); was it cut short?") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
@@ -196,26 +245,43 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
         temporary.write_text(json.dumps(value, indent=indent), encoding="utf-8")
 
 
+def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its end) of a text file; blank ones are passed over.
+
+    A byte order mark in front is no part of the text.
+
+    Raises:
+        UserError: the file cannot be read, is no UTF-8 text, or a line is endless.
+    """
+    with _open(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE_BYTES)
+            if not line:
+                return
+            if len(line) == MAX_LINE_BYTES:
+                raise UserError(f"{path}:{number} is longer than {MAX_LINE_BYTES >> 20} MiB")
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number} is no UTF-8 text ({error.reason}, byte {error.start}); "
+                    "convert it"
+                ) from None
+            if text.strip():
+                yield number, text
+
+
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
     """Yield (line number from 1, record) of a JSON-lines file; blank lines are passed over.
 
     Raises:
-        UserError: the file is missing, or a line is no JSON object (names file and line).
+        UserError: the file cannot be read, or a line is no JSON object (names file and line).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number} is not valid JSON ({error})") from None
-            if not isinstance(record, dict):
-                raise UserError(f"{path}:{number} is not a JSON object")
-            yield number, record
+    for number, text in text_lines(path):
+        try:
+            yield number, decode_json(text, dict)
+        except RecordError as error:
+            raise UserError(f"{path}:{number} is not a JSON object: {error}") from None
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

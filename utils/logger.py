@@ -5,6 +5,7 @@ import logging
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class MetricsWriter:
         # Here, as it is slow to import (with torch) and most scripts that log never need it.
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _show_unless_told_later
         path = Path(log_dir) / "metrics.jsonl"
         _drop_lines_after(path, start_step, revalidate)
         self._path = path
@@ -122,6 +124,12 @@ class MetricsWriter:
         with naming(self._path):
             self._lines.close()
             self._events.close()
+
+
+def _show_unless_told_later(args: threading.ExceptHookArgs) -> None:
+    """Keep an error of TensorBoard's thread quiet: the next call of its writer raises it."""
+    if not type(args.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(args)
 
 
 class NullMetricsWriter:

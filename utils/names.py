@@ -4,12 +4,13 @@ A file may write a name as a number (10001) or as a text ("10001"): both are one
 has several fields for one thing, the first of its :class:`NameFields` that is there counts.
 """
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from utils.errors import RecordError, UserError
+from utils.errors import RecordError, UserError, brief
+
+MAX_NAME_LENGTH = 511  # databases have no longer keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,14 @@ def as_name(value: object, what: str = "a name or id") -> str:
     """A raw name or id as text; RecordError if it is no non-empty text and no whole number."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RecordError(
-            f"{what} must be a non-empty string or a whole number, not {reprlib.repr(value)}"
+            f"{what} must be a non-empty string or a whole number, not {brief(value)}"
         )
-    return str(value)
+    name = str(value)
+    if len(name) > MAX_NAME_LENGTH:
+        raise RecordError(
+            f"{what} must have at most {MAX_NAME_LENGTH} characters, not {brief(name)}"
+        )
+    return name
 
 
 def find_name(raw: Mapping[str, Any], *fields: str) -> str | None:
@@ -67,7 +73,7 @@ def text_names(values: Any, where: object) -> list[str]:
         UserError: it is no list, or an entry is no usable name (names the file ``where``).
     """
     if not isinstance(values, list):
-        raise UserError(f'{where} must list names, ["a", "b", …], not {reprlib.repr(values)}')
+        raise UserError(f'{where} must list names, ["a", "b", …], not {brief(values)}')
     try:
         return [as_name(value) for value in values]
     except RecordError as error:

@@ -1,5 +1,5 @@
 """Worker processes: they end with the process that started them, and leave word of what they read.
-Also whose rank this one is.
+Also whether this one is a rank.
 
 A damaged page of a mapped file kills the process that touches it.
 """

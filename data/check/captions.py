@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from data.check.databases import CaptionSet, Corpus, RunData
 from data.check.findings import Case, Check, Drops, Finding, Severity, examine
-from data.check.queries import ANNOTATION, CLAMPED, span_cases
-from data.check.records import OF_TEXTS, RecordReader, record_cases
+from data.check.queries import CLAMPED, span_cases
+from data.check.records import BAD_TEXT, RecordReader, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
-from data.moments import as_moment
+from data.stores.records import CaptionRecord
 from data.tvc import starts_beyond
 from data.video_pool import feature_name
-from utils.names import as_name
 
 AGAIN = "make the database again (scripts/prepro_tvc.py)"
 WARNING = Severity.WARNING
@@ -27,9 +26,6 @@ OUTSIDE = Check("vocabulary", OUTSIDE_MODEL, AGAIN, drops=Drops.RECORD)
 EMPTY = Check(
     "empty texts", "captions without a token", "nothing: they teach to say nothing", WARNING
 )
-BAD_SPAN = Check(
-    "spans", "clips that are no [start, end] in seconds", ANNOTATION, drops=Drops.RECORD
-)
 BEYOND = Check(
     "spans",
     "clips that reach more than a frame beyond the video's end",
@@ -44,13 +40,12 @@ AFTER_CUT = Check(
 )
 CLIP_LOST = Check("side files", "a caption's clip is not in clip.db", AGAIN, WARNING)
 RECORD_CHECKS = (
-    *OF_TEXTS.both(),
+    BAD_TEXT,
     LOST,
     UNLISTED,
     OTHER_VIDEO,
     OUTSIDE,
     EMPTY,
-    BAD_SPAN,
     CLAMPED,
     BEYOND,
     AFTER_CUT,
@@ -81,7 +76,7 @@ def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Findi
         cases = [LOST(id_) for id_ in video_of if id_ not in there]
         cases += [UNLISTED(id_) for id_ in ids if id_ not in video_of]
         look = CaptionLimits(video_of, frozenset(captions.clips.keys()), corpus, data.vocab_size)
-        reader = RecordReader(captions.captions, look, OF_TEXTS)
+        reader = RecordReader(captions.captions, CaptionRecord, look, BAD_TEXT)
         cases += record_cases(reader, ids, workers)
         yield from examine(captions.path, RECORD_CHECKS, cases, of=len(ids), read=video_of)
 
@@ -102,24 +97,20 @@ class CaptionLimits:
     corpus: Corpus
     vocab_size: int
 
-    def __call__(self, id_: str, record: dict) -> Iterator[Case]:
+    def __call__(self, id_: str, record: CaptionRecord) -> Iterator[Case]:
         """What is wrong with the record of a caption."""
-        vid = feature_name(as_name(record["vid_name"]), self.corpus.id2nframe)
-        tokens, span = record["input_ids"], record["ts"]
+        vid = feature_name(str(record.vid_name), self.corpus.id2nframe)
+        tokens, moment = record.input_ids, record.ts
         if self.video_of.get(id_, vid) != vid:
             yield OTHER_VIDEO(id_, f"{vid}, not {self.video_of[id_]}")
-        if as_name(record["clip_id"]) not in self.clips:
-            yield CLIP_LOST(id_, f"{record['clip_id']}")
+        if str(record.clip_id) not in self.clips:
+            yield CLIP_LOST(id_, f"{record.clip_id}")
         odd = outside([tokens], self.vocab_size)
         if odd:
             yield OUTSIDE(id_, odd)
         if not tokens:
             yield EMPTY(id_)
         frames, interval = self.corpus.id2nframe.get(vid), self.corpus.interval
-        moment = as_moment(span)
-        if moment is None:
-            yield BAD_SPAN(id_, f"{span}")
-            return
         yield from span_cases(id_, moment, frames, interval, BEYOND)
         if frames is not None:
             kept = self.corpus.kept(frames)

@@ -12,7 +12,6 @@ from config.training import TvcOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.pretraining import find_objective, read_split
 from data.sources import is_video_only, open_features
-from data.stores.lmdb_environment import RESTORE
 from data.stores.lmdb_io import FeatureDb, TextDb, feature_db_path
 from data.tvc import captions_by_video, read_clip_lines
 from data.video_indices import VIDEO_INDICES
@@ -127,7 +126,7 @@ class Corpus:
         """Frames of the subtitle database's videos; empty where it does not tell."""
         if self.subtitles is None or not self.subtitles.has_side("vid2len.json"):
             return {}
-        return side_table(self.subtitles, "vid2len.json")
+        return self.subtitles.side("vid2len.json")
 
     def kept(self, frames: int) -> int:
         """Frames that the run keeps."""
@@ -169,44 +168,23 @@ class RunData:
         return opened
 
 
-def side_table(db: TextDb, name: str) -> dict:
-    """A side file that holds a JSON object.
-
-    Raises:
-        UserError: it is missing, or something else.
-    """
-    return _table(db.side(name), db.path / name)
-
-
-def _table(value: Any, where: Path) -> dict:
-    if not isinstance(value, dict):
-        raise UserError(f"{where} must hold a JSON object; {RESTORE}")
-    return value
-
-
-def _open_text(path: str | Path) -> TextDb:
-    db = TextDb(path)
-    _table(db.meta, Path(path) / "meta.json")
-    return db
-
-
 def _open_subtitles(path: str) -> TextDb:
-    db = _open_text(path)
+    db = TextDb(path)
     for name in ("vid2len.json", "vid2dur_idx.json"):
         if db.has_side(name):
-            side_table(db, name)
+            db.side(name)  # raises where it is malformed
     return db
 
 
 def _open_queries(path: str, kind: Kind, split: str, known: Container[str]) -> QuerySet:
-    db = _open_text(path)
+    db = TextDb(path)
     videos = query_videos(db, known)
     named_videos(db, known)  # raises where video_ids.json is malformed
-    return QuerySet(db, kind, split, side_table(db, "id2len.json"), videos)
+    return QuerySet(db, kind, split, db.side("id2len.json"), videos)
 
 
 def _open_captions(path: str, known: Container[str]) -> CaptionSet:
-    captions, clips = (_open_text(Path(path, part)) for part in ("cap.db", "clip.db"))
+    captions, clips = (TextDb(Path(path, part)) for part in ("cap.db", "clip.db"))
     return CaptionSet(Path(path), captions, clips, captions_by_video(captions, known))
 
 

@@ -5,14 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 from tqdm import tqdm
 
 from data.annotations import read_lines
-from data.stores.build_folder import build_folder
-from data.stores.lmdb_io import TextDb, TextDbWriter
+from data.stores.build_folder import build_folder, check_folder
+from data.stores.lmdb_environment import RESTORE
+from data.stores.lmdb_io import TextDb, TextDbWriter, read_side
+from data.stores.records import ClipRecord, Name
 from data.video_pool import feature_name
-from utils.errors import UserError
-from utils.files import read_json, write_json, write_jsonl
+from utils.decoding import check
+from utils.errors import RecordError, UserError
+from utils.files import check_output, read_json, write_json, write_jsonl
 from utils.names import (
     QUESTION_NAMES,
     VIDEO_QUERY_NAMES,
@@ -21,6 +25,13 @@ from utils.names import (
     names_of_task,
     text_names,
 )
+
+
+class _DropFile(msgspec.Struct):
+    """What scripts/check_data.py --fix-list writes."""
+
+    videos: list[Name]
+    records: dict[str, list[Name]] = {}
 
 
 @dataclass
@@ -55,20 +66,26 @@ class DropList:
         Raises:
             UserError: it is something else.
         """
-        value = read_json(path)
-        try:
-            videos, records = value["videos"], value.get("records", {})
-            if all(isinstance(ids, list) for ids in (videos, *records.values())):
-                return cls(
-                    set(text_names(videos, path)),
-                    {name: set(text_names(ids, path)) for name, ids in records.items()},
-                )
-        except (TypeError, KeyError, AttributeError):
-            pass
-        raise UserError(
-            f'{path} must hold {{"videos": [names], "records": {{database: [ids]}}}}, as '
-            "scripts/check_data.py --fix-list writes it"
-        )
+        listed = read_json(path, _DropFile)
+        records = {name: set(map(str, ids)) for name, ids in listed.records.items()}
+        return cls(set(map(str, listed.videos)), records)
+
+
+def check_copy(source: Path, target: Path, force: bool) -> None:
+    """See, before the work, that :func:`drop_from` can write ``target``.
+
+    Raises:
+        OSError: it cannot.
+        UserError: it is the source, or exists and ``force`` is not given.
+    """
+    if source.resolve() == target.resolve():
+        raise UserError(f"{source} would be replaced by its own copy; choose another --output")
+    if source.is_dir():
+        check_folder(target, force)
+        return
+    check_output(target)
+    if target.exists() and not force:
+        raise UserError(f"{target} exists already; pass --force to write it anew")
 
 
 def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) -> tuple[int, int]:
@@ -85,16 +102,13 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
         How many records, names or lines the source has, and how many were left out.
 
     Raises:
-        UserError: it is none of these, or ``target`` exists and ``force`` is not given.
+        UserError: it is none of these, or :func:`check_copy` refuses.
     """
-    if source.resolve() == target.resolve():
-        raise UserError(f"{source} would be replaced by its own copy; choose another --output")
+    check_copy(source, target, force)
     if (source / "cap.db").is_dir():
         return _copy_captions(source, target, drops, force)
     if source.is_dir():
         return _copy_texts(source, target, drops, drops.of(source), force)
-    if target.exists() and not force:
-        raise UserError(f"{target} exists already; pass --force to write it anew")
     if source.suffix == ".json":
         return _copy_names(source, target, drops)
     if source.suffix == ".jsonl":
@@ -110,8 +124,7 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
 
 def _copy_names(source: Path, target: Path, drops: DropList) -> tuple[int, int]:
     names = read_json(source)
-    if not isinstance(names, list):
-        raise UserError(f"{source} is no list of video names")
+    text_names(names, source)  # raises for anything else; they stay as they are
     left = [name for name in names if not drops.has_video(name)]
     write_json(target, left)
     return len(names), len(names) - len(left)
@@ -145,7 +158,7 @@ def _copy_texts(
             else:
                 writer.put(id_, change(record))
         for path in sorted(source.glob("*.json")):
-            value = without(path.name, read_json(path), gone, drops)
+            value = without(path.name, read_side(path), gone, drops)
             writer.write_side(path.name, value, indent=4 if path.name == "meta.json" else None)
         if db.has_side("query_data.jsonl"):
             names = names_of_task(db.meta.get("task"))
@@ -171,6 +184,7 @@ def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> An
         return {
             split: {vid: entry for vid, entry in members.items() if not drops.has_video(vid)}
             for split, members in value.items()
+            if isinstance(members, dict)
         }
     if name in ("vid2caps.json", "vid2clips.json"):
         left = {
@@ -179,6 +193,8 @@ def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> An
             if not drops.has_video(vid)
         }
         return {vid: ids for vid, ids in left.items() if ids}
+    if not isinstance(value, dict):  # a file that nothing here reads
+        return value
     return {id_: of_id for id_, of_id in value.items() if id_ not in gone}
 
 
@@ -196,11 +212,17 @@ def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> 
     gone = drops.of(source)
 
     def with_fewer_captions(clip: dict) -> dict:
+        try:
+            check(clip, ClipRecord)
+        except RecordError as error:
+            raise UserError(
+                f"{source / 'clip.db'}: {error} in a clip's record; {RESTORE}"
+            ) from None
         captions = [one for one in clip.get("captions", []) if str(one["id"]) not in gone]
         return {**clip, "captions": captions}
 
     with build_folder(target, force) as folder:
         counts = _copy_texts(source / "cap.db", folder / "cap.db", drops, gone, False)
         _copy_texts(source / "clip.db", folder / "clip.db", drops, (), False, with_fewer_captions)
-        write_json(folder / "meta.json", read_json(source / "meta.json"), indent=4)
+        write_json(folder / "meta.json", read_side(source / "meta.json"), indent=4)
     return counts

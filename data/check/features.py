@@ -8,11 +8,11 @@ import numpy as np
 
 from data.check.databases import Corpus
 from data.check.findings import Case, Check, Drops, Finding, Severity, examine
+from data.prepare.extraction import read_feature_meta
 from data.prepare.work import map_in_chunks
 from data.stores.lmdb_environment import RESTORE
 from data.stores.lmdb_io import FeatureDb
 from utils.errors import UserError
-from utils.files import read_json
 
 CHUNK = 8  # videos that a worker reads at once, a few megabytes each
 
@@ -100,7 +100,7 @@ def quick_findings(corpus: Corpus) -> Iterator[Finding]:
 def _side_cases(db: FeatureDb, corpus: Corpus) -> Iterator[Case]:
     used = corpus.used
     for vid, frames in db.id2nframe.items():
-        if (not isinstance(frames, int) or frames <= 0) and (used is None or vid in used):
+        if frames <= 0 and (used is None or vid in used):
             yield BAD_COUNT(vid, f"{frames}")
     first = first_facts(db, used)
     if first is None:
@@ -127,13 +127,13 @@ def _unreadable(facts: FeatureFacts, db: FeatureDb) -> Case:
 def _meta_cases(db: FeatureDb, first: FeatureFacts) -> Iterator[Case]:
     """Compare what ``meta.json`` says of the features with what they are."""
     try:
-        meta = read_json(db.path / "meta.json")
-        extraction = meta.get("extraction") or {}
-        told = {"interval": meta.get("interval"), "width": meta.get("width")}
-        told["dtype"] = meta.get("dtype")
-        told["width of all parts"] = sum(meta["parts"].values()) if "parts" in meta else None
-        told |= {f"interval of {name}": of.get("interval") for name, of in extraction.items()}
-    except (UserError, AttributeError, TypeError) as error:
+        meta = read_feature_meta(db.path)
+        told = {"interval": meta.interval, "width": meta.width, "dtype": meta.dtype}
+        told["width of all parts"] = sum(meta.parts.values()) if meta.parts else None
+        told |= {
+            f"interval of {n}": of.get("interval") for n, of in (meta.extraction or {}).items()
+        }
+    except UserError as error:
         yield META("", f"it cannot be read: {error}")
         return
     width = first.shape[1]

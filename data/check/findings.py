@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from utils.errors import shorten
+
 NAMED = 5  # ids that a row of the table shows
 
 
@@ -42,7 +44,7 @@ class Check:
 
     def __call__(self, id_: str, detail: str = "") -> "Case":
         """It is wrong with ``id_``."""
-        return Case(self, id_, detail)
+        return Case(self, id_, shorten(detail, 500))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,16 @@ from config.groups import Kind
 from data.annotations import read_lines
 from data.check.databases import Corpus, QuerySet, RunData
 from data.check.findings import Case, Check, Drops, Finding, Severity, examine
-from data.check.records import OF_TEXTS, RecordReader, record_cases
+from data.check.records import BAD_TEXT, RecordReader, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
 from data.moments import is_clamped
+from data.stores.records import QueryRecord, QuestionRecord, StatementRecord
 from data.vcmr import training_moment
 from data.video_pool import feature_name
 from data.videoQA import parse_seconds
 from data.violin import partner_id
-from utils.errors import UserError
-from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, as_name, get_name
+from utils.errors import UserError, brief
+from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, get_name
 
 AGAIN = "make the database again (scripts/prepro_query.py)"
 ANNOTATION = "mend the annotation and make the database again"
@@ -35,7 +36,6 @@ NO_VIDEO = _record_check(
 )
 STRAY = Check("side files", "query2video.json has ids that id2len.json lacks", AGAIN, WARNING)
 COUNT = Check("side files", "fewer records than id2len.json has ids", AGAIN)
-NO_LENGTH = _record_check("side files", "id2len.json gives no number of tokens", AGAIN)
 ANSWERS = _record_check(
     "text lengths", "texts with more or fewer parts (question, answers) than the others", ANNOTATION
 )
@@ -48,7 +48,7 @@ PAIRS = Check(
     "nothing: each comes alone",
     WARNING,
 )
-SIDE_CHECKS = (STRAY, COUNT, NO_LENGTH, ANSWERS, EMPTY)
+SIDE_CHECKS = (STRAY, COUNT, ANSWERS, EMPTY)
 
 LOST = _record_check("records", "id2len.json has the id, the database not", AGAIN)
 UNLISTED = Check("records", "in the database, not in id2len.json", AGAIN, WARNING)
@@ -71,7 +71,6 @@ TWICE = Check(
 NO_TARGET = Check(
     "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
 )
-BAD_SPAN = _record_check("spans", "moments that are no [start, end] in seconds", ANNOTATION)
 CLAMPED = Check(
     "spans",
     "moments that are negative or end before they start",
@@ -91,7 +90,7 @@ TARGET = _record_check(
     "answers and labels", "right answer or label missing or out of range", ANNOTATION
 )
 RECORD_CHECKS = (
-    *OF_TEXTS.both(),
+    BAD_TEXT,
     LOST,
     UNLISTED,
     NAME,
@@ -99,8 +98,14 @@ RECORD_CHECKS = (
     LENGTH,
     OUTSIDE,
 )
+RECORD_TYPES = {
+    Kind.MOMENTS: QueryRecord,
+    Kind.VIDEOS: QueryRecord,
+    Kind.QUESTIONS: QuestionRecord,
+    Kind.STATEMENTS: StatementRecord,
+}
 TARGET_CHECKS = {
-    Kind.MOMENTS: (NO_TARGET, BAD_SPAN, CLAMPED, BEYOND),
+    Kind.MOMENTS: (NO_TARGET, CLAMPED, BEYOND),
     Kind.QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
     Kind.STATEMENTS: (TARGET,),
 }
@@ -142,13 +147,11 @@ class LengthShape(NamedTuple):
     read: int  # tokens that are read at once: the question and its longest answer
 
 
-def _shape(value: Any) -> LengthShape | None:
-    """Of an entry of ``id2len.json``; None if it is no length."""
+def _shape(value: int | list[int]) -> LengthShape:
+    """Of an entry of ``id2len.json``."""
     if isinstance(value, int):
         return LengthShape(1, value, value)
-    if not isinstance(value, list) or set(map(type, value)) != {int}:
-        return None
-    return LengthShape(len(value), min(value), value[0] + max(value[1:], default=0))
+    return LengthShape(len(value), min(value), value[0] + max(value[1:]))
 
 
 def _length_cases(lengths: dict[str, Any], max_txt_len: int, are_questions: bool) -> Iterator[Case]:
@@ -157,21 +160,19 @@ def _length_cases(lengths: dict[str, Any], max_txt_len: int, are_questions: bool
     numbers = Counter(shapes.values())  # there are few different ones
     parts: Counter[int] = Counter()
     for shape, number in numbers.items():
-        parts[shape.parts if shape else 0] += number
+        parts[shape.parts] += number
     usual = max(2, parts.most_common(1)[0][0]) if are_questions and parts else 1
     wrong = {shape: _wrong_length(shape, usual) for shape in numbers}
     if any(wrong.values()):
         for id_, shape in shapes.items():
             yield from (check(id_, f"{lengths[id_]}") for check in wrong[shape])
-    shortest = min((shape.read for shape in numbers if shape), default=0)
+    shortest = min((shape.read for shape in numbers), default=0)
     if shortest > max_txt_len:
         yield TOO_LONG("", f"the shortest has {shortest} tokens, max_txt_len is {max_txt_len}")
 
 
-def _wrong_length(shape: LengthShape | None, usual: int) -> list[Check]:
+def _wrong_length(shape: LengthShape, usual: int) -> list[Check]:
     """Checks that a length fails, if so many parts are ``usual``."""
-    if shape is None:
-        return [NO_LENGTH]
     checks = [ANSWERS] if shape.parts != usual else []
     return checks + ([EMPTY] if shape.shortest == 0 else [])
 
@@ -184,7 +185,9 @@ def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Findi
         cases = [LOST(id_) for id_ in queries.lengths if id_ not in there]
         cases += [UNLISTED(id_) for id_ in ids if id_ not in queries.lengths]
         look = QueryLimits(queries, corpus.id2nframe, corpus.interval, data.vocab_size)
-        cases += record_cases(RecordReader(queries.db, look, OF_TEXTS), ids, workers)
+        cases += record_cases(
+            RecordReader(queries.db, RECORD_TYPES[queries.kind], look, BAD_TEXT), ids, workers
+        )
         checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
         yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
         if queries.searches and queries.videos and queries.split != "train":
@@ -226,9 +229,9 @@ class QueryLimits:
     interval: float
     vocab_size: int
 
-    def __call__(self, id_: str, record: dict) -> Iterator[Case]:
+    def __call__(self, id_: str, record: Any) -> Iterator[Case]:
         """What is wrong with the record of an id."""
-        texts = record["input_ids"]
+        texts = record.input_ids
         is_question = self.queries.kind == Kind.QUESTIONS
         length = [len(text) for text in texts] if is_question else len(texts)
         told = self.queries.lengths.get(id_, length)
@@ -237,47 +240,42 @@ class QueryLimits:
         odd = outside(texts if is_question else [texts], self.vocab_size)
         if odd:
             yield OUTSIDE(id_, odd)
-        if as_name(record["qid"]) != id_:
-            yield NAME(id_, f"{record['qid']!r}")
+        if str(record.qid) != id_:
+            yield NAME(id_, f"{record.qid!r}")
         vid, told = self._video(record), self.queries.videos.get(id_)
         if vid != told:
             yield OTHER_VIDEO(id_, f"{vid}, not {told}")
         if self.queries.kind == Kind.MOMENTS:
             yield from self._moment_cases(id_, record)
         elif is_question:
-            yield from self._target_cases(id_, record, len(texts) - 1)
+            yield from self._target_cases(id_, record)
             yield from self._answer_span_cases(id_, record)
         elif self.queries.kind == Kind.STATEMENTS:
-            yield from self._target_cases(id_, record, 2)
+            yield from self._target_cases(id_, record)
 
-    def _video(self, record: dict) -> str | None:
-        raw = record.get("vid")
-        return None if raw is None else feature_name(as_name(raw), self.id2nframe)
+    def _video(self, record: Any) -> str | None:
+        return None if record.vid is None else feature_name(str(record.vid), self.id2nframe)
 
-    def _target_cases(self, id_: str, record: dict, choices: int) -> Iterator[Case]:
-        target = record.get("target")
+    def _target_cases(self, id_: str, record: StatementRecord | QuestionRecord) -> Iterator[Case]:
+        target, choices = record.target, record.choices
         if target is None and self.queries.split != "train":
             return
         if target is None or target not in range(choices):
             yield TARGET(id_, f"{target}, not 0 … {choices - 1}")
 
-    def _moment_cases(self, id_: str, record: dict) -> Iterator[Case]:
-        try:
-            moment = training_moment(self.queries.db, record)
-        except UserError:
-            yield BAD_SPAN(id_, f"{record['target']}")
-            return
+    def _moment_cases(self, id_: str, record: QueryRecord) -> Iterator[Case]:
+        moment = training_moment(record)
         if moment is not None:
             yield from self._span_cases(id_, moment)
         elif self.queries.split != "test":
             yield NO_TARGET(id_)
 
-    def _answer_span_cases(self, id_: str, record: dict) -> Iterator[Case]:
-        seconds = parse_seconds(record.get("ts"))
+    def _answer_span_cases(self, id_: str, record: QuestionRecord) -> Iterator[Case]:
+        seconds = parse_seconds(record.ts)
         if seconds is not None:
             yield from self._span_cases(id_, seconds)
         elif self.queries.split != "test":
-            yield NO_SPAN(id_, f"{record.get('ts')}")
+            yield NO_SPAN(id_, brief(record.ts))
 
     def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:
         frames = self.id2nframe.get(self.queries.videos.get(id_))

@@ -2,38 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from data.check.findings import Case, Check, Drops
 from data.prepare.work import CHUNK, map_in_chunks
-from data.stores.lmdb_environment import RESTORE
 from data.stores.lmdb_io import TextDb
 from utils.errors import UserError
 
 
-@dataclass(frozen=True)
-class ReadChecks:
-    """Whether a record can be read and looked at at all."""
-
-    damaged: Check
-    malformed: Check
-
-    @classmethod
-    def dropping(cls, drops: Drops) -> "ReadChecks":
-        """The checks whose problems are mended by leaving such things out."""
-        again = "make it again with the preparation scripts"
-        lacking = "records that lack something, or have something of another kind"
-        return cls(
-            Check("records", "records that are damaged", RESTORE, drops=drops),
-            Check("records", lacking, again, drops=drops),
-        )
-
-    def both(self) -> tuple[Check, Check]:
-        """As a tuple."""
-        return self.damaged, self.malformed
+def unreadable(drops: Drops) -> Check:
+    """The check of records that cannot be looked at, mended by leaving such things out."""
+    title = "records that are damaged, lack something, or have something of another kind"
+    return Check("records", title, "make it again with the preparation scripts", drops=drops)
 
 
-OF_TEXTS = ReadChecks.dropping(Drops.RECORD)
-OF_VIDEOS = ReadChecks.dropping(Drops.VIDEO)
+BAD_TEXT = unreadable(Drops.RECORD)
+BAD_VIDEO = unreadable(Drops.VIDEO)
 
 
 @dataclass(frozen=True)
@@ -42,13 +26,15 @@ class RecordReader:
 
     Attributes:
         db: where they are.
+        kind: of its records, one of :mod:`data.stores.records`.
         look: what is wrong with the record of an id.
-        checks: for records that cannot be looked at.
+        bad: the check that records fail that cannot be looked at.
     """
 
     db: TextDb
-    look: Callable[[str, dict], Iterator[Case]]
-    checks: ReadChecks
+    kind: Any
+    look: Callable[[str, Any], Iterator[Case]]
+    bad: Check
 
     def __call__(self, ids: list[str]) -> list[list[Case]]:
         """What is wrong with each."""
@@ -56,11 +42,9 @@ class RecordReader:
 
     def _cases(self, id_: str) -> list[Case]:
         try:
-            return list(self.look(id_, self.db[id_]))
+            return list(self.look(id_, self.db.read(id_, self.kind)))
         except UserError as error:
-            return [self.checks.damaged(id_, str(error))]
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return [self.checks.malformed(id_, repr(error))]
+            return [self.bad(id_, str(error))]
 
 
 def record_cases(reader: RecordReader, ids: list[str], workers: int) -> Iterator[Case]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from data.check.databases import Corpus
 from data.check.findings import Case, Check, Drops, Finding, Severity, examine
-from data.check.records import OF_VIDEOS, RecordReader, record_cases
+from data.check.records import BAD_VIDEO, RecordReader, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
 from data.stores.lmdb_io import TextDb
+from data.stores.records import WholeSubtitleRecord
+from data.video import subtitle_fault
 
 AGAIN = "make the subtitle database again (scripts/prepro_sub.py --vid2nframe the features')"
 OUTSIDE = Check("vocabulary", OUTSIDE_MODEL, AGAIN, drops=Drops.VIDEO)
@@ -38,7 +39,6 @@ LOST = Check(
     "records", "vid2len.json or the run has the video, the database not", AGAIN, drops=Drops.VIDEO
 )
 LENGTH = Check("side files", "duration differs from vid2len.json", AGAIN, Severity.WARNING)
-PLACES = Check("sub2frames", "subtitles in sub2frames that have no text", AGAIN, drops=Drops.VIDEO)
 NO_FRAMES = Check(
     "sub2frames",
     "frames in sub2frames that cannot exist",
@@ -55,14 +55,18 @@ BEYOND = Check(
     "nothing: they get no frame",
     Severity.WARNING,
 )
+USELESS = Check(
+    "spans",
+    "no subtitle meets a frame of its video",
+    "mend the times, which must be seconds, and make the database again",
+)
 RECORD_CHECKS = (
-    *OF_VIDEOS.both(),
+    BAD_VIDEO,
     OUTSIDE,
     LOST,
     FRAMES,
     ONE_FRAME,
     LENGTH,
-    PLACES,
     NO_FRAMES,
     TEXTS,
     EMPTY,
@@ -102,8 +106,11 @@ def full_findings(corpus: Corpus, vocab_size: int, workers: int) -> Iterator[Fin
     there = set(ids)
     expected = [*corpus.vid2len] or [*(corpus.used or [])]
     cases = [LOST(vid) for vid in expected if vid not in there]
-    reader = RecordReader(db, SubtitleLimits.of(corpus, vocab_size), OF_VIDEOS)
+    reader = RecordReader(db, WholeSubtitleRecord, SubtitleLimits.of(corpus, vocab_size), BAD_VIDEO)
     cases += record_cases(reader, ids, workers)
+    fault = subtitle_fault(db)
+    useless = [USELESS("", fault)] if fault and any(case.check is BEYOND for case in cases) else []
+    yield from examine(db.path, [USELESS], useless)
     yield from examine(db.path, RECORD_CHECKS, cases, of=len(ids), read=corpus.used)
 
 
@@ -132,12 +139,9 @@ class SubtitleLimits:
             corpus.id2nframe, corpus.vid2len, corpus.max_clip_len, corpus.interval, vocab_size
         )
 
-    def frame_cases(self, vid: str, frames: Any) -> Iterator[Case]:
+    def frame_cases(self, vid: str, frames: int) -> Iterator[Case]:
         """Compare the number of frames that subtitles were matched to with the features'."""
         featured = self.id2nframe.get(vid, frames)
-        if not isinstance(frames, int) or not isinstance(featured, int):
-            yield FRAMES(vid, f"{frames}, features have {featured}")
-            return
         if frames == featured:
             return
         least = min(frames, featured)
@@ -145,9 +149,9 @@ class SubtitleLimits:
         check = ONE_FRAME if cut or abs(frames - featured) == 1 else FRAMES
         yield check(vid, f"{frames}, features have {featured}")
 
-    def __call__(self, vid: str, record: dict) -> Iterator[Case]:
+    def __call__(self, vid: str, record: WholeSubtitleRecord) -> Iterator[Case]:
         """What is wrong with a video's record."""
-        frames, texts, subtitles = record["duration"], record["input_ids"], record.get("sub", [])
+        frames, texts, subtitles = record.duration, record.input_ids, record.sub
         yield from self.frame_cases(vid, frames)
         if self.vid2len.get(vid, frames) != frames:
             yield LENGTH(vid, f"{frames}, not {self.vid2len[vid]}")
@@ -156,26 +160,23 @@ class SubtitleLimits:
             yield OUTSIDE(vid, odd)
         if subtitles and len(subtitles) != len(texts):
             yield TEXTS(vid, f"{len(subtitles)} subtitles, {len(texts)} texts")
-        yield from impossible_places(vid, record, len(texts), frames)
+        yield from impossible_frames(vid, record)
         empty = sum(not tokens for tokens in texts) if subtitles else 0
         if empty:
             yield EMPTY(vid, f"{empty} of {len(texts)}")
-        late = sum(sub["start"] >= frames * self.interval for sub in subtitles)
+        late = sum(sub.start >= frames * self.interval for sub in subtitles)
         if late:
             yield BEYOND(vid, f"{late} of {len(subtitles)}")
 
 
-def impossible_places(vid: str, record: dict, texts: int, frames: int) -> Iterator[Case]:
-    """The first subtitle and the first frames of ``record`` that cannot exist, if any.
+def impossible_frames(vid: str, record: WholeSubtitleRecord) -> Iterator[Case]:
+    """The first frames of ``record`` that cannot exist, if any.
 
     ``sub2frames`` may go on after the last frame, ``unique_sub2frames`` may not.
     """
-    found: dict[Check, str] = {}
-    for name, end in (("sub2frames", None), ("unique_sub2frames", frames)):
-        for number, places in record[name]:
-            if not 0 <= number < texts:
-                found.setdefault(PLACES, f"{name}: subtitle {number} of {texts}")
+    for matched, end in ((record.sub2frames, None), (record.unique_sub2frames, record.duration)):
+        for _, places in matched:
             if places and (min(places) < 0 or (end is not None and max(places) >= end)):
-                there = f"frames {min(places)} … {max(places)} of {frames}"
-                found.setdefault(NO_FRAMES, f"{name}: {there}")
-    yield from (check(vid, detail) for check, detail in found.items())
+                there = f"frames {min(places)} … {max(places)} of {record.duration}"
+                yield NO_FRAMES(vid, there)
+                return

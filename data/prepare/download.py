@@ -52,7 +52,8 @@ class Patience:
         wait: seconds before the first of them; it doubles each time.
         timeout: seconds to connect, and to wait for the next bytes.
         seconds: for a file, all attempts together.
-        window: seconds in which at least ``window`` × ``least_rate`` bytes must come.
+        window: seconds in which at least ``window`` × ``least_rate`` bytes must come; otherwise the
+            connection is made anew, ``retries`` times in a row.
         least_rate: bytes per second.
         most_bytes: of a file whose size the server does not announce.
     """
@@ -78,6 +79,7 @@ class _Watch:
         self._connections: list[socket.socket] = []
         self._over = Event()
         self.verdict = ""
+        self.cut = ""  # why the present attempt was ended; others may follow
 
     def __enter__(self) -> Self:
         Thread(target=self._watch, daemon=True).start()
@@ -102,20 +104,23 @@ class _Watch:
             )
 
     def _watch(self) -> None:
-        patience, came = self._patience, self._part.received
+        patience, came, slow = self._patience, self._part.received, 0
         end = time.monotonic() + patience.seconds
         while not self._over.wait(max(0, min(patience.window, end - time.monotonic()))):
             new, came = self._part.received - came, self._part.received
+            slow = slow + 1 if new < patience.window * patience.least_rate else 0
             if time.monotonic() >= end:
                 self.verdict = f"it took longer than {patience.seconds:g} s"
-            elif new < patience.window * patience.least_rate:
-                self.verdict = f"only {new} bytes came in {patience.window:g} s"
+            elif slow:
+                self.cut = f"only {new} bytes came in {patience.window:g} s"
+                self.verdict = self.cut if slow > patience.retries else ""
             else:
                 continue
             for connection in list(self._connections):
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     connection.shutdown(socket.SHUT_RDWR)
-            return
+            if self.verdict:
+                return
 
 
 class _Shown:
@@ -147,6 +152,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 class _Session(requests.Session):
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
+        self.watch = watch
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(watch))
 
@@ -258,8 +264,12 @@ def _extent(response: requests.Response) -> tuple[int, int | None]:
         if span is None:
             raise _Interrupted("an answer without a usable Content-Range")
         return int(span[1]), None if span[2] == "*" else int(span[2])
-    length = _SIZE.fullmatch(response.headers.get("Content-Length", "").strip())
-    return 0, int(length[0]) if length else None
+    length = response.headers.get("Content-Length")
+    if length is not None and not _SIZE.fullmatch(length.strip()):
+        raise UnreachableError(
+            f"{_short(response.url)} cannot be downloaded (its Content-Length is {_short(length)})"
+        )
+    return 0, None if length is None else int(length)
 
 
 def _validator(response: requests.Response) -> str | None:
@@ -317,7 +327,7 @@ def _receive(part: _Part, patience: Patience, most_bytes: int | None) -> None:
         except UnreachableError:
             watch.check()
             raise
-        watch.check()  # a body of unknown length seems to be whole where it was ended
+        watch.check()
 
 
 def _try_again(part: _Part, patience: Patience, attempt: Callable[[], None], watch: _Watch) -> None:
@@ -338,11 +348,10 @@ def _try_again(part: _Part, patience: Patience, attempt: Callable[[], None], wat
             watch.check()
 
 
-def _attempt(
-    part: _Part, patience: Patience, session: requests.Session, most_bytes: int | None
-) -> None:
+def _attempt(part: _Part, patience: Patience, session: _Session, most_bytes: int | None) -> None:
     if part.size and part.size == part.total:
         return
+    session.watch.cut = ""
     with _request(part, session, patience.timeout) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             part.discard()
@@ -353,6 +362,8 @@ def _attempt(
         part.write(_body(response), min(limit, most_bytes or limit))
     if part.total is not None and part.size != part.total:
         raise _Interrupted(f"only {part.size} of {part.total} bytes came")
+    if part.total is None and session.watch.cut:  # where it was cut, it seems to be whole
+        raise _Interrupted(session.watch.cut)
 
 
 def _request(

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from data.prepare.feature_files import FeatureFileError, load_features
+from data.stores.records import Id, Width
 from data.video_pool import VIDEO_SUFFIXES
-from utils.errors import UserError
-from utils.files import atomic_write, read_json, write_json
+from utils.decoding import Finite, check, decode_json
+from utils.errors import RecordError, UserError
+from utils.files import atomic_write, check_output, modified, read_json, write_json
 
 EXTRACTION_FILE, FAILED_FILE = "extraction.json", "failed.json"
 META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTION_FILE said
@@ -91,6 +94,12 @@ class Provenance:
         ]
 
 
+class _Extractor(msgspec.Struct):
+    """The entry of an extractor; more may be known of it."""
+
+    interval: Finite
+
+
 def read_extraction(folder: Path) -> dict[str, dict[str, Any]] | None:
     """{extractor: provenance} of a folder of features; None where nothing is recorded.
 
@@ -100,12 +109,13 @@ def read_extraction(folder: Path) -> dict[str, dict[str, Any]] | None:
     path = folder / EXTRACTION_FILE
     if not path.is_file():
         return None
-    extraction = read_json(path)
-    if not isinstance(extraction, dict) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("interval"), int | float)
-        for entry in extraction.values()
-    ):
-        raise UserError(f"{path} must tell of each extractor its model, weights, interval, width")
+    extraction = read_json(path, dict[Id, dict[str, Any]])
+    try:
+        check(extraction, dict[Id, _Extractor])
+    except RecordError as error:
+        raise UserError(
+            f"{path} must tell of each extractor its model, weights, interval, width: {error}"
+        ) from None
     return extraction
 
 
@@ -118,6 +128,7 @@ class FeatureFolder:
         force: replace what other weights or another interval made.
 
     Raises:
+        OSError: it cannot be written.
         UserError: it holds features of these extractors that were made otherwise, or of another
             interval.
     """
@@ -126,6 +137,7 @@ class FeatureFolder:
         self.folder = Path(folder)
         self._made_by = made_by
         self._failed: dict[str, str] = {}
+        check_output(self.folder / EXTRACTION_FILE, self.folder / FAILED_FILE)
         known = read_extraction(self.folder) or {}
         if not force:
             self._check_unchanged(known)
@@ -152,6 +164,16 @@ class FeatureFolder:
                     f"each, not {interval:g}: all kinds must agree; extract all --models"
                 )
 
+    def check(self, videos: Iterable[VideoFile]) -> None:
+        """See, before the work, that features of videos can be written.
+
+        Raises:
+            OSError: they cannot.
+        """
+        one_of_folder = {video.folder: video for video in videos}
+        for extractor in self._made_by:
+            check_output(*(self.path(video, extractor) for video in one_of_folder.values()))
+
     def path(self, video: VideoFile, extractor: str) -> Path:
         """Where the features of a video lie."""
         return self.folder / f"{extractor}_features" / video.folder / f"{video.vid}.npz"
@@ -162,7 +184,7 @@ class FeatureFolder:
 
     def _is_good(self, video: VideoFile, extractor: str) -> bool:
         path, provenance = self.path(video, extractor), self._made_by[extractor]
-        if not path.is_file() or path.stat().st_mtime < video.path.stat().st_mtime:
+        if not path.is_file() or modified(path) < modified(video.path):
             return False
         try:
             features = load_features(path)
@@ -194,8 +216,11 @@ class FeatureFolder:
 
 def _made_by(path: Path) -> dict[str, Any]:
     """What a file says of its making; nothing for a file of another program."""
-    with np.load(path, allow_pickle=False) as entries:
-        return json.loads(str(entries["made_by"])) if "made_by" in entries else {}
+    try:
+        with np.load(path, allow_pickle=False) as entries:
+            return decode_json(str(entries["made_by"]), dict) if "made_by" in entries else {}
+    except Exception:  # NumPy and zipfile raise all sorts: whatever it says, it is not ours
+        return {}
 
 
 def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, Any] | None:
@@ -224,16 +249,31 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
     return found[0][1] if found else None
 
 
+class FeatureMeta(msgspec.Struct):
+    """``meta.json`` of a feature database; None where it does not say, as published ones."""
+
+    interval: Finite | None = None
+    width: Width | None = None
+    dtype: str | None = None
+    parts: dict[Id, Width] | None = None
+    extraction: dict[Id, dict[str, Any]] | None = None
+
+
+def read_feature_meta(database: Path) -> FeatureMeta:
+    """What a feature database says of itself; nothing where it has no ``meta.json``.
+
+    Raises:
+        UserError: it is damaged, or says something else.
+    """
+    path = database / META_FILE
+    return read_json(path, FeatureMeta) if path.is_file() else FeatureMeta()
+
+
 def database_extraction(database: Path) -> dict[str, Any] | None:
-    """What made the features of a database; None where it does not say, as published ones."""
-    return _of_meta(database, "extraction")
+    """What made the features of a database; None where it does not say."""
+    return read_feature_meta(database).extraction
 
 
 def database_parts(database: Path) -> dict[str, int] | None:
     """{part: width} of a database's features in order; None where it does not say."""
-    return _of_meta(database, "parts")
-
-
-def _of_meta(database: Path, entry: str) -> Any:
-    path = database / META_FILE
-    return read_json(path).get(entry) if path.is_file() else None
+    return read_feature_meta(database).parts

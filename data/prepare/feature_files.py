@@ -1,15 +1,31 @@
 """Per-video feature files, as the extractors write them."""
 
-import io
 import pickle
+import pickletools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
-from utils.errors import UserError
-from utils.files import atomic_write
+from data.stores.feature_codecs import read_npz_features, require_features
+from data.stores.records import Frames, Id
+from utils.decoding import check
+from utils.errors import RecordError, UserError, brief, shorten
+from utils.files import atomic_write, read_bytes
+
+MAX_PICKLE_BYTES = 1 << 30  # a million videos' paths have 0.3 GB
+_ENTRY = Annotated[tuple[Frames | str, ...], msgspec.Meta(min_length=3)]
+
+_PUT = {"PUT", "BINPUT", "LONG_BINPUT"}
+_PLAIN = _PUT | {
+    *("PROTO", "FRAME", "MARK", "STOP", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("DICT", "EMPTY_DICT", "SETITEM", "SETITEMS", "LIST", "EMPTY_LIST", "APPEND", "APPENDS"),
+    *("TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+}
 
 
 class FeatureFileError(ValueError):
@@ -43,17 +59,24 @@ def load_features(path: str | Path) -> np.ndarray:
         FeatureFileError: the file is damaged, or what it holds are no features.
     """
     try:
-        with np.load(path, allow_pickle=False) as entries:
-            features = entries["features"]
+        features = read_npz_features(path)
     except Exception as error:  # zipfile, zlib and NumPy raise all sorts for a damaged file
-        raise FeatureFileError(f"it cannot be read ({error!r})") from error
-    if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
-        raise FeatureFileError(f"no frames × values: {features.dtype} {features.shape}")
+        raise FeatureFileError(f"it cannot be read ({shorten(repr(error))})") from None
+    try:
+        require_features(features)
+    except ValueError:
+        what = f"no frames × values: {features.dtype} {features.shape}"
+        raise FeatureFileError(what) from None
+    require_usable(features)
+    return features
+
+
+def require_usable(features: np.ndarray) -> None:
+    """Raise FeatureFileError for features without frames, or with values that are not finite."""
     if not len(features):
         raise FeatureFileError("it has no frames")
     if not np.isfinite(features).all():
         raise FeatureFileError("some values are not finite")
-    return features
 
 
 def load_parts(paths: FeaturePaths) -> list[np.ndarray]:
@@ -86,19 +109,20 @@ def read_paths(path: Path) -> dict[str, FeaturePaths]:
     Raises:
         UserError: the file is missing or holds something else.
     """
+    entries = read_pickle(path, dict[Id, _ENTRY])
     try:
-        return {vid: _paths_of(entry) for vid, entry in read_pickle(path).items()}
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        return {vid: _paths_of(entry) for vid, entry in entries.items()}
+    except RecordError as error:
         raise UserError(
             f"{path} holds no feature paths ({error}); run scripts/collect_video_feature_paths.py"
         ) from None
 
 
-def _paths_of(entry: Any) -> FeaturePaths:
+def _paths_of(entry: tuple) -> FeaturePaths:
     frames, *files, folder = entry
-    if not files or not all(isinstance(text, str) for text in (*files, folder)):
-        raise ValueError(f"{entry!r} is no number of frames, files and folder")
-    return FeaturePaths(int(frames), tuple(reversed(files)), folder)
+    if isinstance(frames, str) or not all(isinstance(text, str) for text in (*files, folder)):
+        raise RecordError(f"{brief(entry)} is no number of frames, files and folder")
+    return FeaturePaths(frames, tuple(reversed(files)), folder)
 
 
 def write_pickle(path: Path, value: Any) -> None:
@@ -107,31 +131,33 @@ def write_pickle(path: Path, value: Any) -> None:
         temporary.write_bytes(pickle.dumps(value))
 
 
-def read_pickle(path: Path) -> Any:
-    """Unpickle plain containers; nothing in the file is executed.
+def read_pickle(path: Path, kind: Any = Any) -> Any:
+    """Unpickle plain containers of type ``kind``; nothing in the file is executed or looked up.
 
     Raises:
-        UserError: the file is missing, damaged, or holds more than plain containers.
+        UserError: the file is missing, too large, damaged, or holds anything but dictionaries,
+            lists, tuples, texts and numbers, or others than ``kind``.
     """
+    data = read_bytes(path, MAX_PICKLE_BYTES)
     try:
-        return _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
+        require_plain(data)
+        return check(pickle.loads(data), kind)
     except Exception as error:  # a damaged pickle raises all sorts
-        raise UserError(f"{path} cannot be read ({error!r}); make it anew") from error
+        raise UserError(f"{path} cannot be read ({shorten(error)}); make it anew") from None
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows plain containers and NumPy's numbers, and nothing that could run code."""
+def require_plain(data: bytes) -> None:
+    """Raise RecordError for a pickle that holds anything but plain containers.
 
-    _NUMBERS = frozenset(
-        {
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy._core.multiarray", "scalar"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Refuse everything but NumPy's numbers."""
-        if (module, name) not in self._NUMBERS:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed here")
-        return super().find_class(module, name)
+    Places in the unpickler's memory must be taken one after the other: it makes room for all that
+    lie below the greatest.
+    """
+    places = 0
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _PLAIN:
+            raise RecordError(f"{opcode.name} {brief(argument)} is not allowed here")
+        if opcode.name in _PUT:
+            if int(argument) > places:
+                raise RecordError(f"place {brief(argument)} of {places}")
+            places += 1
+        places += opcode.name == "MEMOIZE"

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from data.prepare.extraction import database_extraction, database_parts, extraction_of
-from data.prepare.feature_files import FeatureFileError, load_parts, read_paths
+from data.prepare.feature_files import FeatureFileError, load_parts, read_paths, require_usable
 from data.stores.lmdb_io import FeatureDb
 from utils.errors import UserError
+from utils.files import modified
 
 
 class FeatureSource(Protocol):
@@ -38,8 +39,8 @@ class FeatureSource(Protocol):
             FeatureFileError: as for :meth:`load`.
         """
 
-    def modified(self) -> float:
-        """When they were found or written last, in seconds since the epoch."""
+    def modified(self) -> int:
+        """When they were found or written last, in nanoseconds since the epoch."""
 
 
 class FileFeatures:
@@ -72,9 +73,9 @@ class FileFeatures:
         loaded = zip(paths.parts, load_parts(paths), strict=True)
         return {part: features.shape[1] for part, features in loaded}
 
-    def modified(self) -> float:
+    def modified(self) -> int:
         """See :class:`FeatureSource`."""
-        return self.path.stat().st_mtime
+        return modified(self.path)
 
 
 class StoredFeatures:
@@ -90,14 +91,16 @@ class StoredFeatures:
     def load(self, vid: str) -> np.ndarray:
         """See :class:`FeatureSource`."""
         try:
-            return self._db.read_stored(vid, np.array)[: self.frames[vid]]
+            features = self._db.read_stored(vid, np.array)[: self.frames[vid]]
         except UserError as error:
             raise FeatureFileError(str(error)) from None
+        require_usable(features)
+        return features
 
     def widths(self, vid: str) -> dict[str, int] | None:
         """See :class:`FeatureSource`."""
         return database_parts(self.path)
 
-    def modified(self) -> float:
+    def modified(self) -> int:
         """See :class:`FeatureSource`."""
-        return max(file.stat().st_mtime for file in self.path.iterdir())
+        return max(map(modified, self.path.iterdir()))

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from data.annotations import Line, read_lines
 from data.stores.lmdb_io import TextDb, pack_record
+from data.stores.records import ID2NFRAME
 from data.tokenize import DEFAULT_TOKENIZER, named_in_environment
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import modified, read_json
 from utils.processes import follow_parent, what_it_read
 
 CHUNK = 256  # lines that a worker takes at once
@@ -100,11 +101,7 @@ def read_vid2nframe(paths: list[str]) -> dict[str, int]:
     """
     frames: dict[str, int] = {}
     for path in paths:
-        table = read_json(path)
-        if not isinstance(table, dict) or not all(
-            isinstance(count, int) and count >= 0 for count in table.values()
-        ):
-            raise UserError(f"{path} must map every video to its number of frames")
+        table = read_json(path, ID2NFRAME)
         for vid in frames.keys() & table.keys():
             if frames[vid] != table[vid]:
                 raise UserError(
@@ -247,8 +244,12 @@ def is_finished(
         if name != "output" and not _same(meta.get(name), value)
     ]
     differences += [f"with another {name}" for name in wrong_sides]
-    made = (output / "meta.json").stat().st_mtime
-    differences += [f"older than {path}" for path in inputs if _modified(path) > made]
+    made = modified(output / "meta.json")
+    differences += [
+        f"older than {path}"
+        for path in map(Path, inputs)
+        if path.exists() and modified(path) > made
+    ]
     if differences:
         raise UserError(
             f"{output} is there already, {', '.join(differences)}; choose another --output, or "
@@ -256,11 +257,6 @@ def is_finished(
         )
     print(f"{output} is made already ({len(databases[0])} records)")
     return True
-
-
-def _modified(path: str) -> float:
-    """When the file was changed last; never, if it is gone."""
-    return Path(path).stat().st_mtime if Path(path).exists() else 0.0
 
 
 def _same(recorded: Any, value: Any) -> bool:

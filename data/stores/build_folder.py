@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from utils.errors import UserError
-from utils.files import check_output, naming
+from utils.files import check_output, named_path, naming
 from utils.locks import HeldError, locked
 
 
@@ -85,7 +85,7 @@ def build_folder(
         UserError: ``target`` holds something already and ``force`` is not given, or what it holds
             is not ``replaceable`` (never deleted), or another process is building it.
     """
-    target = Path(target).absolute()
+    target = named_path(target).absolute()
     check_folder(target, force, replaceable)
     work = _beside(target, "building")
     with naming(target):
@@ -105,13 +105,14 @@ def build_folder(
 
 
 def check_folder(
-    target: Path, force: bool, replaceable: Callable[[Path], bool] = is_database
+    target: str | Path, force: bool, replaceable: Callable[[Path], bool] = is_database
 ) -> None:
     """See, before the work, that :func:`build_folder` can make a folder.
 
     Raises:
         OSError, UserError: as there.
     """
+    target = named_path(target)
     _check_target(target, force, replaceable)
     check_output(_beside(target, "building") / "data")
 

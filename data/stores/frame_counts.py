@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.stores.build_folder import is_database
-from data.stores.lmdb_environment import RESTORE
+from data.stores.records import ID2NFRAME
 from utils.errors import UserError
 from utils.files import read_json, write_json
 from utils.logger import LOGGER
@@ -42,13 +42,13 @@ def frame_counts(
     """
     beside = database.parent / COUNTS_FILE
     if beside.is_file():
-        return _read(beside)
+        return read_json(beside, ID2NFRAME)
     spare = None
     if spare_folder is not None:
         digest = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:12]
         spare = spare_folder / f"id2nframe_{digest}.json"
         if spare.is_file():
-            counts = _read(spare)
+            counts = read_json(spare, ID2NFRAME)
             if counts.keys() == set(vids()):
                 return counts
     counts = _count(database, list(vids()), count)
@@ -62,13 +62,6 @@ def frame_counts(
         len(counts),
         f"kept in {kept}" if kept else "which can be kept nowhere and is done at every start",
     )
-    return counts
-
-
-def _read(path: Path) -> dict[str, int]:
-    counts = read_json(path)
-    if not isinstance(counts, dict):
-        raise UserError(f"{path} must hold a JSON object; {RESTORE}")
     return counts
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import lmdb
 
 from data.stores.build_folder import FolderWriter
-from utils.errors import UserError
+from utils.errors import UserError, brief
 from utils.processes import noted_reading
 
 RESTORE = "copy, download or build this database again"
@@ -89,7 +89,10 @@ def _shared_environment(folder: Path) -> _Environment:
 
 def _encode_key(id_: str) -> bytes | None:
     """The id as an LMDB key, or None for one that no database can hold."""
-    key = id_.encode("utf-8")
+    try:
+        key = id_.encode("utf-8")
+    except UnicodeEncodeError:  # half a character, or a file's name that is no text
+        return None
     return key if 0 < len(key) <= _MAX_KEY_BYTES else None
 
 
@@ -197,7 +200,8 @@ class LmdbWriter(FolderWriter):
         key = _encode_key(id_)
         if key is None:
             raise UserError(
-                f"{self.path}: {id_!r} cannot be an id (1 to {_MAX_KEY_BYTES} bytes); rename it"
+                f"{self.path}: {brief(id_)} cannot be an id (1 to {_MAX_KEY_BYTES} bytes of "
+                "UTF-8); rename it"
             )
         self._pending.append((key, value))
         self._pending_bytes += len(key) + len(value)

@@ -6,27 +6,32 @@ msgpack-numpy maps), ``<version>_<interval>_compressed`` (LMDB of npz bytes) or
 ``<version>_<interval>_safetensors``, with ``id2nframe.json`` one level above.
 """
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Self, TypeVar
 
 import lz4.frame
 import msgpack
-import msgpack_numpy
+import msgspec
 import numpy as np
 import torch
 
 from data.stores.build_folder import is_database
+from data.stores.feature_codecs import FeatureFormat, feature_codec, require_features
 from data.stores.frame_counts import COUNTS_FILE, frame_counts
 from data.stores.lmdb_environment import RESTORE, LmdbReader, LmdbWriter
+from data.stores.records import ID2NFRAME, MAX_RECORD_BYTES, SIDE_FILES, MetaFile
 from data.stores.safetensors_io import SafetensorsReader, SafetensorsWriter
-from utils.errors import UserError
-from utils.files import read_json, write_json
+from utils.decoding import DamagedError, check, decode
+from utils.errors import RecordError, UserError, brief, shorten
+from utils.files import check_output, read_json, write_json
 
-_HEAD_BYTES = 4096  # of a plain record: its keys, and the features' type and shape
+RecordT = TypeVar("RecordT", bound=msgspec.Struct)
+
+_LZ4_MOST = 255  # times its size that a frame may unpack to
 NPZ_MAGIC = b"PK\x03\x04"  # how the bytes of every zip file begin
 
 
@@ -35,11 +40,49 @@ def pack_record(record: dict) -> bytes:
     return lz4.frame.compress(msgpack.packb(record, use_bin_type=True))
 
 
-def _unpack_record(value: memoryview) -> dict:
-    record = msgpack.unpackb(lz4.frame.decompress(value), raw=False, strict_map_key=False)
-    if not isinstance(record, dict):
-        raise ValueError(f"a {type(record).__name__} instead of a map")
-    return record
+@cache
+def _record_decoder(kind: Any) -> msgspec.msgpack.Decoder:
+    return msgspec.msgpack.Decoder(kind)
+
+
+def _unpack_record(value: memoryview, kind: Any) -> Any:
+    """A stored text record as type ``kind``; RecordError, or any other, if it is damaged."""
+    if len(value) * _LZ4_MOST <= MAX_RECORD_BYTES:
+        data = lz4.frame.decompress(value)
+    else:
+        unpacker = lz4.frame.LZ4FrameDecompressor()
+        data = unpacker.decompress(value, MAX_RECORD_BYTES)
+        if not unpacker.eof:
+            raise DamagedError(f"it unpacks to more than {MAX_RECORD_BYTES >> 20} MiB")
+    return decode(data, kind, _record_decoder(kind).decode, msgspec.msgpack.decode)
+
+
+class MetaTable(dict):
+    """The content of a ``meta.json``; an entry that it lacks is the user's to mend."""
+
+    def __init__(self, where: Path, entries: dict) -> None:
+        super().__init__(entries)
+        self._where = where
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(
+            f"{self._where} lacks {name}; make the database again with the preparation scripts"
+        )
+
+
+def read_side(path: Path) -> Any:
+    """Return the content of a side file, which must be what its name says.
+
+    Raises:
+        UserError: it is missing, no valid JSON, or holds something else.
+    """
+    value = read_json(path, SIDE_FILES.get(path.name, Any))
+    if path.name == "meta.json":
+        try:
+            check(value, MetaFile)
+        except RecordError as error:
+            raise UserError(f"{path}: {error}; {RESTORE}") from None
+    return value
 
 
 class TextDb(LmdbReader):
@@ -48,17 +91,23 @@ class TextDb(LmdbReader):
     Opened lazily and at most once per process and file, safe across forks and threads, picklable
     (by path).
 
-    Attributes:
+    Args:
         path: the folder.
+        vocab_size: of the model that reads its tokens; None: any.
+
+    Attributes:
+        path, vocab_size: as given.
         meta: ``meta.json`` (the two parts of a caption database have theirs one level above).
 
     Raises:
         UserError: the folder, ``data.mdb`` or ``meta.json`` is missing, or the LMDB is cut short.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, vocab_size: int | None = None) -> None:
         super().__init__(Path(path))
-        self.meta: dict = read_json(self._meta_path())
+        self.vocab_size = vocab_size
+        where = self._meta_path()
+        self.meta = MetaTable(where, read_side(where))
         self._sides: dict[str, Any] = {}
 
     def _meta_path(self) -> Path:
@@ -68,24 +117,57 @@ class TextDb(LmdbReader):
         raise UserError(f"{self.path} has no meta.json; {RESTORE}")
 
     def __reduce__(self) -> tuple:
-        return TextDb, (self.path,)
+        return TextDb, (self.path, self.vocab_size)
 
     def __getitem__(self, id_: str) -> dict:
-        """The record of ``id_``.
+        """The raw record of ``id_``, whatever its fields hold.
 
         Raises:
             KeyError: no such id.
             UserError: the record is damaged.
         """
+        record = self._decoded(id_, dict)
+        if record is None:
+            raise KeyError(id_)
+        return record
+
+    def read(self, id_: str, kind: type[RecordT]) -> RecordT:
+        """The record of ``id_`` as one of :mod:`data.stores.records`.
+
+        Raises:
+            UserError: there is none, it is damaged, or a field is missing or of another kind.
+        """
+        record = self._decoded(id_, kind)
+        if record is None:
+            raise UserError(f"{self.path} lacks the record of {brief(id_)}; {RESTORE}")
+        if self.vocab_size is not None:
+            self._check_tokens(id_, record.input_ids)
+        return record
+
+    def _decoded(self, id_: str, kind: Any) -> Any:
         with self.value(id_) as value:
-            if value is None:
-                raise KeyError(id_)
             try:
-                return _unpack_record(value)
-            except Exception as error:  # whatever the decoders trip over, the bytes are damaged
+                return None if value is None else _unpack_record(value, kind)
+            except DamagedError as error:
+                damage = str(error)
+            except RecordError as error:
                 raise UserError(
-                    f"{self.path}: the record of {id_!r} is damaged ({error!r}); {RESTORE}"
-                ) from error
+                    f"{self.path}: {error} in the record of {brief(id_)}; mend the annotation and "
+                    "make the database again, or leave the record out (scripts/drop_ids.py)"
+                ) from None
+            except Exception as error:  # whatever LZ4 trips over, the bytes are damaged
+                damage = shorten(repr(error))
+        raise UserError(f"{self.path}: the record of {brief(id_)} is damaged ({damage}); {RESTORE}")
+
+    def _check_tokens(self, id_: str, input_ids: list) -> None:
+        of_parts = bool(input_ids) and isinstance(input_ids[0], list)
+        largest = max(chain.from_iterable(input_ids) if of_parts else input_ids, default=0)
+        if largest >= self.vocab_size:
+            raise UserError(
+                f"{self.path}: input_ids of {brief(id_)} hold {largest}, the model's vocabulary "
+                f"has {self.vocab_size} tokens: take the model_config that belongs to the "
+                "tokenizer, or make the database again with its --toker"
+            )
 
     def has_side(self, name: str) -> bool:
         """Whether the side file ``name`` exists."""
@@ -95,12 +177,12 @@ class TextDb(LmdbReader):
         """The parsed side file ``name`` (e.g. ``"id2len.json"``), read once.
 
         Raises:
-            UserError: it is missing or is no valid JSON.
+            UserError: as :func:`read_side`.
         """
         if name not in self._sides:
             if not self.has_side(name):
                 raise UserError(f"{self.path} has no {name}; {RESTORE}")
-            self._sides[name] = read_json(self.path / name)
+            self._sides[name] = read_side(self.path / name)
         return self._sides[name]
 
 
@@ -118,119 +200,6 @@ class TextDbWriter(LmdbWriter):
     def write_side(self, name: str, value: Any, indent: int | None = None) -> None:
         """Write a JSON side file (``meta.json`` too)."""
         write_json(self.folder / name, value, indent)
-
-
-class FeatureCodec(Protocol):
-    """What a store holds of one video's features: the seam for another format."""
-
-    suffix: str  # of the folder's name
-
-    def encode(self, features: np.ndarray) -> Any:
-        """What is stored of ``features`` (T, D), in their own precision."""
-
-    def decode(self, value: Any) -> np.ndarray:
-        """``features`` (T, D) as stored; damaged values raise any exception."""
-
-    def rows(self, value: Any) -> int:
-        """Return T of ``features``; damaged values raise any exception."""
-
-
-def _decode_array(stored: dict) -> Any:
-    """msgpack-numpy's object hook, without its kind of array that is a pickle."""
-    if stored.get(b"kind") == b"O":
-        raise ValueError("an array of Python objects")
-    return msgpack_numpy.decode(stored)
-
-
-def _find_key(unpacker: msgpack.Unpacker, key: str | bytes) -> None:
-    """Go to the value of a map's ``key``; KeyError if it has none."""
-    for _ in range(unpacker.read_map_header()):
-        if unpacker.unpack() == key:
-            return
-        unpacker.skip()
-    raise KeyError(key)
-
-
-class PlainCodec:
-    """msgpack-numpy map ``{"features": (T, D)}``."""
-
-    suffix = ""
-
-    def encode(self, features: np.ndarray) -> bytes:
-        """See :class:`FeatureCodec`."""
-        return msgpack.packb(
-            {"features": features}, default=msgpack_numpy.encode, use_bin_type=True
-        )
-
-    def decode(self, value: memoryview) -> np.ndarray:
-        """See :class:`FeatureCodec`."""
-        return msgpack.unpackb(value, object_hook=_decode_array, raw=False)["features"]
-
-    def rows(self, value: memoryview) -> int:
-        """See :class:`FeatureCodec`; reads the record's head alone, if it is as published."""
-        head = msgpack.Unpacker(raw=False)
-        head.feed(value[:_HEAD_BYTES])
-        try:
-            _find_key(head, "features")
-            _find_key(head, b"shape")
-            return head.unpack()[0]
-        except Exception:  # whatever the head is like, the whole record tells
-            return len(self.decode(value))
-
-
-class CompressedCodec:
-    """The bytes of a zipped npz file with an entry ``features``; other entries are left alone."""
-
-    suffix = "_compressed"
-
-    def encode(self, features: np.ndarray) -> bytes:
-        """See :class:`FeatureCodec`."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, features=features)
-        return buffer.getvalue()
-
-    def decode(self, value: memoryview) -> np.ndarray:
-        """See :class:`FeatureCodec`."""
-        with np.load(io.BytesIO(value), allow_pickle=False) as entries:
-            return entries["features"]
-
-    def rows(self, value: memoryview) -> int:
-        """See :class:`FeatureCodec`."""
-        return len(self.decode(value))
-
-
-class ArrayCodec:
-    """Arrays as they are, for safetensors files."""
-
-    suffix = "_safetensors"
-
-    def encode(self, features: np.ndarray) -> np.ndarray:
-        """See :class:`FeatureCodec`."""
-        return features
-
-    def decode(self, value: np.ndarray) -> np.ndarray:
-        """See :class:`FeatureCodec`."""
-        return value
-
-    def rows(self, value: np.ndarray) -> int:
-        """See :class:`FeatureCodec`."""
-        return len(value)
-
-
-FeatureFormat = Literal["lmdb", "safetensors"]
-
-
-def feature_codec(compressed: bool, format_: FeatureFormat = "lmdb") -> FeatureCodec:
-    """The codec of a database.
-
-    Raises:
-        UserError: there is no such variant.
-    """
-    if format_ == "lmdb":
-        return CompressedCodec() if compressed else PlainCodec()
-    if compressed:
-        raise UserError("only LMDB has a compressed variant; leave compression or safetensors out")
-    return ArrayCodec()
 
 
 def feature_db_path(
@@ -369,10 +338,14 @@ class FeatureDb:
         Raises:
             UserError: no such video, or its record is damaged.
         """
-        limits = (self.id2nframe.get(vid), self.max_clip_len)
-        limits = (limit for limit in limits if isinstance(limit, int) and limit >= 0)
-        end = min(limits, default=None)
-        features = self.read_stored(vid, lambda stored: _as_float32(stored[:end]))
+        limits = (self.id2nframe.get(vid, -1), self.max_clip_len)
+        end = min((limit for limit in limits if limit >= 0), default=None)
+        features = self.read_stored(vid, lambda stored: as_float32(stored[:end]))
+        if not np.isfinite(features).all():
+            raise UserError(
+                f"{self.path}: the features of {vid!r} hold values that are not finite; extract "
+                "them again, or leave the video out (scripts/drop_ids.py)"
+            )
         if features.shape[1] != self.width:
             raise UserError(
                 f"{self.path}: the features of {vid!r} have {features.shape[1]} values a frame, "
@@ -389,8 +362,7 @@ class FeatureDb:
         with self._value(vid) as value:
             with self._damage_named(vid):
                 features = self._codec.decode(value)
-                if np.ndim(features) != 2 or not np.issubdtype(features.dtype, np.floating):
-                    raise ValueError("no two-dimensional array of floats")
+                require_features(features)
             return use(features)
 
     def _rows(self, vid: str) -> int:
@@ -413,11 +385,12 @@ class FeatureDb:
             yield
         except Exception as error:  # whatever the decoders trip over, the bytes are damaged
             raise UserError(
-                f"{self.path}: the features of {vid!r} are damaged ({error!r}); {RESTORE}"
-            ) from error
+                f"{self.path}: the features of {vid!r} are damaged ({shorten(repr(error))}); "
+                f"{RESTORE}"
+            ) from None
 
 
-def _as_float32(stored: np.ndarray) -> np.ndarray:
+def as_float32(stored: np.ndarray) -> np.ndarray:
     """A copy in single precision."""
     if stored.dtype == np.float16:  # PyTorch converts several times as fast as NumPy
         return torch.from_numpy(stored.copy()).float().numpy()
@@ -465,6 +438,7 @@ class FeatureDbWriter:
         self._id2nframe: dict[str, int] = {}
 
     def __enter__(self) -> Self:
+        check_output(self.path.parent / COUNTS_FILE)
         self._store.__enter__()
         return self
 
@@ -488,7 +462,7 @@ class FeatureDbWriter:
     def _merge_counts(self) -> None:
         """Bring ``id2nframe.json`` up to date, before the database appears: it never lacks one."""
         path = self.path.parent / COUNTS_FILE
-        known = read_json(path) if path.is_file() else {}
+        known = read_json(path, ID2NFRAME) if path.is_file() else {}
         for vid, num_frames in self._id2nframe.items():
             if known.get(vid, num_frames) != num_frames and not self._recount:
                 raise UserError(

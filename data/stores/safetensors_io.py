@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from data.stores.build_folder import FolderWriter
 from data.stores.lmdb_environment import RESTORE
-from utils.errors import UserError
+from utils.errors import UserError, shorten
 
 _FILE_BYTES = 256 << 20  # of one file: what a writer holds in memory
 
@@ -56,7 +56,13 @@ class SafetensorsReader:
     def value(self, id_: str) -> Iterator[np.ndarray | None]:
         """The array of ``id_``, or None if absent."""
         arrays = self._open().get(id_)
-        yield None if arrays is None else arrays.get_tensor(id_)
+        try:
+            value = None if arrays is None else arrays.get_tensor(id_)
+        except (SafetensorError, TypeError, ValueError, OSError) as error:  # a type NumPy lacks
+            raise UserError(
+                f"{self.path}: {id_!r} cannot be read ({shorten(error)}); {RESTORE}"
+            ) from None
+        yield value
 
     def __contains__(self, id_: str) -> bool:
         return id_ in self._open()

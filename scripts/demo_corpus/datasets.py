@@ -102,7 +102,6 @@ _KINDS = {
 # What HowTo100M looks like: long videos, whose subtitles are those of the whole video.
 _KINDS[LONG_VIDEOS] = replace(_KINDS["how2"], splits=("train",), train_factor=0.25)
 DATASETS = tuple(_KINDS)
-INTERVALS = {name: kind.interval for name, kind in _KINDS.items()}  # seconds per frame
 
 
 def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:

@@ -1,5 +1,7 @@
 """What a moment-retrieval run of the demo found: a table beside chance, and a picture."""
 
+import html
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ matplotlib.use("Agg")  # no display needed
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from tabulate import tabulate
 
 from evaluation.chance import MomentBounds, QueryTruth, chance_recall
@@ -17,8 +21,10 @@ from utils.files import atomic_write, read_json, read_jsonl
 from utils.names import QUERY_NAMES, get_name
 
 SHOWN = ("0.5-r1", "0.5-r5", "0.7-r1", "r1", "r5", "r10")
-_TRUE, _PREDICTED, _SPOKEN = "tab:green", "tab:blue", "tab:gray"
+TRUE, FOUND, SPOKEN = "tab:green", "tab:blue", "tab:gray"
 _PREDICTIONS = 3  # per query in the picture
+_FAINTEST = 0.15
+_LETTERS_PER_LINE = 200  # of the words below the time line
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
     """Draw true and predicted moments of queries taken evenly from the split.
 
     For each, the time line of the true video: the true moment, the best predictions in that video
-    (SVMR; the darker, the more probable), when somebody speaks, and the place of the video in the
+    (SVMR; the darker, the more probable), what is spoken when, and the place of the video in the
     ranking of all videos (VR).
     """
     results = read_json(run.results)
@@ -82,7 +88,7 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
     chosen = range(0, len(queries), max(1, len(queries) // how_many))[:how_many]
     subtitles = {get_name(row, "vid_name"): row["sub"] for _, row in read_jsonl(run.subtitles)}
     figure, axes = plt.subplots(
-        len(chosen), 1, figsize=(11, 1.5 * len(chosen)), squeeze=False, layout="constrained"
+        len(chosen), 1, figsize=(13, 1.9 * len(chosen) + 0.7), squeeze=False, layout="constrained"
     )
     for axis, place in zip(axes[:, 0], chosen, strict=True):
         row = queries[place]
@@ -90,42 +96,74 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
         ranked = [line[0] for line in results["VR"][place]["predictions"]]
         index = results["video2idx"][vid]
         rank = ranked.index(index) + 1 if index in ranked else f"> {len(ranked)}"
-        axis.set_title(
-            f"“{row['desc']}” — {vid}, rank {rank} of {len(results['video2idx'])}",
-            loc="left",
-            fontsize=9,
-        )
+        axis.set_title(f"“{row['desc']}” — {vid}, rank {rank}", loc="left", fontsize=9)
         predictions = results["SVMR"][place]["predictions"][:_PREDICTIONS]
-        _draw_time_line(axis, row, predictions, subtitles.get(vid, ()))
+        draw_time_line(axis, row["duration"], truth_of(row).spans, subtitles.get(vid, ()))
+        _draw_predictions(axis, predictions)
     axes[-1, 0].set_xlabel("seconds")
+    _explain(figure, len(results["video2idx"]))
+    save_figure(figure, path)
+
+
+def draw_time_line(
+    axis: Axes, duration: float, spans: Sequence[Sequence[float]], subtitles: Sequence[dict]
+) -> None:
+    """Draw true moments above and, below, what is spoken when, leaving room in between.
+
+    Args:
+        axis: what to draw on: x is time in seconds, the room is y from 0.6 to 1.6.
+        duration: of the video, seconds.
+        spans: [start, end] of each true moment, seconds.
+        subtitles: ``{"text", "start", "end"}``, seconds.
+    """
+    for start, end in spans:
+        axis.barh(2, end - start, left=start, height=0.5, color=TRUE)
+    bars = [(line["start"], line["end"] - line["start"]) for line in subtitles]
+    axis.broken_barh(bars, (0.1, 0.25), facecolor=SPOKEN, edgecolor="white")
+    for line in subtitles:
+        letters = max(4, int(_LETTERS_PER_LINE * (line["end"] - line["start"]) / duration))
+        text = textwrap.shorten(html.unescape(line["text"]), 3 * letters, placeholder="…")
+        lines = textwrap.fill(text, letters, break_long_words=False)
+        axis.text(line["start"], 0.05, lines, fontsize=6, va="top", clip_on=True)
+    axis.set_yticks([2, 1.1, 0.2], labels=["true", "found", "spoken"], fontsize=8)
+    axis.set_xlim(0, duration)
+    axis.set_ylim(-1.1, 2.4)
+
+
+def _draw_predictions(axis: Axes, predictions: Sequence[Sequence[float]]) -> None:
+    """One bar below the other, the best on top, each with its probability."""
+    for rank, (_, start, end, score) in enumerate(predictions):
+        axis.barh(
+            1.45 - 0.35 * rank,
+            end - start,
+            left=start,
+            height=0.3,
+            color=FOUND,
+            alpha=max(_FAINTEST, min(1.0, score)),
+        )
+        axis.text(start, 1.45 - 0.35 * rank, f" {score:.0%}", fontsize=6, va="center")
+
+
+def _explain(figure: Figure, videos: int) -> None:
+    """A legend above all."""
+    handles = [
+        Patch(color=TRUE, label="true moment"),
+        Patch(color=FOUND, label="found in the true video, the best on top; dark = probable"),
+        Patch(color=SPOKEN, label="somebody speaks, the words below"),
+    ]
+    title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
+    figure.legend(
+        handles=handles,
+        title=title,
+        loc="outside upper left",
+        ncols=3,
+        fontsize=8,
+        title_fontsize=8,
+    )
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     plt.close(figure)
-
-
-def _draw_time_line(
-    axis: Axes, row: dict, predictions: Sequence[Sequence[float]], subtitles: Sequence[dict]
-) -> None:
-    """Three bars above each other: true moment, predictions, subtitles."""
-    for start, end in truth_of(row).spans:
-        axis.barh(2, end - start, left=start, height=0.7, color=_TRUE)
-    for rank, (_, start, end, score) in enumerate(predictions):
-        axis.barh(
-            1,
-            end - start,
-            left=start,
-            height=0.7 - 0.15 * rank,
-            color=_PREDICTED,
-            alpha=max(0.15, min(1.0, score)),
-            edgecolor="black",
-            linewidth=1.0 if rank == 0 else 0.3,
-        )
-    axis.broken_barh(
-        [(line["start"], line["end"] - line["start"]) for line in subtitles],
-        (-0.2, 0.4),
-        facecolor=_SPOKEN,
-        edgecolor="white",
-    )
-    axis.set_yticks([2, 1, 0], labels=["true", "predicted", "subtitles"], fontsize=8)
-    axis.set_xlim(0, row["duration"])
-    axis.set_ylim(-0.5, 2.6)

@@ -8,9 +8,9 @@ from statistics import fmean
 from tabulate import tabulate
 
 from evaluation.chance import random_recall
-from scripts.demo_corpus.demo_steps import Command, Step
 from utils.files import read_json
 
+Command = list[str | Path | int]  # script and options
 PRETRAINED, SCRATCH = "pre-trained", "scratch"
 _K = 5  # recall among the first K videos
 _BATCH_SIZE = 8  # small, so that a few steps from scratch do not yet suffice
@@ -22,8 +22,8 @@ class Transfer:
 
     Attributes:
         script: that fine-tunes.
-        task: its recipe is ``config/debug-{task}.json``.
-        databases: the options that name its databases.
+        task: that is fine-tuned.
+        recipe: its options.
         runs: folder of runs.
         checkpoint: what pre-training saved.
         steps: of each fine-tuning: few, so that the start matters.
@@ -32,33 +32,27 @@ class Transfer:
 
     script: str
     task: str
-    databases: Command
+    recipe: Path
     runs: Path
     checkpoint: Path
     steps: int
     seeds: tuple[int, ...]
 
-    def steps_to_run(self) -> Iterator[Step]:
+    def commands(self) -> Iterator[tuple[str, Command]]:
         """Every fine-tuning; it looks for videos only, and only at its end."""
         for seed in self.seeds:
             for start in (PRETRAINED, SCRATCH):
-                yield self._fine_tuning(start, seed)
+                what = f"Fine-tune for {self.steps} steps, {start}, seed {seed}"
+                yield what, self._fine_tuning(start, seed)
 
-    def _fine_tuning(self, start: str, seed: int) -> Step:
-        folder = self.folder(start, seed)
-        steps = str(self.steps)
-        from_checkpoint = ["--checkpoint", self.checkpoint] if start == PRETRAINED else []
-        return Step(
-            f"Fine-tune for {steps} steps, {start}, seed {seed}",
-            [
-                *(self.script, "--config", f"config/debug-{self.task}.json", *self.databases),
-                *("--output_dir", folder, *from_checkpoint, "--seed", str(seed)),
-                *("--num_train_steps", steps, "--warmup_steps", str(self.steps // 10)),
-                *("--train_batch_size", str(_BATCH_SIZE)),
-                *("--valid_steps", steps, "--full_eval_tasks", "VR"),
-            ],
-            makes=folder / "ckpt" / f"model_step_{steps}.pt",
-        )
+    def _fine_tuning(self, start: str, seed: int) -> Command:
+        return [
+            *(self.script, "--config", self.recipe, "--output_dir", self.folder(start, seed)),
+            *(("--checkpoint", self.checkpoint) if start == PRETRAINED else ()),
+            *("--seed", seed, "--num_train_steps", self.steps),
+            *("--warmup_steps", self.steps // 10, "--train_batch_size", _BATCH_SIZE),
+            *("--valid_steps", self.steps, "--full_eval_tasks", "VR"),
+        ]
 
     def folder(self, start: str, seed: int) -> Path:
         """A fine-tuning's folder; another checkpoint has other folders."""

@@ -11,6 +11,7 @@ class Corpus:
         interval: seconds per frame.
         compressed: whether the features are stored compressed.
         clip_interval: seconds of the clips that its videos are cut into; None: they stay whole.
+        whole_subtitles: its annotation file is about whole videos, and is cut, too.
         subtitles: further names of the annotation file.
         durations: further names of the file of durations.
     """
@@ -18,6 +19,7 @@ class Corpus:
     interval: float = 1.5
     compressed: bool = False
     clip_interval: int | None = None
+    whole_subtitles: bool = False
     subtitles: tuple[str, ...] = ()
     durations: tuple[str, ...] = ()
 
@@ -31,6 +33,7 @@ CORPORA = {
     "violin": Corpus(compressed=True),
     "didemo": Corpus(),
     "msrvtt": Corpus(interval=2),
+    "ht": Corpus(interval=2, clip_interval=60, whole_subtitles=True),
 }
 
 
@@ -74,4 +77,5 @@ DATASETS = {
     "how2r": Dataset("how2", ("train", "val"), published=False),
     "how2qa": Dataset("how2", ("train", "val"), published=False),
     "tv_pretrain": Dataset("tv", pretraining=True, weights="pretrain-tv-init.bin"),
+    "ht_pretrain": Dataset("ht", pretraining=True, weights="pretrain-tv-init.bin", published=False),
 }

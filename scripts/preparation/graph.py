@@ -11,6 +11,7 @@ from pathlib import Path
 from toposort import toposort
 
 from utils.errors import UserError
+from utils.files import modified
 
 
 class Why(Enum):
@@ -76,7 +77,7 @@ class Step:
             except UserError as error:
                 return Reason(Why.DAMAGED, str(error))
         if self.otherwise is not None and (difference := self.otherwise()):
-            return Reason(Why.OTHERWISE, difference)
+            return Reason(Why.OTHERWISE, f"{difference}; --force {self.name} replaces it")
         made = last_change(self.outputs[0])
         for path in self.inputs:
             if path.exists() and last_change(path) > made:
@@ -87,7 +88,7 @@ class Step:
 def last_change(path: Path) -> int:
     """When a file, or anything in a folder, was changed last, in nanoseconds."""
     inner = path.rglob("*") if path.is_dir() else ()
-    return max(each.stat().st_mtime_ns for each in (path, *inner) if each.exists())
+    return max(modified(each) for each in (path, *inner) if each.exists())
 
 
 class Graph:

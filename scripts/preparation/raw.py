@@ -14,9 +14,13 @@ Subtitles: txt_db/<corpus>_subtitles.db from
                                where there is one, or one is made
   <corpus>_vid2dur_idx.json    {split: {video: [seconds, index]}}, optional; tv also:
                                vid2dur_idx.json, tvr_video2dur_idx.json
-Features: video_db/<corpus> from per-video files of both extractors.
-Pre-training: txt_db/pretrain_splits from the databases of subtitles and features, without the
-  videos that TVR and TVQA are validated on, if their annotations are there.
+  Those of ht (HowTo100M) tell of whole videos, and are cut into clips as the features are.
+Features: video_db/<corpus> from per-video files of both extractors, in a folder <corpus> below
+  --feature_dir, in several <corpus>_0, <corpus>_1, … (shards: a database each), or, where all data
+  sets are of one corpus, in --feature_dir itself.
+Pre-training: txt_db/pretrain_splits/<corpus>_{train,val}.json (a training list for each shard),
+  copies of <corpus>_pretrain_{train,val}.json, or else chosen from the databases of subtitles and
+  features, without the videos that fine-tuning is validated on, if its annotations are there.
 """
 
 import shutil
@@ -40,7 +44,8 @@ CONVERTED = {
     "how2qa": "how2QA_{}_release.csv",
     "didemo": "{}_data.json",
 }
-VALIDATED_ON = ("tvr_val", "tvqa_val")
+# What pre-training must not have seen, by corpus.
+VALIDATED_ON = {"tv": ("tvr_val", "tvqa_val"), "ht": ("how2r_val", "how2qa_val")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class RawFiles:
 
     Attributes:
         annotations: folder.
-        features: folder of the extractors' files, of one corpus; None: no features are made.
+        features: folder of the extractors' files; None: no features are made.
         txt_db: folder of the text databases to be.
         video_db: folder of the feature databases.
         toker: tokenizer.
@@ -80,9 +85,27 @@ class RawFiles:
         """Annotations as JSON lines."""
         return self.first(f"{task}_{split}.jsonl", f"{task}_{split}_release.jsonl")
 
-    def frames(self, corpus: str) -> Path:
-        """{video: frames} of the feature database that is there, or to be."""
-        return self.video_db / corpus / "id2nframe.json"
+    def shards(self, corpus: str) -> list[str]:
+        """Names of the feature databases that are there, or to be: one, or one for each shard."""
+        root = self.features or self.video_db
+        found = {
+            path.name.removeprefix(f"{corpus}_"): path.name
+            for path in root.glob(f"{corpus}_*")
+            if path.is_dir()
+        }
+        numbers = sorted(filter(str.isdecimal, found), key=int)
+        if not numbers or (root / corpus).is_dir():
+            return [corpus]
+        return [found[number] for number in numbers]
+
+    def extracted(self, name: str) -> Path | None:
+        """The extractors' files that a feature database is made from."""
+        own = self.features and self.features / name
+        return own if own and own.is_dir() else self.features
+
+    def frames(self, corpus: str) -> tuple[Path, ...]:
+        """{video: frames} of each feature database that is there, or to be."""
+        return tuple(self.video_db / name / "id2nframe.json" for name in self.shards(corpus))
 
 
 def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
@@ -94,13 +117,14 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
     names = list(names)
     steps: dict[str, Step] = {}
     corpora = list(dict.fromkeys(DATASETS[name].corpus for name in names))
-    if files.features is not None and len(corpora) > 1:
-        raise UserError(
-            f"--feature_dir holds the files of one corpus; these data sets are of {corpora}: name "
-            "those of one"
-        )
     for corpus in corpora:
-        _add(steps, _feature_steps(corpus, files))
+        for shard in files.shards(corpus):
+            if len(corpora) > 1 and files.features and files.extracted(shard) == files.features:
+                raise UserError(
+                    f"these data sets are of {', '.join(corpora)}: --feature_dir must have a "
+                    f"folder for each, and {files.features / corpus} does not exist"
+                )
+            _add(steps, _feature_steps(corpus, shard, files))
         _add(steps, _subtitle_steps(corpus, files))
     for name in names:
         for split in SPLITS:
@@ -131,23 +155,23 @@ def missing_annotations(names: Iterable[str], steps: Iterable[Step]) -> list[str
     return sorted(set(missing))
 
 
-def _feature_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
-    if files.features is None:
+def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
+    """The feature database ``name`` of (a shard of) a corpus."""
+    extracted = files.extracted(name)
+    if extracted is None:
         return
-    of, folder = CORPORA[corpus], files.video_db / corpus
-    paths, target = (
-        folder / "video_feat_info.pkl",
-        ("--output", files.video_db, "--dataset", corpus),
-    )
+    of, folder = CORPORA[corpus], files.video_db / name
+    paths, target = folder / "video_feat_info.pkl", ("--output", files.video_db, "--dataset", name)
     workers = ("--workers", files.workers)
-    source = ("--feature_dir", files.features)
     yield Step(
-        f"video_db/{corpus}/video_feat_info.pkl",
+        f"video_db/{name}/video_feat_info.pkl",
         "pair the feature files",
-        lambda _: run_script("collect_video_feature_paths", *source, *target, *workers),
+        lambda _: run_script(
+            "collect_video_feature_paths", "--feature_dir", extracted, *target, *workers
+        ),
         # The list stays untouched, and so the database current, where it would say the same.
         (folder / "corrupted.json", paths),
-        (files.features,),
+        (extracted,),
     )
     database = feature_db_path(folder, "resnet_slowfast", of.interval, of.compressed)
     options = (
@@ -156,18 +180,25 @@ def _feature_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
         *(("--clip_interval", of.clip_interval) if of.clip_interval else ()),
     )
     yield Step(
-        f"video_db/{corpus}",
+        f"video_db/{name}",
         "gather the features in a database",
-        _script("convert_videodb", *options),
-        (database, files.frames(corpus)),
+        _script(f"video_db/{name}", "convert_videodb", *options),
+        (database, folder / "id2nframe.json"),
         (paths,),
         check=partial(check_features, of, folder),
     )
 
 
-def _script(name: str, *arguments: object) -> Callable[[bool], None]:
+def _script(step: str, name: str, *arguments: object) -> Callable[[bool], None]:
     """An action that runs a script, with ``--force`` where a database is to be replaced."""
-    return lambda rebuild: run_script(name, *arguments, *(("--force",) if rebuild else ()))
+
+    def run(rebuild: bool) -> None:
+        try:
+            run_script(name, *arguments, *(("--force",) if rebuild else ()))
+        except UserError as error:  # what to pass to prepare_data.py is meant for this step alone
+            raise UserError(str(error).replace("--force", f"--force {step}")) from None
+
+    return run
 
 
 def _text_step(
@@ -187,7 +218,7 @@ def _text_step(
     return Step(
         f"txt_db/{name}",
         what,
-        _script(script, *options, "--workers", files.workers, *more),
+        _script(f"txt_db/{name}", script, *options, "--workers", files.workers, *more),
         (output,),
         (annotation, *inputs),
         check=partial(check, output),
@@ -210,22 +241,37 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.subtitles(corpus)
     if annotation is None:
         return
-    frames = files.frames(corpus)
-    if files.features is None:
-        frames = files.first(f"{corpus}_vid2nframe.json") or frames
-    more: tuple[object, ...] = ("--task", corpus, "--vid2nframe", frames)
-    more += ("--frame_length", CORPORA[corpus].interval)
+    of = CORPORA[corpus]
+    table = None if files.features else files.first(f"{corpus}_vid2nframe.json")
+    frames = (table,) if table else files.frames(corpus)
+    timing = ("--vid2nframe", *frames, "--frame_length", of.interval)
+    hint = (
+        f": give --feature_dir, or put {corpus}_vid2nframe.json into {files.annotations}, a "
+        f"copy of the id2nframe.json of video_db/{corpus}"
+    )
     durations = files.durations(corpus)
+    if of.whole_subtitles:
+        cut, durations = files.txt_db / "ann" / f"{corpus}_clips.jsonl", None
+        options = ("--annotation", annotation, "--output", cut, *timing)
+        options += ("--clip_interval", of.clip_interval)
+        yield Step(
+            f"txt_db/ann/{cut.name}",
+            "cut subtitles as their videos are cut",
+            lambda _: run_script("cut_clips", *options),
+            (cut,),
+            (annotation, *frames),
+            hint=hint,
+        )
+        annotation = cut
     yield _text_step(
         files,
         f"{corpus}_subtitles.db",
         "tokenise subtitles and match them with frames",
         "prepro_sub",
         annotation,
-        (*more, "--vid2dur_idx", durations) if durations else more,
-        (frames, durations) if durations else (frames,),
-        hint=f": give --feature_dir, or put {corpus}_vid2nframe.json into {files.annotations}, a "
-        f"copy of the id2nframe.json of video_db/{corpus}",
+        ("--task", corpus, *timing, *(("--vid2dur_idx", durations) if durations else ())),
+        (*frames, durations) if durations else frames,
+        hint=hint,
     )
 
 
@@ -271,37 +317,49 @@ def _caption_steps(name: str, split: str, files: RawFiles) -> Iterator[Step]:
         (subtitles,),
         check_caption_db,
     )
-    copy = files.txt_db / f"{name}_{split}_release.jsonl"
-    yield Step(
-        f"txt_db/{copy.name}",
-        "copy clips and captions",
-        lambda _: _copy(annotation, copy),
-        (copy,),
-        (annotation,),
-    )
+    yield _copy_step(files, f"{name}_{split}_release.jsonl", "copy clips and captions", annotation)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as temporary:
-        shutil.copyfile(source, temporary)
+def _copy_step(files: RawFiles, name: str, what: str, source: Path) -> Step:
+    target = files.txt_db / name
+
+    def copy(_rebuild: bool) -> None:
+        with atomic_write(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+    return Step(f"txt_db/{name}", what, copy, (target,), (source,))
 
 
 def _pretraining_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
+    given = {split: files.first(f"{corpus}_pretrain_{split}.json") for split in ("train", "val")}
+    if any(given.values()):
+        for split, path in given.items():
+            if path is None:
+                raise UserError(
+                    f"{files.annotations} has one list of videos to pre-train on, but no "
+                    f"{corpus}_pretrain_{split}.json: put both there, or none to have them chosen"
+                )
+            name = f"pretrain_splits/{corpus}_{split}.json"
+            yield _copy_step(files, name, "copy a list of videos to pre-train on", path)
+        return
     lists = files.txt_db / "pretrain_splits"
     subtitles = files.txt_db / f"{corpus}_subtitles.db"
     excluded = []
-    for name in VALIDATED_ON:
+    for name in VALIDATED_ON[corpus]:
         of_task = list(_query_steps(*name.split("_"), files))
         excluded += [path for step in of_task[-1:] for path in step.outputs]
         yield from of_task
+    shards = files.shards(corpus)
     options = ("--name", corpus, "--output", lists, "--sub_txt_db", subtitles)
-    options += ("--vfeat_db", files.video_db / corpus)
+    options += ("--vfeat_db", *(files.video_db / name for name in shards))
+    options += ("--clips",) if CORPORA[corpus].clip_interval else ()
     options += ("--exclude", *excluded) if excluded else ()
+    train = [f"_{number}" for number in range(len(shards))] if len(shards) > 1 else [""]
     yield Step(
-        "txt_db/pretrain_splits",
+        f"txt_db/pretrain_splits/{corpus}",
         "choose videos to pre-train on",
         lambda _: run_script("make_pretrain_splits", *options),
-        tuple(lists / f"{corpus}_{split}.json" for split in ("train", "val")),
-        (subtitles, files.frames(corpus), *excluded),
+        tuple(lists / f"{corpus}_{name}.json" for name in (*(f"train{n}" for n in train), "val")),
+        (subtitles, *files.frames(corpus), *excluded),
         hint=": give --feature_dir, or download the features first",
     )

@@ -2,11 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from utils.distributed.communicator import Communicator, Pending
+
+
+class _Bucket(NamedTuple):
+    """Parameters whose gradients travel together."""
+
+    indices: list[int]
+    parameters: list[Tensor]
+    flat: Tensor
 
 
 class GradientReducer:
@@ -53,8 +62,8 @@ class GradientReducer:
         self._used: dict[int, None] = {}  # in this step, in order
         self._arrived: set[int] = set()  # in its last backward pass
         self._steady: list[int] | None = None  # None: no step has been seen yet
-        self._buckets: list[list[int]] = []
-        self._started: list[tuple[list[Tensor], Tensor, Pending]] = []
+        self._buckets: list[_Bucket] = []
+        self._started: list[tuple[_Bucket, Pending]] = []
         if comm.size > 1:
             for index, parameter in enumerate(self._parameters):
                 parameter.register_post_accumulate_grad_hook(
@@ -86,9 +95,10 @@ class GradientReducer:
         *counts, stops = self._comm.all_reduce_(exchanged).tolist()
         steady = set(self._steady or ())
         self._start(self._split([i for i, n in enumerate(counts) if n and i not in steady]))
-        for gradients, flat, pending in self._started:
+        for bucket, pending in self._started:
             pending.wait()
-            parts = flat.split([gradient.numel() for gradient in gradients])
+            gradients = [parameter.grad for parameter in bucket.parameters]
+            parts = bucket.flat.split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients)])
         self._keep_steady(counts)
         for of_step in (self._started, self._used, self._arrived):
@@ -107,20 +117,19 @@ class GradientReducer:
         # In order, so that all ranks start the same reductions one after the other.
         while self._overlap and len(self._started) < len(self._buckets):
             following = self._buckets[len(self._started)]
-            if not self._arrived.issuperset(following):
+            if not self._arrived.issuperset(following.indices):
                 return
             self._start([following])
 
-    def _start(self, buckets: list[list[int]]) -> None:
+    def _start(self, buckets: list[_Bucket]) -> None:
         for bucket in buckets:
-            parameters = [self._parameters[index] for index in bucket]
-            for parameter in parameters:
+            for parameter in bucket.parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            gradients = [parameter.grad for parameter in parameters]
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            torch.cat([p.grad.reshape(-1) for p in bucket.parameters], out=bucket.flat)
             name = f"gradients.{len(self._started)}"
-            self._started.append((gradients, flat, self._comm.all_reduce_async(flat, "mean", name)))
+            pending = self._comm.all_reduce_async(bucket.flat, "mean", name)
+            self._started.append((bucket, pending))
 
     def _keep_steady(self, counts: list[int]) -> None:
         """Leave out of the buckets what some rank did not use in this step."""
@@ -131,8 +140,8 @@ class GradientReducer:
         if steady != self._steady:
             self._steady, self._buckets = steady, self._split(steady)
 
-    def _split(self, indices: list[int]) -> list[list[int]]:
-        """Cut into runs of one dtype and device, of about the bucket size."""
+    def _split(self, indices: list[int]) -> list[_Bucket]:
+        """Cut into buckets of one dtype and device, of about the bucket size."""
         runs: list[list[int]] = []
         filled, kind = 0, None
         for index in indices:
@@ -143,4 +152,9 @@ class GradientReducer:
                 filled, kind = 0, its_kind
             runs[-1].append(index)
             filled += parameter.nbytes
-        return runs
+        return [self._bucket(run) for run in runs]
+
+    def _bucket(self, indices: list[int]) -> _Bucket:
+        parameters = [self._parameters[index] for index in indices]
+        flat = parameters[0].new_empty(sum(parameter.numel() for parameter in parameters))
+        return _Bucket(indices, parameters, flat)

@@ -1,0 +1,144 @@
+"""Records decoded as typed, checked values against the same bytes decoded without any check.
+
+python benchmarks/database_reading.py [--videos 300] [--repeats 15]
+
+Without checks: lz4 and msgpack to dictionaries, msgpack-numpy or npz to float32. With checks:
+``TextDb.read`` (types, ranges, lengths, vocabulary) and ``FeatureDb[…]`` (shape, finite values).
+Both take turns, on records in the page cache.
+"""
+
+import argparse
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lz4.frame
+import msgpack
+import msgpack_numpy
+import numpy as np
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter, as_float32
+from data.stores.records import QueryRecord, SubtitleRecord
+
+VOCABULARY, WIDTH, FRAMES, SUBTITLES = 50265, 4352, 60, 30
+
+
+def subtitle_record(rng: np.random.Generator) -> dict:
+    """A video's subtitles: eight tokens and two frames each."""
+    matched = [[number, [2 * number, 2 * number + 1]] for number in range(SUBTITLES)]
+    lines = [
+        {"text": "what somebody says", "start": 3.0 * n, "end": 3.0 * n + 3} for n in range(30)
+    ]
+    return {
+        "vid_name": "v",
+        "sub": lines,
+        "input_ids": rng.integers(VOCABULARY, size=(SUBTITLES, 8)).tolist(),
+        "sub2frames": matched,
+        "unique_sub2frames": matched,
+        "unmatched_frames": [],
+        "duration": FRAMES,
+    }
+
+
+def query_record(rng: np.random.Generator) -> dict:
+    """A query about a moment."""
+    tokens = rng.integers(VOCABULARY, size=15).tolist()
+    line = {"vid_name": "v", "duration": 90.0, "ts": [3.0, 9.5], "desc": "what happens in it"}
+    return {**line, "desc_id": 1, "vid": "v", "input_ids": tokens, "target": [3.0, 9.5], "qid": "1"}
+
+
+def make_texts(folder: Path, make: Callable, ids: list[str]) -> TextDb:
+    """A text database."""
+    rng = np.random.default_rng(0)
+    with TextDbWriter(folder) as writer:
+        for id_ in ids:
+            writer.put(id_, make(rng))
+        writer.write_side("meta.json", {})
+    return TextDb(folder, VOCABULARY)
+
+
+def make_features(folder: Path, compressed: bool, dtype: type, ids: list[str]) -> FeatureDb:
+    """A feature database."""
+    rng = np.random.default_rng(0)
+    with FeatureDbWriter(folder, compressed=compressed) as writer:
+        for vid in ids:
+            writer.put(vid, rng.random((FRAMES, WIDTH), np.float32).astype(dtype))
+    return FeatureDb(folder, compressed=compressed)
+
+
+def unchecked_text(db: TextDb, id_: str) -> dict:
+    """A record as a dictionary."""
+    with db.value(id_) as value:
+        return msgpack.unpackb(lz4.frame.decompress(value), raw=False, strict_map_key=False)
+
+
+def unchecked_features(db: FeatureDb, vid: str) -> np.ndarray:
+    """Features as float32."""
+    with db._value(vid) as value:
+        if db.compressed:
+            with np.load(io.BytesIO(value), allow_pickle=False) as entries:
+                return as_float32(entries["features"][:FRAMES])
+        record = msgpack.unpackb(value, object_hook=msgpack_numpy.decode, raw=False)
+        return as_float32(record["features"][:FRAMES])
+
+
+def microseconds(read: Callable[[str], Any], ids: list[str]) -> float:
+    """CPU time of a record: other programs on the machine do not count."""
+    start = time.process_time()
+    for id_ in ids:
+        read(id_)
+    return (time.process_time() - start) / len(ids) * 1e6
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Print a row per kind of record; return the ratios, time with checks to time without."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args(argv)
+    ids = [str(number) for number in range(options.videos)]
+    rows, ratios = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        subtitles = make_texts(root / "subtitles", subtitle_record, ids)
+        queries = make_texts(root / "queries", query_record, ids)
+        kinds = {
+            "subtitles": (lambda i: subtitles.read(i, SubtitleRecord), unchecked_text, subtitles),
+            "queries": (lambda i: queries.read(i, QueryRecord), unchecked_text, queries),
+        }
+        for name, compressed, dtype in (
+            ("features float32", False, np.float32),
+            ("features float16", False, np.float16),
+            ("features npz", True, np.float32),
+        ):
+            db = make_features(root / name.replace(" ", "_"), compressed, dtype, ids)
+            kinds[name] = (db.__getitem__, unchecked_features, db)
+        for name, (checked, unchecked, db) in kinds.items():
+            first, plain = checked(ids[0]), unchecked(db, ids[0])
+            same = first if isinstance(first, np.ndarray) else first.input_ids
+            if not np.array_equal(
+                same, plain if isinstance(plain, np.ndarray) else plain["input_ids"]
+            ):
+                raise RuntimeError(f"{name}: the two disagree")
+            pairs = [
+                (microseconds(checked, ids), microseconds(partial(unchecked, db), ids))
+                for _ in range(options.repeats)
+            ]
+            times = [statistics.median(of) for of in zip(*pairs, strict=True)]
+            ratios[name] = statistics.median(a / b for a, b in pairs)
+            rows.append([name, *times, ratios[name]])
+    print(tabulate(rows, ["µs a record", "checked", "unchecked", "ratio"], floatfmt=".2f"))
+    return ratios
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Resident memory of training, early and at the end: it must not grow.
+
+    python benchmarks/memory.py [--tasks tvr tvqa] [--steps 2000] [--early 200] [--validations 20]
+    python benchmarks/memory.py --full_size --tasks tvr --steps 200 --early 50   # in bf16
+
+Trains on the demo's databases, which are made where they are missing. With --compare each task is
+trained twice at the same time, the second time with as many kernels in oneDNN's cache as it keeps
+by itself: their CPU seconds a step compare also on a busy machine.
+"""
+
+import argparse
+import contextlib
+import importlib
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tabulate import tabulate
+
+from engine.trainer import Seen, Trainer
+
+SCRIPTS = {
+    "tvr": "train_vcmr",
+    "how2r": "train_vcmr",
+    "didemo_video_sub": "train_vcmr",
+    "didemo_video_only": "train_vcmr",
+    "msrvtt_video_sub": "train_vr",
+    "msrvtt_video_only": "train_vr",
+    "tvqa": "train_videoQA",
+    "how2qa": "train_videoQA",
+    "violin": "train_violin",
+    "tvc": "train_tvc",
+    "pretrain": "pretrain",
+    "pretrain_ht": "pretrain",
+}
+ONEDNN_OWN = dict.fromkeys(("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "1024")
+HEADERS = ("task", "step", "MiB", "step", "MiB", "growth (%)", "CPU ms a step")
+Steps = list[tuple[float, float]]  # MiB after every step, and its CPU seconds
+
+
+def resident_mib() -> float:
+    """Resident memory of this process in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
+    """Train in this process, which is there for nothing else."""
+    os.environ.update(environment)
+    steps: Steps = []
+    take_step = Trainer.step
+
+    def measured(trainer: Trainer) -> Seen | None:
+        start = time.process_time()
+        seen = take_step(trainer)
+        steps.append((resident_mib(), time.process_time() - start))
+        return seen
+
+    Trainer.step = measured
+    with contextlib.redirect_stdout(sys.stderr):
+        importlib.import_module(script).main(words)
+    return steps
+
+
+def start(task: str, options: argparse.Namespace, name: str, **environment: str) -> Future:
+    """Start training a task in a process of its own; the result is :func:`train`'s."""
+    config = Path(options.scratch) / f"{task}.json"
+    config.write_text(recipe(task).replace('"demo/', f'"{options.demo}/'))
+    words = ["--config", str(config), "--output_dir", str(config.with_name(f"{task}_{name}"))]
+    words += ["--num_train_steps", str(options.steps), "--save_steps", str(options.steps)]
+    words += ["--valid_steps", str(max(options.steps // options.validations, 1))]
+    words += ["--warmup_steps", "1"]
+    if task == "tvc":
+        words += ["--val_ref", str(options.demo / "ann" / "tvc_val_release.jsonl")]
+    if options.batch_size:
+        words += ["--train_batch_size", str(options.batch_size)]
+    if options.full_size:
+        words += ["--model_config", str(ROOT / "config" / "hero_finetune.json"), "--bf16"]
+    process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    return process.submit(train, SCRIPTS[task], words, environment)
+
+
+def recipe(task: str) -> str:
+    """The text of the demo's recipe."""
+    return (ROOT / "config" / f"debug-{task}.json").read_text()
+
+
+def make_databases(task: str, demo: Path) -> None:
+    """Make those of the demo's databases that a task lacks, by a demo of one step."""
+    paths = re.findall(r'"demo/((?:txt|video)_db/[^"]*)"', recipe(task))
+    paths = [path for path in paths if not path.endswith(".jsonl")]
+    if all((demo / path).exists() for path in paths):
+        return
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--task", task, "--output", demo]
+    subprocess.run([*command, "--num_train_steps", "1", "--warmup_steps", "1"], check=True)
+
+
+def row(name: str, steps: Steps, early: int) -> tuple:
+    """A line of the table."""
+    (first, _), (last, _) = steps[early - 1], steps[-1]
+    seconds = statistics.median(seconds for _, seconds in steps[early:])
+    return name, early, first, len(steps), last, 100 * (last / first - 1), 1000 * seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", nargs="+", choices=SCRIPTS, default=[*SCRIPTS])
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--early", type=int, default=200, help="step to compare the last with")
+    parser.add_argument("--validations", type=int, default=20)
+    parser.add_argument("--batch_size", type=int, help="instead of the recipe's")
+    parser.add_argument("--full_size", action="store_true", help="the full-size model in bf16")
+    parser.add_argument("--compare", action="store_true", help="with oneDNN's own cache too")
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="folder of the databases")
+    options = parser.parse_args()
+    options.demo = options.demo.resolve()
+    rows = []
+    with tempfile.TemporaryDirectory() as options.scratch:
+        for task in options.tasks:
+            make_databases(task, options.demo)
+            runs = {task: start(task, options, "own")}
+            if options.compare:
+                runs[f"{task}, oneDNN's own"] = start(task, options, "onednn", **ONEDNN_OWN)
+            rows += [row(name, run.result(), options.early) for name, run in runs.items()]
+    print(tabulate(rows, HEADERS, floatfmt=("", "", ".0f", "", ".0f", ".1f", ".0f")))
+
+
+if __name__ == "__main__":
+    main()

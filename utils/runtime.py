@@ -1,0 +1,28 @@
+"""Settings of PyTorch's libraries that must stand before it is loaded.
+
+Importing any module of ``utils`` makes them. Children and loader workers inherit them; what the
+user has set in the environment stays as it is.
+"""
+
+import ctypes
+import os
+
+ENVIRONMENT = {
+    # Packed batches have other shapes at every step. oneDNN keeps a compiled kernel for each of the
+    # last 1024, PyTorch's layer above it as many for each kind of operation: gigabytes. Half a
+    # hundred are those of one step, which its layers share.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "64",
+    # Threads that wait in a loop take the cores from whatever else runs.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, of which glibc keeps what lies between used pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
