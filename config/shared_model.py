@@ -39,7 +39,8 @@ class SharedModel:
     Attributes:
         name: as it was asked for.
         folder: where it lies.
-        config: ``model_type``, ``task``, ``step``, ``model_config``, ``options`` of the run.
+        config: ``model_type``, ``task``, ``step``; of the run ``model_config``, ``tokenizer``,
+            ``options``.
     """
 
     name: str
@@ -68,14 +69,15 @@ class SharedModel:
             folder = _fetch(name)
         elif not (folder / CONFIG).is_file():
             return None
-        config = read_json(folder / CONFIG)
-        if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
+        config = read_json(folder / CONFIG, dict[str, Any])
+        if config.get("model_type") != MODEL_TYPE:
             raise UserError(
                 f"{name} is a model folder, but not HERO's (its {CONFIG} does not say so); "
                 "--load_partial_pretrained takes a RoBERTa"
             )
-        if not all(isinstance(config.get(part), dict) for part in ("options", "model_config")):
-            raise UserError(f"{folder / CONFIG} lacks options or model_config; export it again")
+        parts = ("options", "model_config", "tokenizer")
+        if not all(isinstance(config.get(part), dict) for part in parts):
+            raise UserError(f"{folder / CONFIG} lacks {', '.join(parts)}; export it again")
         return cls(name, folder, config)
 
     @property

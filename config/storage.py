@@ -86,9 +86,9 @@ def default_storage() -> str | None:
     return os.environ.get(VARIABLE) or None
 
 
-def usable_storage(saved: str | None) -> str | None:
-    """A run's storage folder if this machine has it: elsewhere the container's paths hold."""
-    return saved if saved and Path(saved).is_dir() else None
+def usable_storage(saved: Any) -> str | None:
+    """A run's saved storage folder if this machine has it: elsewhere the container's paths hold."""
+    return saved if isinstance(saved, str) and saved and Path(saved).is_dir() else None
 
 
 def _places(storage: str) -> dict[str, str]:

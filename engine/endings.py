@@ -25,17 +25,17 @@ class Validation:
 
 
 def _lines(folder: RunFolder) -> Iterator[Validation]:
-    """All metrics of all validations."""
+    """All metrics of all validations; some are notes."""
     path = folder.log / "metrics.jsonl"
     for _, line in read_jsonl(path) if path.is_file() else ():
         step, name, value = (line.get(key) for key in ("step", "name", "value"))
-        if str(name).startswith("valid/") and value is not None:
+        if str(name).startswith("valid/") and isinstance(step, int) and value is not None:
             yield Validation(step, name.removeprefix("valid/"), value)
 
 
 def validations(folder: RunFolder) -> list[Validation]:
     """Validations of a run's main metric, in the order of their steps."""
-    lines = list(_lines(folder))
+    lines = [line for line in _lines(folder) if not isinstance(line.value, str)]
     by_metric = ([line for line in lines if line.metric == metric] for metric in MAIN_METRICS)
     return next((found for found in by_metric if found), [])
 

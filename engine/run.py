@@ -164,7 +164,7 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     setup_logging(comm.is_main)
     if model := SharedModel.find(options.checkpoint, folder.path):
         model_config = ModelConfig.from_dict(model.config["model_config"], str(model.folder))
-        tokenizer = model.config.get("tokenizer", {})
+        tokenizer = model.config["tokenizer"]
         checkpoint = Checkpoint(str(model.weights), Path(model.name).name.replace(".", "_"))
     else:
         model_config = ModelConfig.from_json(folder.log / "model_config.json")

@@ -42,7 +42,7 @@ def validated(run, metric, values, kept=None):
 def test_the_best_is_the_first_with_the_highest_main_metric(run, metric):
     validated(run, "test/" + metric, {10: 99.0})
     validated(run, "loss/total", {10: 99.0})
-    validated(run, metric, {10: 1.0, 20: 3.5, 30: 3.5, 40: 2.0, 50: None})
+    validated(run, metric, {5: "a note", 10: 1.0, 20: 3.5, 30: 3.5, 40: 2.0, 50: None})
     assert best_validation(run) == Validation(20, metric, 3.5)
     assert Checkpoint.of(run, "best") == Checkpoint("20", "20")
 

@@ -201,5 +201,5 @@ def test_other_model_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"but not HERO's .*load_partial_pretrained takes"):
         SharedModel.find(str(tmp_path))
     write_json(tmp_path / "config.json", {"model_type": "hero"})
-    with pytest.raises(UserError, match=r"config\.json lacks options or model_config"):
+    with pytest.raises(UserError, match=r"config\.json lacks options, model_config, tok"):
         SharedModel.find(str(tmp_path))
