@@ -62,8 +62,12 @@ class SharedModel:
             return None
         folder = Path(name)
         local = [folder, Path(run, name), Path(run, "ckpt", name)]
-        if not folder.is_dir():
-            is_file = any(path.is_file() for path in local) or folder.suffix in _WEIGHT_ENDINGS
+        try:
+            is_folder, is_file = folder.is_dir(), any(path.is_file() for path in local)
+        except OSError:  # too long a name
+            return None
+        if not is_folder:
+            is_file |= folder.suffix in _WEIGHT_ENDINGS
             if is_file or not _HUB_NAME.fullmatch(name):
                 return None
             folder = _fetch(name)
