@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from tqdm import tqdm
 
 import eval_vcmr
 import train_vcmr
@@ -17,7 +18,7 @@ from engine.run import Checkpoint
 from tests.test_golden_eval import evaluate, recorded_run
 from tests.test_golden_videoqa import TVQA
 from tests.test_readme import REPOSITORY, help_text
-from utils.errors import UserError
+from utils.errors import UserError, run_main
 
 
 @pytest.fixture
@@ -148,3 +149,18 @@ def test_evaluations_show_how_far_they_are(world, expected, tmp_path, capsys):
     assert bars(capsys) == {"val videos", "val queries"}
     TVQA.evaluate_run(TVQA.run_folder(expected, tmp_path), world)
     assert bars(capsys) == {"val answers"}
+
+
+def test_an_error_has_a_line_of_its_own(capsys):
+    def main():
+        bar = iter(tqdm([1, 2, 3], "val queries"))
+        next(bar)
+        try:
+            raise UserError("the query is odd")
+        except UserError as error:
+            error.bar = bar  # as a traceback keeps the generator
+            raise
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    assert "\nerror: the query is odd\n" in capsys.readouterr().err
