@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from config.groups import TrainingOptions
 from engine.restore import RunFolder
@@ -97,6 +97,6 @@ def log_summary(folder: RunFolder, options: TrainingOptions) -> None:
     best = _best_kept(folder, validations(folder))
     if best is not None:
         log_best(folder, best)
-    words = {name: shlex.quote(str(value)) for name, value in asdict(options).items()}
+    words = {name: shlex.quote(str(value)) for name, value in vars(options).items()}
     words["output_dir"] = shlex.quote(str(folder.path))
     LOGGER.info("%s", options.NEXT.format(**words, best=last if best is None else BEST))
