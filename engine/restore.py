@@ -42,6 +42,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = named_path(path)
         self.log = self.path / "log"
+        self.tokenizer = self.log / "tokenizer_info.json"
         self.results = self.path / "results"
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"

@@ -71,7 +71,6 @@ def plot_answers(options: VideoQaEvalOptions, path: Path, how_many: int = 5) -> 
         run,
         videos.features.width,
         longest_video(videos.features),
-        options.checkpoint,
     )
     chosen = range(0, len(data), max(1, len(data) // how_many))[:how_many]
     batch = data.collate([data[ItemKey(place)] for place in chosen]).to(run.device)
