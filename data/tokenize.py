@@ -2,18 +2,13 @@
 
 White space around a text is stripped last of all: the published weights have never read a token
 that begins with a space at the front of a text.
-
-Importing transformers takes seconds: only what loads a tokenizer does it.
 """
 
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from data.bpe_tokenizer import BpeTokenizer
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
 _FILES += ["special_tokens_map.json", "added_tokens.json"]
@@ -22,7 +17,7 @@ _FILES += ["special_tokens_map.json", "added_tokens.json"]
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
 
 
-def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name_or_folder: str) -> BpeTokenizer:
     """A RoBERTa tokenizer from a local folder or, by name, from the hub (or its local cache).
 
     Raises:
@@ -34,17 +29,13 @@ def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
     if not (folder / "tokenizer.json").is_file() and not all(
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     ):
-        # Without this, transformers would make up a tokenizer that knows no words.
         raise UserError(
             f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
             "name another --toker"
         )
-    from transformers import RobertaTokenizer
-
     try:
-        # Texts are cut elsewhere, if at all: no limit here, so no warning about one.
-        return RobertaTokenizer.from_pretrained(folder, model_max_length=int(1e30))
-    except Exception as error:  # transformers and tokenizers raise all sorts for a damaged file
+        return BpeTokenizer(folder)
+    except Exception as error:  # tokenizers raises all sorts for a damaged file
         raise UserError(f"the tokenizer in {folder} cannot be read ({error})") from error
 
 
@@ -61,7 +52,7 @@ def _fetch(name: str) -> Path:
         ) from error
 
 
-def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[int]]:
+def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int]]:
     """Return the ids that ``meta.json`` records.
 
     ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
@@ -96,9 +87,8 @@ def normalize_subtitle(text: str) -> str:
     return normalize_query(html.unescape(text))
 
 
-def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+def encode_texts(tokenizer: BpeTokenizer, texts: list[str]) -> list[list[int]]:
     """Return the token ids of each text, without special tokens; none for white space alone."""
     if not texts:
         return []
-    stripped = [text.strip() for text in texts]
-    return tokenizer(stripped, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return tokenizer.encode([text.strip() for text in texts])

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import Line, RecordError, UniqueIds, get_spans, get_text
+from data.bpe_tokenizer import BpeTokenizer
 from data.prepare.frame_matching import FrameMatches, match_frames
 from data.prepare.work import (
     add_frame_length,
@@ -36,9 +36,6 @@ from utils.errors import run_main
 from utils.files import read_json
 from utils.logger import LOGGER
 from utils.names import get_name
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ class SubtitlePreparer:
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", vid2nframe: dict[str, int], frame_length: float
+        self, tokenizer: BpeTokenizer, vid2nframe: dict[str, int], frame_length: float
     ) -> None:
         self._tokenizer = tokenizer
         self._vid2nframe = vid2nframe

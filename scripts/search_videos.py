@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -20,6 +20,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import SearchOptions, parse_options
+from data.bpe_tokenizer import BpeTokenizer
 from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
 from data.sources import VideoData, is_video_only, open_videos
@@ -39,13 +40,10 @@ from utils.errors import UserError, run_main
 from utils.files import check_output, read_json, write_json
 from utils.logger import LOGGER
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 Moment = dict[str, str | float]  # video, start, end (seconds), score
 
 
-def open_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
+def open_tokenizer(run: Run) -> BpeTokenizer:
     """The tokenizer of the subtitles; without subtitles, the one that is named.
 
     Raises:
@@ -111,7 +109,7 @@ def warn(videos: VideoData, vids: list[str]) -> None:
 
 def search(
     run: Run[SearchOptions],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: BpeTokenizer,
     videos: VideoData,
     vids: list[str],
 ) -> list[np.ndarray]:

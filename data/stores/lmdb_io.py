@@ -17,7 +17,6 @@ import lz4.frame
 import msgpack
 import msgspec
 import numpy as np
-import torch
 
 from data.stores.build_folder import is_database
 from data.stores.feature_codecs import FeatureFormat, feature_codec, require_features
@@ -393,6 +392,8 @@ class FeatureDb:
 def as_float32(stored: np.ndarray) -> np.ndarray:
     """A copy in single precision."""
     if stored.dtype == np.float16:  # PyTorch converts several times as fast as NumPy
+        import torch  # takes seconds: who trains has it, who prepares does without
+
         return torch.from_numpy(stored.copy()).float().numpy()
     return np.array(stored, dtype=np.float32)
 
