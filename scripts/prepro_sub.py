@@ -11,7 +11,8 @@ HTML-unescaped, then lower-cased if it is all upper case, then stripped of white
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -90,7 +91,7 @@ class SubtitleFacts:
         )
 
     def __add__(self, other: "SubtitleFacts") -> "SubtitleFacts":
-        return SubtitleFacts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return SubtitleFacts(*map(add, _COUNTS(self), _COUNTS(other)))
 
     def warn(self, where: str, frame_length: float) -> None:
         """Say what is suspicious as a whole."""
@@ -111,6 +112,9 @@ class SubtitleFacts:
                 "frames: times must be seconds; are these frames?",
                 *(where, self.as_frames, self.videos),
             )
+
+
+_COUNTS = attrgetter(*(field.name for field in fields(SubtitleFacts)))
 
 
 @dataclass(frozen=True, slots=True)
