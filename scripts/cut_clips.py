@@ -102,6 +102,7 @@ def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -
             continue
         for number, name in enumerate(clip_names(vid, len(features), clip_frames)):
             writer.put(name, features[number * clip_frames : (number + 1) * clip_frames])
+    return failed
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

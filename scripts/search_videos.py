@@ -23,7 +23,8 @@ from config.config import SearchOptions, parse_options
 from data.bpe_tokenizer import BpeTokenizer
 from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
-from data.sources import VideoData, is_video_only, open_videos
+from data.run_features import is_video_only
+from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb, read_side
 from data.tokenize import SPECIAL, load_tokenizer, special_ids
 from data.vcmr import CorpusVideos
