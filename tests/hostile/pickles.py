@@ -74,6 +74,7 @@ VALUES: dict[str, Callable[[Place], Any]] = {
     "frames that are NaN": lambda place: {"a": (float("nan"), *sound(place)["a"][1:])},
     "files that are numbers": lambda place: {"a": (6, 1, 2, "x")},
     "a missing file": lambda place: {"a": (6, "/nowhere/a.npz", "/nowhere/b.npz", "x")},
+    "files without folders": lambda place: {"a": (6, "a.npz", "b.npz", "x")},
     "fewer frames than noted": lambda place: {"a": (60, *sound(place)["a"][1:])},
     "numbers as videos": lambda place: {1.5: sound(place)["a"]},
     "a NumPy number": lambda place: {"a": (np.int64(6), *sound(place)["a"][1:])},

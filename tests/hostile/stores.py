@@ -329,9 +329,9 @@ def counts(content: str) -> Make:
 COUNTS = {
     "a number of 10^9": '{"a": 6, "b": 1000000000, "c": 4, "d": 3}',
     "a negative number": '{"a": 6, "b": -5, "c": 4, "d": 3}',
-    "a text": '{"a": 6, "b": "5", "c": 4, "d": 3}',
+    "a number that is a text": '{"a": 6, "b": "5", "c": 4, "d": 3}',
     "half a frame": '{"a": 6, "b": 4.5, "c": 4, "d": 3}',
-    "null": '{"a": 6, "b": null, "c": 4, "d": 3}',
+    "a number that is null": '{"a": 6, "b": null, "c": 4, "d": 3}',
     "true": '{"a": 6, "b": true, "c": 4, "d": 3}',
     "zero": '{"a": 6, "b": 0, "c": 4, "d": 3}',
     "NaN": '{"a": 6, "b": NaN, "c": 4, "d": 3}',
