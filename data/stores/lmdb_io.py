@@ -291,7 +291,10 @@ class FeatureDb:
         self.interval = interval
         self.max_clip_len = max_clip_len
         self._finite: set[str] = set()  # videos whose values were seen to be finite
-        self._store = (LmdbReader if format_ == "lmdb" else SafetensorsReader)(self.path)
+        if format_ == "lmdb":
+            self._store = LmdbReader(self.path, readahead=True)
+        else:
+            self._store = SafetensorsReader(self.path)
         self.id2nframe = frame_counts(self.path, self._store.keys, self._rows, counts_folder)
 
     def __reduce__(self) -> tuple:
