@@ -37,8 +37,8 @@ class _Environment:
     """A read-only LMDB environment that opens anew in a forked child."""
 
     def __init__(self, folder: Path, readahead: bool) -> None:
-        self._arguments = folder, readahead
-        self._opened = _open(*self._arguments)
+        self._folder, self._readahead = folder, readahead
+        self._opened = _open(self._folder, self._readahead)
         self._pid = os.getpid()
 
     def begin(self) -> lmdb.Transaction:
@@ -47,7 +47,7 @@ class _Environment:
             with _lock:
                 if self._pid != os.getpid():
                     self._opened.close()  # inherited: py-lmdb would refuse to open one beside it
-                    self._opened = _open(*self._arguments)
+                    self._opened = _open(self._folder, self._readahead)
                     self._pid = os.getpid()
         return self._opened.begin(buffers=True)
 
