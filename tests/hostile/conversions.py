@@ -1,6 +1,8 @@
 """What conversions read: published annotations, subtitle files, results to hand in, weights."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 from model.extractors.build import EXTRACTORS
 from tests.hostile.harness import LINE_CHARACTERS, Case, Make, Place
 from tests.hostile.text_files import submission
-from tests.hostile.worlds import copy_world, evaluation, search, training
+from tests.hostile.worlds import ANNOTATIONS, TOKER, copy_world, evaluation, search, training
 from tests.small_extractors import use_small_networks
 from tests.videos import make_video
 from utils.files import read_json, read_jsonl
@@ -393,4 +395,79 @@ CASES += [
         (word,),
     )
     for script, arrange, words, word in OPTIONS
+]
+
+
+def raw_preparation(place: Place) -> list[object]:
+    """All steps from raw files, one of which is damaged."""
+    for path in ANNOTATIONS.iterdir():
+        shutil.copy(path, place.path(f"ann/{path.name}"))
+    annotation = place.folder / "ann" / "tvr_val.jsonl"
+    annotation.rename(place.folder / "ann" / "tvr_val_release.jsonl")
+    (place.folder / "ann" / "tvr_train.jsonl").unlink()
+    place.write("ann/tvr_train_release.jsonl", '{"desc_id": 1}\n')
+    words = ["--from", "raw", "--dataset", "tvr", "--ann_dir", place.folder / "ann"]
+    return [*words, "--toker", TOKER, "--storage", place.folder / "storage", "--workers", 1, *ONLY]
+
+
+ONLY = ["--only", "txt_db/tvr_train.db"]
+
+
+CASES.append(
+    Case(
+        "annotation",
+        "a line without its fields",
+        "scripts.prepare_data",
+        raw_preparation,
+        ("steps failed",),
+        told=("tvr_train_release.jsonl:1",),
+    )
+)
+
+
+def extraction_again(content: str) -> Make:
+    """An extraction into a folder whose record is damaged."""
+
+    def make(place: Place) -> list[object]:
+        use_small_networks(partial(_replace, place))
+        make_video(place.path("videos/good.mp4"), seconds=1, rate=4)
+        place.write("feat/extraction.json", content)
+        words = ["--video_dir", place.folder / "videos", "--models", "resnet", "--random_weights"]
+        return [*words, "--workers", 1, "--output", place.folder / "feat"]
+
+    return make
+
+
+CASES += [
+    Case(
+        "record of an extraction",
+        content[:30],
+        "scripts.extract_features",
+        extraction_again(content),
+        ("extraction.json",),
+    )
+    for content in ("", "[1]", '{"resnet": 7}', '{"resnet": {"interval": "2"}}')
+]
+
+
+def odd_name(name: bytes) -> Make:
+    """Subtitles in a file of an odd name."""
+
+    def make(place: Place) -> list[object]:
+        arguments = subtitle_file("good.srt", SRT)(place)
+        Path(os.fsdecode(os.fsencode(place.folder) + b"/subs/" + name)).write_text(SRT)
+        return arguments
+
+    return make
+
+
+CASES += [
+    Case(
+        "subtitle file",
+        f"a name {name!r}",
+        "scripts.convert_subtitles",
+        odd_name(name),
+        ("srt",),
+    )
+    for name in (b"caf\xe9.srt", b"\xff\xfe.srt")
 ]

@@ -356,6 +356,29 @@ def converted(value: Callable[[], bytes]) -> Make:
     return make
 
 
+def cut_features(value: Callable[[], bytes]) -> Make:
+    """Features to cut into clips, one record of which is replaced."""
+
+    def make(place: Place) -> list[object]:
+        arguments = converted(value)(place)[:2]
+        line = '{"vid_name": "b", "sub": []}\n'
+        arguments += ["--annotation", place.write("subtitles.jsonl", line)]
+        arguments += ["--clip_vfeat_db", place.folder / "clips", "--frame_length", INTERVAL]
+        return [*arguments, "--clip_interval", 4, "--output", place.folder / "clips.jsonl"]
+
+    return make
+
+
+CASES += [
+    Case(
+        "feature record",
+        mutation,
+        "scripts.cut_clips",
+        cut_features(FEATURE_RECORDS[mutation]),
+        ("resnet_slowfast_2", "b"),
+    )
+    for mutation in (*EVALUATED, "no msgpack", "a shape of 10^12", "no features")
+]
 CASES += [
     Case(
         "feature record",

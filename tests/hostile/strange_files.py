@@ -21,7 +21,6 @@ from tests.hostile.text_files import (
     Target,
     choosing_videos,
     clip_cutting,
-    of_task,
     overwrite,
     subtitle_preparation,
 )
@@ -118,9 +117,6 @@ TOKENIZERS: dict[str, Callable[[Path], object]] = {
     "a vocabulary cut short": tokenizer_file("vocab.json", b'{"<s>": 0, "<pad'),
     "ids that are texts": vocabulary(lambda words: {word: str(n) for word, n in words.items()}),
     "negative ids": vocabulary(lambda words: {word: -n for word, n in words.items()}),
-    "no special tokens": vocabulary(
-        lambda words: {word: n for word, n in words.items() if not word.startswith("<")}
-    ),
     "merges that are binary": tokenizer_file("merges.txt", bytes(range(256)) * 4),
     "merges of unknown parts": tokenizer_file("merges.txt", b"#version: 0.2\nqq zz\n"),
     "a tokenizer.json that is garbage": tokenizer_file("tokenizer.json", b"{"),
@@ -188,32 +184,10 @@ CASES += [
 
 LONG = list(range(4, 24)) * 300  # tokens: more than there are positions
 CASES += [
-    Case("query record", f"6,000 tokens, {script}", script, make, words)
-    for script, make, words in (
-        ("train_vcmr", with_field(training, "train.db", "a0", "input_ids", LONG), ("train.db",)),
-        ("eval_vcmr", with_field(evaluation, "val.db", "c0", "input_ids", LONG), ("val.db",)),
-        (
-            "train_violin",
-            with_field(of_task(training, "violin"), "train.db", "a-0", "input_ids", LONG),
-            ("train.db",),
-        ),
-        (
-            "train_videoQA",
-            with_field(of_task(training, "tvqa"), "train.db", "a0", "input_ids", [[4], LONG, [5]]),
-            ("train.db",),
-        ),
-    )
-]
-CASES += [
-    Case("subtitle record", f"6,000 tokens, {script}", script, make, ("subtitles.db",))
+    Case("query record", "6,000 tokens", script, make, ("6001 positions", "table of 128"))
     for script, make in (
-        ("train_vcmr", with_field(training, "subtitles.db", "a", "input_ids", [LONG, [5]])),
-        (
-            "pretrain",
-            with_field(
-                of_task(training, "pretrain"), "subtitles.db", "a", "input_ids", [LONG, [5]]
-            ),
-        ),
+        ("train_vcmr", with_field(training, "train.db", "a0", "input_ids", LONG)),
+        ("eval_vcmr", with_field(evaluation, "val.db", "c0", "input_ids", LONG)),
     )
 ]
 
