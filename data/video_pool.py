@@ -3,10 +3,12 @@
 from collections.abc import Collection, Container, Iterable, Mapping
 
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.video import require_features
+from data.usable import require_features
 from data.video_indices import VIDEO_INDICES, split_indices
 from utils.errors import UserError
+from utils.files import read_json
 from utils.logger import LOGGER
+from utils.names import text_names
 
 VIDEO_SUFFIXES = (  # of video files
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
@@ -133,3 +135,18 @@ def check_own_videos(
         "%d of %d queries of %s are about videos that are not searched %s: they count as wrong",
         *(len(outside), known, where, first),
     )
+
+
+def read_split(file: str) -> list[str]:
+    """A JSON list of video names, as text.
+
+    Raises:
+        UserError: it is something else, or empty.
+    """
+    vids = read_json(file)
+    if not isinstance(vids, list) or not vids:
+        raise UserError(
+            f'{file} is not a list of video names, ["a", "b", …]; make it with '
+            "scripts/make_pretrain_splits.py"
+        )
+    return text_names(vids, file)
