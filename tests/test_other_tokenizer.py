@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers import RobertaTokenizer
 
 import eval_vcmr
 import inf_tvc
@@ -66,7 +67,7 @@ def made_with(db: str, tokenizer: Path, folder: Path) -> str:
 
 
 def test_it_is_that_of_tokens_and_merges_in_whatever_files(toker, other, tmp_path):
-    load_tokenizer(str(toker)).save_pretrained(tmp_path / "one_file")
+    RobertaTokenizer.from_pretrained(toker).save_pretrained(tmp_path / "one_file")
     assert not (tmp_path / "one_file" / "merges.txt").exists()
     own = meta_of(toker)
     assert meta_of(tmp_path / "one_file") == own
