@@ -52,8 +52,10 @@ def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = Fal
     features = open_features(options, options.vfeat_db, options.vfeat_interval)
     subtitles = TextDb(options.sub_txt_db, queries.vocab_size) if options.sub_txt_db else None
     if video_only:
-        return VideoData(features, subtitles, VideoOnlySource(features, queries.meta["CLS"]))
-    return VideoData(features, subtitles, SubtitleSource(subtitles, features, options.sub_ctx_len))
+        frames = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
+        return VideoData(features, subtitles, frames)
+    source = SubtitleSource(subtitles, features, options.sub_ctx_len, options.only_available)
+    return VideoData(features, subtitles, source)
 
 
 def is_video_only(task: str) -> bool:
