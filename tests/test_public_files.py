@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import eval_vcmr
+import train_vcmr
 from data.stores.lmdb_io import FeatureDb, TextDb
-from scripts import prepro_sub
+from scripts import check_data, format_submission, prepare_data, prepro_sub
 from scripts.preparation import raw
 from scripts.preparation.datasets import CORPORA
 from tests.test_prepare_data import assert_same_records, prepare
+from tests.test_search_videos import documented_commands
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
 
@@ -21,6 +24,9 @@ ANNOTATIONS = {
     "vid2dur_idx.json": "tvr_video2dur_idx.json",
     "tv_subtitles.jsonl": "tvqa_preprocessed_subtitles.jsonl",
 }
+SPLITS = ("train", "val")
+SHORT = {"num_train_steps": 2, "warmup_steps": 1, "valid_steps": 2, "train_batch_size": 3}
+SHORT |= {"num_gpus_of_recipe": None, "n_workers": 0, "pin_mem": False}
 FEATURES = Path("tvr_feature_release", "video_feature", "resnet_slowfast_1.5")
 
 
@@ -41,9 +47,16 @@ def public(world: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.golden
-def test_public_files_become_the_recorded_databases(world, expected, tmp_path, public, capsys):
-    storage = tmp_path / "storage"
-    prepare(storage, *public, "--jobs", "2")
+def test_the_documented_commands(world, expected, tmp_path, public, capsys, monkeypatch):
+    """Public files become the recorded databases, which a run is trained and evaluated on."""
+    storage, run = tmp_path, tmp_path / "run"
+    (tmp_path / FEATURES.parts[0]).rename(tmp_path / "features")
+    monkeypatch.setenv("HERO_TOKER", str(world / "toker"))
+    prepared, *trained = (
+        [word.replace("$PATH_TO_STORAGE", str(storage)) for word in words[2:]]
+        for words in documented_commands("TVR from public files")
+    )
+    prepare_data.main([*prepared, "--workers", "1"])
     assert "passed over" not in capsys.readouterr().out
     token_ids = read_json(expected / "token_ids.json")
     for name in ("tvr_train.db", "tvr_val.db", "tvr_test_public.db", "tv_subtitles.db"):
@@ -55,10 +68,33 @@ def test_public_files_become_the_recorded_databases(world, expected, tmp_path, p
     assert read_json(storage / "video_db" / "tv" / "id2nframe.json") == recorded.id2nframe
     vid = min(recorded.id2nframe)
     assert (made[vid] == recorded[vid]).all()
-    assert (made.path / "data.mdb").samefile(tmp_path / FEATURES / "data.mdb")  # no second copy
-    assert not list((tmp_path / FEATURES).parent.glob("*.json"))
-    prepare(storage, *public)
+    source = tmp_path / "features" / Path(*FEATURES.parts[1:])
+    assert (made.path / "data.mdb").samefile(source / "data.mdb")  # no second copy
+    assert not list(source.parent.glob("*.json"))
+    prepare_data.main(prepared)
     assert capsys.readouterr().out.startswith("nothing to do")
+    recipe = read_json(trained[0][1]) | SHORT
+    recipe |= {f"{split}_query_txt_db": str(storage / f"txt_db/tvr_{split}.db") for split in SPLITS}
+    recipe |= {"sub_txt_db": str(storage / "txt_db/tv_subtitles.db")}
+    recipe |= {"vfeat_db": str(made.path.parent), "output_dir": str(run), "fp16": False}
+    recipe |= {"model_config": str(expected / "model_finetune.json")}
+    write_json(tmp_path / "recipe.json", recipe)
+    spelled = {"/storage/tvr_public": str(run), trained[0][1]: str(tmp_path / "recipe.json")}
+    spelled |= {"5000": "2", "roberta-base": str(expected / "pretrained.pt")}
+    spelled |= {"submission.json": str(tmp_path / "submission.json")}
+    spelled[trained[3][5]] = str(run / "results_val/results_2_all.json")
+    own = {"--load_partial_pretrained", "--skip_layer_loading"}  # RoBERTa's weights are not here
+    scripts = (check_data, train_vcmr, eval_vcmr, format_submission)
+    for script, words in zip(scripts, trained, strict=True):
+        script.main([spelled.get(word, word) for word in words if word not in own])
+    assert "VCMR" in read_json(run / "results_val" / "metrics_2.json")
+    assert "VCMR" in read_json(tmp_path / "submission.json")
+
+
+def test_nothing_is_missing(tmp_path, public, capsys):
+    prepare(tmp_path / "storage", *public, "--dry-run")
+    said = capsys.readouterr().out
+    assert said.startswith("step ") and said.count(" run ") == 5
 
 
 def steps(storage: Path, public: list[str], capsys, *more: str, dataset: str = "tvr") -> list[str]:
@@ -85,7 +121,7 @@ def test_a_feature_database_is_found_wherever_it_lies(tmp_path, public, capsys):
     assert read_json(in_place.parent / "id2nframe.json")
     shutil.copytree(spelled, tmp_path / FEATURES.parts[0] / "a" / in_place.name)
     shutil.copytree(spelled, tmp_path / FEATURES.parts[0] / "b" / in_place.name)
-    with pytest.raises(UserError, match="holds 2 databases resnet_slowfast_1.5 "):
+    with pytest.raises(UserError, match=r"holds 2 databases resnet_slowfast_1\.5 "):
         steps(storage, public, capsys)
 
 
@@ -173,5 +209,5 @@ def test_subtitles_of_videos_without_features(world, tmp_path, capsys, caplog):
     whole = TextDb(world / "txt_db" / "tv_subtitles.db")
     assert list(part.keys()) == [vid for vid in whole.keys() if vid != lost]  # noqa: SIM118
     write_json(tmp_path / "none.json", {"another": 3})
-    with pytest.raises(UserError, match=rf"no video of the {len(frames)} of"):
+    with pytest.raises(UserError, match=rf"none of the {len(frames)} videos of"):
         prepro_sub.main([*words, str(tmp_path / "none.json"), "--only_available", "--force"])
