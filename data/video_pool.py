@@ -121,7 +121,7 @@ def video_pool(
 
 
 def check_own_videos(
-    where: object, qids: Collection[str], video_of: Mapping[str, str], pool: Container[str]
+    where: object, qids: Collection[str], video_of: Mapping[str, str], pool: VideoPool
 ) -> None:
     """Say which queries have no video to be judged by, or one that is not searched.
 
@@ -140,17 +140,19 @@ def check_own_videos(
             "%d of %d queries of %s (first: %s) name no video: no metric counts them",
             *(len(unknown), len(qids), where, unknown[0]),
         )
-    outside = [qid for qid in qids if qid in video_of and video_of[qid] not in pool]
+    outside = [qid for qid in qids if qid in video_of and video_of[qid] not in pool.numbers]
     if not outside:
         return
     known = len(qids) - len(unknown)
     first = f"(first: query {outside[0]}, video {video_of[outside[0]]})"
     if len(outside) == known:
         raise UserError(
-            f"all {known} queries of {where} are about videos that are not searched {first}: give "
-            f"the query database of this split, or a {VIDEO_INDICES} that has their videos"
+            f"all {known} queries of {where} are about videos that are not searched {first}; those "
+            f"of {pool.file} are: give the query database of this split, or a {VIDEO_INDICES} that "
+            "has their videos"
         )
     LOGGER.warning(
-        "%d of %d queries of %s are about videos that are not searched %s: they count as wrong",
-        *(len(outside), known, where, first),
+        "%d of %d queries of %s are about videos that are not searched %s, as %s lacks them: they "
+        "count as wrong",
+        *(len(outside), known, where, first, pool.file),
     )

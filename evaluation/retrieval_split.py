@@ -69,7 +69,7 @@ class RetrievalSplit:
         self.video_of = query_videos(queries, videos.features.id2nframe)
         self.corpus = CorpusQueries(queries, moments, self.video_of)
         self.left_out = self._leave_out(pool)
-        check_own_videos(queries.path, self.corpus.ids, self.video_of, pool.numbers)
+        check_own_videos(queries.path, self.corpus.ids, self.video_of, pool)
         self.truth = self.ground_truth()
 
     def _leave_out(self, pool: VideoPool) -> set[str]:

@@ -11,8 +11,18 @@ import pytest
 import eval_vcmr
 import train_vcmr
 import train_videoQA
+from config.config import PretrainOptions, parse_options
 from data.check.drop_list import DropList, drop_from
+from data.pretraining import open_corpora
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
+from data.tvc import (
+    CaptionDataset,
+    CaptionDb,
+    TargetClips,
+    captions_by_video,
+    read_clip_lines,
+)
+from data.video import SubtitleSource
 from scripts import check_data
 from tests.doctor_world import World
 from utils.errors import UserError
@@ -128,3 +138,42 @@ def test_the_check_warns_of_what_is_left_out(task, tmp_path):
 
     assert [row["problem"] for row in errors()] == ["videos without features"]
     assert not errors("--only_available")
+
+
+def some_videos(world: Path, gone: set[str]) -> SubtitleSource:
+    """A source of the recorded world's videos but some."""
+    features = FeatureDb(world / "video_db" / "tv", max_clip_len=100)
+    for vid in gone:
+        del features.id2nframe[vid]
+    subtitles = TextDb(world / "txt_db" / "tv_subtitles.db")
+    return SubtitleSource(subtitles, features, only_available=True)
+
+
+def test_captions_and_clips(world):
+    captions = CaptionDb(world / "txt_db" / "tvc_train.db")
+    of_video = captions_by_video(captions.captions)
+    gone = {min(of_video)}
+    videos = some_videos(world, gone)
+    data = CaptionDataset(captions, videos)
+    assert data.vids == [vid for vid in of_video if vid not in gone]
+    target = TargetClips(world / "ann" / "tvc_train.jsonl", videos)
+    lines = read_clip_lines(world / "ann" / "tvc_train.jsonl")
+    assert target.lines == [line for line in lines if line["vid_name"] not in gone]
+    assert target.coverage.mark() == {
+        "partial": {
+            "videos": {"used": len(of_video) - 1, "of": len(of_video)},
+            "clips": {"used": len(target.lines), "of": len(lines)},
+        }
+    }
+    places = [place for number in range(len(target)) for place in target[number].places]
+    assert sorted(places) == list(range(len(target.lines)))
+
+
+def test_lists_to_pretrain_on(tmp_path, caplog):
+    world = World(tmp_path, "pretrain")
+    del world.features["b"]
+    options = parse_options(PretrainOptions, ["--config", str(world.write()), "--only_available"])
+    assert [vids for *_, vids in open_corpora(options)[0].parts(train=True)] == 2 * [
+        ["a", "c", "d"]
+    ]
+    assert "vids.json: only 3 of 4 videos are available" in caplog.text
