@@ -5,7 +5,7 @@ PYTHON := $(abspath $(VENV))/bin/python
 TASK ?= tvr
 SHELL_SCRIPTS := .ci/run $(shell git ls-files '*.sh')
 
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo horovod test lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -17,8 +17,10 @@ venv: ## make the virtual environment (quick if it is there)
 demo: venv ## make a small corpus, train on it, evaluate (TASK=tvr)
 	$(PYTHON) scripts/demo.py --task $(TASK) --output demo
 
-test: venv ## build Horovod (once) and run all tests
+horovod: venv ## build Horovod, which horovodrun needs (once)
 	PYTHON=$(PYTHON) bash scripts/install_horovod.sh
+
+test: horovod ## build Horovod (once) and run all tests
 	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
 
 lint: venv ## check style

@@ -38,11 +38,12 @@ def evaluate_retrieval(
     run = start_evaluation(options)
     queries = TextDb(options.query_txt_db, run.vocab_size)
     videos = open_videos(options, queries, is_video_only(options.task))
+    run.warn_of_other_tokenizer(queries, videos.subtitles)
     split = RetrievalSplit(options.split, queries, videos, run, settings)
     model = build_for_evaluation(
-        model_class, run, videos.features.width, longest_video(videos.features), options.checkpoint
+        model_class, run, videos.features.width, longest_video(videos.features)
     )
-    return split.evaluate(model, options.checkpoint)
+    return split.evaluate(model, run.checkpoint.label)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,12 @@ def evaluate_answers(
     run = start_evaluation(options)
     texts = TextDb(options.query_txt_db, run.vocab_size)
     videos = open_videos(options, texts)
+    run.warn_of_other_tokenizer(texts, videos.subtitles)
     split = AnswerSplit(options.split, dataset_class(texts, videos.source), {loss: 1.0}, run)
     model = build_for_evaluation(
-        model_class, run, videos.features.width, longest_video(videos.features), options.checkpoint
+        model_class, run, videos.features.width, longest_video(videos.features)
     )
-    return split.evaluate(model, options.checkpoint, save_logits=options.save_logits)
+    return split.evaluate(model, run.checkpoint.label, save_logits=options.save_logits)
 
 
 if __name__ == "__main__":

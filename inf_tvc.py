@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Caption clips with a fine-tuned model: TVC.
 
-python inf_tvc.py --model_dir /storage/tvc_default --ckpt_step 7000 \\
+python inf_tvc.py --model_dir /storage/tvc_default --checkpoint best \\
     --target_clip /txt/tvc_val_release.jsonl --output tvc_val_output.jsonl
 """
 
@@ -24,14 +24,15 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
     options = parse_options(TvcInferenceOptions, argv)
     run = start_evaluation(options)
-    metrics_file = Path(options.output).parent / f"metrics_{Path(options.ckpt_step).stem}.json"
+    metrics_file = Path(options.output).parent / f"metrics_{run.checkpoint.label}.json"
     on_main(run.comm, lambda: check_output(options.output, metrics_file))
     subtitles = TextDb(options.sub_txt_db, run.vocab_size)
     videos = open_videos(options, subtitles)
+    run.warn_of_other_tokenizer(subtitles)
     vocabulary = Vocabulary.of(subtitles, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
     model = build_for_evaluation(
-        HeroForTvc, run, videos.features.width, longest_video(videos.features), options.ckpt_step
+        HeroForTvc, run, videos.features.width, longest_video(videos.features)
     )
     metrics = split.evaluate(model, options.output)
     if metrics:

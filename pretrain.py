@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     run = start_training(options)
     check_before_training(options, run.model_config)
     corpora = open_corpora(options, run.vocab_size)
+    run.keep_tokenizer(corpora[0].source.subtitles)
     train, val = (make_parts(corpora, options, train=train) for train in (True, False))
     model = build_for_training(
         HeroForPretraining,
@@ -49,7 +50,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     validation = {
         part.name: partial(
-            evaluation_batches, part.dataset, collate_objective, options.val_batch_size, run
+            *(evaluation_batches, part.dataset, collate_objective, options.val_batch_size, run),
+            progress=part.name,
         )
         for part in val
     }

@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     check_before_training(options, run.model_config)
     on_main(run.comm, try_scorers)  # now, and not only when the first validation comes
     captions = CaptionDb(options.train_db, run.vocab_size)
+    run.keep_tokenizer(captions.captions)
     videos = open_videos(options, TextDb(options.sub_txt_db, run.vocab_size))
     train = CaptionDataset(
         captions, videos.source, options.max_cap_per_vid, options.max_txt_len, options.seed

@@ -56,6 +56,7 @@ def train_retrieval(
     run = start_training(options)
     check_before_training(options, run.model_config)
     queries = TextDb(options.train_query_txt_db, run.vocab_size)
+    run.keep_tokenizer(queries)
     videos = open_videos(options, queries, is_video_only(options.task))
     train = MomentDataset(
         queries, videos.source, options.max_txt_len, options.sampled_by_q, options.seed

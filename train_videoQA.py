@@ -50,6 +50,7 @@ def train_to_answer(
     run = start_training(options)
     check_before_training(options, run.model_config)
     texts = TextDb(options.train_query_txt_db, run.vocab_size)
+    run.keep_tokenizer(texts)
     videos = open_videos(options, texts)
     train = dataset_class(texts, videos.source, options.max_txt_len, training=True)
     splits = [

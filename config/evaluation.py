@@ -3,7 +3,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar, Literal
 
 from config.groups import (
@@ -13,6 +13,7 @@ from config.groups import (
     PrecisionOptions,
     RetrievalDbOptions,
     RetrievalEvalOptions,
+    StorageOptions,
     TrainingOptions,
     VideoDbOptions,
     VideoRankingOptions,
@@ -22,13 +23,19 @@ from config.training import VcmrTask, VideoQaTask, VrTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions):
+class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions):
     """Run"""
 
     # How to compute is chosen anew for every evaluation: training's choice does not carry over.
     OWN: ClassVar[tuple[str, ...]] = (
         *inspect.get_annotations(PrecisionOptions),
         *inspect.get_annotations(LoaderOptions),
+        "checkpoint",  # in training, the weights to start from
+    )
+
+    checkpoint: str = option(
+        help="step of one of the run's checkpoints, best, or a file; or an exported model (folder "
+        "or hub name), whose options then hold instead of a run's"
     )
 
     @classmethod
@@ -42,10 +49,10 @@ class EvalOptions(RunOptions):
     """What to evaluate"""
 
     RUN_FOLDER: ClassVar[str] = "output_dir"
-    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "output_dir", "checkpoint", "split")
+    RESULTS_IN_RUN: ClassVar[bool] = True
+    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "output_dir", "split")
 
     output_dir: str = option(help="folder of the finished run; results are written there too")
-    checkpoint: str = option(help="step of one of the run's checkpoints, or a file")
     split: Literal["train", "val", "test", "test_public"] = option(
         "val", help="split of the queries"
     )
@@ -112,8 +119,8 @@ class TvcInferenceOptions(DecodingOptions, RunOptions):
 
     RUN_FOLDER: ClassVar[str] = "model_dir"
 
-    model_dir: str = option(help="folder of the finished run")
-    ckpt_step: str = option(help="step of one of the run's checkpoints, or a file")
+    model_dir: str = option(help="folder of the finished run (an exported model needs none)")
+    checkpoint: str = redefault(RunOptions, "checkpoint", MISSING, aliases=("ckpt_step",))
     target_clip: str = option(help="JSON lines of the clips to caption")
     output: str = option(help="JSON lines to write, in the format of the TVC server")
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
@@ -126,10 +133,11 @@ class SearchOptions(MomentEvalOptions, RetrievalDbOptions, RunOptions):
     """Search (scripts/search_videos.py)"""
 
     RUN_FOLDER: ClassVar[str] = "run_dir"
-    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "checkpoint", "nms_thd")
+    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "nms_thd")
 
-    run_dir: str = option(help="folder of a finished run of train_vcmr.py")
-    checkpoint: str = option(help="step of one of the run's checkpoints, or a file")
+    run_dir: str = option(
+        help="folder of a finished run of train_vcmr.py (an exported model needs none)"
+    )
     query: list[str] = option(help="one sentence or more, each in quotes")
     top: int = option(10, help="moments listed per sentence", rule=POSITIVE)
     output: str | None = option(None, help="JSON file to write the moments to")

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF009 (option() and redefault() declare fields)
 """Option groups that the scripts share. Names and meanings are those of the published recipes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,6 +19,7 @@ from config.options import (
     option,
     redefault,
 )
+from config.storage import FOLDERS, VARIABLE, from_container
 from utils.errors import UserError
 
 
@@ -31,6 +32,33 @@ class Kind(StrEnum):
     STATEMENTS = "statements"  # true or false
     CAPTIONS = "captions"  # and the clips that they tell of
     CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageOptions(Options):
+    """Folders"""
+
+    storage: str | None = option(
+        None,
+        help=f"folder that has {', '.join(FOLDERS.values())}: paths that begin with "
+        f"{' '.join(FOLDERS)} lie there (null: {VARIABLE}, or they are the container's)",
+        affects_result=False,
+    )
+
+    def resolve(self) -> None:
+        """Paths of the container become those below the storage folder."""
+        super().resolve()
+        if self.storage is None:
+            return
+        object.__setattr__(self, "storage", str(Path(self.storage).expanduser().absolute()))
+        for name in (declared.name for declared in fields(self) if declared.name != "storage"):
+            object.__setattr__(self, name, from_container(getattr(self, name), self.storage))
+
+    def check(self) -> None:
+        """The storage folder exists."""
+        super().check()
+        exists = self.storage is None or Path(self.storage).is_dir()
+        self.require(exists, "storage", f"a folder (with {', '.join(FOLDERS.values())})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +157,9 @@ class ModelOptions(Options):
 
     model_config: str = option("config/hero_finetune.json", help="JSON file of the model's sizes")
     checkpoint: str | None = option(
-        None, help="weights to start from (null: random); a HERO checkpoint, or RoBERTa"
+        None,
+        help="weights to start from (null: random): a file, an exported model (folder or hub "
+        "name), or RoBERTa",
     )
     load_partial_pretrained: bool = option(
         False, help="the checkpoint is RoBERTa: fill the cross-modal transformer from it"
@@ -247,10 +277,13 @@ class TrainingOptions(
     PrecisionOptions,
     LoaderOptions,
     VideoOptions,
+    StorageOptions,
 ):
     """Run"""
 
-    KIND: ClassVar[Kind]  # every task says what its databases hold
+    # Every task says what its databases hold, and what one does with a finished run.
+    KIND: ClassVar[Kind]
+    NEXT: ClassVar[str]  # with the names of options, and {best}, in place of their values
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
     seed: int = option(77, help="seed of every random generator", rule=SEED)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from config.storage import to_container
 from utils.errors import UserError, shorten
 
 
@@ -67,6 +68,7 @@ class Options:
     """Values of one script's options; an instance that exists is resolved and checked."""
 
     RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
+    RESULTS_IN_RUN: ClassVar[bool] = False  # and whether results are written there
 
     @property
     def run_folder(self) -> Path:
@@ -138,5 +140,7 @@ def option_groups(cls: type[Options]) -> dict[type, list[Field]]:
 
 
 def options_to_dict(opts: Options) -> dict[str, Any]:
-    """The JSON form of all values (``log/hps.json``)."""
-    return asdict(opts)
+    """The JSON form of all values (``log/hps.json``); paths below ``storage`` as the container
+    has them."""
+    storage = getattr(opts, "storage", None)
+    return to_container(asdict(opts), storage)

@@ -22,6 +22,14 @@ from config.original import (
     json_names,
     other_defaults,
 )
+from config.shared_model import CONFIG, SharedModel
+from config.storage import (
+    default_storage,
+    elsewhere_hint,
+    from_container,
+    to_container,
+    usable_storage,
+)
 from config.values import (
     convert,
     convert_words,
@@ -60,12 +68,14 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
     values = read_config(cls, config_file) if config_file else {}
     flags = _convert_flags(cls, given)
     values |= _number_format_beaten_by(flags) | flags
+    if "storage" not in values and (storage := default_storage()):
+        values["storage"] = storage
     if cls.RUN_FOLDER is None:
         opts = _build(cls, values)
         _log_other_defaults(opts, values, config_file)
-        return opts
-    _require(cls, values, [cls.RUN_FOLDER])
-    return load_run_options(cls, values[cls.RUN_FOLDER], values)
+    else:
+        opts = _evaluation_options(cls, values)
+    return opts
 
 
 def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
@@ -88,21 +98,24 @@ def load_run_options(
 
     Runs of other versions load too: keys that no training script has are logged and ignored, absent
     ones keep their defaults. For an evaluation class, ``cls.from_run`` picks what a run may set.
+    Where nothing names a storage folder it is the run's own, if there is such a folder.
 
     Raises:
         UserError: the file is missing, a value does not fit, or a required option is absent.
     """
+    given = overrides or {}
+    run_dir = from_container(str(run_dir), given.get("storage"))
     path = Path(run_dir) / "log" / "hps.json"
     if not path.is_file():
-        raise UserError(f"{path} does not exist; {run_dir} must be the --output_dir of a training")
+        hint = elsewhere_hint(run_dir, given.get("storage"))
+        problem = f"{path} does not exist; {run_dir} must be the --output_dir of a training"
+        raise UserError(f"{problem}; {hint}" if hint else problem)
     saved = _read_object(path)
     unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
     if unknown:
         LOGGER.warning("%s: unknown keys are ignored: %s", path, shorten(", ".join(unknown)))
-    overrides = {cls.RUN_FOLDER or "output_dir": str(run_dir), **(overrides or {})}
-    inherited = cls.from_run(saved, overrides)
-    chosen = {key: value for key, value in inherited.items() if value is not None}
-    return _build(cls, _convert_mapping(cls, chosen, str(path)) | overrides)
+    overrides = {**given, cls.RUN_FOLDER or "output_dir": run_dir}
+    return _build_upon(cls, saved, overrides, path)
 
 
 def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
@@ -113,6 +126,7 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
         new: the options that the run is to go on with.
     """
     current = options_to_dict(new)
+    old = to_container(dict(old), current.get("storage"))
     relevant = [declared for declared in fields(new) if declared.metadata["affects_result"]]
     before = {declared.name: old.get(declared.name, _default(declared)) for declared in relevant}
     return [
@@ -120,6 +134,32 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
         for name, value in before.items()
         if value is not MISSING and value != current[name]
     ]
+
+
+def _evaluation_options(cls: type[OptionsT], values: dict[str, Any]) -> OptionsT:
+    """Options of a run, or of an exported model, under ``values``."""
+    name = from_container(values.get("checkpoint"), values.get("storage"))
+    model = SharedModel.find(
+        name, from_container(values.get(cls.RUN_FOLDER, ""), values.get("storage"))
+    )
+    if model is None:
+        _require(cls, values, [cls.RUN_FOLDER])
+        return load_run_options(cls, values[cls.RUN_FOLDER], values)
+    if not cls.RESULTS_IN_RUN:
+        values = {cls.RUN_FOLDER: str(model.folder)} | values
+    _require(cls, values, [cls.RUN_FOLDER])
+    own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
+    return _build_upon(cls, {**model.config["options"], **own}, values, model.folder / CONFIG)
+
+
+def _build_upon(
+    cls: type[OptionsT], saved: Mapping[str, Any], given: Mapping[str, Any], source: Path
+) -> OptionsT:
+    """Given options, and what ``saved`` ones of ``source`` may set."""
+    inherited = cls.from_run(saved, given)
+    inherited["storage"] = usable_storage(saved.get("storage"))
+    chosen = {key: value for key, value in inherited.items() if value is not None}
+    return _build(cls, _convert_mapping(cls, chosen, str(source)) | given)
 
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:

@@ -74,6 +74,7 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     """Pre-training (pretrain.py)"""
 
     KIND = Kind.CORPORA
+    NEXT = "fine-tune from it: --checkpoint {output_dir}/ckpt/model_step_{best}.pt"
 
     targets: list[CorpusOptions] = option(help="corpora, their splits and objectives")
     targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)

@@ -25,6 +25,11 @@ VrTask = Literal["msrvtt_video_sub", "msrvtt_video_only"]
 VideoQaTask = Literal["tvqa", "how2qa"]
 
 
+def evaluation_by(script: str) -> str:
+    """``NEXT`` of a task that ``script`` evaluates."""
+    return f"evaluate it: python {script} --output_dir {{output_dir}} --checkpoint {{best}}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(
     RetrievalEvalOptions, RankingLossOptions, TrainingOptions, RetrievalDbOptions, QueryDbOptions
@@ -40,6 +45,7 @@ class VcmrOptions(MomentEvalOptions, SpanLossOptions, RetrievalOptions):
     """Corpus moment retrieval (train_vcmr.py)"""
 
     KIND = Kind.MOMENTS
+    NEXT = evaluation_by("eval_vcmr.py")
 
     task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
 
@@ -49,6 +55,7 @@ class VrOptions(VideoRankingOptions, RetrievalOptions):
     """Video retrieval (train_vr.py)"""
 
     KIND = Kind.VIDEOS
+    NEXT = evaluation_by("eval_vr.py")
 
     task: VrTask = redefault(RetrievalDbOptions, "task", "msrvtt_video_sub")
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 2.0)
@@ -76,6 +83,7 @@ class VideoQaOptions(AnswerOptions):
     """Video question answering (train_videoQA.py)"""
 
     KIND = Kind.QUESTIONS
+    NEXT = evaluation_by("eval_videoQA.py")
 
     task: VideoQaTask = option("tvqa", help="data set")
     lw_st_ed: float = redefault(SpanLossOptions, "lw_st_ed", 0.4)
@@ -89,6 +97,7 @@ class ViolinOptions(AnswerOptions):
     """Video-and-language inference (train_violin.py)"""
 
     KIND = Kind.STATEMENTS
+    NEXT = evaluation_by("eval_violin.py")
 
     task: Literal["violin"] = option("violin", help="data set")
     sub_ctx_len: int = redefault(VideoOptions, "sub_ctx_len", 2)
@@ -102,6 +111,10 @@ class TvcOptions(DecodingOptions, TrainingOptions, VideoDbOptions):
     """Captioning (train_tvc.py)"""
 
     KIND = Kind.CAPTIONS
+    NEXT = (
+        "caption with it: python inf_tvc.py --model_dir {output_dir} --checkpoint {best} "
+        "--target_clip {val_ref} --output captions.jsonl"
+    )
 
     task: Literal["tvc"] = option("tvc", help="data set")
     train_db: str = option(help="caption database to train on, e.g. /txt/tvc_train.db")

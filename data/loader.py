@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from config.groups import LoaderOptions, TrainingOptions
 from utils.batch import TensorBatch
@@ -288,12 +289,23 @@ def evaluation_batches(
     collate: Callable[[Sequence[Any]], TensorBatch],
     batch_size: int,
     run: LoadingRun[LoaderOptions],
+    progress: str = "evaluation",
 ) -> Iterator[TensorBatch]:
-    """One pass over this rank's part, on the device.
+    """One pass over this rank's part, on the device; rank 0 shows a bar called ``progress``.
 
     A rank takes every n-th of the batches that one process would make: what is computed together,
     and so each result to its last bit, is the same on any number of ranks.
     """
     keys = [ItemKey(index) for index in range(len(dataset))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return _load(dataset, collate, batches[run.comm.rank :: run.comm.size], run)
+    part = batches[run.comm.rank :: run.comm.size]
+    return _shown(_load(dataset, collate, part, run), progress, len(part), run.comm.is_main)
+
+
+def _shown(
+    batches: Iterable[TensorBatch], name: str, total: int, is_main: bool
+) -> Iterator[TensorBatch]:
+    """Batches, and from the first on a bar that is gone after the last."""
+    yield from tqdm(
+        batches, name, total, leave=False, unit="batch", disable=not is_main, dynamic_ncols=True
+    )

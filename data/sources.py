@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from config.groups import VideoDbOptions, VideoOptions
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleSource, VideoOnlySource, VideoSource
+from utils.logger import LOGGER
 
 
 @dataclass
@@ -51,6 +52,14 @@ def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = Fal
     """
     features = open_features(options, options.vfeat_db, options.vfeat_interval)
     subtitles = TextDb(options.sub_txt_db, queries.vocab_size) if options.sub_txt_db else None
+    told = None if subtitles is None else subtitles.meta.get("frame_length")
+    # Training says it in its data check.
+    if told not in (None, features.interval) and getattr(options, "skip_data_check", True):
+        LOGGER.warning(
+            "%s was made for %g seconds a frame, vfeat_interval is %g: subtitles lie over other "
+            "frames than they were spoken over",
+            *(subtitles.path, told, features.interval),
+        )
     if video_only:
         frames = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
         return VideoData(features, subtitles, frames)

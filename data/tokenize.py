@@ -6,24 +6,31 @@ that begins with a space at the front of a text.
 Importing transformers takes seconds: only what loads a tokenizer does it.
 """
 
+import hashlib
 import html
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from config.shared_model import TOKENIZER_FILES, has_tokenizer
 from utils.errors import UserError
+from utils.hub import NotFetchedError, fetch_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"]
-_FILES += ["special_tokens_map.json", "added_tokens.json"]
-
 # Names of the special tokens' ids in meta.json.
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
+FINGERPRINT = "tokenizer_sha256"
+# Entries of meta.json that tell one tokenizer from another.
+IDENTITY = (*SPECIAL, "v_range", FINGERPRINT)
+DEFAULT_TOKENIZER = "roberta-base"
 
 
-def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
-    """A RoBERTa tokenizer from a local folder or, by name, from the hub (or its local cache).
+def tokenizer_folder(name_or_folder: str) -> Path:
+    """A local folder with a tokenizer, which is given or, by name, from the hub (or its cache).
 
     Raises:
         UserError: the folder holds no tokenizer, or the name cannot be fetched.
@@ -31,14 +38,22 @@ def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
     folder = Path(name_or_folder)
     if not folder.is_dir():
         folder = _fetch(name_or_folder)
-    if not (folder / "tokenizer.json").is_file() and not all(
-        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-    ):
+    if not has_tokenizer(folder):
         # Without this, transformers would make up a tokenizer that knows no words.
         raise UserError(
             f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
             "name another --toker"
         )
+    return folder
+
+
+def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
+    """A RoBERTa tokenizer from a :func:`tokenizer_folder`.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    folder = tokenizer_folder(name_or_folder)
     from transformers import RobertaTokenizer
 
     try:
@@ -49,16 +64,14 @@ def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
 
 
 def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:  # offline, no such name, no access, a path that does not exist: …
+        return fetch_folder(name, TOKENIZER_FILES)
+    except NotFetchedError as reason:
         raise UserError(
             f"the tokenizer {name!r} is no local folder and cannot be fetched from the hub "
-            f"({str(error).splitlines()[0]}); give the path of a folder with vocab.json and "
-            "merges.txt, or try again with a network"
-        ) from error
+            f"({reason}); give the path of a folder with vocab.json and merges.txt, or try again "
+            "with a network"
+        ) from reason
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[int]]:
@@ -84,6 +97,49 @@ def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[in
         "UNK": tokenizer.unk_token_id,
         "v_range": v_range,
     }
+
+
+def tokenizer_meta(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+    """Return :data:`IDENTITY` of a tokenizer, as ``meta.json`` records it."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return {
+        **special_ids(tokenizer),
+        FINGERPRINT: fingerprint(tokenizer.get_vocab(), model["merges"]),
+    }
+
+
+def fingerprint(vocabulary: Mapping[str, int], merges: Iterable[str | Sequence[str]]) -> str:
+    """Return a hash of what decides about ids: tokens, and merges in their order."""
+    joined = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+    return hashlib.sha256(json.dumps([sorted(vocabulary.items()), joined]).encode()).hexdigest()
+
+
+def other_tokenizer(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """What tells the tokenizers of two ``meta.json`` apart, of what both have; None: nothing."""
+    for name in IDENTITY:
+        if name in one and name in other and one[name] != other[name]:
+            return f"{name} is {one[name]}, there {other[name]}"
+    return None
+
+
+def tokenizer_name(meta: Mapping[str, Any], place: Path | None = None) -> str | None:
+    """Return the tokenizer that a ``meta.json`` names.
+
+    Args:
+        meta: its content.
+        place: the database. A folder given relative to where that was made is looked for from here
+            and from every folder above the database.
+    """
+    name = meta.get("toker") or meta.get("tokenizer")
+    for above in place.absolute().parents if name and place else ():
+        if (above / name).is_dir() and not Path(name).is_dir():
+            return str(above / name)
+    return name
+
+
+def named_in_environment() -> str | None:
+    """The tokenizer, hub name or folder, of commands without ``--toker``: ``$HERO_TOKER``."""
+    return os.environ.get("HERO_TOKER") or None
 
 
 def normalize_query(text: str) -> str:

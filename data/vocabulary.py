@@ -1,13 +1,18 @@
 """The words a model may write: the tokenizer that a database was made with."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from transformers import PreTrainedTokenizerBase
 
 from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer, special_ids
+from data.tokenize import (
+    load_tokenizer,
+    named_in_environment,
+    other_tokenizer,
+    tokenizer_meta,
+    tokenizer_name,
+)
 from utils.errors import UserError
 
 
@@ -22,18 +27,16 @@ class Vocabulary:
 
     @classmethod
     def of(cls, db: TextDb, toker: str | None = None) -> Self:
-        """The tokenizer that made ``db``, or ``toker`` (hub name or folder).
+        """``toker`` (hub name or folder), ``$HERO_TOKER``, or else the tokenizer that made ``db``.
 
         Raises:
             UserError: it cannot be loaded, or is another than the database's.
         """
-        tokenizer = load_tokenizer(toker or _named_by(db))
-        own = special_ids(tokenizer)
-        odd = [name for name, id_ in own.items() if db.meta.get(name, id_) != id_]
-        if odd:
+        tokenizer = load_tokenizer(toker or named_in_environment() or named_tokenizer(db))
+        if difference := other_tokenizer(tokenizer_meta(tokenizer), db.meta):
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path} is not the one that made {db.path}: its "
-                f"{odd[0]} is {own[odd[0]]}, there it is {db.meta[odd[0]]}; name the right --toker"
+                f"{difference}; name the right --toker (or HERO_TOKER)"
             )
         known = tuple(sorted(tokenizer.get_vocab().values()))
         if db.vocab_size is not None and known[-1] >= db.vocab_size:
@@ -48,15 +51,15 @@ class Vocabulary:
         return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-def _named_by(db: TextDb) -> str:
-    """``toker`` of ``meta.json``; a folder given relative to where the database was made is looked
-    for from here and from every folder above the database."""
-    name = db.meta.get("toker") or db.meta.get("tokenizer")
+def named_tokenizer(db: TextDb) -> str:
+    """The tokenizer that made a database.
+
+    Raises:
+        UserError: ``meta.json`` does not say.
+    """
+    name = tokenizer_name(db.meta, db.path)
     if not name:
         raise UserError(
             f"{db.path / 'meta.json'} does not say which tokenizer made it; set --toker"
         )
-    for above in db.path.absolute().parents:
-        if (above / name).is_dir() and not Path(name).is_dir():
-            return str(above / name)
     return name

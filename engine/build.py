@@ -7,6 +7,7 @@ from torch import nn
 
 from config.evaluation import RunOptions
 from config.groups import ModelOptions, TrainingOptions
+from config.shared_model import SharedModel
 from engine.run import Run
 from model.apex_norm import use_fused_layer_norm
 from model.checkpoint import Build, load_checkpoint
@@ -50,21 +51,19 @@ def build_for_evaluation(
     run: Run[RunOptions],
     feature_size: int,
     longest: int,
-    checkpoint: str,
     **arguments: Any,
 ) -> ModelT:
-    """A trained model in evaluation mode.
+    """A trained model, the run's ``checkpoint``, in evaluation mode.
 
     Args:
         feature_size, longest: as for :func:`build_for_training`.
-        checkpoint: a step of the run, or a file.
 
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
     build = partial(cls, run.model_config, **arguments)
     model = build(feature_size)
-    path = run.folder.find_checkpoint(checkpoint)
+    path = run.folder.find_checkpoint(run.checkpoint.name)
     load_checkpoint(model, path, build).require_complete(path)
     return _placed(model, run, longest).eval()
 
@@ -75,7 +74,9 @@ def _initialise(model: nn.Module, options: ModelOptions, build: Build) -> None:
     elif options.load_partial_pretrained:
         load_roberta_checkpoint(model, options.checkpoint, options.skip_layer_loading)
     else:
-        load_checkpoint(model, options.checkpoint, build, options.reinit_feature_layers)
+        shared = SharedModel.find(options.checkpoint)
+        path = shared.weights if shared else options.checkpoint
+        load_checkpoint(model, path, build, options.reinit_feature_layers)
 
 
 def _placed(model: ModelT, run: Run[TrainingOptions | RunOptions], longest: int) -> ModelT:

@@ -4,6 +4,7 @@ A restore point holds everything that the rest of a run depends on. Files are wr
 renamed, and the point before stays as a backup: a kill at any instant leaves a loadable one.
 """
 
+import os
 import random
 import re
 import weakref
@@ -41,6 +42,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = named_path(path)
         self.log = self.path / "log"
+        self.tokenizer = self.log / "tokenizer_info.json"
         self.results = self.path / "results"
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
@@ -83,7 +85,7 @@ class RunFolder:
     @property
     def restore_points(self) -> list[Path]:
         """The restore points there are, the latest first."""
-        return [path for path in (self.restore, self.backup) if path.exists()]
+        return [path for path in (self.restore, self.backup) if os.path.lexists(path)]
 
     def remove_leftovers(self) -> None:
         """Delete files that killed processes had begun to write."""

@@ -1,23 +1,55 @@
 """Starting a run: ranks, device, precision, folder, and whether it may go on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from config.config import changed_options, options_to_dict
 from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
+from config.shared_model import SharedModel
+from config.storage import from_container, require_reachable
 from data.loader import LoadingRun, OptionsT
+from data.stores.lmdb_io import TextDb, read_side
+from data.tokenize import IDENTITY, other_tokenizer, tokenizer_name
+from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
 from engine.restore import RunFolder, check_restore_points
 from utils.distributed import Communicator, setup
 from utils.errors import UserError, as_user_error
-from utils.files import read_json
+from utils.files import read_json, write_json
 from utils.logger import LOGGER, save_run_info, setup_logging
 
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
 EvaluationT = TypeVar("EvaluationT", bound=RunOptions)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What to evaluate.
+
+    Attributes:
+        name: a step of the run, or a file; whether it exists shows when it is loaded.
+        label: part of the names of results.
+    """
+
+    name: str
+    label: str
+
+    @classmethod
+    def of(cls, folder: RunFolder, wanted: str) -> "Checkpoint":
+        """What ``--checkpoint`` names: a step of the run, its best, or a file.
+
+        Raises:
+            UserError: the run has no best one.
+        """
+        if wanted == BEST:
+            best = best_validation(folder)
+            log_best(folder, best)
+            wanted = str(best.step)
+        return cls(wanted, Path(wanted).stem)
 
 
 @dataclass
@@ -28,6 +60,8 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     precision: Precision
     folder: RunFolder
     stand_in: int = 1  # ranks of the recipe that each rank stands in for
+    checkpoint: Checkpoint | None = None  # to evaluate
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # what is known of it
 
     @property
     def vocab_size(self) -> int:
@@ -39,6 +73,32 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
         """Batches per optimizer step."""
         return self.options.gradient_accumulation_steps * self.stand_in
 
+    def keep_tokenizer(self, db: TextDb) -> None:
+        """Note in the run's folder which tokenizer made a database that it learns from."""
+        self.tokenizer = _of_tokenizer(db.meta, db.path)
+        if self.comm.is_main:
+            write_json(self.folder.tokenizer, self.tokenizer, indent=2)
+
+    def warn_of_other_tokenizer(self, *databases: TextDb | None) -> None:
+        """Warn of databases that another tokenizer made than the one that the model learnt from."""
+        for db in databases:
+            if db is not None and (difference := other_tokenizer(db.meta, self.tokenizer)):
+                LOGGER.warning(
+                    "%s was made with another tokenizer than the run's: its %s", db.path, difference
+                )
+
+    def require_tokenizer(self, what: str, meta: Mapping[str, Any]) -> None:
+        """Refuse a tokenizer, or what it made, by its ``meta.json``, that is not the run's.
+
+        Raises:
+            UserError: it is not, as far as both are known.
+        """
+        if difference := other_tokenizer(meta, self.tokenizer):
+            raise UserError(
+                f"{what}: not the run's tokenizer: its {difference}; name the right --toker (or "
+                "HERO_TOKER), or make the database again with it"
+            )
+
 
 def start_training(options: TrainingT) -> Run[TrainingT]:
     """Set up a training run, new or resumed.
@@ -46,10 +106,12 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     Raises:
         UserError: the folder holds a run with other options, or another program's.
     """
+    require_reachable(options.output_dir, options.storage)
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Rank 0's folder alone counts: other hosts need not share it.
     on_main(comm, lambda: _claim(folder))
+    require_reachable(options, options.storage)
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
     precision = Precision.from_options(options, device)
@@ -91,12 +153,55 @@ def on_main(comm: Communicator, action: Callable[[], object]) -> None:
 
 
 def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
-    """Set up the evaluation of a finished run."""
+    """Set up the evaluation of a finished run.
+
+    Raises:
+        UserError: it has no best checkpoint, or paths are those of the container.
+    """
+    require_reachable(options, options.storage)
     comm, device = setup()
     folder = RunFolder(options.run_folder)
-    model_config = ModelConfig.from_json(folder.log / "model_config.json")
     setup_logging(comm.is_main)
-    return Run(options, comm, device, model_config, Precision.from_options(options, device), folder)
+    if model := SharedModel.find(options.checkpoint, folder.path):
+        model_config = ModelConfig.from_dict(model.config["model_config"], str(model.folder))
+        tokenizer = model.config["tokenizer"]
+        checkpoint = Checkpoint(str(model.weights), Path(model.name).name.replace(".", "_"))
+    else:
+        model_config = ModelConfig.from_json(folder.log / "model_config.json")
+        tokenizer = known_tokenizer(folder, options.storage)
+        checkpoint = Checkpoint.of(folder, options.checkpoint)
+    return Run(
+        options,
+        comm,
+        device,
+        model_config,
+        Precision.from_options(options, device),
+        folder,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+    )
+
+
+def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
+    """What a run noted of its tokenizer, or else what its own databases say, if they are here.
+
+    Args:
+        folder: of the run.
+        storage: where its paths of the container lie.
+    """
+    if folder.tokenizer.is_file():
+        return read_json(folder.tokenizer, dict[str, Any])
+    saved = from_container(read_json(folder.log / "hps.json", dict[str, Any]), storage)
+    for name in ("train_query_txt_db", "train_db", "val_query_txt_db", "sub_txt_db"):
+        own = saved.get(name)
+        if isinstance(own, str) and Path(own, "meta.json").is_file():
+            return _of_tokenizer(read_side(Path(own, "meta.json")), Path(own))
+    return {}
+
+
+def _of_tokenizer(meta: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    known = {name: meta[name] for name in IDENTITY if name in meta}
+    return {"toker": tokenizer_name(meta, place), **known}
 
 
 def _claim(folder: RunFolder) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from config.groups import TrainingOptions
 from data.loader import TrainLoader
+from engine.endings import log_finished, log_summary
 from engine.restore import (
     load_restore_point,
     random_states,
@@ -189,10 +190,14 @@ class Trainer:
         finally:
             self.writer.close()
             self.folder.release()
+        if self.comm.is_main:
+            log_summary(self.folder, self.options)
         return self.metrics
 
     def _train(self) -> None:
         total = self.options.num_train_steps
+        if self.comm.is_main and self.steps_done >= total and not self.unvalidated:
+            log_finished(self.folder, self.steps_done)
         quiet = not self.comm.is_main
         with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
             if self.unvalidated:

@@ -56,7 +56,10 @@ class AnswerSplit:
         folder = folder or run.folder.path / f"results_{self.name}{ending}"
         label = Path(str(checkpoint)).stem
         on_main(run.comm, lambda: check_answers(folder, label, save_logits))
-        batches = evaluation_batches(self.data, self.data.collate, run.options.val_batch_size, run)
+        size = run.options.val_batch_size
+        batches = evaluation_batches(
+            self.data, self.data.collate, size, run, f"{self.name} answers"
+        )
         with run.precision.autocast():
             answered = answer_split(model, batches, run.comm, self.data.ids)
         if not run.comm.is_main:

@@ -65,7 +65,7 @@ class CaptionSplit:
         """
         run = self.run
         batches = evaluation_batches(
-            self.clips, self.clips.collate, run.options.val_batch_size, run
+            self.clips, self.clips.collate, run.options.val_batch_size, run, "captions"
         )
         texts = {}
         with run.precision.autocast():
@@ -105,7 +105,8 @@ class CaptionSplit:
 
     def mean_loss(self, model: nn.Module, data: CaptionDataset) -> float:
         """Mean over all ranks' tokens; the model is in evaluation mode."""
-        batches = evaluation_batches(data, data.collate, self.run.options.val_batch_size, self.run)
+        size = self.run.options.val_batch_size
+        batches = evaluation_batches(data, data.collate, size, self.run, "val losses")
         total = torch.zeros(2, dtype=torch.float64, device=self.run.device)
         for batch in batches:
             losses = model(batch)["caption"]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.batch import QueryBatch, VideoBatch
 from evaluation.ranking import CorpusIndex, SearchSettings
@@ -94,7 +94,9 @@ def _encode_corpus(
     return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
 
 
-def _not_finite(model: nn.Module, vids: Sequence[str], encoded: Sequence[Tensor]) -> UserError:
+def _not_finite(
+    model: MomentRetrievalModel, vids: Sequence[str], encoded: Sequence[Tensor]
+) -> UserError:
     """What to say of encoded videos (T, H) that hold NaN or infinite values."""
     if infinite := infinite_weights(model.state_dict()):
         return UserError(

@@ -189,15 +189,20 @@ class RetrievalSplit:
         self, model: MomentRetrievalModel, weights: Mapping[str, float]
     ) -> dict[str, float]:
         batches: Iterator[MomentBatch] = evaluation_batches(
-            self._items, collate_moments, self.run.options.val_batch_size, self.run
+            self._items,
+            collate_moments,
+            self.run.options.val_batch_size,
+            self.run,
+            f"{self.name} losses",
         )
         return mean_losses(model, batches, weights, self.run.comm)
 
     def _video_batches(self) -> Iterator[VideoBatch]:
         data = CorpusVideos(list(self.video2idx), self.videos.source)
         size = self.run.options.vcmr_eval_video_batch_size
-        return evaluation_batches(data, collate_videos, size, self.run)
+        return evaluation_batches(data, collate_videos, size, self.run, f"{self.name} videos")
 
     def _query_batches(self) -> Iterator[QueryBatch]:
         size = self.run.options.vcmr_eval_q_batch_size
-        return evaluation_batches(self.corpus, self.corpus.collate, size, self.run)
+        queries = self.corpus
+        return evaluation_batches(queries, queries.collate, size, self.run, f"{self.name} queries")

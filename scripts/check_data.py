@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Check the databases of a training run, and say in a table what is wrong.
 
-python scripts/check_data.py --config config/train-tvr-8gpu.json
+python scripts/check_data.py --config config/train-tvr-8gpu.json --storage $PATH_TO_STORAGE
 python scripts/check_data.py --script train_vcmr --config … --vfeat_db /video/tv --fix-list bad.json
 
 Takes the options of the training script besides its own, and opens what they name: queries of all
@@ -21,6 +21,7 @@ from config import pretraining, training
 from config.model_config import ModelConfig
 from config.options import Options
 from config.parsing import parse_options
+from config.storage import require_reachable
 from config.values import field_hints
 from data.check.checkup import full_check, quick_check
 from data.check.databases import open_databases
@@ -85,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     config = read_json(given.config, dict[str, Any]) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
     vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
+    require_reachable(options, options.storage)
     data = open_databases(options, vocab_size)
     report = quick_check(data) if given.quick else full_check(data, given.workers)
     print(report.table())

@@ -60,14 +60,14 @@ run_in_podman() {
     options=(--rm --ipc=host --ulimit host --userns keep-id "${options[@]}")
     if [ "$gpus" = all ] && [ ! -e /dev/nvidiactl ]; then gpus=; fi # podman refuses what is not there
     for gpu in ${gpus//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
-    require_image podman build
+    require_image podman build --format docker
     show_or_run podman run "${terminal[@]}" --workdir /src "${options[@]}" "$image" "$@"
 }
 
 # Commands run in working containers, not in images.
 run_in_buildah() {
     local container=CONTAINER status=0
-    require_image buildah build --isolation chroot
+    require_image buildah build --isolation chroot --format docker
     [ "${dry_run:-no}" = yes ] || container="$(buildah from "$image")"
     [ $# -gt 0 ] || set -- bash
     show_or_run buildah run --isolation chroot --workingdir /src "${options[@]}" "$container" -- \

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.subtitle_files import DEFAULT_ENCODING, SUFFIXES, read_subtitles
 from data.prepare.work import read_vid2nframe, script_parser
-from utils.errors import UserError, run_main
+from utils.errors import UserError, brief, run_main
 from utils.files import check_output, write_jsonl
 
 # A language as in file names: en, eng, pt-BR, zh-Hans, en-orig.
@@ -46,6 +46,8 @@ def find_files(source: Path, language: str | None) -> dict[str, Path]:
         vid = video_of(path, language)
         if vid is None:
             continue
+        if not vid.isprintable():  # or bytes that are no text
+            raise UserError(f"{brief(str(path))} cannot be the name of a video; rename the file")
         other = found.setdefault(vid, path)
         if other != path:
             raise UserError(

@@ -134,7 +134,7 @@ def frames_per_clip(clip_interval: float | None, frame_length: float) -> int | N
     if clip_interval is None or clip_interval == -1:
         return None
     frames = clip_interval / frame_length
-    if frames < 1 or frames != int(frames):
+    if not 1 <= frames < math.inf or frames != int(frames):
         raise UserError(
             f"--clip_interval {clip_interval:g} is no multiple of --frame_length {frame_length:g}"
         )

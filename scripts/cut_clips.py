@@ -100,8 +100,11 @@ def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -
         except UserError as error:
             failed[vid] = str(error)
             continue
+        if not len(features):
+            failed[vid] = f"{source.path}: video {vid!r} has no frames"
         for number, name in enumerate(clip_names(vid, len(features), clip_frames)):
             writer.put(name, features[number * clip_frames : (number + 1) * clip_frames])
+    return failed
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -146,15 +149,17 @@ def main(argv: list[str] | None = None) -> None:
     table = read_vid2nframe(options.vid2nframe) if options.vid2nframe else source.id2nframe
     vid2nframe = with_whole_videos(table)
     lines = cut_lines(options.annotation, vid2nframe, clip_frames, options.clip_interval)
-    write_jsonl(options.output, lines)
-    if source is not None:
-        with FeatureDbWriter(options.clip_vfeat_db, *variant, force=options.force) as writer:
-            failed = cut_features(source, writer, clip_frames)
-            if len(failed) == len(source.id2nframe):
-                raise UserError(f"no features can be cut: {next(iter(failed.values()))}")
-        if failed:
-            first = next(iter(failed.values()))
-            LOGGER.warning("%d videos have no features and no clips (%s)", len(failed), first)
+    if source is None:
+        write_jsonl(options.output, lines)
+        return
+    with FeatureDbWriter(options.clip_vfeat_db, *variant, force=options.force) as writer:
+        failed = cut_features(source, writer, clip_frames)
+        if len(failed) == len(source.id2nframe):
+            raise UserError(f"no features can be cut: {next(iter(failed.values()))}")
+        write_jsonl(options.output, lines)
+    if failed:
+        first = next(iter(failed.values()))
+        LOGGER.warning("%d videos have no features and no clips (%s)", len(failed), first)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from data.video_indices import VIDEO_INDICES
 from data.video_pool import feature_name
 from evaluation.retrieval_metrics import TASKS
 from scripts.preparation.datasets import CORPORA
-from utils.decoding import Finite
+from utils.decoding import Finite, check
 from utils.errors import RecordError, UserError, brief, run_main
 from utils.files import check_output, read_json, write_json, write_jsonl
 from utils.names import CLIP_NAMES, get_name, names_of_task
@@ -147,12 +147,12 @@ class Ranking(msgspec.Struct):
 
 
 class RetrievalResults(msgspec.Struct):
-    """A results file of eval_vcmr.py."""
+    """A results file of eval_vcmr.py; each list holds a Ranking for a query."""
 
     video2idx: dict[Id, int]
-    VCMR: list[Ranking]
-    SVMR: list[Ranking] | None = None
-    VR: list[Ranking] | None = None
+    VCMR: list[dict[str, Any]]
+    SVMR: list[dict[str, Any]] | None = None
+    VR: list[dict[str, Any]] | None = None
     partial: dict[str, dict[str, int]] | None = None
 
 
@@ -174,7 +174,10 @@ def format_moments(
         if getattr(results, ranking) is None:
             continue
         where = f"{path}: {ranking}"
-        pairs = [(str(found.desc_id), found.predictions) for found in getattr(results, ranking)]
+        pairs = [
+            read_ranking(raw, f"{where}[{number}]")
+            for number, raw in enumerate(getattr(results, ranking))
+        ]
         ids = answered_ids((id_ for id_, _ in pairs), wanted, where, partial)
         lists = dict(pairs)
         submission[ranking] = [
@@ -186,6 +189,20 @@ def format_moments(
             for id_ in ids
         ]
     return submission
+
+
+def read_ranking(raw: dict[str, Any], where: str) -> tuple[str, list[list[float]]]:
+    """A query's id and its predictions.
+
+    Raises:
+        UserError: they are none (names the query).
+    """
+    try:
+        found = check(raw, Ranking)
+    except RecordError as error:
+        query = brief(raw.get("desc_id"))
+        raise UserError(f"{where}.{error} (query {query}); evaluate again") from None
+    return str(found.desc_id), found.predictions
 
 
 def best_predictions(rows: list[list[float]], indices: set[int], where: str) -> list:

@@ -113,6 +113,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not 0 < options.val_share < 1:
         raise UserError(f"--val_share must lie between 0 and 1, not {options.val_share:g}")
+    if options.seed < 0:
+        raise UserError(f"--seed must be 0 or more, not {options.seed}")
     return options
 
 

@@ -12,7 +12,6 @@ Downloads come from $HERO_BLOB_URL: a server, or a local folder of the same layo
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -20,9 +19,11 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from config.storage import default_storage
 from data.prepare.download import Patience
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
 from data.prepare.work import positive, work_parser
+from data.tokenize import DEFAULT_TOKENIZER, named_in_environment
 from scripts.preparation import raw
 from scripts.preparation.datasets import DATASETS
 from scripts.preparation.graph import Graph, Reason, Step
@@ -47,7 +48,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
     )
-    add("--storage", type=named_path, help="folder of txt_db, video_db, pretrained and finetune")
+    add(
+        "--storage",
+        type=named_path,
+        default=default_storage(),
+        help="folder of txt_db, video_db, pretrained and finetune (default: $HERO_STORAGE)",
+    )
     add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db), raw files only")
     add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
     add("--from", dest="origin", choices=("download", "raw"), default="download")
@@ -64,8 +70,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--toker",
-        default=os.environ.get("HERO_TOKER") or "roberta-base",
-        help="tokenizer: hub name or local folder (default: $HERO_TOKER or roberta-base)",
+        default=named_in_environment() or DEFAULT_TOKENIZER,
+        help=f"tokenizer: hub name or local folder (default: $HERO_TOKER or {DEFAULT_TOKENIZER})",
     )
     add("--asr", action="store_true", help="also download recognised speech (DiDeMo, MSR-VTT)")
     add(

@@ -45,7 +45,7 @@ from data.moments import (
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
 from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
-from data.tokenize import encode_texts, load_tokenizer, normalize_query, special_ids
+from data.tokenize import encode_texts, load_tokenizer, normalize_query, tokenizer_meta
 from data.video_indices import split_indices
 from utils.errors import UserError, brief, run_main
 from utils.files import read_json
@@ -243,7 +243,7 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
             sides = {**sides, "query2video.json": query2video}
         for name, value in {**sides, "id2len.json": id2len}.items():
             db.write_side(name, value)
-        db.write_side("meta.json", {**meta, **special_ids(tokenizer)}, indent=4)
+        db.write_side("meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
     warn_of_units(moments, options.annotation)
     if options.task.startswith("didemo"):
         warn_of_single_moments(ts, options.annotation)

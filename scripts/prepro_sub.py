@@ -29,7 +29,7 @@ from data.prepare.work import (
 )
 from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
-from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, special_ids
+from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, tokenizer_meta
 from data.video_indices import require_indices
 from data.video_pool import feature_name
 from utils.errors import UserError, run_main
@@ -231,7 +231,7 @@ def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> Non
         sides = {**sides, "vid2len.json": vid2len, "vid2max_frame_sub_len.json": vid2max_len}
         for name, value in sides.items():
             db.write_side(name, value)
-        db.write_side("meta.json", {**meta, **special_ids(tokenizer)}, indent=4)
+        db.write_side("meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
         if not vid2len:
             raise UserError(
                 f"--vid2nframe has none of the {left_out} videos of {options.annotation}"

@@ -32,7 +32,7 @@ from data.moments import refuse_clamped, warn_of_units
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
 from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_io import TextDbWriter
-from data.tokenize import encode_texts, load_tokenizer, special_ids
+from data.tokenize import encode_texts, load_tokenizer, tokenizer_meta
 from utils.errors import UserError, run_main
 from utils.files import write_json
 from utils.logger import LOGGER
@@ -212,7 +212,7 @@ def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
             raise UserError(
                 f"{options.subtitles} knows no video of {options.annotation}; give its --subtitles"
             )
-        write_json(folder / "meta.json", {**meta, **special_ids(tokenizer)}, indent=4)
+        write_json(folder / "meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
     warn_of_units(moments, options.annotation)
     if index.cap2vid and not tokens:
         LOGGER.warning("%s: all %d captions are empty", options.annotation, len(index.cap2vid))

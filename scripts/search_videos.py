@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tabulate import tabulate
@@ -23,8 +23,8 @@ from config.config import SearchOptions, parse_options
 from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
 from data.sources import VideoData, is_video_only, open_videos
-from data.stores.lmdb_io import TextDb, read_side
-from data.tokenize import SPECIAL, load_tokenizer, special_ids
+from data.stores.lmdb_io import TextDb
+from data.tokenize import load_tokenizer, named_in_environment, tokenizer_meta, tokenizer_name
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ from evaluation.results import suppress_overlaps
 from model.vcmr import HeroForVcmr
 from search.queries import searchable_videos, sentence_queries
 from utils.errors import UserError, run_main
-from utils.files import check_output, read_json, write_json
+from utils.files import check_output, write_json
 from utils.logger import LOGGER
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 Moment = dict[str, str | float]  # video, start, end (seconds), score
 
 
-def open_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
-    """The tokenizer of the subtitles; without subtitles, the one that is named.
+def open_tokenizer(run: Run[SearchOptions]) -> "PreTrainedTokenizerBase":
+    """The tokenizer of the subtitles; without subtitles, the one that is named, or the run's.
 
     Raises:
         UserError: none is known, or it is another than the subtitle database's; or that database
@@ -57,15 +57,14 @@ def open_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
         subtitles = TextDb(options.sub_txt_db, run.vocab_size)
         require_as_trained(subtitles, run)
         return Vocabulary.of(subtitles, options.toker).tokenizer
-    if options.toker is None:
+    toker = options.toker or named_in_environment() or tokenizer_name(run.tokenizer)
+    if toker is None:
         raise UserError("--toker is missing: name the tokenizer of the run's training queries")
-    return load_tokenizer(options.toker)
+    return load_tokenizer(toker)
 
 
 def require_as_trained(subtitles: TextDb, run: Run) -> None:
     """Refuse subtitles that the run's model cannot read: what it answered would mean nothing.
-
-    The run's own databases tell of its tokenizer, where they are still there.
 
     Raises:
         UserError: they are for another interval, or of another tokenizer.
@@ -77,19 +76,7 @@ def require_as_trained(subtitles: TextDb, run: Run) -> None:
             f"{subtitles.path} was made for {told:g} seconds a frame, the run reads {interval:g}: "
             "make it again with the run's --frame_length"
         )
-    saved = read_json(run.folder.log / "hps.json", dict[str, Any])
-    for name in ("train_query_txt_db", "val_query_txt_db", "sub_txt_db"):
-        own = saved.get(name)
-        if not isinstance(own, str) or not Path(own, "meta.json").is_file():
-            continue
-        meta = read_side(Path(own, "meta.json"))
-        for entry in (*SPECIAL, "v_range"):
-            ids = [of[entry] for of in (subtitles.meta, meta) if entry in of]
-            if len(ids) == 2 and ids[0] != ids[1]:
-                raise UserError(
-                    f"{subtitles.path} is of another tokenizer than the run's {own}: {entry} is "
-                    f"{ids[0]}, there {ids[1]}; make it again with the run's --toker"
-                )
+    run.require_tokenizer(str(subtitles.path), subtitles.meta)
 
 
 def warn(videos: VideoData, vids: list[str]) -> None:
@@ -117,13 +104,17 @@ def search(
 ) -> list[np.ndarray]:
     """For each sentence its moments, best first: (n, 4), place of the video, start, end, score."""
     options = run.options
-    queries = sentence_queries(options.query, tokenizer, special_ids(tokenizer)["CLS"])
+    queries = sentence_queries(options.query, tokenizer, tokenizer.cls_token_id)
     batches = evaluation_batches(
-        CorpusVideos(vids, videos.source), collate_videos, options.vcmr_eval_video_batch_size, run
+        CorpusVideos(vids, videos.source),
+        collate_videos,
+        options.vcmr_eval_video_batch_size,
+        run,
+        "videos",
     )
     settings = dataclasses.replace(SearchSettings.for_moments(options), tasks=("VCMR",))
     model = build_for_evaluation(
-        HeroForVcmr, run, videos.features.width, longest_video(videos.features), options.checkpoint
+        HeroForVcmr, run, videos.features.width, longest_video(videos.features)
     )
     places = {vid: place for place, vid in enumerate(vids)}
     with run.precision.autocast():
@@ -150,7 +141,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
         check_output(options.output)
     run = start_evaluation(options)
     tokenizer = open_tokenizer(run)
-    named = SimpleNamespace(meta=special_ids(tokenizer), vocab_size=run.vocab_size)
+    named = SimpleNamespace(meta=tokenizer_meta(tokenizer), vocab_size=run.vocab_size)
+    run.require_tokenizer(tokenizer.name_or_path, named.meta)
     videos = open_videos(options, named, is_video_only(options.task))
     vids = searchable_videos(videos)
     warn(videos, vids)

@@ -270,7 +270,7 @@ def test_evaluation_reads_their_hps(run, tmp_path, caplog):
     cls, theirs = THEIR_RUNS[run][1], their_options(run)
     given = {"checkpoint": "1"}
     if cls is TvcInferenceOptions:
-        given = {"ckpt_step": "1", "target_clip": "clips.jsonl", "output": "out.jsonl"}
+        given = {"checkpoint": "1", "target_clip": "clips.jsonl", "output": "out.jsonl"}
     opts = options_to_dict(load_run_options(cls, tmp_path, given))
     own = {"fp16", "pin_mem", "n_workers", "output_dir", "checkpoint"}
     shared = opts.keys() & theirs.keys() - own
@@ -587,7 +587,7 @@ def test_caption_inference_reads_its_run(tmp_path):
     words += ["--output", "out.jsonl"]
     opts = parse_options(TvcInferenceOptions, words)
     assert (opts.max_gen_step, opts.sub_ctx_len, opts.val_batch_size) == (12, 1, 8)
-    assert (opts.sub_txt_db, opts.ckpt_step, opts.fp16) == ("sub.db", "7000", None)
+    assert (opts.sub_txt_db, opts.checkpoint, opts.fp16) == ("sub.db", "7000", None)
     more = ["--no_fp16", "--batch_size", "3", "--max_gen_step", "5"]
     opts = parse_options(TvcInferenceOptions, [*words, *more])
     assert (opts.fp16, opts.val_batch_size, opts.max_gen_step) == (False, 3, 5)
@@ -610,7 +610,7 @@ def test_recorded_runs_load(expected, caplog):
         shared = opts.keys() & saved.keys() - {"fp16", "bf16", "pin_mem", "n_workers"}
         assert len(shared) > 5
         assert {key: opts[key] for key in shared} == {key: saved[key] for key in shared}
-    given = {"ckpt_step": "1", "target_clip": "clips.jsonl", "output": "out.jsonl"}
+    given = {"checkpoint": "1", "target_clip": "clips.jsonl", "output": "out.jsonl"}
     assert load_run_options(TvcInferenceOptions, expected / "exp_tvc", given).sub_ctx_len == 1
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

@@ -64,7 +64,10 @@ def test_moments(submit):
         ({"VCMR": ranking(11, 7)}, "lacks the .* video2idx"),
         ([], "expected an object, got a list"),
         (moments(VCMR=[[11, 7]]), r"VCMR\[0\]: expected an object"),
-        (moments(VCMR=[{"desc_id": 11, "predictions": [3]}, *ranking(7)]), r"VCMR\[0\]\.pred"),
+        (
+            moments(VCMR=[{"desc_id": 11, "predictions": [3]}, *ranking(7)]),
+            r"VCMR\[0\]\.predictions\[0\]",
+        ),
         (
             moments(VCMR=[{"desc_id": 11, "predictions": [[40, 1, "2", 3]]}, *ranking(7)]),
             r"VCMR\[0\]\.predictions\[0\]\[2\]: expected a number, got a text",

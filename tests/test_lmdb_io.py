@@ -23,9 +23,10 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from data.prepare.work import map_in_chunks
-from data.stores import lmdb_environment
+from data.stores import lmdb_environment, records
 from data.stores.build_folder import build_folder
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from data.stores.records import QueryRecord
 from utils.errors import UserError
 from utils.processes import loader_death
 
@@ -431,6 +432,84 @@ def test_garbage_features_name_database_and_video(tmp_path, value):
     db = FeatureDb(feature_db(tmp_path / "tv", {"vid7": value}))
     with pytest.raises(UserError, match=r"resnet_slowfast_1\.5: the features of 'vid7' are damag"):
         db["vid7"]
+
+
+def shaped(**parts) -> bytes:
+    """A feature record whose array is described by hand."""
+    array = {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2, 3], b"data": bytes(24)}
+    changes = {name.encode(): value for name, value in parts.items()}
+    return msgpack.packb({"features": {**array, **changes}}, use_bin_type=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (shaped(type="|O8", data=bytes(range(48))), r"numbers of type '\|O8'"),
+        (shaped(shape=[2, 0], data=b""), "damaged"),
+        (shaped(shape=[10**9, 3]), "damaged"),
+        (shaped(shape=[2, -3]), "damaged"),
+        (shaped(data=b"\x00\x00\xc0\x7f" * 6), "hold values that are not finite"),
+        (
+            msgpack.packb(
+                {"features": np.ones((99, 999), np.float32)},
+                default=msgpack_numpy.encode,
+                use_bin_type=False,
+            ),
+            "use_bin_type=False",
+        ),
+    ],
+)
+def test_features_that_lie_of_themselves(tmp_path, value, said):
+    db = FeatureDb(feature_db(tmp_path / "tv", {"vid7": value}))
+    with pytest.raises(UserError, match=rf"the features of 'vid7'.*{said}") as refused:
+        db["vid7"]
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({}, "it lacks the .* input_ids"),
+        ({"input_ids": "text"}, "input_ids: expected a list, got a text"),
+        ({"input_ids": [1, -1]}, r"input_ids\[1\]: expected a whole number >= 0"),
+        ({"input_ids": [2**63]}, r"input_ids\[0\]: expected a whole number <="),
+        ({"input_ids": [1, 100]}, "hold 100, the model's vocabulary has 100 tokens"),
+        ({"input_ids": [1], "target": [float("nan"), 2.0]}, "expected a finite number"),
+        ({"input_ids": [1], "target": [[1, 2], [3]]}, "expected a list of length"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(tmp_path, record, said):
+    write_values(tmp_path / "q.db", {"q17": lz4.frame.compress(msgpack.packb(record))})
+    (tmp_path / "q.db" / "meta.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"q\.db: .*{said}") as refused:
+        TextDb(tmp_path / "q.db", 100).read("q17", QueryRecord)
+    assert "q17" in str(refused.value)
+
+
+def test_a_record_may_not_unpack_to_more_than_memory_holds(tmp_path):
+    bomb = lz4.frame.compress(bytes(records.MAX_RECORD_BYTES + 1))
+    write_values(tmp_path / "q.db", {"q17": bomb})
+    (tmp_path / "q.db" / "meta.json").write_text("{}")
+    with pytest.raises(UserError, match=r"'q17' is damaged .it unpacks to more than 64 MiB"):
+        TextDb(tmp_path / "q.db")["q17"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("id2len.json", "[" * 200_000, "expected an object|nested too deeply"),
+        ("id2len.json", '{"a": ' + "9" * 5000 + "}", "out of range"),
+        ("id2len.json", '{"a": NaN}', "not valid JSON .*NaN"),
+        ("id2len.json", '{"a": 2, "ü": "x"}', "'ü': expected"),
+        ("vid2len.json", '{"a": 1000000000}', "'a': expected a whole number <= 100000"),
+        ("query2video.json", '["a"]', "expected an object, got a list"),
+    ],
+)
+def test_side_files_of_another_kind(text_db, name, text, said):
+    (text_db / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name}.*({said})") as refused:
+        TextDb(text_db).side(name)
+    assert len(str(refused.value)) < 600
 
 
 NPZ = zipped(features=np.random.default_rng(0).normal(size=(20, 30)))

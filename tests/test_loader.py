@@ -151,7 +151,7 @@ def test_a_users_mistake_keeps_its_one_line(workers, capsys):
 def test_evaluation_gives_each_rank_every_nth_batch():
     options = SimpleNamespace(n_workers=0, pin_mem=False)
     for rank, wanted in ((0, [[0, 1], [4]]), (1, [[2, 3]])):
-        comm = SimpleNamespace(rank=rank, size=2)
+        comm = SimpleNamespace(rank=rank, size=2, is_main=rank == 0)
         run = SimpleNamespace(options=options, comm=comm, device=torch.device("cpu"))
         batches = evaluation_batches(Numbers(5), Batch, 2, run)
         assert [[index for index, _, _ in batch] for batch in batches] == wanted

@@ -48,6 +48,7 @@ FOLDERS = {
     "--vfeat_db {nothing} --clip_vfeat_db {} --output {free}",
     "scripts.demo": "--output {}",
     "scripts.drop_ids": "{world}/txt_db/tvr_val.db --list {drops} --output {}",
+    "scripts.export_model": "--run {nothing} --output {}",
     "scripts.extract_features": "--video_dir {nothing} --random_weights --output {}",
     "scripts.make_demo_data": "--output {}",
     "scripts.make_pretrain_splits": "--name tv --sub_txt_db {nothing} --vfeat_db {nothing} "

@@ -199,7 +199,7 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(kitchen, graph, capsys):
     kitchen.path("jam").unlink()
     with pytest.raises(UserError, match="2 of 4 steps failed: bread, jam"):
         kitchen.run(graph)
-    assert "failed: bread: [Errno 28] No space left on device\n" in capsys.readouterr().err
+    assert "failed: bread: no space left on the disk of output: free" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [KeyError("fatal"), ZeroDivisionError("a mistake of ours")])

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.prepare.feature_files import read_paths
+from data.prepare.feature_files import FeaturePaths, read_paths
 from data.stores.lmdb_io import FeatureDb, TextDb
+from data.tokenize import FINGERPRINT
 from scripts import (
     collect_video_feature_paths,
     convert_annotations,
@@ -60,9 +61,10 @@ def assert_same_database(
         else:
             lengths = side_of_lengths(name, old.side(name), wanted)
             assert (new.path / name).read_text() == json.dumps(lengths)
-    assert list(new.meta) == list(old.meta)
-    assert {k: v for k, v in new.meta.items() if k not in ORIGIN} == {
-        k: v for k, v in old.meta.items() if k not in ORIGIN
+    # Recorded databases have no fingerprint.
+    assert list(new.meta) == [*old.meta] + [FINGERPRINT] * (FINGERPRINT not in old.meta)
+    assert {k: v for k, v in new.meta.items() if k not in (*ORIGIN, FINGERPRINT)} == {
+        k: v for k, v in old.meta.items() if k not in (*ORIGIN, FINGERPRINT)
     }
 
 
@@ -460,6 +462,46 @@ def test_a_bad_clip_line_is_named(world, toker, tmp_path, change, message):
     assert not (tmp_path / "c.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "text", "said"),
+    [
+        (
+            "didemo",
+            '[{"annotation_id": 1, "description": "a", "video": "v.mov", "times": [[0, 1]]}]',
+            "DiDeMo as published.*convert_annotations.py --task didemo",
+        ),
+        ("tvqa", '[{"qid": 1, "q": "a", "bbox": {}}]', r"TVQA\+ as published, one JSON doc"),
+        ("violin", '{"clip":\n {"statement": [], "sub": []}}', "VIOLIN as published"),
+        ("msrvtt", '{"info": {}, "videos": [], "sentences": []}', "MSR-VTT as published"),
+        ("how2qa", "v,[0:1],a,b,c,q,d", "convert_annotations.py --task how2qa"),
+        ("how2r", "v,[0:60],[3:9],q", "convert_annotations.py --task how2r"),
+    ],
+)
+def test_published_files_are_told_their_converter(world, toker, tmp_path, task, text, said):
+    (tmp_path / "published").write_text(text)
+    with pytest.raises(UserError, match=rf"published is .*{said}"):
+        prepare_queries(tmp_path / "published", tmp_path / "db", task, toker)
+
+
+def test_suspicious_subtitles_are_counted(world, toker, tmp_path, caplog):
+    write_json(tmp_path / "frames.json", {"v": 40, "w": 40})
+
+    def said(*subtitles: dict) -> str:
+        rows = [{"vid_name": vid, "sub": list(subtitles)} for vid in "vw"]
+        write_jsonl(tmp_path / "s.jsonl", rows)
+        caplog.clear()
+        paths = {"annotation": "s.jsonl", "vid2nframe": "frames.json", "output": "s.db"}
+        words = [word for name, path in paths.items() for word in (f"--{name}", tmp_path / path)]
+        prepro_sub.main([*map(str, words), "--toker", toker, "--workers", "1", "--force"])
+        return caplog.text
+
+    spoken = {"text": "A.", "start": 1.5, "end": 4}
+    assert not said(spoken)
+    assert "0 of 2 subtitles meet a frame" in said(spoken | {"start": 1500, "end": 4000})
+    assert "all 2 subtitles are empty" in said(spoken | {"text": " "})
+    assert "no subtitles" in said()
+
+
 def test_empty_missing_and_binary_annotations(world, toker, tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe{}")
@@ -753,6 +795,30 @@ def test_a_pickle_with_code_is_not_executed(tmp_path):
     with pytest.raises(UserError, match="GLOBAL 'os system' is not allowed"):
         convert(tmp_path)
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # room for 2**31 places
+        pickle.dumps({"v": (np.int64(3), "a", "b", "c")}),
+        pickle.dumps({"v": (10**9, "a", "b", "c")}),
+        b"\x80\x04\x8d" + (2**60).to_bytes(8, "little") + b"x.",
+    ],
+)
+def test_a_pickle_of_anything_but_paths(tmp_path, pickled):
+    path = tmp_path / "video_feat_info.pkl"
+    path.write_bytes(pickled)
+    with pytest.raises(UserError, match=r"video_feat_info\.pkl cannot be read"):
+        read_paths(path)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_published_paths_load(tmp_path, protocol):
+    path = tmp_path / "video_feat_info.pkl"
+    entry = (3, "/f/slowfast_features/s/v.npz", "/f/resnet_features/s/v.npz", "s")
+    path.write_bytes(pickle.dumps({"v": entry}, protocol))
+    assert read_paths(path) == {"v": FeaturePaths(3, (entry[2], entry[1]), "s")}
 
 
 def test_clips_of_a_minute(tmp_path):

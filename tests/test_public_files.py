@@ -77,6 +77,7 @@ def test_the_documented_commands(world, expected, tmp_path, public, capsys, monk
     recipe |= {f"{split}_query_txt_db": str(storage / f"txt_db/tvr_{split}.db") for split in SPLITS}
     recipe |= {"sub_txt_db": str(storage / "txt_db/tv_subtitles.db")}
     recipe |= {"vfeat_db": str(made.path.parent), "output_dir": str(run), "fp16": False}
+    recipe |= {"checkpoint": None}
     recipe |= {"model_config": str(expected / "model_finetune.json")}
     write_json(tmp_path / "recipe.json", recipe)
     spelled = {"/storage/tvr_public": str(run), trained[0][1]: str(tmp_path / "recipe.json")}

@@ -127,7 +127,7 @@ class BruteForce:
                     for times, probability in self.moments(qid, vid, options).items()
                 ]
                 found[task] = sorted(rows, key=lambda row: -row[3])[: options["max_after_nms"]]
-            desc_id = self.queries[place]["desc_id"]
+            desc_id = self.queries[place][1].desc_id
             for task, rows in found.items():
                 lists[task].append({"desc_id": desc_id, "desc": "", "predictions": rows})
         return {"video2idx": video2idx} | lists

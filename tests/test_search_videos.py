@@ -226,8 +226,13 @@ def test_what_a_search_cannot_see_is_said(tmp_path, world, expected, monkeypatch
 @pytest.mark.golden
 def test_without_subtitles_the_tokenizer_must_be_named(run, tvr_options, tmp_path, world):
     options = {**tvr_options, "sub_txt_db": None, "task": "didemo_video_only"}
+    gone = dict.fromkeys(("train_query_txt_db", "val_query_txt_db"), "/nowhere")
+    knowing = make_run(tmp_path / "own", options, FeatureDb(tvr_options["vfeat_db"]).width)
+    options |= gone
     other = make_run(tmp_path / "video_only", options, FeatureDb(tvr_options["vfeat_db"]).width)
     with pytest.raises(UserError, match="--toker is missing"):
         search(other, "--query", "Hi.")
     found = search(other, "--query", "Hi.", "--toker", str(world / "toker"))
     assert len(found["Hi."]) == 10
+    # The queries that a run learnt from tell as well.
+    assert search(knowing, "--query", "Hi.").keys() == found.keys()

@@ -33,7 +33,7 @@ from utils.signals import stoppable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 both = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-STEPS = 16
+STEPS = 48  # a launcher takes a second to hand a signal on
 
 # --- any command -------------------------------------------------------------------------------
 

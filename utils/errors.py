@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-from utils.processes import is_other_rank, loader_death
+from utils.processes import close_bars, is_other_rank, loader_death
 from utils.signals import stoppable
 
 # Long enough for launchers to end the other ranks once the first has failed.
@@ -97,6 +97,7 @@ def run_main(main: Callable[[], object]) -> None:
             raise
         if is_other_rank():
             time.sleep(FIRST_RANK_SPEAKS_SECONDS)
+        close_bars()
         line = shorten(" ".join(str(known).split()), _LINE_CHARACTERS)
         _exit(2, f"error: {line}")
 

@@ -231,12 +231,19 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 def _open(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file to read; UserError if that, or reading, fails."""
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             yield file
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a named pipe, too, without waiting for somebody to write into it: then it is empty."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:

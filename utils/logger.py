@@ -150,7 +150,7 @@ def _drop_lines_after(path: Path, step: int, revalidate: bool) -> None:
     Raises:
         UserError: a line but the last is not a metric.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     whole, _, _ = text.rpartition("\n")
     kept = []
     for number, line in enumerate(whole.splitlines(), start=1):

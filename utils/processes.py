@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,3 +98,10 @@ def _exit_with_parent() -> None:
     """A worker whose parent is killed would wait for ever, and keep the parent's lock."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
+
+
+def close_bars() -> None:
+    """Close the progress bars that are under way: a last message gets a line of its own."""
+    module = sys.modules.get("tqdm")  # not imported for this: most scripts show none
+    for bar in list(getattr(module.tqdm, "_instances", ())) if module else ():
+        bar.close()

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from utils.processes import is_other_rank, is_rank, leave_group
+from utils.processes import close_bars, is_other_rank, is_rank, leave_group
 
 # A terminal's Ctrl-C reaches a command and the one that started it and passes it on: one wish.
 SAME_WISH_SECONDS = 1.0
@@ -154,6 +154,7 @@ def received_signal() -> int | None:
 def end_stopped(stopped: Stopped) -> NoReturn:
     """Say what stopped this process, end its workers and exit."""
     if _speaks() and not stopped.said:
+        close_bars()
         print(stopped, file=sys.stderr, flush=True)
     end_workers()
     sys.stdout.flush()

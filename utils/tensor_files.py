@@ -68,6 +68,8 @@ def load_tensors(path: str | Path, mapped: bool = False) -> Any:
             containers.
     """
     path = Path(path)
+    if not path.is_file():  # a pipe would keep everybody waiting
+        raise UnreadableFileError("cannot be read (it is no file)")
     try:
         content = _load(path, mapped)
         _check_content(content, path.stat().st_size)

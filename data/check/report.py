@@ -8,10 +8,12 @@ from tabulate import tabulate
 
 from data.check.drop_list import DropList
 from data.check.findings import Drops, Finding, Severity
+from utils.errors import shorten
 
 WIDTHS = [34, 40, None, None, 44, 40]  # of the table's columns, in characters
 PASSED_WIDTHS = [70, 80]
 NAMED_LINES = 3
+LINE_CHARACTERS = 400  # of them together
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Report:
         """The first errors in one line."""
         shown = "; ".join(found.line() for found in self.errors[:NAMED_LINES])
         more = len(self.errors) - NAMED_LINES
-        return f"{shown}; and {more} more" if more > 0 else shown
+        return shorten(f"{shown}; and {more} more" if more > 0 else shown, LINE_CHARACTERS)
 
     def to_json(self) -> list[dict[str, Any]]:
         """One object per check and database, with all ids."""

@@ -10,13 +10,13 @@ from data.check.databases import Corpus, RunData
 from data.check.features import most_common
 from data.check.findings import Case, Check, Finding, Severity, examine
 from data.stores.lmdb_io import TextDb
-from data.tokenize import SPECIAL
+from data.tokenize import FINGERPRINT, IDENTITY, SPECIAL, tokenizer_name
 
 TOKENIZE_AGAIN = "make it again with the --toker of the others"
 
 OTHER_TOKENIZER = Check(
     "tokenizer",
-    "special token ids differ from the other databases'",
+    "special token ids or vocabulary differ from the other databases'",
     TOKENIZE_AGAIN,
     Severity.WARNING,
 )
@@ -68,9 +68,9 @@ def quick_findings(data: RunData) -> Iterator[Finding]:
     metas = [user.db.meta for user in users]
     usual = {
         name: most_common(json.dumps(meta[name]) for meta in metas if name in meta)
-        for name in (*SPECIAL, "v_range")
+        for name in IDENTITY
     }
-    name = most_common(filter(None, map(tokenizer_name, metas)))
+    name = most_common(filter(None, map(_last_name, metas)))
     for user in users:
         cases = _meta_cases(user, usual, name, data.vocab_size)
         yield from examine(user.where, META_CHECKS, cases)
@@ -84,8 +84,8 @@ def _meta_cases(
     for name, value in usual.items():
         if name in meta and json.dumps(meta[name]) != value:
             yield OTHER_TOKENIZER(name, f"{meta[name]}, not {value}")
-    name = tokenizer_name(meta)
-    if name and name != usual_name:
+    name = _last_name(meta)
+    if name and name != usual_name and FINGERPRINT not in meta:
         yield OTHER_NAME(name, f"not {usual_name}")
     ids = {name: meta[name] for name in SPECIAL if isinstance(meta.get(name), int)}
     if isinstance(meta.get("v_range"), list):
@@ -95,9 +95,9 @@ def _meta_cases(
             yield SPECIAL_OUTSIDE(name, f"{id_}, vocab_size {vocab_size}")
 
 
-def tokenizer_name(meta: dict) -> str | None:
+def _last_name(meta: dict) -> str | None:
     """The tokenizer's name, or that of its folder."""
-    name = meta.get("toker") or meta.get("tokenizer")
+    name = tokenizer_name(meta)
     return Path(name).name if isinstance(name, str) else None
 
 

@@ -233,7 +233,7 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
     Raises:
         UserError: it was another interval, or files of different making are mixed.
     """
-    folders = sorted({Path(path).parents[2] for path in feature_files})
+    folders = sorted({Path(path).parent.parent.parent for path in feature_files})
     found = [(folder, read_extraction(folder)) for folder in folders]
     for folder, extraction in found:
         for name, entry in (extraction or {}).items():

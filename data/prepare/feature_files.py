@@ -49,7 +49,8 @@ class FeaturePaths:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts: ``<part>_features/<folder>/<video>.npz``."""
-        return tuple(Path(file).parents[1].name.removesuffix("_features") for file in self.files)
+        folders = (Path(file).parent.parent.name for file in self.files)
+        return tuple(folder.removesuffix("_features") for folder in folders)
 
 
 def load_features(path: str | Path) -> np.ndarray:

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pysubs2
 
-from utils.errors import UserError
+from utils.errors import UserError, brief, shorten
 
 TIMED_TEXT = (".srt", ".vtt")
 SUFFIXES = (*TIMED_TEXT, ".ass", ".ssa")
 DEFAULT_ENCODING = "utf-8-sig"  # UTF-8, with a byte-order mark or without
 
 _ARROW = "-->"
+_ASS_FIELDS = 10  # of an event: Layer, Start, End, Style, Name, three margins, Effect, Text
 # pysubs2 takes a number that ends a subtitle for that of the next one: let there be one.
 _NEXT_NUMBER = "\n\n0"
 _STAMP = r"(?:\d{1,4}:)?\d{1,2}:\d{2}[.,]\d{1,3}"
-_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$")
+_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$", re.ASCII)
 _WORD_TIME = re.compile(rf"<{_STAMP}>")  # of single words, in WebVTT
 _OVERRIDE = re.compile(r"\{\\[^}]*\}")  # {\an8}, and <i> as pysubs2 gives it: {\i1}
 _COMMENT = re.compile(r"\{[^}]*\}")  # of .ass; elsewhere, braces are text
@@ -53,6 +54,7 @@ def read_subtitles(path: Path, *encodings: str) -> list[Cue]:
             text = _vtt_to_srt(text)
         events = _parse(path, text + _NEXT_NUMBER, "srt")
     else:
+        _require_whole_events(path, text)
         events = _parse(path, text, "ass")
         for event in events:
             event.text = _COMMENT.sub("", event.text) if event.is_text else ""
@@ -89,13 +91,20 @@ def _with_plain_times(path: Path, text: str) -> str:
         times = _TIMES.match(line)
         where = f"{path}:{number + 1}"
         if times is None:
-            raise UserError(f"{where}: {line.strip()!r} are no times of a subtitle; mend them")
+            raise UserError(f"{where}: {brief(line.strip())} are no times of a subtitle; mend them")
         start, end = map(_milliseconds, times.groups())
         if end < start:
             raise UserError(f"{where}: it ends before it starts; mend the times")
         stamps = map(pysubs2.formats.subrip.SubripFormat.ms_to_timestamp, (start, end))
         lines[number] = f" {_ARROW} ".join(stamps)
     return "\n".join(lines)
+
+
+def _require_whole_events(path: Path, text: str) -> None:
+    """pysubs2 takes an event that lacks fields for one without text."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.startswith("Dialogue:") and line.count(",") < _ASS_FIELDS - 1:
+            raise UserError(f"{path}:{number}: {brief(line)} has too few fields; mend or remove it")
 
 
 def _milliseconds(stamp: str) -> int:
@@ -120,7 +129,7 @@ def _parse(path: Path, text: str, kind: str) -> list[pysubs2.SSAEvent]:
     try:
         return list(pysubs2.SSAFile.from_string(text, format_=kind))
     except (ValueError, KeyError, IndexError, pysubs2.Pysubs2Error) as error:
-        raise UserError(f"{path} is malformed ({error}); mend it") from None
+        raise UserError(f"{path} is malformed ({shorten(error)}); mend it") from None
 
 
 def _clean(event: pysubs2.SSAEvent) -> Cue | None:

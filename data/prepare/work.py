@@ -17,6 +17,7 @@ from tqdm import tqdm
 from data.annotations import Line, read_lines
 from data.stores.lmdb_io import TextDb, pack_record
 from data.stores.records import ID2NFRAME
+from data.tokenize import DEFAULT_TOKENIZER, named_in_environment
 from utils.errors import UserError
 from utils.files import modified, read_json
 from utils.processes import follow_parent, what_it_read
@@ -85,8 +86,8 @@ def text_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, help="folder of the database to be")
     parser.add_argument(
         "--toker",
-        default="roberta-base",
-        help="tokenizer: hub name or local folder (default: %(default)s)",
+        default=named_in_environment() or DEFAULT_TOKENIZER,
+        help=f"tokenizer: hub name or local folder (default: $HERO_TOKER or {DEFAULT_TOKENIZER})",
     )
     add_force(parser)
     return parser

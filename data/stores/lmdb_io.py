@@ -291,6 +291,7 @@ class FeatureDb:
         self.compressed = compressed
         self.interval = interval
         self.max_clip_len = max_clip_len
+        self._finite: set[str] = set()  # videos whose values were seen to be finite
         self._store = (LmdbReader if format_ == "lmdb" else SafetensorsReader)(self.path)
         self.id2nframe = frame_counts(self.path, self._store.keys, self._rows, counts_folder)
 
@@ -341,11 +342,13 @@ class FeatureDb:
         limits = (self.id2nframe.get(vid, -1), self.max_clip_len)
         end = min((limit for limit in limits if limit >= 0), default=None)
         features = self.read_stored(vid, lambda stored: as_float32(stored[:end]))
-        if not np.isfinite(features).all():
-            raise UserError(
-                f"{self.path}: the features of {vid!r} hold values that are not finite; extract "
-                "them again, or leave the video out (scripts/drop_ids.py)"
-            )
+        if vid not in self._finite:
+            if not np.isfinite(features).all():
+                raise UserError(
+                    f"{self.path}: the features of {brief(vid)} hold values that are not finite; "
+                    "extract them again, or leave the video out (scripts/drop_ids.py)"
+                )
+            self._finite.add(vid)
         if features.shape[1] != self.width:
             raise UserError(
                 f"{self.path}: the features of {vid!r} have {features.shape[1]} values a frame, "

@@ -62,7 +62,7 @@ def plot_answers(options: VideoQaEvalOptions, path: Path, how_many: int = 5) -> 
     that tells the answer, as annotated and as the model believes (it may begin and end), the
     attention of the chosen answer over the frames, and what is spoken when.
     """
-    run = start_evaluation(options, options.output_dir)
+    run = start_evaluation(options)
     texts = TextDb(options.query_txt_db)
     videos = open_videos(options, texts)
     data = QuestionDataset(texts, videos.source)
@@ -71,7 +71,6 @@ def plot_answers(options: VideoQaEvalOptions, path: Path, how_many: int = 5) -> 
         run,
         videos.features.width,
         longest_video(videos.features),
-        options.checkpoint,
     )
     chosen = range(0, len(data), max(1, len(data) // how_many))[:how_many]
     batch = data.collate([data[ItemKey(place)] for place in chosen]).to(run.device)

@@ -1,6 +1,8 @@
 """What conversions read: published annotations, subtitle files, results to hand in, weights."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 from model.extractors.build import EXTRACTORS
 from tests.hostile.harness import LINE_CHARACTERS, Case, Make, Place
 from tests.hostile.text_files import submission
-from tests.hostile.worlds import copy_world, evaluation, search, training
+from tests.hostile.worlds import ANNOTATIONS, TOKER, copy_world, evaluation, search, training
 from tests.small_extractors import use_small_networks
 from tests.videos import make_video
 from utils.files import read_json, read_jsonl
@@ -63,6 +65,11 @@ def didemo(**changes: Any) -> str:
     return json.dumps([record, record | {"annotation_id": 2} | changes])
 
 
+def _place(content: str) -> tuple[str, ...]:
+    """Text with NaN or Infinity is no JSON at all; else the record is named."""
+    return ("valid JSON",) if "NaN" in content or "Infinity" in content else ("record 2",)
+
+
 DIDEMO: dict[str, str] = {
     "times that are a flat pair": didemo(times=[0, 1]),
     "times that are a text": didemo(times="0-1"),
@@ -87,7 +94,7 @@ CASES += [
         mutation,
         "scripts.convert_annotations",
         published("didemo", "val_data.json", content),
-        ("val_data.json", "record 2"),
+        ("val_data.json", *_place(content)),
     )
     for mutation, content in DIDEMO.items()
 ]
@@ -135,12 +142,13 @@ SUBTITLES: dict[str, tuple[str, bytes | str]] = {
     "times that are none": ("a.srt", SRT + "2\n00:00:xx --> 00:00:04,000\nHello.\n"),
     "an end before its start": ("a.srt", SRT + "2\n00:00:09,000 --> 00:00:04,000\nHello.\n"),
     "hours of 5,000 digits": ("a.srt", f"1\n{'9' * 5000}:00:01,000 --> 00:00:02,000\nHello.\n"),
-    "digits of another script": ("a.srt", "1\n٠٠:٠٠:٠١,٠٠٠ --> 00:00:02,000\nHello.\n"),
     "a page of a web site": ("a.vtt", "<html>\n"),
     "no events": ("a.ass", "[Script Info]\nTitle: x\n"),
     "events cut short": (
         "a.ass",
-        "[Events]\nFormat: Layer, Start, End, Style, Text\nDialogue: 0,0:00:01.00\n",
+        "[Events]\n"
+        "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+        "Dialogue: 0,0:00:01.00,0:00:02.00,x,,0,0,0,,Hello.\nDialogue: 0,0:00:03.00\n",
     ),
     "times of another kind": (
         "a.ssa",
@@ -219,7 +227,7 @@ RESULTS: dict[str, tuple[Callable[[dict], object], str]] = {
         "c0",
     ),
     "a prediction of a megabyte": (lambda content: first_row(content, "x" * 1_000_000), "c0"),
-    "a NaN score": (lambda content: first_row(content, [0, 1.0, 2.0, NAN]), "c0"),
+    "a NaN score": (lambda content: first_row(content, [0, 1.0, 2.0, NAN]), "valid JSON"),
     "a time that is a text": (lambda content: first_row(content, [0, "1", 2.0, 0.5]), "c0"),
     "a video that is a list": (lambda content: first_row(content, [[0], 1.0, 2.0, 0.5]), "c0"),
     "a query twice": (lambda content: content["VCMR"].append(content["VCMR"][0]), "twice"),
@@ -387,4 +395,79 @@ CASES += [
         (word,),
     )
     for script, arrange, words, word in OPTIONS
+]
+
+
+def raw_preparation(place: Place) -> list[object]:
+    """All steps from raw files, one of which is damaged."""
+    for path in ANNOTATIONS.iterdir():
+        shutil.copy(path, place.path(f"ann/{path.name}"))
+    annotation = place.folder / "ann" / "tvr_val.jsonl"
+    annotation.rename(place.folder / "ann" / "tvr_val_release.jsonl")
+    (place.folder / "ann" / "tvr_train.jsonl").unlink()
+    place.write("ann/tvr_train_release.jsonl", '{"desc_id": 1}\n')
+    words = ["--from", "raw", "--dataset", "tvr", "--ann_dir", place.folder / "ann"]
+    return [*words, "--toker", TOKER, "--storage", place.folder / "storage", "--workers", 1, *ONLY]
+
+
+ONLY = ["--only", "txt_db/tvr_train.db"]
+
+
+CASES.append(
+    Case(
+        "annotation",
+        "a line without its fields",
+        "scripts.prepare_data",
+        raw_preparation,
+        ("steps failed",),
+        told=("tvr_train_release.jsonl:1",),
+    )
+)
+
+
+def extraction_again(content: str) -> Make:
+    """An extraction into a folder whose record is damaged."""
+
+    def make(place: Place) -> list[object]:
+        use_small_networks(partial(_replace, place))
+        make_video(place.path("videos/good.mp4"), seconds=1, rate=4)
+        place.write("feat/extraction.json", content)
+        words = ["--video_dir", place.folder / "videos", "--models", "resnet", "--random_weights"]
+        return [*words, "--workers", 1, "--output", place.folder / "feat"]
+
+    return make
+
+
+CASES += [
+    Case(
+        "record of an extraction",
+        content[:30],
+        "scripts.extract_features",
+        extraction_again(content),
+        ("extraction.json",),
+    )
+    for content in ("", "[1]", '{"resnet": 7}', '{"resnet": {"interval": "2"}}')
+]
+
+
+def odd_name(name: bytes) -> Make:
+    """Subtitles in a file of an odd name."""
+
+    def make(place: Place) -> list[object]:
+        arguments = subtitle_file("good.srt", SRT)(place)
+        Path(os.fsdecode(os.fsencode(place.folder) + b"/subs/" + name)).write_text(SRT)
+        return arguments
+
+    return make
+
+
+CASES += [
+    Case(
+        "subtitle file",
+        f"a name {name!r}",
+        "scripts.convert_subtitles",
+        odd_name(name),
+        ("srt",),
+    )
+    for name in (b"caf\xe9.srt", b"\xff\xfe.srt")
 ]

@@ -125,7 +125,7 @@ CASES += [
     )
     for mutation, change, words in (
         ("times in milliseconds", times(1000), ("0 of", "milliseconds")),
-        ("times in frames of a film", times(24), ("0 of",)),
+        ("times in frames of a film", times(24), ("only 5 of 69", "frames")),
         ("texts that are all empty", say_nothing, ("empty",)),
         ("videos that all say nothing", lambda row: row.update(sub=[]), ("no subtitles",)),
     )
@@ -300,8 +300,8 @@ CASES += [
         "subtitle meta",
         "another tokenizer",
         "train_vcmr",
-        edited(training, "subtitles.db/meta.json", entry("toker", "other/toker")),
-        ("other/toker",),
+        edited(training, "subtitles.db/meta.json", entry("toker", "other/vocabulary")),
+        ("vocabulary",),
         code=0,
         check=trained,
     ),

@@ -1,5 +1,6 @@
 """Pickles, and the extractors' files that they list."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,7 @@ VALUES: dict[str, Callable[[Place], Any]] = {
     "frames that are NaN": lambda place: {"a": (float("nan"), *sound(place)["a"][1:])},
     "files that are numbers": lambda place: {"a": (6, 1, 2, "x")},
     "a missing file": lambda place: {"a": (6, "/nowhere/a.npz", "/nowhere/b.npz", "x")},
+    "files without folders": lambda place: {"a": (6, "a.npz", "b.npz", "x")},
     "fewer frames than noted": lambda place: {"a": (60, *sound(place)["a"][1:])},
     "numbers as videos": lambda place: {1.5: sound(place)["a"]},
     "a NumPy number": lambda place: {"a": (np.int64(6), *sound(place)["a"][1:])},
@@ -269,4 +271,60 @@ CASES += [
         '{"resnet": {"interval": NaN}}',
         '{"resnet": {"interval": true}}',
     )
+]
+
+
+def converted_file(content: Callable[[], bytes]) -> Make:
+    """A conversion of the only video, whose file was damaged after it was listed."""
+
+    def make(place: Place) -> list[object]:
+        arguments = conversion(place, pickle.dumps(sound(place)))
+        features(place, "a", content())
+        return arguments
+
+    return make
+
+
+CASES += [
+    Case(
+        "feature file",
+        mutation,
+        "scripts.convert_videodb",
+        converted_file(content),
+        (INFO, "no video", "a"),
+    )
+    for mutation, content in FILES.items()
+]
+
+
+def named_features(name: bytes) -> Make:
+    """Features of a video whose name no database can hold."""
+
+    def make(place: Place) -> list[object]:
+        features(place, "good")
+        folder = os.fsencode(place.folder)
+        for part in (b"resnet", b"slowfast"):
+            source = Path(place.folder, f"feat/{part.decode()}_features/x/good.npz")
+            target = folder + b"/feat/" + part + b"_features/x/" + name + b".npz"
+            Path(os.fsdecode(target)).write_bytes(source.read_bytes())
+        return collection(place)
+
+    return make
+
+
+def only_good(folder: Path) -> None:
+    listed = pickle.loads((folder / "out" / "x" / INFO).read_bytes())
+    assert list(listed) == ["good"]
+
+
+CASES += [
+    Case(
+        "feature file beside a sound one",
+        "a name that is no text",
+        "scripts.collect_video_feature_paths",
+        named_features(b"caf\xe9"),
+        ("left out: 1",),
+        code=0,
+        check=only_good,
+    ),
 ]

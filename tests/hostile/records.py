@@ -153,7 +153,8 @@ SUBTITLE_FIELDS: list[tuple[str, Any]] = [
     ("unique_sub2frames", [[0, [0.5]]]),
 ]
 TARGETS: list[Any] = ["text", 3, [1.0], [NAN, 2.0], [1.0, INFINITY], [1.0, "2"], [], {"start": 1}]
-ANSWERS: list[Any] = [NOTHING, "1", 2, -1, 0.5, NAN, [1], 2**63]
+ANSWERS: list[Any] = [NOTHING, 2, -1, 2**62]
+NO_ANSWERS: list[Any] = ["1", 0.5, NAN, [1], True, 2**63]
 CLIP_FIELDS: list[tuple[str, Any]] = [
     ("ts", NOTHING),
     ("ts", "text"),
@@ -231,8 +232,16 @@ FIELDS: list[tuple] = [
         *(every("target", ANSWERS), "right answer"),
     ),
     (
+        *("question record", "train_videoQA", QUESTIONS, "train.db", "a0"),
+        every("target", NO_ANSWERS),
+    ),
+    (
         *("statement record", "train_violin", STATEMENTS, "train.db", "a-0"),
         *(every("target", ANSWERS), "label"),
+    ),
+    (
+        *("statement record", "train_violin", STATEMENTS, "train.db", "a-0"),
+        every("target", NO_ANSWERS),
     ),
     ("caption record", "train_tvc", CAPTIONS, "train.db/cap.db", "a0", CLIP_FIELDS),
 ]

@@ -79,7 +79,7 @@ SIDES: list[tuple[str, str, Make, str, list[tuple[str, Change, tuple[str, ...]]]
         *("videos of queries", "train_vcmr", training, "train.db/query2video.json"),
         [
             ("a video that is a list", entry("a0", ["a"]), ("query2video.json",)),
-            ("a video that is null", entry("a0", None), ("query2video.json",)),
+            ("a video that is null", entry("a0", None), ("a0",)),
             ("an unknown video", entry("a0", "unknown"), ("unknown",)),
             ("a query without a video", without("a0"), ("a0",)),
             ("a video that is an object", entry("a0", {}), ("query2video.json",)),
@@ -91,7 +91,7 @@ SIDES: list[tuple[str, str, Make, str, list[tuple[str, Change, tuple[str, ...]]]
             ("no CLS", without("CLS"), ("meta.json", "CLS")),
             ("CLS that is a text", entry("CLS", "<s>"), ("meta.json", "CLS")),
             ("a negative CLS", entry("CLS", -1), ("meta.json", "CLS")),
-            ("CLS beyond the vocabulary", entry("CLS", 602), ("meta.json", "CLS")),
+            ("CLS beyond the vocabulary", entry("CLS", 602), ("train.db", "CLS")),
             ("CLS that is a list", entry("CLS", [0]), ("meta.json", "CLS")),
         ],
     ),
@@ -100,7 +100,7 @@ SIDES: list[tuple[str, str, Make, str, list[tuple[str, Change, tuple[str, ...]]]
         [
             ("no MASK", without("MASK"), ("meta.json", "MASK")),
             ("MASK that is NaN", entry("MASK", NAN), ("meta.json", "MASK")),
-            ("MASK beyond the vocabulary", entry("MASK", 60_000), ("meta.json", "MASK")),
+            ("MASK beyond the vocabulary", entry("MASK", 60_000), ("subtitles.db", "MASK")),
             ("v_range backwards", entry("v_range", [49, 4]), ("meta.json", "v_range")),
             ("v_range beyond the vocabulary", entry("v_range", [4, 10**6]), ("v_range",)),
             ("v_range of three", entry("v_range", [4, 5, 6]), ("meta.json", "v_range")),
@@ -158,7 +158,7 @@ SIDES: list[tuple[str, str, Make, str, list[tuple[str, Change, tuple[str, ...]]]
             (
                 "a dropout that is NaN",
                 block("f_config", "hidden_dropout_prob", NAN),
-                ("model.json", "hidden_dropout_prob"),
+                ("model.json", "valid JSON"),
             ),
             (
                 "heads that do not divide the width",

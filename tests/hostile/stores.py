@@ -329,9 +329,9 @@ def counts(content: str) -> Make:
 COUNTS = {
     "a number of 10^9": '{"a": 6, "b": 1000000000, "c": 4, "d": 3}',
     "a negative number": '{"a": 6, "b": -5, "c": 4, "d": 3}',
-    "a text": '{"a": 6, "b": "5", "c": 4, "d": 3}',
+    "a number that is a text": '{"a": 6, "b": "5", "c": 4, "d": 3}',
     "half a frame": '{"a": 6, "b": 4.5, "c": 4, "d": 3}',
-    "null": '{"a": 6, "b": null, "c": 4, "d": 3}',
+    "a number that is null": '{"a": 6, "b": null, "c": 4, "d": 3}',
     "true": '{"a": 6, "b": true, "c": 4, "d": 3}',
     "zero": '{"a": 6, "b": 0, "c": 4, "d": 3}',
     "NaN": '{"a": 6, "b": NaN, "c": 4, "d": 3}',
@@ -356,6 +356,29 @@ def converted(value: Callable[[], bytes]) -> Make:
     return make
 
 
+def cut_features(value: Callable[[], bytes]) -> Make:
+    """Features to cut into clips, one record of which is replaced."""
+
+    def make(place: Place) -> list[object]:
+        arguments = converted(value)(place)[:2]
+        line = '{"vid_name": "b", "sub": []}\n'
+        arguments += ["--annotation", place.write("subtitles.jsonl", line)]
+        arguments += ["--clip_vfeat_db", place.folder / "clips", "--frame_length", INTERVAL]
+        return [*arguments, "--clip_interval", 4, "--output", place.folder / "clips.jsonl"]
+
+    return make
+
+
+CASES += [
+    Case(
+        "feature record",
+        mutation,
+        "scripts.cut_clips",
+        cut_features(FEATURE_RECORDS[mutation]),
+        ("resnet_slowfast_2", "b"),
+    )
+    for mutation in (*EVALUATED, "no msgpack", "a shape of 10^12", "no features")
+]
 CASES += [
     Case(
         "feature record",

@@ -177,6 +177,17 @@ CASES += [
 ]
 
 
+def moments(state: dict) -> dict:
+    """The optimizer's state with moments of one value each."""
+
+    def shrink(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shrink(member) for key, member in value.items()}
+        return value.flatten()[:1] if isinstance(value, torch.Tensor) and value.dim() else value
+
+    return shrink(state["optimizer"])
+
+
 def resumed(damage: Callable[[Path], object]) -> Make:
     """A training that goes on from a damaged restore point, without a backup."""
 
@@ -227,6 +238,11 @@ RESTORES: dict[str, Callable[[Path], object]] = {
     "an optimizer that is null": edited(lambda state: state | {"optimizer": None}),
     "an optimizer of other weights": edited(
         lambda state: state | {"optimizer": {"state": {}, "param_groups": []}}
+    ),
+    "an optimizer of wrong shapes": edited(lambda state: state | {"optimizer": moments(state)}),
+    "a loader without its places": edited(lambda state: state | {"loader": {}}),
+    "a loader at a place that is a text": edited(
+        lambda state: state | {"loader": dict.fromkeys(state["loader"], "text")}
     ),
     "a loader that is a list": edited(lambda state: state | {"loader": [1, 2]}),
     "a generator that is a text": edited(
@@ -342,6 +358,19 @@ CASES.append(
         named("7", beside="model_step_best.pt"),
         ("model_step_7.pt", "steps 1", "model_step_best.pt"),
     )
+)
+
+
+def of_another_task(place: Place) -> list[object]:
+    arguments = evaluation(place)
+    other = Place(place.folder / "other")
+    copy_world(other, "tvqa")
+    arguments[arguments.index("--checkpoint") + 1] = other.folder / TRAINED
+    return arguments
+
+
+CASES.append(
+    Case("checkpoint", "of another task", "eval_vcmr", of_another_task, ("other", "another task"))
 )
 
 

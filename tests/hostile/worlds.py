@@ -12,6 +12,7 @@ import torch
 
 from config.config import TvcOptions, options_to_dict
 from config.model_config import ModelConfig
+from data.tokenize import load_tokenizer, special_ids
 from model.tvc import HeroForTvc
 from tests.conftest import GOLDEN
 from tests.doctor_world import WIDTH, World
@@ -55,6 +56,9 @@ def _template(task: str) -> Path:
     if task == "tvc":
         world.options["toker"] = str(TOKER)
     config = world.write()
+    special = special_ids(load_tokenizer(str(TOKER)))
+    for path in folder.rglob("meta.json"):
+        write_json(path, read_json(path) | special)
     model = read_json(folder / "model.json")
     for block in model.values():
         block["vocab_size"] = len(read_json(TOKER / "vocab.json"))

@@ -19,6 +19,7 @@ from utils.distributed import (
     GradientReducer,
     Pending,
     broadcast_parameters,
+    broadcast_state,
     gather_with_grad,
     setup,
 )
@@ -114,6 +115,18 @@ def check_broadcast_parameters(comm: Communicator) -> None:
     first, second = comm.all_gather_object(module.state_dict())
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert second["1.num_batches_tracked"] == 5
+
+
+def check_broadcast_state(comm: Communicator) -> None:
+    """Rank 0's alone; the others' are of no account."""
+    tensors = {"half": torch.ones(2, 3).bfloat16(), "number": torch.tensor(7)}
+    state = {"step": 4, "random": [tensors, torch.arange(5, dtype=torch.uint8)], "betas": (0.9, 1)}
+    got = broadcast_state(comm, state if comm.rank == 0 else {"step": 1})
+    assert (got["step"], got["betas"]) == (4, (0.9, 1))
+    named, counted = got["random"]
+    assert named["half"].dtype == torch.bfloat16 and named["half"].tolist() == [[1.0] * 3] * 2
+    assert named["number"].item() == 7 and counted.tolist() == [0, 1, 2, 3, 4]
+    assert broadcast_state(comm, None) is None
 
 
 class Net(nn.Module):

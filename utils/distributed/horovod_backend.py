@@ -53,7 +53,8 @@ class HorovodRanks(Communicator):
         return lambda: self._wait(handle, deadline)
 
     def _broadcast(self, tensor: Tensor, root: int) -> None:
-        self._wait(self._hvd.broadcast_async_(tensor, root, name="broadcast"))
+        flat = tensor.view(-1).view(torch.uint8)  # of any dtype: Horovod knows no bfloat16 here
+        self._wait(self._hvd.broadcast_async_(flat, root, name="broadcast"))
 
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
         length = torch.tensor([flat.numel()])

@@ -1,0 +1,120 @@
+"""A trained model on its own: a folder, or a model of the hub, that a checkpoint option names.
+
+The folder (scripts/export_model.py makes it) has the weights, the options and sizes that belong to
+them, and the tokenizer: no run is needed beside it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from config.storage import outside_container
+from utils.errors import UserError
+from utils.files import read_json
+from utils.hub import NotFetchedError, fetch_folder
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+MODEL_TYPE = "hero"
+TOKENIZER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_WEIGHT_ENDINGS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
+# Of a run's options those that tell where it was, not what the model is.
+_OF_THE_RUN = {"output_dir", "storage", "checkpoint", "model_config"}
+
+
+@dataclass(frozen=True)
+class SharedModel:
+    """An exported model.
+
+    Attributes:
+        name: as it was asked for.
+        folder: where it lies.
+        config: ``model_type``, ``task``, ``step``; of the run ``model_config``, ``tokenizer``,
+            ``options``.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+
+    @classmethod
+    def find(cls, name: str | None, run: str | Path = "") -> Self | None:
+        """The model that a checkpoint option names; None where that is a step or a file.
+
+        Args:
+            name: the option's value.
+            run: folder of the run that a step or file may belong to.
+
+        Raises:
+            UserError: there is no such model.
+        """
+        if name is None:
+            return None
+        folder = Path(name)
+        local = [folder, Path(run, name), Path(run, "ckpt", name)]
+        try:
+            is_folder, is_file = folder.is_dir(), any(path.is_file() for path in local)
+        except OSError:  # too long a name
+            return None
+        if not is_folder:
+            is_file |= folder.suffix in _WEIGHT_ENDINGS
+            if is_file or not _HUB_NAME.fullmatch(name):
+                return None
+            folder = _fetch(name)
+        elif not (folder / CONFIG).is_file():
+            return None
+        config = read_json(folder / CONFIG, dict[str, Any])
+        if config.get("model_type") != MODEL_TYPE:
+            raise UserError(
+                f"{name} is a model folder, but not HERO's (its {CONFIG} does not say so); "
+                "--load_partial_pretrained takes a RoBERTa"
+            )
+        parts = ("options", "model_config", "tokenizer")
+        if not all(isinstance(config.get(part), dict) for part in parts):
+            raise UserError(f"{folder / CONFIG} lacks {', '.join(parts)}; export it again")
+        return cls(name, folder, config)
+
+    @property
+    def weights(self) -> Path:
+        """Its file of weights."""
+        return self.folder / WEIGHTS
+
+    @property
+    def toker(self) -> str | None:
+        """Where its tokenizer is, if it has one."""
+        return str(self.folder) if has_tokenizer(self.folder) else None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a tokenizer's files."""
+    whole = (folder / "tokenizer.json").is_file()
+    return whole or all((folder / name).is_file() for name in TOKENIZER_FILES[:2])
+
+
+def shared_options(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's saved options that mean something elsewhere: no paths of one machine."""
+    return {
+        name: value
+        for name, value in saved.items()
+        if name not in _OF_THE_RUN and not outside_container(value)
+    }
+
+
+def _fetch(name: str) -> Path:
+    try:
+        return fetch_folder(name, (CONFIG, WEIGHTS, *TOKENIZER_FILES))
+    except NotFetchedError as reason:
+        raise UserError(
+            f"checkpoint {name} is no step, file or folder here, and no model that the hub gave "
+            f"({reason})"
+        ) from reason

@@ -1,0 +1,102 @@
+"""How a run ended: its best validation, and what to do with it."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from config.groups import TrainingOptions
+from engine.restore import RunFolder
+from utils.errors import UserError
+from utils.files import read_jsonl
+from utils.logger import LOGGER
+
+BEST = "best"  # the name of that checkpoint on command lines
+# Main metric of a task: of those that a validation gave, the first. All are better when higher.
+MAIN_METRICS = ("VCMR/0.7-r1", "SVMR/0.7-r1", "VR/r1", "accuracy", "CIDEr")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A step that was validated, and one of its metrics."""
+
+    step: int
+    metric: str
+    value: float | str
+
+
+def _lines(folder: RunFolder) -> Iterator[Validation]:
+    """All metrics of all validations; some are notes."""
+    path = folder.log / "metrics.jsonl"
+    for _, line in read_jsonl(path) if path.is_file() else ():
+        step, name, value = (line.get(key) for key in ("step", "name", "value"))
+        if str(name).startswith("valid/") and isinstance(step, int) and value is not None:
+            yield Validation(step, name.removeprefix("valid/"), value)
+
+
+def validations(folder: RunFolder) -> list[Validation]:
+    """Validations of a run's main metric, in the order of their steps."""
+    lines = [line for line in _lines(folder) if not isinstance(line.value, str)]
+    by_metric = ([line for line in lines if line.metric == metric] for metric in MAIN_METRICS)
+    return next((found for found in by_metric if found), [])
+
+
+def validated_metrics(folder: RunFolder, step: int | None) -> dict[str, float | str]:
+    """All metrics of the validation after ``step``, without losses."""
+    return {
+        line.metric: line.value
+        for line in _lines(folder)
+        if line.step == step and "loss/" not in line.metric
+    }
+
+
+def best_validation(folder: RunFolder) -> Validation:
+    """The first of the validations with the highest main metric whose checkpoint is there.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = validations(folder)
+    best = _best_kept(folder, found)
+    if best is None:
+        metrics = folder.log / "metrics.jsonl"
+        lacking = (
+            f"{folder.checkpoints} has no checkpoint of a validated step"
+            if found
+            else f"{metrics} has no {' or '.join(MAIN_METRICS)} of a validation"
+        )
+        raise UserError(f"{lacking}, so none is the best: name a step or a file")
+    if any(each.value > best.value for each in found):
+        LOGGER.warning("checkpoints of better validations than step %d's are gone", best.step)
+    return best
+
+
+def _best_kept(folder: RunFolder, found: list[Validation]) -> Validation | None:
+    kept = [each for each in found if folder.checkpoint(each.step).is_file()]
+    return max(kept, key=lambda each: each.value, default=None)  # of equals the first
+
+
+def log_best(folder: RunFolder, best: Validation) -> None:
+    """Say which checkpoint is the best."""
+    path = folder.checkpoint(best.step)
+    LOGGER.info("best validation: step %d, %s %.2f: %s", best.step, best.metric, best.value, path)
+
+
+def log_finished(folder: RunFolder, total: int) -> None:
+    """Say that a run of ``total`` steps that was started again has nothing left to do."""
+    LOGGER.info(
+        "%s is finished, all %d steps are done; to train on, start it again with more of them: "
+        "--num_train_steps %d --allow_changed_options",
+        *(folder.path, total, 2 * total),
+    )
+
+
+def log_summary(folder: RunFolder, options: TrainingOptions) -> None:
+    """Say which checkpoint of a finished run is the best, and the command that evaluates it."""
+    last = options.num_train_steps
+    LOGGER.info("training ended after step %d: %s", last, folder.checkpoint(last))
+    best = _best_kept(folder, validations(folder))
+    if best is not None:
+        log_best(folder, best)
+    words = {name: shlex.quote(str(value)) for name, value in vars(options).items()}
+    words["output_dir"] = shlex.quote(str(folder.path))
+    LOGGER.info("%s", options.NEXT.format(**words, best=last if best is None else BEST))
