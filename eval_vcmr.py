@@ -6,7 +6,8 @@ python eval_vcmr.py --query_txt_db /txt/tvr_val.db/ --split val --vfeat_db /vide
 """
 
 from config.config import VcmrEvalOptions, VrEvalOptions, parse_options
-from data.sources import is_video_only, open_videos
+from data.run_features import is_video_only
+from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
 from data.video import longest_video
 from engine.build import build_for_evaluation

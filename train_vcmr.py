@@ -12,7 +12,8 @@ from config.config import VcmrOptions, parse_options
 from config.training import RetrievalOptions
 from data.check.checkup import check_before_training
 from data.loader import TrainLoader
-from data.sources import is_video_only, open_videos
+from data.run_features import is_video_only
+from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
 from data.video import longest_video

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.stores.lmdb_environment import LmdbReader
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from data.video import VideoOnlySource, collate_videos
 
@@ -79,6 +80,29 @@ def read(db: FeatureDb, vids: list[str]) -> float:
     return (time.perf_counter() - start) / len(vids) * 1e3
 
 
+def read_ahead(db: FeatureDb, options: argparse.Namespace) -> list[tuple[str, str, float]]:
+    """Cold reads of an LMDB in milliseconds per video, by order and read-ahead."""
+    rows = []
+    for order in ("random", "file"):
+        for readahead in (False, True):
+            times = []
+            for repeat in range(options.repeats):
+                first = repeat * options.reads % max(options.videos - options.reads, 1)
+                numbers = range(first, min(first + options.reads, options.videos))
+                if order == "random":
+                    numbers = np.random.default_rng(repeat).permutation(options.videos)
+                drop_from_cache(db)
+                reader = LmdbReader(db.path, readahead)
+                start = time.perf_counter()
+                for number in numbers[: options.reads]:
+                    with reader.value(f"video{number:06d}") as value:
+                        bytes(value)
+                times.append((time.perf_counter() - start) / options.reads * 1e3)
+                reader.close()
+            rows.append((order, "on" if readahead else "off", statistics.median(times)))
+    return rows
+
+
 def load(db: FeatureDb, vids: list[str], workers: int) -> float:
     """Videos per second that a training loop would be given, in batches."""
     source = VideoOnlySource(db, 0)
@@ -127,6 +151,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     headers = ("", "GB", "cold (ms)", "warm (ms)", "cold (videos/s)", "warm (videos/s)")
     rows = [(name, *values) for name, values in numbers.items()]
     print(tabulate(rows, headers=headers, floatfmt=".2f"))
+    ahead = read_ahead(databases["lmdb float32"], options)
+    print(tabulate(ahead, headers=("order", "read-ahead", "cold (ms)"), floatfmt=".2f"))
     return numbers
 
 

@@ -116,8 +116,8 @@ def get_text(raw: dict, *names: str) -> str:
 
 def is_seconds(value: object) -> bool:
     """Whether ``value`` is a time that can be one of a video."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < 1e6  # neither NaN nor infinity is
+    # By type: True and False are no times. NaN and infinity fail the comparison.
+    return type(value) in (int, float) and abs(value) < 1e6
 
 
 def is_span(value: object) -> bool:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data.video import VideoSource
 from utils.logger import LOGGER
+
+if TYPE_CHECKING:  # it needs PyTorch
+    from data.video import VideoSource
 
 PARTIAL = "partial"  # what marks results and metrics
 
@@ -55,7 +57,7 @@ class Coverage:
 
 
 def available_items(
-    ids: Sequence[str], video_of: Mapping[str, str], videos: VideoSource, where: object, kind: str
+    ids: Sequence[str], video_of: Mapping[str, str], videos: "VideoSource", where: object, kind: str
 ) -> tuple[list[str], Coverage]:
     """Return the items whose videos are there, and how many those are.
 

@@ -1,14 +1,17 @@
 """Moments of databases, which may hold what no annotation should: read all the same, and said."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data.annotations import RecordError
+from data.stores.records import QueryRecord
 from utils.logger import LOGGER
 
 NAMED = 5  # ids that a warning shows
+_SPAN = re.compile("(-?[^-]+)-(-?[^-]+)")  # start-end, either perhaps negative
 
 
 def as_moment(value: Any) -> tuple[float, float] | None:
@@ -22,6 +25,28 @@ def as_moment(value: Any) -> tuple[float, float] | None:
 def agreed_moment(moments: Iterable[Sequence[float]]) -> list[float]:
     """Of several annotators' [start, end], the one that most chose, the first of equals."""
     return list(Counter(map(tuple, moments)).most_common(1)[0][0])
+
+
+def parse_seconds(ts: object) -> tuple[float, float] | None:
+    """Return start and end of "st-ed" or [st, ed]; None for anything else ("NaN-NaN")."""
+    if not isinstance(ts, str):
+        return as_moment(ts)
+    numbers = _SPAN.fullmatch(ts)
+    try:
+        return as_moment([float(number) for number in numbers.groups()]) if numbers else None
+    except ValueError:
+        return None
+
+
+def training_moment(record: QueryRecord) -> tuple[float, float] | None:
+    """Return the moment that a query teaches, in seconds; None where its database tells none.
+
+    Of several annotators' moments it is the one that most of them chose.
+    """
+    target = record.target
+    if target is None:
+        return None
+    return tuple(target if as_moment(target) else agreed_moment(target))
 
 
 def is_clamped(moment: Sequence[float]) -> bool:

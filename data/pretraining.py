@@ -14,16 +14,16 @@ from data.loader import ItemKey, SizedDataset
 from data.mfm import MfmDataset, collate_mfm
 from data.mix import Part, part_seed
 from data.mlm import MlmDataset, collate_mlm
-from data.sources import open_features
+from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
+from data.usable import require_features
 from data.vcmr import collate_moments
-from data.video import SubtitleSource, require_features
+from data.video import SubtitleSource
+from data.video_pool import read_split
 from data.vsm import VsmDataset
 from utils.batch import TensorBatch
 from utils.errors import UserError
-from utils.files import read_json
 from utils.logger import LOGGER
-from utils.names import text_names
 
 VALIDATION_SEED = 0  # the same masks in every validation of every run
 
@@ -188,21 +188,6 @@ class Corpus:
                 )
             vids.extend(there)
         return vids
-
-
-def read_split(file: str) -> list[str]:
-    """A JSON list of video names, as text.
-
-    Raises:
-        UserError: it is something else, or empty.
-    """
-    vids = read_json(file)
-    if not isinstance(vids, list) or not vids:
-        raise UserError(
-            f'{file} is not a list of video names, ["a", "b", …]; make it with '
-            "scripts/make_pretrain_splits.py"
-        )
-    return text_names(vids, file)
 
 
 def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> list[Corpus]:

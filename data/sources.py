@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from config.groups import VideoDbOptions, VideoOptions
+from config.groups import VideoDbOptions
+from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleSource, VideoOnlySource, VideoSource
 from utils.logger import LOGGER
@@ -15,27 +16,6 @@ class VideoData:
     features: FeatureDb
     subtitles: TextDb | None
     source: VideoSource
-
-
-def open_features(options: VideoOptions, folder: str, interval: float) -> FeatureDb:
-    """Open a feature database; numbers of frames that it lacks may be kept in the run's folder.
-
-    Args:
-        options: of a run.
-        folder: the data set's folder.
-        interval: seconds per frame.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    return FeatureDb(
-        folder,
-        options.vfeat_version,
-        interval,
-        options.compressed_db,
-        options.max_clip_len,
-        counts_folder=options.run_folder / "log",
-    )
 
 
 def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = False) -> VideoData:
@@ -65,8 +45,3 @@ def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = Fal
         return VideoData(features, subtitles, frames)
     source = SubtitleSource(subtitles, features, options.sub_ctx_len, options.only_available)
     return VideoData(features, subtitles, source)
-
-
-def is_video_only(task: str) -> bool:
-    """Whether a task's videos come without subtitles (``…_video_only``)."""
-    return task.endswith("_video_only")

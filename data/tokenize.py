@@ -2,8 +2,6 @@
 
 White space around a text is stripped last of all: the published weights have never read a token
 that begins with a space at the front of a text.
-
-Importing transformers takes seconds: only what loads a tokenizer does it.
 """
 
 import hashlib
@@ -12,14 +10,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from config.shared_model import TOKENIZER_FILES, has_tokenizer
+from data.bpe_tokenizer import BpeTokenizer
 from utils.errors import UserError
 from utils.hub import NotFetchedError, fetch_folder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # Names of the special tokens' ids in meta.json.
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
@@ -39,7 +35,6 @@ def tokenizer_folder(name_or_folder: str) -> Path:
     if not folder.is_dir():
         folder = _fetch(name_or_folder)
     if not has_tokenizer(folder):
-        # Without this, transformers would make up a tokenizer that knows no words.
         raise UserError(
             f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
             "name another --toker"
@@ -47,19 +42,16 @@ def tokenizer_folder(name_or_folder: str) -> Path:
     return folder
 
 
-def load_tokenizer(name_or_folder: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(name_or_folder: str) -> BpeTokenizer:
     """A RoBERTa tokenizer from a :func:`tokenizer_folder`.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
     folder = tokenizer_folder(name_or_folder)
-    from transformers import RobertaTokenizer
-
     try:
-        # Texts are cut elsewhere, if at all: no limit here, so no warning about one.
-        return RobertaTokenizer.from_pretrained(folder, model_max_length=int(1e30))
-    except Exception as error:  # transformers and tokenizers raise all sorts for a damaged file
+        return BpeTokenizer(folder)
+    except Exception as error:  # tokenizers raises all sorts for a damaged file
         raise UserError(f"the tokenizer in {folder} cannot be read ({error})") from error
 
 
@@ -74,7 +66,7 @@ def _fetch(name: str) -> Path:
         ) from reason
 
 
-def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[int]]:
+def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int]]:
     """Return the ids that ``meta.json`` records.
 
     ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
@@ -99,7 +91,7 @@ def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int | list[in
     }
 
 
-def tokenizer_meta(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
+def tokenizer_meta(tokenizer: BpeTokenizer) -> dict[str, Any]:
     """Return :data:`IDENTITY` of a tokenizer, as ``meta.json`` records it."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     return {
@@ -152,9 +144,8 @@ def normalize_subtitle(text: str) -> str:
     return normalize_query(html.unescape(text))
 
 
-def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+def encode_texts(tokenizer: BpeTokenizer, texts: list[str]) -> list[list[int]]:
     """Return the token ids of each text, without special tokens; none for white space alone."""
     if not texts:
         return []
-    stripped = [text.strip() for text in texts]
-    return tokenizer(stripped, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return tokenizer.encode([text.strip() for text in texts])

@@ -3,8 +3,7 @@
 An item is one video with its clips, so that a video is encoded once however many clips it has.
 """
 
-import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,35 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.annotations import UniqueIds, read_lines
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption
+from data.clips import captions_by_video, clip_frames, read_clip_lines, starts_beyond
 from data.coverage import Coverage, available_items
 from data.loader import ItemKey, first_usable
 from data.moments import warn_of_clamped
 from data.stores.lmdb_io import TextDb
-from data.stores.records import CaptionRecord, ClipLine
+from data.stores.records import CaptionRecord
 from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos, cut_texts
 from data.video_pool import feature_name
-from utils.decoding import check
 from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.names import CLIP_NAMES, get_name
 from utils.packing import PackedLayout
-
-
-def clip_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
-    """Return the first frame of a clip in seconds, and the one after its last: one at least.
-
-    A clip that starts after the last of ``num_frames`` collapses onto it, what lies before the
-    first one onto that.
-    """
-    first = min(max(math.floor(start / interval), 0), num_frames - 1)
-    return first, min(max(round(end / interval), first + 1), num_frames)
-
-
-def starts_beyond(start: float, interval: float, num_frames: int) -> bool:
-    """Whether a clip starts after the last of ``num_frames``."""
-    return math.floor(start / interval) >= num_frames
 
 
 def warn_of_clips_beyond(clip_ids: Sequence[str | int], consequence: str) -> None:
@@ -67,22 +50,6 @@ class CaptionDb:
     def meta(self) -> dict:
         """Ids of the special tokens."""
         return self.captions.meta
-
-
-def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str, list[str]]:
-    """Ids of every video's captions, in database order.
-
-    Args:
-        captions: ``cap.db``.
-        known: names of the feature database (see :func:`data.video_pool.feature_name`).
-
-    Raises:
-        UserError: ``vid2caps.json`` is missing, or holds something else.
-    """
-    groups: dict[str, list[str]] = {}
-    for vid, ids in captions.side("vid2caps.json").items():
-        groups.setdefault(feature_name(vid, known), []).extend(map(str, ids))
-    return groups
 
 
 @dataclass
@@ -295,22 +262,3 @@ class TargetClips:
             video=collate_videos([item.video for item in items]),
             clips=collate_clips([(item.video, item.clips) for item in items]),
         )
-
-
-def read_clip_lines(path: str | Path) -> list[dict]:
-    """Lines of an annotation or submission file, checked; names as they stand there.
-
-    Raises:
-        UserError: names file and line of what is missing, malformed or there twice.
-    """
-    lines, ids = [], UniqueIds()
-    for line in read_lines(path):
-        raw = line.read(_check_clip_line)
-        ids.claim(get_name(raw, *CLIP_NAMES.ids), line)
-        lines.append(raw)
-    return lines
-
-
-def _check_clip_line(raw: dict) -> dict:
-    check(raw, ClipLine)
-    return raw

@@ -15,7 +15,7 @@ import torch
 from data.batch import MomentBatch, QueryBatch
 from data.coverage import available_items
 from data.loader import ItemKey
-from data.moments import agreed_moment, as_moment, warn_of_clamped, warn_of_units
+from data.moments import training_moment, warn_of_clamped, warn_of_units
 from data.stores.lmdb_io import TextDb
 from data.stores.records import QueryRecord
 from data.video import VideoItem, VideoSource, collate_texts, collate_videos
@@ -77,17 +77,6 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> 
             f"{db.path} has no query of at most {max_txt_len} tokens; raise max_txt_len"
         )
     return ids
-
-
-def training_moment(record: QueryRecord) -> tuple[float, float] | None:
-    """Return the moment that a query teaches, in seconds; None where its database tells none.
-
-    Of several annotators' moments it is the one that most of them chose.
-    """
-    target = record.target
-    if target is None:
-        return None
-    return tuple(target if as_moment(target) else agreed_moment(target))
 
 
 @dataclass

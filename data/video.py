@@ -15,6 +15,7 @@ import torch
 from data.batch import SubtitleSequences, TextBatch, VideoBatch
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.stores.records import SubtitleRecord
+from data.usable import require_features, subtitle_fault
 from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.packing import PackedLayout, segment_positions
@@ -219,43 +220,6 @@ class VideoOnlySource(_FromFeatures):
     def positions(self, vid: str) -> int:
         """See :class:`VideoSource`."""
         return cut_frames(self.features, vid) + 1
-
-
-def subtitle_fault(db: TextDb) -> str | None:
-    """What makes every subtitle of a database useless, None if some is of use: one is enough."""
-    texts = videos = 0
-    for vid in db.keys():  # noqa: SIM118 (a database, not a dictionary)
-        try:
-            record = db.read(vid, SubtitleRecord)
-        except UserError:
-            continue  # said where it is needed
-        shown = (number for number, frames in record.unique_sub2frames if frames)
-        if any(record.input_ids[number] for number in shown):
-            return None
-        texts += sum(map(bool, record.input_ids))
-        videos += 1
-    if texts:
-        return (
-            f"only 0 of {texts} subtitles of {videos} videos meet a frame: their times, which must "
-            "be seconds, may be milliseconds, or those of other videos"
-        )
-    return f"all subtitles of its {videos} videos are empty"
-
-
-def require_features(db: FeatureDb, vids: Iterable[str], wanted_by: str) -> None:
-    """Check that a feature database has all of ``vids``.
-
-    Raises:
-        UserError: some are missing; names the first and who wants them.
-    """
-    vids = list(vids)
-    missing = [vid for vid in vids if vid not in db.id2nframe]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are not "
-            f"in the feature database {db.path}; convert their features too "
-            "(scripts/convert_videodb.py), or leave what is missing out (--only_available)"
-        )
 
 
 def cut_frames(db: FeatureDb, vid: str) -> int:

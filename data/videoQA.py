@@ -1,7 +1,6 @@
 # ruff: noqa: N999 (the name under which the task is published)
 """Questions about a video with several answers, one of them right: TVQA (5), How2QA (4)."""
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +9,12 @@ import torch
 from data.batch import QuestionBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
-from data.moments import as_moment, warn_of_clamped, warn_of_units
+from data.moments import parse_seconds, warn_of_clamped, warn_of_units
 from data.stores.records import QuestionRecord
 from data.vcmr import moment_frames
 from utils.errors import UserError
 
 NO_SPAN = (UNKNOWN, UNKNOWN)
-_SPAN = re.compile("(-?[^-]+)-(-?[^-]+)")  # start-end, either perhaps negative
 
 
 @dataclass
@@ -24,17 +22,6 @@ class QuestionItem(CandidateItem):
     """One question; its candidates are its answers."""
 
     span: tuple[int, int]  # first and last frame that tell the answer, or NO_SPAN
-
-
-def parse_seconds(ts: object) -> tuple[float, float] | None:
-    """Return start and end of "st-ed" or [st, ed]; None for anything else ("NaN-NaN")."""
-    if not isinstance(ts, str):
-        return as_moment(ts)
-    numbers = _SPAN.fullmatch(ts)
-    try:
-        return as_moment([float(number) for number in numbers.groups()]) if numbers else None
-    except ValueError:
-        return None
 
 
 class QuestionDataset(CandidateDataset):

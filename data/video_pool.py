@@ -3,12 +3,17 @@
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.stores.lmdb_io import TextDb
-from data.video import VideoSource
 from data.video_indices import VIDEO_INDICES, split_indices
 from utils.errors import UserError
+from utils.files import read_json
 from utils.logger import LOGGER
+from utils.names import text_names
+
+if TYPE_CHECKING:  # it needs PyTorch
+    from data.video import VideoSource
 
 VIDEO_SUFFIXES = (  # of video files
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
@@ -101,7 +106,7 @@ def video_pool(
     split: str,
     queries: TextDb,
     subtitles: TextDb | None,
-    source: VideoSource,
+    source: "VideoSource",
     own_indices: bool = True,
 ) -> tuple[VideoPool, dict[str, int]]:
     """:func:`numbered_videos`, and the numbers of those that are there: all, as a rule (see
@@ -156,3 +161,18 @@ def check_own_videos(
         "count as wrong",
         *(len(outside), known, where, first, pool.file),
     )
+
+
+def read_split(file: str) -> list[str]:
+    """A JSON list of video names, as text.
+
+    Raises:
+        UserError: it is something else, or empty.
+    """
+    vids = read_json(file)
+    if not isinstance(vids, list) or not vids:
+        raise UserError(
+            f'{file} is not a list of video names, ["a", "b", …]; make it with '
+            "scripts/make_pretrain_splits.py"
+        )
+    return text_names(vids, file)

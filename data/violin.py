@@ -8,14 +8,7 @@ from data.batch import StatementBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
 from data.stores.records import StatementRecord
-
-PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
-
-
-def partner_id(id_: str) -> str | None:
-    """The id of the other half of a statement's pair; None where the id tells of no pair."""
-    ending = PARTNERS.get(id_[-2:])
-    return ending and id_[:-2] + ending
+from utils.names import partner_id
 
 
 class StatementDataset(CandidateDataset):

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from transformers import PreTrainedTokenizerBase
-
+from data.bpe_tokenizer import BpeTokenizer
 from data.stores.lmdb_io import TextDb
 from data.tokenize import (
     load_tokenizer,
@@ -20,7 +19,7 @@ from utils.errors import UserError
 class Vocabulary:
     """A tokenizer, and what decoding needs to know of it."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: BpeTokenizer
     begin: int  # <s>
     end: int  # </s>
     known_ids: tuple[int, ...]  # all ids it has, in order
@@ -48,7 +47,7 @@ class Vocabulary:
 
     def text(self, ids: list[int]) -> str:
         """The text of token ids, its leading space kept."""
-        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(ids)
 
 
 def named_tokenizer(db: TextDb) -> str:

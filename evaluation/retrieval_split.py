@@ -13,7 +13,8 @@ from data.batch import MomentBatch, QueryBatch, VideoBatch
 from data.coverage import Coverage
 from data.loader import evaluation_batches
 from data.moments import warn_of_single_moments
-from data.sources import VideoData, is_video_only
+from data.run_features import is_video_only
+from data.sources import VideoData
 from data.stores.lmdb_io import TextDb
 from data.stores.records import TruthLine
 from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments

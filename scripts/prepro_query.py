@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,6 +36,7 @@ from data.annotations import (
     is_span,
     published_form,
 )
+from data.bpe_tokenizer import BpeTokenizer
 from data.moments import (
     agreed_moment,
     refuse_clamped,
@@ -51,9 +52,6 @@ from utils.errors import UserError, brief, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
 from utils.names import NameFields, find_name, get_name, names_of_task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +181,7 @@ class PreparedQuery:
 class QueryPreparer:
     """Tokenise lines of one task."""
 
-    def __init__(self, task: str, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, task: str, tokenizer: BpeTokenizer) -> None:
         self._names, self._content = names_of_task(task), TASKS[task]
         self._tokenizer = tokenizer
 

@@ -11,13 +11,14 @@ HTML-unescaped, then lower-cased if it is all upper case, then stripped of white
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
+from operator import add, attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import Line, RecordError, UniqueIds, get_spans, get_text
+from data.bpe_tokenizer import BpeTokenizer
 from data.prepare.frame_matching import FrameMatches, match_frames
 from data.prepare.work import (
     add_frame_length,
@@ -36,9 +37,6 @@ from utils.errors import UserError, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
 from utils.names import get_name
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class SubtitleFacts:
         )
 
     def __add__(self, other: "SubtitleFacts") -> "SubtitleFacts":
-        return SubtitleFacts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return SubtitleFacts(*map(add, _COUNTS(self), _COUNTS(other)))
 
     def warn(self, where: str, frame_length: float) -> None:
         """Say what is suspicious as a whole."""
@@ -114,6 +112,9 @@ class SubtitleFacts:
                 "frames: times must be seconds; are these frames?",
                 *(where, self.as_frames, self.videos),
             )
+
+
+_COUNTS = attrgetter(*(field.name for field in fields(SubtitleFacts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class SubtitlePreparer:
 
     def __init__(
         self,
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenizer: BpeTokenizer,
         vid2nframe: dict[str, int],
         frame_length: float,
         only_available: bool = False,

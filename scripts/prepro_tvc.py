@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,6 +28,7 @@ from data.annotations import (
     is_span,
     read_lines,
 )
+from data.bpe_tokenizer import BpeTokenizer
 from data.moments import refuse_clamped, warn_of_units
 from data.prepare.work import is_finished, map_lines, pack_line, text_parser
 from data.stores.build_folder import build_folder, check_folder
@@ -37,9 +38,6 @@ from utils.errors import UserError, run_main
 from utils.files import write_json
 from utils.logger import LOGGER
 from utils.names import get_name
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PARTS = ("cap.db", "clip.db")
 
@@ -105,7 +103,7 @@ class ClipPreparer:
         spans: per video, (start, end) of its subtitles in seconds.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", spans: dict[str, Spans]) -> None:
+    def __init__(self, tokenizer: BpeTokenizer, spans: dict[str, Spans]) -> None:
         self._tokenizer = tokenizer
         self._spans = spans
 

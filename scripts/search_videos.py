@@ -12,7 +12,6 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tabulate import tabulate
@@ -20,9 +19,11 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import SearchOptions, parse_options
+from data.bpe_tokenizer import BpeTokenizer
 from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
-from data.sources import VideoData, is_video_only, open_videos
+from data.run_features import is_video_only
+from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb
 from data.tokenize import load_tokenizer, named_in_environment, tokenizer_meta, tokenizer_name
 from data.vcmr import CorpusVideos
@@ -39,13 +40,10 @@ from utils.errors import UserError, run_main
 from utils.files import check_output, write_json
 from utils.logger import LOGGER
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 Moment = dict[str, str | float]  # video, start, end (seconds), score
 
 
-def open_tokenizer(run: Run[SearchOptions]) -> "PreTrainedTokenizerBase":
+def open_tokenizer(run: Run[SearchOptions]) -> BpeTokenizer:
     """The tokenizer of the subtitles; without subtitles, the one that is named, or the run's.
 
     Raises:
@@ -98,7 +96,7 @@ def warn(videos: VideoData, vids: list[str]) -> None:
 
 def search(
     run: Run[SearchOptions],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: BpeTokenizer,
     videos: VideoData,
     vids: list[str],
 ) -> list[np.ndarray]:

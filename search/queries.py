@@ -1,22 +1,17 @@
 """Sentences that are typed in, and the videos there are to search for them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from data.batch import QueryBatch
+from data.bpe_tokenizer import BpeTokenizer
 from data.sources import VideoData
 from data.tokenize import encode_texts, normalize_query
 from data.vcmr import query_tokens
 from data.video import collate_texts
 from utils.errors import UserError, brief
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-
-def sentence_queries(
-    sentences: Sequence[str], tokenizer: "PreTrainedTokenizerBase", cls_id: int
-) -> QueryBatch:
+def sentence_queries(sentences: Sequence[str], tokenizer: BpeTokenizer, cls_id: int) -> QueryBatch:
     """Sentences as queries "0", "1", …
 
     Args:

@@ -170,6 +170,19 @@ def test_nothing_stays_open_before_the_first_read_and_after_close(text_db):
     lmdb.open(str(text_db), readonly=True, lock=False).close()
 
 
+def test_only_features_are_read_ahead(text_db, tmp_path, monkeypatch):
+    folder = feature_db(tmp_path, {"v": plain(np.zeros((2, 3), np.float32))})
+    opened, open_ = {}, lmdb.open
+
+    def noting(path, **options):
+        opened[Path(path).name] = options["readahead"]
+        return open_(path, **options)
+
+    monkeypatch.setattr(lmdb, "open", noting)
+    assert "a" in TextDb(text_db) and "v" in FeatureDb(folder)
+    assert opened == {"some.db": False, "resnet_slowfast_1.5": True}
+
+
 def test_a_database_replaced_before_the_first_read(text_db):
     early = TextDb(text_db)
     with TextDbWriter(text_db, force=True) as writer:

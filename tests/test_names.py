@@ -11,12 +11,11 @@ import pytest
 import eval_vcmr
 import eval_vr
 from data.check.drop_list import DropList, drop_from
-from data.pretraining import read_split
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from data.tvc import CaptionDataset, CaptionDb, TargetClips
 from data.vcmr import MomentDataset
 from data.video import SubtitleSource
-from data.video_pool import feature_name, query_videos
+from data.video_pool import feature_name, query_videos, read_split
 from data.videoQA import QuestionDataset
 from data.violin import StatementDataset
 from scripts import (

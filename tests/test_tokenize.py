@@ -1,10 +1,13 @@
 """The tokenizer and the rules for text."""
 
+import json
 import shutil
 
 import pytest
+from transformers import RobertaTokenizer
 
 from data import tokenize
+from data.bpe_tokenizer import BpeTokenizer
 from data.mlm import TokenMasking
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, normalize_subtitle
 from utils.errors import UserError
@@ -25,6 +28,64 @@ from utils.errors import UserError
 def test_text_rules(text, query, subtitle):
     assert normalize_query(text) == query
     assert normalize_subtitle(text) == subtitle
+
+
+ODD_TEXTS = [
+    *("", "  ", "a  b   c\n\nd", "don't WE'LL you've", "12345 6.7%", "\x00\x01", "ﬁ ½ ² Ⅷ"),
+    *(
+        "naïve café \U0001f600 e\u0301",
+        "中文 日本語 \ud7ff",
+        "\u200b\xa0\t\n",
+        "<S> <mask",
+        "<|endoftext|>",
+    ),
+    *("<s> a </s>", "x <mask> y<mask>", "<pad><unk>z", "<new>thing <new> ok"),
+]
+MASK = {"content": "<mask>", "lstrip": True, "rstrip": False, "single_word": False}
+CONFIG = "tokenizer_config.json"
+# What a tokenizer's folder may hold beside vocab.json and merges.txt.
+SIDE_FILES = [
+    {},
+    {CONFIG: {"add_prefix_space": True, "mask_token": MASK | {"__type": "AddedToken"}}},
+    {CONFIG: {"mask_token": "<hole>", "extra_special_tokens": ["thing"]}},
+    {CONFIG: {"added_tokens_decoder": {"900": {"content": "<new>", "lstrip": True}}}},
+    {CONFIG: {"split_special_tokens": True}},
+    {"special_tokens_map.json": {"mask_token": MASK, "bos_token": "<s>"}},
+    {"added_tokens.json": {"<new>": 900}},
+]
+
+
+def assert_same_tokenizer(folder):
+    known, own = RobertaTokenizer.from_pretrained(folder), BpeTokenizer(folder)
+    ids = known(ODD_TEXTS, add_special_tokens=False)["input_ids"]
+    assert own.encode(ODD_TEXTS) == ids
+    assert list(map(own.decode, ids)) == known.batch_decode(ids, clean_up_tokenization_spaces=False)
+    assert own.get_vocab() == known.get_vocab() and len(own) == len(known)
+    for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
+        assert getattr(own, f"{role}_token_id") == getattr(known, f"{role}_token_id")
+    assert set(own.all_special_ids) == set(known.all_special_ids)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("files", SIDE_FILES, ids=json.dumps)
+def test_ids_are_those_of_transformers(files, world, tmp_path):
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(world / "toker" / name, tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    assert_same_tokenizer(tmp_path)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("dropped", [(), (CONFIG,)])
+def test_a_folder_that_transformers_wrote(dropped, world, tmp_path):
+    tokenizer = RobertaTokenizer.from_pretrained(world / "toker")
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(tmp_path)
+    for name in dropped:
+        (tmp_path / name).unlink()
+    assert (tmp_path / "tokenizer.json").is_file() and not (tmp_path / "vocab.json").exists()
+    assert_same_tokenizer(tmp_path)
 
 
 @pytest.mark.golden

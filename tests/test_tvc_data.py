@@ -216,9 +216,7 @@ def test_the_tokenizer_of_a_database(world):
     vocabulary = Vocabulary.of(db, str(world / "toker"))
     assert vocabulary.known_ids == tuple(range(len(vocabulary.tokenizer)))
     text = " Isn't it?"
-    assert (
-        vocabulary.text(vocabulary.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
-    )
+    assert vocabulary.text(*vocabulary.tokenizer.encode([text])) == text
     with pytest.raises(UserError, match="no-such-tokenizer"):
         Vocabulary.of(db, str(world / "no-such-tokenizer"))
     db.meta["EOS"] = 7

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.moments import parse_seconds
 from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.video import Subtitle, VideoItem
-from data.videoQA import NO_SPAN, QuestionDataset, parse_seconds
-from data.violin import StatementDataset, partner_id
+from data.videoQA import NO_SPAN, QuestionDataset
+from data.violin import StatementDataset
 from utils.errors import UserError
+from utils.names import partner_id
 
 SEP = 2
 

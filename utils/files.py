@@ -278,6 +278,20 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
+def count_lines(path: str | Path) -> tuple[int, int]:
+    """Return how many lines, blank ones too, and how many bytes a file has.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    lines = size = 0
+    with _open(path) as file:
+        while block := file.read(1 << 20):
+            lines += block.count(b"\n")
+            size += len(block)
+    return lines, size
+
+
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
     """Yield (line number from 1, record) of a JSON-lines file; blank lines are passed over.
 

@@ -28,6 +28,8 @@ VIDEO_QUERY_NAMES = NameFields(  # MSR-VTT; its public files say video_id
 QUESTION_NAMES = NameFields(ids=("qid",))
 CLIP_NAMES = NameFields(ids=("clip_id",))
 
+_PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
+
 
 def names_of_task(task: str | None) -> NameFields:
     """Where lines of a task's queries, questions or statements have their names."""
@@ -78,3 +80,9 @@ def text_names(values: Any, where: object) -> list[str]:
         return [as_name(value) for value in values]
     except RecordError as error:
         raise UserError(f"{where}: {error}; mend or remove it") from None
+
+
+def partner_id(id_: str) -> str | None:
+    """The id of the other half of a statement's pair; None where the id tells of no pair."""
+    ending = _PARTNERS.get(id_[-2:])
+    return ending and id_[:-2] + ending

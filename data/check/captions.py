@@ -8,8 +8,8 @@ from data.check.findings import Case, Check, Drops, Finding, Severity, examine
 from data.check.queries import CLAMPED, span_cases
 from data.check.records import BAD_TEXT, RecordReader, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
+from data.clips import starts_beyond
 from data.stores.records import CaptionRecord
-from data.tvc import starts_beyond
 from data.video_pool import feature_name
 
 AGAIN = "make the database again (scripts/prepro_tvc.py)"

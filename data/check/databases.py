@@ -10,12 +10,11 @@ from config.groups import Kind, QueryDbOptions, TrainingOptions
 from config.pretraining import CorpusOptions, PretrainOptions
 from config.training import TvcOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
-from data.pretraining import find_objective, read_split
-from data.sources import is_video_only, open_features
+from data.clips import captions_by_video, read_clip_lines
+from data.run_features import is_video_only, open_features
 from data.stores.lmdb_io import FeatureDb, TextDb, feature_db_path
-from data.tvc import captions_by_video, read_clip_lines
 from data.video_indices import VIDEO_INDICES
-from data.video_pool import feature_name, named_videos, numbered_videos, query_videos
+from data.video_pool import feature_name, named_videos, numbered_videos, query_videos, read_split
 from utils.errors import UserError
 from utils.names import CLIP_NAMES, get_name
 
@@ -302,6 +301,8 @@ def _open_caption_sets(data: RunData, corpus: Corpus, options: TvcOptions) -> No
 
 
 def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOptions) -> None:
+    from data.pretraining import find_objective  # with PyTorch, which no other run needs here
+
     objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
     masks = any(objective.masks_text for objective in objectives)
     corpus = Corpus(

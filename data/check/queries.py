@@ -11,14 +11,11 @@ from data.check.databases import Corpus, QuerySet, RunData
 from data.check.findings import Case, Check, Drops, Finding, Severity, examine
 from data.check.records import BAD_TEXT, RecordReader, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
-from data.moments import is_clamped
+from data.moments import is_clamped, parse_seconds, training_moment
 from data.stores.records import QueryRecord, QuestionRecord, StatementRecord
-from data.vcmr import training_moment
 from data.video_pool import feature_name
-from data.videoQA import parse_seconds
-from data.violin import partner_id
 from utils.errors import UserError, brief
-from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, get_name
+from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, get_name, partner_id
 
 AGAIN = "make the database again (scripts/prepro_query.py)"
 ANNOTATION = "mend the annotation and make the database again"

@@ -9,7 +9,7 @@ from data.check.records import BAD_VIDEO, RecordReader, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
 from data.stores.lmdb_io import TextDb
 from data.stores.records import WholeSubtitleRecord
-from data.video import subtitle_fault
+from data.usable import subtitle_fault
 
 AGAIN = "make the subtitle database again (scripts/prepro_sub.py --vid2nframe the features')"
 OUTSIDE = Check("vocabulary", OUTSIDE_MODEL, AGAIN, drops=Drops.VIDEO)

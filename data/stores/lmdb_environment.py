@@ -36,9 +36,9 @@ os.register_at_fork(
 class _Environment:
     """A read-only LMDB environment that opens anew in a forked child."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._opened = _open(folder)
+    def __init__(self, folder: Path, readahead: bool) -> None:
+        self._folder, self._readahead = folder, readahead
+        self._opened = _open(self._folder, self._readahead)
         self._pid = os.getpid()
 
     def begin(self) -> lmdb.Transaction:
@@ -47,19 +47,19 @@ class _Environment:
             with _lock:
                 if self._pid != os.getpid():
                     self._opened.close()  # inherited: py-lmdb would refuse to open one beside it
-                    self._opened = _open(self._folder)
+                    self._opened = _open(self._folder, self._readahead)
                     self._pid = os.getpid()
         return self._opened.begin(buffers=True)
 
 
-def _open(folder: Path) -> lmdb.Environment:
+def _open(folder: Path, readahead: bool) -> lmdb.Environment:
     path = folder / "data.mdb"
     if not faulthandler.is_enabled():  # a damaged page kills: at least say where
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # stderr is no file
             faulthandler.enable()
     try:
         environment = lmdb.open(
-            str(folder), readonly=True, create=False, lock=False, readahead=False
+            str(folder), readonly=True, create=False, lock=False, readahead=readahead
         )
         # Touching a page past the end of a mapped file kills the process: look at the size first.
         promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
@@ -72,7 +72,7 @@ def _open(folder: Path) -> lmdb.Environment:
     return environment
 
 
-def _shared_environment(folder: Path) -> _Environment:
+def _shared_environment(folder: Path, readahead: bool) -> _Environment:
     try:
         stat = (folder / "data.mdb").stat()
     except OSError:
@@ -82,7 +82,7 @@ def _shared_environment(folder: Path) -> _Environment:
     with _lock:
         environment = _environments.get((stat.st_dev, stat.st_ino))
         if environment is None:
-            environment = _Environment(folder)
+            environment = _Environment(folder, readahead)
             _environments[stat.st_dev, stat.st_ino] = environment
         return environment
 
@@ -106,22 +106,30 @@ class LmdbReader:
     Opened lazily and at most once per process and file, by any number of readers and threads; a
     forked child opens its own.
 
-    Attributes:
+    Args:
         path: the environment's folder.
+        readahead: let the system read on where it reads from the disk, which is faster where
+            values are large; of several readers the first decides.
+
+    Attributes:
+        path: as given.
 
     Raises:
         UserError: ``data.mdb`` is missing, is no LMDB file or is cut short.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, readahead: bool = False) -> None:
         self.path = path
+        self._readahead = readahead
         self._shared: _Environment | None = None
-        _shared_environment(path)  # closed again at once, unless another reader has it open
+        _shared_environment(
+            path, readahead
+        )  # closed again at once, unless another reader has it open
 
     def _begin(self) -> lmdb.Transaction:
         shared = self._shared  # another thread may close this reader meanwhile
         if shared is None:
-            shared = self._shared = _shared_environment(self.path)
+            shared = self._shared = _shared_environment(self.path, self._readahead)
         return shared.begin()
 
     @contextmanager

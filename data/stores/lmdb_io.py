@@ -17,7 +17,6 @@ import lz4.frame
 import msgpack
 import msgspec
 import numpy as np
-import torch
 
 from data.stores.build_folder import is_database
 from data.stores.feature_codecs import FeatureFormat, feature_codec, require_features
@@ -292,7 +291,10 @@ class FeatureDb:
         self.interval = interval
         self.max_clip_len = max_clip_len
         self._finite: set[str] = set()  # videos whose values were seen to be finite
-        self._store = (LmdbReader if format_ == "lmdb" else SafetensorsReader)(self.path)
+        if format_ == "lmdb":
+            self._store = LmdbReader(self.path, readahead=True)
+        else:
+            self._store = SafetensorsReader(self.path)
         self.id2nframe = frame_counts(self.path, self._store.keys, self._rows, counts_folder)
 
     def __reduce__(self) -> tuple:
@@ -396,6 +398,8 @@ class FeatureDb:
 def as_float32(stored: np.ndarray) -> np.ndarray:
     """A copy in single precision."""
     if stored.dtype == np.float16:  # PyTorch converts several times as fast as NumPy
+        import torch  # takes seconds: who trains has it, who prepares does without
+
         return torch.from_numpy(stored.copy()).float().numpy()
     return np.array(stored, dtype=np.float32)
 

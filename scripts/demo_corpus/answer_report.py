@@ -12,10 +12,11 @@ from matplotlib.patches import Patch
 from config.evaluation import VideoQaEvalOptions
 from data.batch import QuestionBatch
 from data.loader import ItemKey
+from data.moments import parse_seconds
 from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
 from data.video import longest_video
-from data.videoQA import QuestionDataset, parse_seconds
+from data.videoQA import QuestionDataset
 from engine.build import build_for_evaluation
 from engine.run import start_evaluation
 from model.query_encoder import segment_attention

@@ -1,0 +1,62 @@
+"""Clips and captions of a database, seen without PyTorch: see :mod:`data.tvc`."""
+
+import math
+from collections.abc import Container
+from pathlib import Path
+
+from data.annotations import UniqueIds, read_lines
+from data.stores.lmdb_io import TextDb
+from data.stores.records import ClipLine
+from data.video_pool import feature_name
+from utils.decoding import check
+from utils.names import CLIP_NAMES, get_name
+
+
+def clip_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
+    """Return the first frame of a clip in seconds, and the one after its last: one at least.
+
+    A clip that starts after the last of ``num_frames`` collapses onto it, what lies before the
+    first one onto that.
+    """
+    first = min(max(math.floor(start / interval), 0), num_frames - 1)
+    return first, min(max(round(end / interval), first + 1), num_frames)
+
+
+def starts_beyond(start: float, interval: float, num_frames: int) -> bool:
+    """Whether a clip starts after the last of ``num_frames``."""
+    return math.floor(start / interval) >= num_frames
+
+
+def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str, list[str]]:
+    """Ids of every video's captions, in database order.
+
+    Args:
+        captions: ``cap.db``.
+        known: names of the feature database (see :func:`data.video_pool.feature_name`).
+
+    Raises:
+        UserError: ``vid2caps.json`` is missing, or holds something else.
+    """
+    groups: dict[str, list[str]] = {}
+    for vid, ids in captions.side("vid2caps.json").items():
+        groups.setdefault(feature_name(vid, known), []).extend(map(str, ids))
+    return groups
+
+
+def read_clip_lines(path: str | Path) -> list[dict]:
+    """Lines of an annotation or submission file, checked; names as they stand there.
+
+    Raises:
+        UserError: names file and line of what is missing, malformed or there twice.
+    """
+    lines, ids = [], UniqueIds()
+    for line in read_lines(path):
+        raw = line.read(_check_clip_line)
+        ids.claim(get_name(raw, *CLIP_NAMES.ids), line)
+        lines.append(raw)
+    return lines
+
+
+def _check_clip_line(raw: dict) -> dict:
+    check(raw, ClipLine)
+    return raw
