@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     metrics = split.evaluate(model, options.output)
     if metrics:
         print(show_metrics(metrics))
-        write_json(metrics_file, metrics, indent=2)
+        write_json(metrics_file, split.clips.coverage.mark() | metrics, indent=2)
     return metrics
 
 

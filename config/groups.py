@@ -102,6 +102,11 @@ class VideoOptions(Options):
     sub_ctx_len: int = option(
         0, help="preceding subtitles whose text is joined to each one", rule=NOT_NEGATIVE
     )
+    only_available: bool = option(
+        False,
+        help="leave out videos that the feature or subtitle database lacks, and texts about them; "
+        "metrics are then marked as partial",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from data.batch import CandidateBatch
+from data.coverage import available_items
 from data.stores.lmdb_io import TextDb
 from data.stores.records import QuestionRecord, StatementRecord
 from data.vcmr import usable_query_ids
@@ -63,7 +64,9 @@ class CandidateDataset:
                 f"{self.kind} {without[0]} of {db.path} has no video ({len(without)} such); make "
                 "the database again from an annotation that names vid_name"
             )
-        videos.require(dict.fromkeys(video_of[id_] for id_ in self.ids), str(db.path))
+        self.ids, self.coverage = available_items(
+            self.ids, video_of, videos, db.path, f"{self.kind}s"
+        )
         self.inspect((id_, db.read(id_, self.record_type)) for id_ in self.ids)
 
     def inspect(self, records: Iterable[tuple[str, StatementRecord | QuestionRecord]]) -> None:

@@ -179,10 +179,14 @@ class Corpus:
         vids = []
         for number, file in enumerate([files] if isinstance(files, str) else files):
             listed = read_split(file)
-            if per_shard:
+            if per_shard and not self.source.only_available:
                 require_features(shards[number], listed, file)
-            self.source.require(listed, file)
-            vids.extend(listed)
+            there = self.source.require(listed, file)
+            if len(there) < len(listed):
+                LOGGER.warning(
+                    "%s: only %d of %d videos are available", file, len(there), len(listed)
+                )
+            vids.extend(there)
         return vids
 
 
@@ -204,7 +208,7 @@ def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> lis
         ]
         features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)
         subtitles = TextDb(corpus.sub_txt_db, vocab_size)
-        source = SubtitleSource(subtitles, features, options.sub_ctx_len)
+        source = SubtitleSource(subtitles, features, options.sub_ctx_len, options.only_available)
         corpora.append(Corpus(corpus, weight, source))
     widths = {corpus.source.features.width for corpus in corpora}
     if len(widths) > 1:

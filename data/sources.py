@@ -41,5 +41,7 @@ def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = Fal
             *(subtitles.path, told, features.interval),
         )
     if video_only:
-        return VideoData(features, subtitles, VideoOnlySource(features, queries.meta["CLS"]))
-    return VideoData(features, subtitles, SubtitleSource(subtitles, features, options.sub_ctx_len))
+        frames = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
+        return VideoData(features, subtitles, frames)
+    source = SubtitleSource(subtitles, features, options.sub_ctx_len, options.only_available)
+    return VideoData(features, subtitles, source)

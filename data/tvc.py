@@ -13,6 +13,7 @@ import torch
 
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption
 from data.clips import captions_by_video, clip_frames, read_clip_lines, starts_beyond
+from data.coverage import Coverage, available_items
 from data.loader import ItemKey, first_usable
 from data.moments import warn_of_clamped
 from data.stores.lmdb_io import TextDb
@@ -107,10 +108,14 @@ class CaptionDataset:
         spans: dict[str, tuple[float, float]] = {}
         interval = self.videos.interval
         of_video = captions_by_video(self.db, self.videos.features.id2nframe)
-        self.videos.require(of_video, str(self.db.path.parent))
-        for vid, caption_ids in of_video.items():
+        where = str(self.db.path.parent)
+        there = self.videos.require(of_video, where)
+        captions = sum(len(of_video[vid]) for vid in there), sum(map(len, of_video.values()))
+        coverage = Coverage(where, "captions", (len(there), len(of_video)), captions)
+        coverage.log(self.videos.only_available)
+        for vid in there:
             frames = self.videos.num_frames(vid)
-            for caption_id in caption_ids:
+            for caption_id in of_video[vid]:
                 record = self.db.read(caption_id, CaptionRecord)
                 clip_id, (start, end) = str(record.clip_id), record.ts
                 spans[clip_id] = start, end
@@ -219,16 +224,20 @@ class TargetClips:
 
     def __init__(self, path: str | Path, videos: SubtitleSource) -> None:
         self.videos = videos
-        self.lines = read_clip_lines(path)
+        lines = {get_name(line, *CLIP_NAMES.ids): line for line in read_clip_lines(path)}
         known = videos.features.id2nframe
-        vids = [feature_name(get_name(line, *CLIP_NAMES.videos), known) for line in self.lines]
+        video_of = {
+            id_: feature_name(get_name(line, *CLIP_NAMES.videos), known)
+            for id_, line in lines.items()
+        }
+        ids, self.coverage = available_items(list(lines), video_of, videos, path, "clips")
+        self.lines = [lines[id_] for id_ in ids]
         by_video: dict[str, list[int]] = {}
         beyond = []
-        for place, vid in enumerate(vids):
-            by_video.setdefault(vid, []).append(place)
-        videos.require(by_video, str(path))
-        for vid, line in zip(vids, self.lines, strict=True):
-            if starts_beyond(line["ts"][0], videos.interval, videos.num_frames(vid)):
+        for place, (id_, line) in enumerate(zip(ids, self.lines, strict=True)):
+            by_video.setdefault(video_of[id_], []).append(place)
+            frames = videos.num_frames(video_of[id_])
+            if starts_beyond(line["ts"][0], videos.interval, frames):
                 beyond.append(line["clip_id"])
         self.by_video = list(by_video.items())
         warn_of_clips_beyond(beyond, "are captioned from that frame")

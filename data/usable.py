@@ -19,7 +19,7 @@ def require_features(db: FeatureDb, vids: Iterable[str], wanted_by: str) -> None
         raise UserError(
             f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are not "
             f"in the feature database {db.path}; convert their features too "
-            "(scripts/convert_videodb.py)"
+            "(scripts/convert_videodb.py), or leave what is missing out (--only_available)"
         )
 
 

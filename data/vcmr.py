@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from data.batch import MomentBatch, QueryBatch
+from data.coverage import available_items
 from data.loader import ItemKey
 from data.moments import training_moment, warn_of_clamped, warn_of_units
 from data.stores.lmdb_io import TextDb
@@ -119,7 +120,7 @@ class MomentDataset:
                 f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
                 "split cannot train or validate a loss; use one whose annotation names vid_name"
             )
-        videos.require(dict.fromkeys(video_of[i] for i in ids), str(db.path))
+        ids, _ = available_items(ids, video_of, videos, db.path, "queries")
         read = ((i, training_moment(db.read(i, QueryRecord))) for i in ids)
         moments = [(i, moment) for i, moment in read if moment is not None]
         warn_of_clamped(moments, db.path)

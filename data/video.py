@@ -55,8 +55,12 @@ class VideoSource(Protocol):
 
     features: FeatureDb
     interval: float  # seconds a frame covers
+    only_available: bool  # videos that are not there are left out
 
     def __call__(self, vid: str) -> VideoItem: ...
+
+    def __contains__(self, vid: str) -> bool:
+        """Whether a video is there, and has a frame."""
 
     def positions(self, vid: str) -> int:
         """Frames and tokens that the cross-modal transformer sees of a video; reads no features."""
@@ -64,38 +68,74 @@ class VideoSource(Protocol):
     def seconds(self, vid: str) -> float:
         """How long a video is, before any cut."""
 
-    def require(self, vids: Iterable[str], wanted_by: str) -> None:
+    def require(self, vids: Iterable[str], wanted_by: str) -> list[str]:
         """Check at the start, not in the middle of a run, that videos are there.
 
+        Returns:
+            Those that are there: all, unless ``only_available``.
+
         Raises:
-            UserError: some are not; names the first and who wants them.
+            UserError: some are not (with ``only_available``: none is); names the first and who
+                wants them.
         """
 
 
-class _Timed:
+class _FromFeatures:
     """A source with a feature database."""
 
     features: FeatureDb
     interval: float
+    only_available: bool
+
+    def __contains__(self, vid: str) -> bool:
+        """See :class:`VideoSource`."""
+        return self.features.id2nframe.get(vid, 0) > 0 and vid in self.features
 
     def seconds(self, vid: str) -> float:
         """See :class:`VideoSource`."""
         return self.features.id2nframe[vid] * self.interval
 
+    def require(self, vids: Iterable[str], wanted_by: str) -> list[str]:
+        """See :class:`VideoSource`."""
+        vids = list(vids)
+        if not self.only_available:
+            self.require_all(vids, wanted_by)
+            return vids
+        there = [vid for vid in vids if vid in self]
+        if vids and not there:
+            raise UserError(
+                f"none of the {len(vids)} videos of {wanted_by} (first: {vids[0]}) is there, even "
+                f"with --only_available: does the feature database {self.features.path} belong to "
+                "them?"
+            )
+        return there
 
-class SubtitleSource(_Timed):
+    def require_all(self, vids: Sequence[str], wanted_by: str) -> None:
+        """Raise UserError if one is not there."""
+        require_features(self.features, vids, wanted_by)
+
+
+class SubtitleSource(_FromFeatures):
     """Videos with their subtitles.
 
     Args:
         subtitles: subtitle database.
         features: feature database; it cuts videos to its ``max_clip_len``.
         context: how many previous subtitles' tokens stand before a subtitle's own.
+        only_available: leave out videos that are not there.
     """
 
-    def __init__(self, subtitles: TextDb, features: FeatureDb, context: int = 0) -> None:
+    def __init__(
+        self,
+        subtitles: TextDb,
+        features: FeatureDb,
+        context: int = 0,
+        only_available: bool = False,
+    ) -> None:
         self.subtitles = subtitles
         self.features = features
         self.context = context
+        self.only_available = only_available
         self.interval = features.interval
         fault = subtitle_fault(subtitles)
         if fault:
@@ -111,16 +151,20 @@ class SubtitleSource(_Timed):
         transcript = self.transcript(vid, len(features))
         return VideoItem(vid, features, self.with_context(transcript))
 
-    def require(self, vids: Iterable[str], wanted_by: str) -> None:
+    def __contains__(self, vid: str) -> bool:
         """See :class:`VideoSource`."""
-        vids = list(vids)
-        require_features(self.features, vids, wanted_by)
+        return super().__contains__(vid) and vid in self.subtitles
+
+    def require_all(self, vids: Sequence[str], wanted_by: str) -> None:
+        """Raise UserError if one is not there."""
+        super().require_all(vids, wanted_by)
         missing = [vid for vid in vids if vid not in self.subtitles]
         if missing:
             raise UserError(
                 f"{len(missing)} of {len(vids)} videos of {wanted_by} (first: {missing[0]}) are "
                 f"not in the subtitle database {self.subtitles.path}; make it again from subtitles "
-                "that cover them (scripts/prepro_sub.py)"
+                "that cover them (scripts/prepro_sub.py), or leave what is missing out "
+                "(--only_available)"
             )
 
     def num_frames(self, vid: str) -> int:
@@ -159,12 +203,13 @@ class SubtitleSource(_Timed):
         ]
 
 
-class VideoOnlySource(_Timed):
+class VideoOnlySource(_FromFeatures):
     """Videos without subtitles: one pseudo-subtitle of the token ``<s>`` over all frames."""
 
-    def __init__(self, features: FeatureDb, cls_id: int) -> None:
+    def __init__(self, features: FeatureDb, cls_id: int, only_available: bool = False) -> None:
         self.features = features
         self.cls_id = cls_id
+        self.only_available = only_available
         self.interval = features.interval
 
     def __call__(self, vid: str) -> VideoItem:
@@ -175,10 +220,6 @@ class VideoOnlySource(_Timed):
     def positions(self, vid: str) -> int:
         """See :class:`VideoSource`."""
         return cut_frames(self.features, vid) + 1
-
-    def require(self, vids: Iterable[str], wanted_by: str) -> None:
-        """See :class:`VideoSource`."""
-        require_features(self.features, vids, wanted_by)
 
 
 def cut_frames(db: FeatureDb, vid: str) -> int:

@@ -1,14 +1,19 @@
 """Which videos a split's queries are about, which are searched, and the number of each."""
 
 from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data.stores.lmdb_io import FeatureDb, TextDb
-from data.usable import require_features
+from data.stores.lmdb_io import TextDb
 from data.video_indices import VIDEO_INDICES, split_indices
 from utils.errors import UserError
 from utils.files import read_json
 from utils.logger import LOGGER
 from utils.names import text_names
+
+if TYPE_CHECKING:  # it needs PyTorch
+    from data.video import VideoSource
 
 VIDEO_SUFFIXES = (  # of video files
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
@@ -57,13 +62,26 @@ def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
+@dataclass(frozen=True, slots=True)
+class VideoPool:
+    """Videos to search.
+
+    Attributes:
+        file: which says so.
+        numbers: what a results file calls each.
+    """
+
+    file: Path
+    numbers: dict[str, int]
+
+
 def numbered_videos(
     split: str,
     queries: TextDb,
     subtitles: TextDb | None,
     known: Iterable[str],
     own_indices: bool = True,
-) -> dict[str, int]:
+) -> VideoPool:
     """Videos to search for a split's queries, and the number that a results file gives each.
 
     They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there
@@ -76,33 +94,39 @@ def numbered_videos(
     """
     place = {vid: number for number, vid in enumerate(sorted(known))}
     indexed = _indexed_videos(split, subtitles, place) if own_indices else {}
-    return indexed or {vid: place.get(vid, -1) for vid in named_videos(queries, place)}
+    if indexed:
+        return VideoPool(subtitles.path / VIDEO_INDICES, indexed)
+    numbers = {vid: place.get(vid, -1) for vid in named_videos(queries, place)}
+    lists = ("query2video.json", "video_ids.json")
+    by_ids = not query_videos(queries, place) and queries.has_side(lists[1])
+    return VideoPool(queries.path / lists[by_ids], numbers)
 
 
 def video_pool(
     split: str,
     queries: TextDb,
     subtitles: TextDb | None,
-    features: FeatureDb,
+    source: "VideoSource",
     own_indices: bool = True,
-) -> dict[str, int]:
-    """:func:`numbered_videos`, all of which are in the feature database.
+) -> tuple[VideoPool, dict[str, int]]:
+    """:func:`numbered_videos`, and the numbers of those that are there: all, as a rule (see
+    :meth:`data.video.VideoSource.require`).
 
     Raises:
-        UserError: also where no videos are named, or the feature database lacks some.
+        UserError: also where no videos are named, or some are not there.
     """
-    pool = numbered_videos(split, queries, subtitles, features.id2nframe, own_indices)
-    if not pool:
+    pool = numbered_videos(split, queries, subtitles, source.features.id2nframe, own_indices)
+    if not pool.numbers:
         raise UserError(
             f"split {split} names no videos: neither {queries.path} nor the subtitle database's "
             f"{VIDEO_INDICES} has any"
         )
-    require_features(features, pool, f"split {split}")
-    return pool
+    there = source.require(pool.numbers, f"split {split} in {pool.file}")
+    return pool, {vid: pool.numbers[vid] for vid in there}
 
 
 def check_own_videos(
-    where: object, qids: Collection[str], video_of: Mapping[str, str], pool: Container[str]
+    where: object, qids: Collection[str], video_of: Mapping[str, str], pool: VideoPool
 ) -> None:
     """Say which queries have no video to be judged by, or one that is not searched.
 
@@ -121,19 +145,21 @@ def check_own_videos(
             "%d of %d queries of %s (first: %s) name no video: no metric counts them",
             *(len(unknown), len(qids), where, unknown[0]),
         )
-    outside = [qid for qid in qids if qid in video_of and video_of[qid] not in pool]
+    outside = [qid for qid in qids if qid in video_of and video_of[qid] not in pool.numbers]
     if not outside:
         return
     known = len(qids) - len(unknown)
     first = f"(first: query {outside[0]}, video {video_of[outside[0]]})"
     if len(outside) == known:
         raise UserError(
-            f"all {known} queries of {where} are about videos that are not searched {first}: give "
-            f"the query database of this split, or a {VIDEO_INDICES} that has their videos"
+            f"all {known} queries of {where} are about videos that are not searched {first}; those "
+            f"of {pool.file} are: give the query database of this split, or a {VIDEO_INDICES} that "
+            "has their videos"
         )
     LOGGER.warning(
-        "%d of %d queries of %s are about videos that are not searched %s: they count as wrong",
-        *(len(outside), known, where, first),
+        "%d of %d queries of %s are about videos that are not searched %s, as %s lacks them: they "
+        "count as wrong",
+        *(len(outside), known, where, first, pool.file),
     )
 
 

@@ -65,7 +65,9 @@ class AnswerSplit:
         if not run.comm.is_main:
             return {}
         metrics = answered.metrics(self.weights)
-        save_answers(answered, folder, label, metrics, save_logits)
+        self.data.coverage.warn_of_metrics()
+        mark = self.data.coverage.mark()
+        save_answers(answered, folder, label, metrics, save_logits, mark)
         return metrics
 
     def validate(self, model: CandidateModel, step: int) -> dict[str, float]:

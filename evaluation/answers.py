@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from tabulate import tabulate
@@ -115,16 +117,17 @@ def save_answers(
     checkpoint: str,
     metrics: Mapping[str, float],
     save_logits: bool = False,
+    mark: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write ``results_{checkpoint}_all.json``, on demand ``logits_{checkpoint}_all.json``, and,
-    where there are any, print metrics and write ``metrics_{checkpoint}.json``."""
+    where there are any, print metrics and write ``metrics_{checkpoint}.json``, with ``mark``."""
     files = {"results": {item.id: item.answer for item in split.items}}
     if save_logits:
         files["logits"] = {item.id: item.scores for item in split.items}
     for kind, content in files.items():
         write_json(_name_file(folder, kind, checkpoint), content)
     if metrics:
-        write_json(_name_file(folder, "metrics", checkpoint), metrics, indent=2)
+        write_json(_name_file(folder, "metrics", checkpoint), {**mark, **metrics}, indent=2)
     for kind in files:  # last: nobody may read it any more, and then this process ends
         print(f"wrote {_name_file(folder, kind, checkpoint)}")
     if metrics:

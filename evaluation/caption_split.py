@@ -94,6 +94,7 @@ class CaptionSplit:
         if not self.run.comm.is_main:
             return {}
         write_jsonl(output, lines)
+        self.clips.coverage.warn_of_metrics()
         return score_lines(lines, self.clips.lines) if self.has_references else {}
 
     def validate(self, model: nn.Module, data: CaptionDataset, step: int) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What a search of a corpus found, as the results file has it.
 
 A results object is ``{"video2idx": {vid: index}, "VCMR": [entry, …], "SVMR": […], "VR": […]}`` with
-entries ``{"desc_id", "desc": "", "predictions"}`` in the order of the split. In memory predictions
+entries ``{"desc_id", "desc": "", "predictions"}`` in the order of the split, and, where only a part
+of the split was there, ``"partial"`` (:meth:`data.coverage.Coverage.mark`). In memory predictions
 are float64 arrays (n, 4) with columns video index, start and end in seconds, score (five times
 smaller than lists); in a file they are ``[[video, start, end, score], …]``.
 """
@@ -16,6 +17,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from data.coverage import PARTIAL
 from evaluation.nms import temporal_nms
 from evaluation.retrieval_metrics import QUERY_TYPES, TASKS, TOP_K, Metrics, retrieval_metrics
 from utils.files import atomic_write, check_output, write_json
@@ -92,6 +94,8 @@ def write_results(path: str | Path, results: Results) -> None:
 
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         out.write(f'{{"video2idx": {json.dumps(results["video2idx"])}')
+        if PARTIAL in results:
+            out.write(f', "{PARTIAL}": {json.dumps(results[PARTIAL])}')
         for task in (task for task in TASKS if task in results):
             out.write(f', "{task}": [')
             for place, entry in enumerate(results[task]):
@@ -155,7 +159,8 @@ def save_results(
         said.append(f"wrote {path}")
         if truth is not None:
             metrics[ending] = retrieval_metrics(variant, truth, by_type)
-            write_json(metrics_path, metrics[ending], indent=2)
+            mark = {PARTIAL: variant[PARTIAL]} if PARTIAL in variant else {}
+            write_json(metrics_path, mark | metrics[ending], indent=2)
             said.append(format_metrics(metrics[ending]))
     tqdm.write("\n".join(said))
     return metrics

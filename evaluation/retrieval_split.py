@@ -1,6 +1,7 @@
 """One split to search: its videos, its queries, what is known to be right."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from config.groups import MomentEvalOptions
 from config.training import RetrievalOptions
 from data.annotations import read_lines
 from data.batch import MomentBatch, QueryBatch, VideoBatch
+from data.coverage import Coverage
 from data.loader import evaluation_batches
 from data.moments import warn_of_single_moments
 from data.run_features import is_video_only
@@ -17,7 +19,7 @@ from data.stores.lmdb_io import TextDb
 from data.stores.records import TruthLine
 from data.vcmr import CorpusQueries, CorpusVideos, MomentDataset, collate_moments
 from data.video import collate_videos
-from data.video_pool import check_own_videos, query_videos, video_pool
+from data.video_pool import VideoPool, check_own_videos, query_videos, video_pool
 from engine.run import Run, on_main
 from engine.validation import mean_losses, split_label
 from evaluation.corpus import evaluate_corpus
@@ -25,6 +27,7 @@ from evaluation.ranking import SearchSettings
 from evaluation.results import check_results, save_results
 from model.vcmr import MomentRetrievalModel
 from utils.decoding import check
+from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.names import find_name, get_name, names_of_task
 
@@ -61,11 +64,37 @@ class RetrievalSplit:
         self.settings = settings
         moments = settings.searched_videos > 0
         own_indices = moments and not is_video_only(run.options.task)
-        self.video2idx = video_pool(name, queries, videos.subtitles, videos.features, own_indices)
+        pool, self.video2idx = video_pool(
+            name, queries, videos.subtitles, videos.source, own_indices
+        )
         self.video_of = query_videos(queries, videos.features.id2nframe)
         self.corpus = CorpusQueries(queries, moments, self.video_of)
-        check_own_videos(queries.path, self.corpus.ids, self.video_of, self.video2idx)
+        self.left_out = self._leave_out(pool)
+        check_own_videos(queries.path, self.corpus.ids, self.video_of, pool)
         self.truth = self.ground_truth()
+
+    def _leave_out(self, pool: VideoPool) -> set[str]:
+        """Leave out the queries whose own video is not there, where that is asked for.
+
+        Returns:
+            Their ids.
+        """
+        corpus, source, gone = self.corpus, self.videos.source, set()
+        if source.only_available:
+            named = ((qid, self.video_of.get(qid)) for qid in corpus.ids)
+            gone = {qid for qid, vid in named if vid is not None and vid not in source}
+        total = len(corpus.ids)
+        corpus.ids = [qid for qid in corpus.ids if qid not in gone]
+        self.coverage = Coverage(
+            f"{self.queries.path} ({self.name})",
+            "queries",
+            (len(self.video2idx), len(pool.numbers)),
+            (len(corpus.ids), total),
+        )
+        self.coverage.log(source.only_available)
+        if not corpus.ids:
+            raise UserError(f"no query of {self.queries.path} is about a video that is available")
+        return gone
 
     def evaluate(
         self,
@@ -104,8 +133,9 @@ class RetrievalSplit:
             )
         if not self.run.comm.is_main:
             return {}
+        self.coverage.warn_of_metrics()
         metrics = save_results(
-            results,
+            results | self.coverage.mark(),
             *place,
             self.truth,
             moments is not None and moments.eval_with_query_type,
@@ -130,6 +160,8 @@ class RetrievalSplit:
         def read(line: dict) -> dict[str, Any] | None:
             check(line, TruthLine)
             qid = get_name(line, *names.ids)
+            if qid in self.left_out:
+                return None
             own = self.video_of.get(qid) if qid in known else find_name(line, *names.videos)
             return None if own is None else line | {"desc_id": qid, "vid_name": own}
 
@@ -149,12 +181,20 @@ class RetrievalSplit:
         label = split_label(self.name, step)
         return losses | self.evaluate(model, label, self.run.folder.results)
 
+    @cached_property
+    def _items(self) -> MomentDataset:
+        """What losses are computed of."""
+        return MomentDataset(self.queries, self.videos.source)
+
     def _losses(
         self, model: MomentRetrievalModel, weights: Mapping[str, float]
     ) -> dict[str, float]:
-        data = MomentDataset(self.queries, self.videos.source)
         batches: Iterator[MomentBatch] = evaluation_batches(
-            data, collate_moments, self.run.options.val_batch_size, self.run, f"{self.name} losses"
+            self._items,
+            collate_moments,
+            self.run.options.val_batch_size,
+            self.run,
+            f"{self.name} losses",
         )
         return mean_losses(model, batches, weights, self.run.comm)
 

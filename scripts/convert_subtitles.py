@@ -95,7 +95,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="JSON lines to write")
     parser.add_argument("--language", help="take files of this language: en for movie.en.srt")
     parser.add_argument(
-        "--encoding", default=DEFAULT_ENCODING, help="of the files (default: UTF-8)"
+        "--encoding",
+        nargs="+",
+        default=[DEFAULT_ENCODING],
+        help="of the files; of several, the first that reads a file (default: UTF-8)",
     )
     parser.add_argument(
         "--vid2nframe", help="{video: number of frames}, JSON: the videos there are"
@@ -116,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for vid in sorted(files):
         path = files[vid]
-        cues = [] if path is None else read_subtitles(path, options.encoding)
+        cues = [] if path is None else read_subtitles(path, *options.encoding)
         rows.append({"vid_name": vid, "sub": [dataclasses.asdict(cue) for cue in cues]})
     write_jsonl(options.output, rows)
     print(f"{options.output}: {len(rows)} videos, {sum(len(row['sub']) for row in rows)} subtitles")

@@ -38,16 +38,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Copy."""
     options = parse_arguments(argv)
-    drops, all_dropped = DropList.load(options.list), 0
+    drops, any_dropped = DropList.load(options.list), False
     output = named_path(options.output)
     copies = {database: output / database.name for database in options.databases}
     for database, target in copies.items():
         check_copy(database, target, options.force)
     for database, target in copies.items():
-        total, dropped = drop_from(database, target, drops, options.force)
-        print(f"{target}: {total - dropped} of {total} left")
-        all_dropped += dropped
-    if not all_dropped:
+        dropped = drop_from(database, target, drops, options.force)
+        print(f"{target}: {dropped}")
+        any_dropped |= dropped.any
+    if not any_dropped:
         LOGGER.warning(
             "nothing that %s names (%d videos, %d records) was found: is it of other databases?",
             *(options.list, len(drops.videos), sum(map(len, drops.records.values()))),

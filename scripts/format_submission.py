@@ -10,6 +10,9 @@ python scripts/format_submission.py --task tvr --annotation tvr_test_public_rele
   violin           {desc_id: 0 | 1}
   tvc              a line {"vid_name", "clip_id", "ts", "descs": [{"desc"}]} per clip
 Queries, questions, statements and clips are those of the annotation (JSON lines), in its order.
+Results of a part of the split are refused, unless --partial is given: those that lack ids of the
+annotation or, in tvr, searched fewer videos than the split has: by the annotation's vid_name, and
+by --vid2dur_idx, {split: {video: [seconds, index]}}, which is found beside the annotation.
 """
 
 import argparse
@@ -25,7 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import UniqueIds, read_lines
 from data.stores.records import Id, Name
+from data.video_indices import VIDEO_INDICES
+from data.video_pool import feature_name
 from evaluation.retrieval_metrics import TASKS
+from scripts.preparation.datasets import CORPORA
 from utils.decoding import Finite, check
 from utils.errors import RecordError, UserError, brief, run_main
 from utils.files import check_output, read_json, write_json, write_jsonl
@@ -64,24 +70,67 @@ def read_annotations(path: str, id_names: tuple[str, ...], *more: str) -> Annota
     return lines
 
 
-def require_same_ids(found: Iterable[str], wanted: Annotations, where: str) -> None:
-    """Check that results are about exactly the annotated ids, each once.
+def answered_ids(found: Iterable[str], wanted: Annotations, where: str, partial: bool) -> list[str]:
+    """Return the annotated ids that results are about: all, each once.
+
+    Args:
+        found: ids of the results.
+        wanted: the annotation.
+        where: the results, for messages.
+        partial: ids may be missing.
 
     Raises:
         UserError: says how many ids are missing, unknown or repeated, and names the first.
     """
     ids = list(found)
     known = set(ids)
-    _require_none(
-        [id_ for id_ in wanted if id_ not in known],
-        f"{where} lacks {{}} of {len(wanted)} ids of the annotation: evaluate the whole split",
-    )
+    if not partial:
+        _require_none(
+            [id_ for id_ in wanted if id_ not in known],
+            f"{where} lacks {{}} of {len(wanted)} ids of the annotation: evaluate the whole split, "
+            "or pass --partial",
+        )
     _require_none(
         [id_ for id_ in known if id_ not in wanted],
         f"{where} has {{}} ids that the annotation lacks: are they of one split?",
     )
     if len(ids) > len(known):
         raise UserError(f"{where} answers {len(ids) - len(known)} ids twice; keep one of each")
+    return [id_ for id_ in wanted if id_ in known]
+
+
+def require_whole_search(
+    searched: Mapping[str, int], wanted: Annotations, where: str, indices: Path | None
+) -> None:
+    """Check that the whole split was searched.
+
+    Args:
+        searched: videos, and the index of each.
+        wanted: the annotation, whose lines may name videos.
+        where: the results, for messages.
+        indices: ``vid2dur_idx.json``, if there is one.
+
+    Raises:
+        UserError: videos of the split were not searched.
+    """
+    named = {str(vid) for line in wanted.values() if (vid := line.get("vid_name")) is not None}
+    split = "the annotation"
+    if indices is not None:
+        table = read_json(indices, dict[str, dict[Id, list]])
+        shared = {
+            name: sum(entry[1:] == [searched.get(vid)] for vid, entry in entries.items())
+            for name, entries in table.items()
+        }
+        name = max(shared, key=shared.get, default=None)
+        if name is not None and shared[name]:
+            split = f"split {name} of {indices}"
+            named |= table[name].keys()
+    known = {feature_name(vid, searched) for vid in named}
+    _require_none(
+        [vid for vid in known if vid not in searched],
+        f"{where} searched {len(searched)} videos, {split} has {{}} more: evaluate on all of them, "
+        "or pass --partial",
+    )
 
 
 def _require_none(ids: list[str], message: str) -> None:
@@ -104,11 +153,21 @@ class RetrievalResults(msgspec.Struct):
     VCMR: list[dict[str, Any]]
     SVMR: list[dict[str, Any]] | None = None
     VR: list[dict[str, Any]] | None = None
+    partial: dict[str, dict[str, int]] | None = None
 
 
-def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
+def format_moments(
+    path: str, wanted: Annotations, partial: bool, vid2dur_idx: Path | None
+) -> dict[str, Any]:
     """TVR: the rankings, each query's best predictions only."""
     results = read_json(path, RetrievalResults)
+    if not partial:
+        if results.partial:
+            raise UserError(
+                f"{path} is of a part of the split ({brief(results.partial)}): evaluate without "
+                "--only_available, or pass --partial"
+            )
+        require_whole_search(results.video2idx, wanted, path, vid2dur_idx)
     indices = set(results.video2idx.values())
     submission: dict[str, Any] = {"video2idx": results.video2idx}
     for ranking in TASKS:
@@ -119,15 +178,15 @@ def format_moments(path: str, wanted: Annotations) -> dict[str, Any]:
             read_ranking(raw, f"{where}[{number}]")
             for number, raw in enumerate(getattr(results, ranking))
         ]
-        require_same_ids((id_ for id_, _ in pairs), wanted, where)
+        ids = answered_ids((id_ for id_, _ in pairs), wanted, where, partial)
         lists = dict(pairs)
         submission[ranking] = [
             {
-                "desc_id": line["desc_id"],
-                "desc": line["desc"],
+                "desc_id": wanted[id_]["desc_id"],
+                "desc": wanted[id_]["desc"],
                 "predictions": best_predictions(lists[id_], indices, f"{where}, query {id_}"),
             }
-            for id_, line in wanted.items()
+            for id_ in ids
         ]
     return submission
 
@@ -158,21 +217,24 @@ def best_predictions(rows: list[list[float]], indices: set[int], where: str) -> 
     return [[int(video), *rest] for video, *rest in rows[:MAX_PREDICTIONS]]
 
 
-def format_answers(path: str, wanted: Annotations, choices: Callable[[dict], int]) -> dict:
+def format_answers(
+    path: str, wanted: Annotations, choices: Callable[[dict], int], partial: bool
+) -> dict:
     """Questions and statements: an answer to each.
 
     Args:
         path: results file.
         wanted: the annotation.
         choices: how many answers a line offers.
+        partial: answers may be missing.
     """
     answers = read_json(path, dict[Id, int])
-    require_same_ids(answers, wanted, path)
-    for id_, line in wanted.items():
-        answer, count = answers[id_], choices(line)
+    ids = answered_ids(answers, wanted, path, partial)
+    for id_ in ids:
+        answer, count = answers[id_], choices(wanted[id_])
         if not 0 <= answer < count:
             raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 … {count - 1}")
-    return {id_: answers[id_] for id_ in wanted}
+    return {id_: answers[id_] for id_ in ids}
 
 
 def count_answers(line: Mapping[str, Any]) -> int:
@@ -180,23 +242,19 @@ def count_answers(line: Mapping[str, Any]) -> int:
     return next(number for number in range(len(line) + 1) if f"a{number}" not in line)
 
 
-def format_captions(path: str, wanted: Annotations) -> list[dict]:
+def format_captions(path: str, wanted: Annotations, partial: bool) -> list[dict]:
     """TVC: a caption of each clip."""
 
     def read(raw: dict) -> tuple[str, Any]:
         return get_name(raw, *CLIP_NAMES.ids), raw.get("descs")
 
     answered = [line.read(read) for line in read_lines(path)]
-    require_same_ids((id_ for id_, _ in answered), wanted, path)
+    ids = answered_ids((id_ for id_, _ in answered), wanted, path, partial)
     captions = dict(answered)
     return [
-        {
-            "vid_name": line["vid_name"],
-            "clip_id": line["clip_id"],
-            "ts": line["ts"],
-            "descs": [{"desc": caption_text(captions[id_], f"{path}: clip {id_}")}],
-        }
-        for id_, line in wanted.items()
+        {name: wanted[id_][name] for name in ("vid_name", "clip_id", "ts")}
+        | {"descs": [{"desc": caption_text(captions[id_], f"{path}: clip {id_}")}]}
+        for id_ in ids
     ]
 
 
@@ -213,20 +271,40 @@ def caption_text(descs: Any, where: str) -> str:
     raise UserError(f'{where} must have one caption, descs [{{"desc": text}}], not {brief(descs)}')
 
 
-def format_submission(task: str, results: str, annotation: str) -> Any:
+def find_indices(annotation: str) -> Path | None:
+    """The file of the videos' indices beside an annotation of TV videos."""
+    names = (f"tv_{VIDEO_INDICES}", *CORPORA["tv"].durations)
+    paths = (Path(annotation).parent / name for name in names)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def format_submission(
+    task: str,
+    results: str,
+    annotation: str,
+    partial: bool = False,
+    vid2dur_idx: Path | None = None,
+) -> Any:
     """What the server of ``task`` takes: an object, or a list of lines (tvc).
+
+    Args:
+        task: of the server.
+        results, annotation: files.
+        partial: the results may be those of a part of the split.
+        vid2dur_idx: which videos its splits have (tvr); None: see :func:`find_indices`.
 
     Raises:
         UserError: results and annotation do not belong together, or something is missing.
     """
     if task == "tvc":
         clips = read_annotations(annotation, CLIP_NAMES.ids, "vid_name", "ts")
-        return format_captions(results, clips)
+        return format_captions(results, clips, partial)
     ids = names_of_task(task).ids
     if task == "tvr":
-        return format_moments(results, read_annotations(annotation, ids, "desc"))
+        queries = read_annotations(annotation, ids, "desc")
+        return format_moments(results, queries, partial, vid2dur_idx or find_indices(annotation))
     choices = (lambda line: 2) if task == "violin" else count_answers
-    return format_answers(results, read_annotations(annotation, ids), choices)
+    return format_answers(results, read_annotations(annotation, ids), choices, partial)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -239,9 +317,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", required=True, help="what the evaluation script wrote")
     parser.add_argument("--annotation", required=True, help="JSON lines of the split")
     parser.add_argument("--output", required=True, help="file to hand in")
+    parser.add_argument("--vid2dur_idx", type=Path, help="the videos of each split (tvr)")
+    parser.add_argument(
+        "--partial", action="store_true", help="take results of a part of the split"
+    )
     options = parser.parse_args(argv)
     check_output(options.output)
-    submission = format_submission(options.task, options.results, options.annotation)
+    submission = format_submission(
+        options.task, options.results, options.annotation, options.partial, options.vid2dur_idx
+    )
     write = write_jsonl if isinstance(submission, list) else write_json
     write(options.output, submission)
     print(f"wrote {options.output}")

@@ -58,7 +58,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
     add("--from", dest="origin", choices=("download", "raw"), default="download")
     add("--ann_dir", type=Path, help="annotation files")
-    add("--feature_dir", type=Path, help="per-video feature files; without: no features are made")
+    add(
+        "--feature_dir",
+        type=Path,
+        help="per-video feature files, or a feature database; without: no features are made",
+    )
+    add(
+        "--only_available",
+        action="store_true",
+        help="leave out subtitles of videos that have no features",
+    )
     add(
         "--toker",
         default=named_in_environment() or DEFAULT_TOKENIZER,
@@ -103,6 +112,7 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError("--storage is missing: the folder that downloads go to")
         raw_only = ("ann_dir", "feature_dir", "txt_db", "video_db")
         given = [f"--{name}" for name in raw_only if getattr(options, name) is not None]
+        given += ["--only_available"] if options.only_available else []
         if given:
             raise UserError(f"{', '.join(given)} needs --from raw")
         return
@@ -137,18 +147,18 @@ def download_steps(options: argparse.Namespace) -> list[Step]:
     return published_steps(options.dataset, options.storage, mirror, options.asr)
 
 
-def raw_steps(options: argparse.Namespace) -> list[Step]:
-    """Steps that make databases from raw files."""
+def raw_files(options: argparse.Namespace) -> raw.RawFiles:
+    """Where raw files lie, and where databases go."""
     txt_db = options.txt_db or options.storage / "txt_db"
-    files = raw.RawFiles(
+    return raw.RawFiles(
         annotations=options.ann_dir,
         features=options.feature_dir,
         txt_db=txt_db,
         video_db=options.video_db or (options.storage or txt_db.parent) / "video_db",
         toker=options.toker,
         workers=max(1, options.workers // options.jobs),
+        only_available=options.only_available,
     )
-    return raw.raw_steps(options.dataset, files)
 
 
 def show_plan(graph: Graph, plan: dict[str, Reason]) -> None:
@@ -189,17 +199,21 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Show or run the steps."""
     options = parse_arguments(argv)
-    steps = (download_steps if options.origin == "download" else raw_steps)(options)
+    if options.origin == "download":
+        steps, missing = download_steps(options), []
+    else:
+        files = raw_files(options)
+        steps = raw.raw_steps(options.dataset, files)
+        missing = raw.missing_files(options.dataset, files, steps)
     graph = Graph(steps)
     if options.only:
         graph = graph.only(graph.select(options.only))
     if options.graph:
         print(graph.dot() if options.graph == "dot" else graph.listing())
         return
+    if missing and not options.only:
+        print("\n".join(missing))
     prepare(graph, options)
-    if options.origin == "raw" and not options.only:
-        for name in raw.missing_annotations(options.dataset, steps):
-            print(f"passed over: {name}, which has no annotation in {options.ann_dir}")
 
 
 if __name__ == "__main__":

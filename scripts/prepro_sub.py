@@ -33,7 +33,7 @@ from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_subtitle, tokenizer_meta
 from data.video_indices import require_indices
 from data.video_pool import feature_name
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
 from utils.names import get_name
@@ -143,18 +143,29 @@ class SubtitlePreparer:
         tokenizer: RoBERTa's.
         vid2nframe: frames per video.
         frame_length: seconds per frame.
+        only_available: leave out videos that are not among them.
     """
 
     def __init__(
-        self, tokenizer: BpeTokenizer, vid2nframe: dict[str, int], frame_length: float
+        self,
+        tokenizer: BpeTokenizer,
+        vid2nframe: dict[str, int],
+        frame_length: float,
+        only_available: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._vid2nframe = vid2nframe
         self._frame_length = frame_length
+        self._only_available = only_available
 
-    def __call__(self, lines: list[Line]) -> list[PreparedVideo]:
-        """The stored form of each line."""
-        videos = [line.read(self._read) for line in lines]
+    def __call__(self, lines: list[Line]) -> list[PreparedVideo | None]:
+        """The stored form of each line; None of one that is left out."""
+        read = [(line, line.read(self._read)) for line in lines]
+        prepared = iter(self._prepare([(line, video) for line, video in read if video is not None]))
+        return [None if video is None else next(prepared) for _, video in read]
+
+    def _prepare(self, read: list[tuple[Line, SubtitledVideo]]) -> list[PreparedVideo]:
+        videos = [video for _, video in read]
         texts = [text for video in videos for text in video.texts]
         encoded = iter(encode_texts(self._tokenizer, texts))
         matches = match_frames(
@@ -164,13 +175,18 @@ class SubtitlePreparer:
         )
         return [
             _prepare(line, video, [next(encoded) for _ in video.texts], matched)
-            for line, video, matched in zip(lines, videos, matches, strict=True)
+            for (line, video), matched in zip(read, matches, strict=True)
         ]
 
-    def _read(self, raw: dict) -> SubtitledVideo:
+    def _read(self, raw: dict) -> SubtitledVideo | None:
         vid = feature_name(get_name(raw, "vid_name"), self._vid2nframe)
         if vid not in self._vid2nframe:
-            raise RecordError(f"--vid2nframe has no frames of video {vid!r}")
+            if self._only_available:
+                return None
+            raise RecordError(
+                f"--vid2nframe has no frames of video {vid!r}; --only_available leaves such videos "
+                "out"
+            )
         spans = get_spans(raw)
         texts = [normalize_subtitle(get_text(sub, "text")) for sub in raw["sub"]]
         return SubtitledVideo(raw, vid, self._vid2nframe[vid], texts, spans)
@@ -200,10 +216,14 @@ def _prepare(
 def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> None:
     """Build the database ``options.output`` with the side files given and its own."""
     tokenizer = load_tokenizer(options.toker)
-    prepare = SubtitlePreparer(tokenizer, read_vid2nframe(options.vid2nframe), options.frame_length)
-    ids, vid2len, vid2max_len, facts = UniqueIds(), {}, {}, SubtitleFacts()
+    frames = read_vid2nframe(options.vid2nframe)
+    prepare = SubtitlePreparer(tokenizer, frames, options.frame_length, options.only_available)
+    ids, vid2len, vid2max_len, facts, left_out = UniqueIds(), {}, {}, SubtitleFacts(), 0
     with TextDbWriter(options.output, force=True) as db:
         for video in map_lines(prepare, options.annotation, options.workers):
+            if video is None:
+                left_out += 1
+                continue
             ids.claim(video.vid, video.line)
             db.put_value(video.vid, video.value)
             vid2len[video.vid] = video.num_frames
@@ -213,6 +233,13 @@ def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> Non
         for name, value in sides.items():
             db.write_side(name, value)
         db.write_side("meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
+        if not vid2len:
+            raise UserError(
+                f"--vid2nframe has none of the {left_out} videos of {options.annotation}"
+            )
+    if left_out:
+        counts = left_out, left_out + len(vid2len), options.annotation
+        LOGGER.warning("%d of %d videos of %s have no features: they are left out", *counts)
     facts.warn(options.annotation, options.frame_length)
 
 
@@ -229,6 +256,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--vid2dur_idx", help="{split: {video: [seconds, index]}}, JSON; kept with the database"
     )
+    parser.add_argument(
+        "--only_available",
+        action="store_true",
+        help="leave out videos that --vid2nframe does not have",
+    )
     parser.add_argument("--task", default="tv", help="kept in meta.json (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -240,6 +272,8 @@ def main(argv: list[str] | None = None) -> None:
     recipe = {name: getattr(options, name) for name in names}
     if len(options.vid2nframe) == 1:
         recipe["vid2nframe"] = options.vid2nframe[0]  # as published
+    if options.only_available:
+        recipe["only_available"] = True
     sides = {}
     if options.vid2dur_idx:
         sides["vid2dur_idx.json"] = read_json(options.vid2dur_idx)

@@ -397,18 +397,20 @@ DAMAGES = {
         text("train", "a0", target=[12.0, 13.0]), queries.BEYOND, TRAIN, ("a0",), severity="warning"
     ),
     "all too long": Damage(options(max_txt_len=1), queries.TOO_LONG, TRAIN, ("",), quick=True),
-    "nothing to search": Damage(no_pool, videos.NONE_WANTED, "test.db (videos to search)", ("",)),
+    "nothing to search": Damage(
+        no_pool, videos.NONE_WANTED, "test.db/query2video.json (videos to search for test)", ("",)
+    ),
     "pool without a video": Damage(
         search_another,
         videos.NONE_SEARCHED,
-        "val.db (videos to search)",
+        "vid2dur_idx.json (videos to search for val)",
         ("c0", "c1"),
         quick=True,
     ),
     "one query outside the pool": Damage(
         ask_another,
         videos.NOT_SEARCHED,
-        "val.db (videos to search)",
+        "vid2dur_idx.json (videos to search for val)",
         ("c1",),
         severity="warning",
         quick=True,
@@ -875,7 +877,7 @@ def drop(folder: Path, *names: str) -> Path:
     return folder / "clean.json"
 
 
-def test_queries_and_videos_are_left_out(tmp_path):
+def test_queries_and_videos_are_left_out(tmp_path, capsys):
     world = World(tmp_path)
     frames("b", not_finite())(world)
     text("train", "a0", target=[3.0])(world)
@@ -895,7 +897,24 @@ def test_queries_and_videos_are_left_out(tmp_path):
     kept = TextDb(tmp_path / "clean" / SUB)
     assert list(kept.keys()) == list(kept.side("vid2len.json")) == ["a", "c", "d"]
     assert list(kept.side("vid2dur_idx.json")["train"]) == ["a"]
+    said = capsys.readouterr().out
+    assert f"{SUB}: 3 of 4 left; vid2dur_idx.json: 3 of 4 videos left\n" in said
+    assert f"{VAL}: 1 of 2 left\n" in said
     assert "a0" in TextDb(tmp_path / TRAIN)  # the original is as it was
+
+
+def test_videos_that_are_only_searched_are_left_out(tmp_path, capsys, caplog):
+    """They have no record in the database that lists them."""
+    world = World(tmp_path)
+    world.queries["test"].sides["video_ids.json"] = ["d", "lost"]
+    del world.subtitles.records["d"]
+    world.write()
+    write_json(tmp_path / "bad.json", {"videos": ["d"]})
+    drop(tmp_path, SUB)
+    assert f"{SUB}: 3 of 3 left; vid2dur_idx.json: 3 of 4 videos left\n" in capsys.readouterr().out
+    assert not caplog.records
+    drop(tmp_path, "test.db")
+    assert "test.db: 0 of 2 left; video_ids.json: 1 of 2 videos left\n" in capsys.readouterr().out
 
 
 def test_captions_and_clips_are_left_out(tmp_path):

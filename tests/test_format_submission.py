@@ -12,13 +12,13 @@ from utils.errors import UserError
 def submit(tmp_path):
     """Writes results and annotation lines, calls the script, returns the submission's text."""
 
-    def run(task, results, annotation):
+    def run(task, results, annotation, *more):
         files = {name: tmp_path / name for name in ("results", "annotation", "output")}
         lines = results if task == "tvc" else [results]
         files["results"].write_text("\n".join(map(json.dumps, lines)))
         files["annotation"].write_text("\n".join(map(json.dumps, annotation)))
         flags = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-        main(["--task", task, *flags])
+        main(["--task", task, *flags, *more])
         return files["output"].read_text()
 
     return run
@@ -168,3 +168,37 @@ def test_recorded_results_are_complete(expected, world, tmp_path):
     assert json.loads((tmp_path / "tvqa").read_text()) == json.loads(
         (expected / results["tvqa"][0]).read_text()
     )
+
+
+def test_a_part_of_the_split_is_refused(submit, tmp_path):
+    """Unless --partial is given; what was searched shows in the annotation, or beside it."""
+    named = [query | {"vid_name": vid} for query, vid in zip(QUERIES, ("b.mp4", "c"))]
+    results = moments(VCMR=ranking(11, 7))
+    with pytest.raises(UserError, match=r"searched 2 videos, the annotation has 1 more.* \(c\)"):
+        submit("tvr", results, named)
+    entries = json.loads(submit("tvr", results, named, "--partial"))["VCMR"]
+    assert [entry["desc_id"] for entry in entries] == [11, 7]
+    marked = results | {"partial": {"videos": {"used": 2, "of": 4}}}
+    with pytest.raises(UserError, match=r"is of a part of the split .*--only_available"):
+        submit("tvr", marked, QUERIES)
+    assert "partial" not in json.loads(submit("tvr", marked, QUERIES, "--partial"))
+    splits = {"train": {"a": [9, 1], "x": [9, 2]}, "test": {"a": [9, 40], "b": [9, 41]}}
+    (tmp_path / "tvr_video2dur_idx.json").write_text(json.dumps(splits))
+    submit("tvr", results, QUERIES)
+    splits["test"]["z"] = [9, 42]
+    (tmp_path / "tvr_video2dur_idx.json").write_text(json.dumps(splits))
+    with pytest.raises(UserError, match=r"split test of .*video2dur_idx.json has 1 more.* \(z\)"):
+        submit("tvr", results, QUERIES)
+    submit("tvr", results, QUERIES, "--partial")
+
+
+def test_a_part_of_the_answers(submit):
+    for task, results, annotation in (
+        ("tvqa", {"1": 1}, QUESTIONS),
+        ("tvc", [{"clip_id": 6, "vid_name": "b", "ts": [0, 3], "descs": [{"desc": "x"}]}], CLIPS),
+        ("tvr", moments(VCMR=ranking(7)), QUERIES),
+    ):
+        with pytest.raises(UserError, match=r"lacks 1 of 2 ids.*--partial"):
+            submit(task, results, annotation)
+        assert submit(task, results, annotation, "--partial").count("\n") <= 1
+    assert json.loads(submit("tvqa", {"1": 1}, QUESTIONS, "--partial")) == {"1": 1}

@@ -217,6 +217,7 @@ def test_queries_outside_the_pool_count_as_wrong(expected, world, tmp_path, capl
     (warning,) = [record.getMessage() for record in caplog.records if "searched" in record.msg]
     assert f"5 of {len(inside) + 5} queries of {db}" in warning
     assert f"query {other[0]['desc_id']}, video {other[0]['vid_name']}" in warning
+    assert f"as {world / 'txt_db' / 'tv_subtitles.db' / 'vid2dur_idx.json'} lacks them" in warning
     share = len(inside) / (len(inside) + 5)  # of the recorded recalls; the denominator grew
     recorded = {"VCMR/0.5-r100": 45, "VR/r1": 25, "VR/r5": 65, "SVMR/0.5-r100": 85}
     for name, value in recorded.items():

@@ -20,7 +20,7 @@ SEP = 2
 class Videos:
     """Two made-up videos: frames of one feature, numbered, with few subtitles."""
 
-    interval = 2.0
+    interval, only_available = 2.0, False
     lengths = {"a": 3, "b": 2}  # noqa: RUF012
     features = SimpleNamespace(id2nframe=lengths)
 
@@ -39,6 +39,7 @@ class Videos:
         missing = set(vids) - set(self.lengths)
         if missing:
             raise UserError(f"{wanted_by} wants {missing}")
+        return list(vids)
 
 
 def write_db(path, records):

@@ -88,6 +88,7 @@ class Corpus:
         max_clip_len: frames that the run keeps of a video, −1: all.
         reads_text: whether the run reads the subtitles' text.
         masks_text: whether it hides some of it.
+        only_available: whether it leaves out videos that are not there.
         features: feature databases (several: shards) that could be opened.
         all_features: whether that is all of them.
         subtitles: subtitle database.
@@ -100,6 +101,7 @@ class Corpus:
     max_clip_len: int
     reads_text: bool
     masks_text: bool = False
+    only_available: bool = False
     features: list[FeatureDb] = field(default_factory=list)
     all_features: bool = False
     subtitles: TextDb | None = None
@@ -118,7 +120,18 @@ class Corpus:
     @cached_property
     def used(self) -> Collection[str] | None:
         """Videos that the run reads; None where nothing tells."""
-        return {vid for wanted in self.wanted for vid in wanted.vids} or None
+        wanted = {vid for wanted in self.wanted for vid in wanted.vids}
+        return self.available(wanted) or wanted or None
+
+    def available(self, vids: Collection[str]) -> Collection[str]:
+        """The videos of ``vids`` that the run does not leave out."""
+        return {vid for vid in vids if vid in self} if self.only_available else vids
+
+    def __contains__(self, vid: str) -> bool:
+        """Whether a video is there, and has a frame (as :class:`data.video.VideoSource`)."""
+        has_features = self.id2nframe.get(vid, 0) > 0 and any(vid in db for db in self.features)
+        reads_text = self.reads_text and self.subtitles is not None
+        return has_features and (not reads_text or vid in self.subtitles)
 
     @cached_property
     def vid2len(self) -> dict[str, int]:
@@ -199,7 +212,12 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
         for corpus in options.corpora():
             _open_pretraining(data, options, corpus)
         return data
-    corpus = Corpus(options.vfeat_interval, options.max_clip_len, not is_video_only(options.task))
+    corpus = Corpus(
+        options.vfeat_interval,
+        options.max_clip_len,
+        reads_text=not is_video_only(options.task),
+        only_available=options.only_available,
+    )
     data.corpora.append(corpus)
     _open_videos(data, corpus, options, [options.vfeat_db], options.sub_txt_db)
     if options.KIND == Kind.CAPTIONS:
@@ -257,15 +275,15 @@ def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
         indexed = corpus.subtitles.side(VIDEO_INDICES)
         names = [name for name in names if name in indexed] or names[:1]
         corpus.indexed |= {"train", *names}
-    vids: dict[str, int] = {}
     try:
-        for name in names:
-            vids |= numbered_videos(
-                name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices
-            )
+        pools = [
+            numbered_videos(name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices)
+            for name in names
+        ]
     except UserError:
         return  # data.check.videos says what is wrong
-    where = f"{queries.db.path} (videos to search)"
+    vids = {vid: None for pool in pools for vid in pool.numbers}
+    where = f"{pools[0].file} (videos to search for {queries.split})"
     yield WantedVideos(where, list(vids), asked_for=queries.videos)
 
 
@@ -287,7 +305,9 @@ def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOpt
 
     objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
     masks = any(objective.masks_text for objective in objectives)
-    corpus = Corpus(chosen.vfeat_interval, options.max_clip_len, True, masks)
+    corpus = Corpus(
+        chosen.vfeat_interval, options.max_clip_len, True, masks, options.only_available
+    )
     data.corpora.append(corpus)
     folders = chosen.vfeat_shards or [chosen.vfeat_db]
     _open_videos(data, corpus, options, folders, chosen.sub_txt_db)

@@ -13,6 +13,7 @@ from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_environment import RESTORE
 from data.stores.lmdb_io import TextDb, TextDbWriter, read_side
 from data.stores.records import ClipRecord, Name
+from data.video_indices import VIDEO_INDICES
 from data.video_pool import feature_name
 from utils.decoding import check
 from utils.errors import RecordError, UserError
@@ -25,6 +26,12 @@ from utils.names import (
     names_of_task,
     text_names,
 )
+
+# Side files that list videos to search, and how many videos each lists.
+POOLS: dict[str, Callable[[Any], int]] = {
+    "video_ids.json": len,
+    VIDEO_INDICES: lambda table: sum(len(of) for of in table.values() if isinstance(of, dict)),
+}
 
 
 class _DropFile(msgspec.Struct):
@@ -88,7 +95,34 @@ def check_copy(source: Path, target: Path, force: bool) -> None:
         raise UserError(f"{target} exists already; pass --force to write it anew")
 
 
-def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What :func:`drop_from` left out.
+
+    Attributes:
+        total: records, names or lines of the source.
+        dropped: how many of them were left out.
+        pools: of each side file that lists videos to search, how many it has, and how many were
+            left out; those that lost none are not named.
+    """
+
+    total: int
+    dropped: int
+    pools: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lists = [
+            f"; {name}: {n - gone} of {n} videos left" for name, (n, gone) in self.pools.items()
+        ]
+        return f"{self.total - self.dropped} of {self.total} left{''.join(lists)}"
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was left out."""
+        return self.dropped > 0 or bool(self.pools)
+
+
+def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) -> Dropped:
     """Write ``source`` without what ``drops`` names to ``target``.
 
     Args:
@@ -99,7 +133,7 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
         force: replace what is there.
 
     Returns:
-        How many records, names or lines the source has, and how many were left out.
+        How much was left out.
 
     Raises:
         UserError: it is none of these, or :func:`check_copy` refuses.
@@ -118,16 +152,16 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
         ]
         left = [raw for vid, raw in lines if not drops.has_video(vid)]
         write_jsonl(target, left)
-        return len(lines), len(lines) - len(left)
+        return Dropped(len(lines), len(lines) - len(left))
     raise UserError(f"{source} is neither a database nor a .json list nor .jsonl annotations")
 
 
-def _copy_names(source: Path, target: Path, drops: DropList) -> tuple[int, int]:
+def _copy_names(source: Path, target: Path, drops: DropList) -> Dropped:
     names = read_json(source)
     text_names(names, source)  # raises for anything else; they stay as they are
     left = [name for name in names if not drops.has_video(name)]
     write_json(target, left)
-    return len(names), len(names) - len(left)
+    return Dropped(len(names), len(names) - len(left))
 
 
 def _copy_texts(
@@ -137,7 +171,7 @@ def _copy_texts(
     ids: Collection[str],
     force: bool,
     change: Callable[[dict], dict] = lambda record: record,
-) -> tuple[int, int]:
+) -> Dropped:
     """Copy a text database.
 
     Args:
@@ -148,7 +182,7 @@ def _copy_texts(
         change: applied to the records that stay.
     """
     db = TextDb(source)
-    gone = set()
+    gone, pools = set(), {}
     with TextDbWriter(target, force) as writer:
         for id_ in tqdm(list(db.keys()), desc=source.name, disable=None):
             record = db[id_]
@@ -158,13 +192,16 @@ def _copy_texts(
             else:
                 writer.put(id_, change(record))
         for path in sorted(source.glob("*.json")):
-            value = without(path.name, read_side(path), gone, drops)
+            whole = read_side(path)
+            value = without(path.name, whole, gone, drops)
+            if count := POOLS.get(path.name):
+                pools[path.name] = count(whole), count(whole) - count(value)
             writer.write_side(path.name, value, indent=4 if path.name == "meta.json" else None)
         if db.has_side("query_data.jsonl"):
             names = names_of_task(db.meta.get("task"))
             text = _query_lines(source / "query_data.jsonl", names, gone)
             (writer.folder / "query_data.jsonl").write_text(text, encoding="utf-8")
-    return len(db), len(gone)
+    return Dropped(len(db), len(gone), {name: of for name, of in pools.items() if of[1]})
 
 
 def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> Any:
@@ -208,7 +245,7 @@ def _query_lines(path: Path, names: NameFields, gone: Collection[str]) -> str:
     return "\n".join(text for text, id_ in lines if id_ not in gone)
 
 
-def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> tuple[int, int]:
+def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> Dropped:
     gone = drops.of(source)
 
     def with_fewer_captions(clip: dict) -> dict:

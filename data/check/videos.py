@@ -60,14 +60,18 @@ def quick_findings(corpus: Corpus) -> Iterator[Finding]:
         checks = [NO_FEATURES] if corpus.all_features else []
         checks += [NO_SUBTITLES] if corpus.reads_text and corpus.vid2len else []
         cases = _missing(corpus, wanted, set(checks))
-        yield from examine(wanted.by, checks, cases, of=len(wanted.vids))
+        # Where none is available, the run cannot leave out what is missing.
+        available = (corpus.available(wanted.vids) or None) if corpus.only_available else None
+        yield from examine(wanted.by, checks, cases, of=len(wanted.vids), read=available)
         if wanted.asked_for is None:
             twice = [LISTED_TWICE(vid) for vid, count in Counter(wanted.vids).items() if count > 1]
             yield from examine(wanted.by, [LISTED_TWICE], twice, of=len(wanted.vids))
         else:
             pool_checks = [NONE_WANTED, NOT_SEARCHED, NONE_SEARCHED]
-            cases = _pool_cases(wanted.vids, wanted.asked_for)
-            yield from examine(wanted.by, pool_checks, cases, of=len(wanted.asked_for))
+            there = corpus.available(set(wanted.asked_for.values()))
+            asked_for = {qid: vid for qid, vid in wanted.asked_for.items() if vid in there}
+            cases = _pool_cases(wanted.vids, asked_for)
+            yield from examine(wanted.by, pool_checks, cases, of=len(asked_for))
     if corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         where = corpus.subtitles.path / VIDEO_INDICES
         table = corpus.subtitles.side(VIDEO_INDICES)

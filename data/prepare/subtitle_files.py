@@ -1,6 +1,7 @@
 """Subtitle files as players read them (.srt, .vtt, .ass): to spoken lines with times in seconds."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +34,20 @@ class Cue:
     end: float
 
 
-def read_subtitles(path: Path, encoding: str = DEFAULT_ENCODING) -> list[Cue]:
+def read_subtitles(path: Path, *encodings: str) -> list[Cue]:
     """The lines of a subtitle file by their start, without tags and line breaks.
 
     HTML entities stay: ``scripts/prepro_sub.py`` unescapes them. Each text begins with a space, as
     in the published TV subtitles; that script strips it.
 
+    Args:
+        path: the file.
+        encodings: the first that reads it is taken; none given: :data:`DEFAULT_ENCODING`.
+
     Raises:
         UserError: the file is no text, holds no subtitles, or one is malformed (names the line).
     """
-    text = _read_text(path, encoding)
+    text = _read_text(path, encodings or (DEFAULT_ENCODING,))
     if path.suffix.lower() in TIMED_TEXT:
         text = _with_plain_times(path, text)
         if path.suffix.lower() == ".vtt":
@@ -59,7 +64,8 @@ def read_subtitles(path: Path, encoding: str = DEFAULT_ENCODING) -> list[Cue]:
     return sorted(cues, key=lambda cue: cue.start)
 
 
-def _read_text(path: Path, encoding: str) -> str:
+def _read_text(path: Path, encodings: Sequence[str]) -> str:
+    encoding, *others = encodings
     try:
         text = path.read_bytes().decode(encoding)
     except OSError as error:
@@ -67,6 +73,8 @@ def _read_text(path: Path, encoding: str) -> str:
     except LookupError:
         raise UserError(f"--encoding {encoding} is not known; utf-8, cp1252, … are") from None
     except UnicodeError as error:
+        if others:
+            return _read_text(path, others)
         raise UserError(
             f"{path} is not encoded as {encoding} ({error}); convert it, or name its --encoding "
             "(cp1252, utf-16, …)"

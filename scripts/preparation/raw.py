@@ -9,7 +9,8 @@ Queries: txt_db/<task>_<split>.db from the first of
 Captions: txt_db/tvc_<split>.db from tvc_<split>.jsonl or tvc_<split>_release.jsonl, also copied to
   txt_db, where validation and inference look for it, and the subtitles' annotation.
 Subtitles: txt_db/<corpus>_subtitles.db from
-  <corpus>_subtitles.jsonl     tv also: tvqa_preprocessed_subtitles.jsonl
+  <corpus>_subtitles.jsonl     tv also: tvqa_preprocessed_subtitles.jsonl, or a folder of .srt (or
+                               .vtt, .ass) files, tvqa_subtitles
   <corpus>_vid2nframe.json     {video: frames}, the id2nframe.json of the video database; not needed
                                where there is one, or one is made
   <corpus>_vid2dur_idx.json    {split: {video: [seconds, index]}}, optional; tv also:
@@ -17,33 +18,38 @@ Subtitles: txt_db/<corpus>_subtitles.db from
   Those of ht (HowTo100M) tell of whole videos, and are cut into clips as the features are.
 Features: video_db/<corpus> from per-video files of both extractors, in a folder <corpus> below
   --feature_dir, in several <corpus>_0, <corpus>_1, … (shards: a database each), or, where all data
-  sets are of one corpus, in --feature_dir itself.
+  sets are of one corpus, in --feature_dir itself. Or a feature database that is there already, as
+  other projects hand HERO's own on: a folder resnet_slowfast_<interval> with data.mdb, which
+  --feature_dir names or has anywhere below it. It is linked, not copied, and its frames are counted
+  where it has no id2nframe.json.
 Pre-training: txt_db/pretrain_splits/<corpus>_{train,val}.json (a training list for each shard),
   copies of <corpus>_pretrain_{train,val}.json, or else chosen from the databases of subtitles and
   features, without the videos that fine-tuning is validated on, if its annotations are there.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
-from data.stores.lmdb_io import feature_db_path
-from scripts.preparation.datasets import CORPORA, DATASETS
+from data.prepare.subtitle_files import SUFFIXES
+from data.stores.build_folder import build_folder, is_database
+from data.stores.frame_counts import COUNTS_FILE
+from data.stores.lmdb_io import FeatureDb, feature_db_path
+from data.stores.records import ID2NFRAME
+from scripts.preparation.datasets import CORPORA, DATASETS, Corpus
 from scripts.preparation.graph import Step
 from scripts.preparation.process import run_script
 from scripts.preparation.published import check_caption_db, check_features, check_text_db
 from utils.errors import UserError
-from utils.files import atomic_write, read_json
+from utils.files import atomic_write, read_json, write_json
 
 SPLITS = ("train", "val", "test", "test_public", "test_private")
 # Annotations published in another format, which convert_annotations.py knows.
-CONVERTED = {
-    "how2r": "how2R_{}_release.csv",
-    "how2qa": "how2QA_{}_release.csv",
-    "didemo": "{}_data.json",
-}
+CONVERTED = ("how2r", "how2qa", "didemo")
+ENCODINGS = ("utf-8-sig", "cp1252", "iso-8859-1")  # of subtitle files; the last reads any bytes
 # What pre-training must not have seen, by corpus.
 VALIDATED_ON = {"tv": ("tvr_val", "tvqa_val"), "ht": ("how2r_val", "how2qa_val")}
 
@@ -59,6 +65,7 @@ class RawFiles:
         video_db: folder of the feature databases.
         toker: tokenizer.
         workers: processes that share the work of a step.
+        only_available: leave out subtitles of videos that have no features.
     """
 
     annotations: Path
@@ -67,6 +74,7 @@ class RawFiles:
     video_db: Path
     toker: str
     workers: int
+    only_available: bool = False
 
     def first(self, *names: str) -> Path | None:
         """The first annotation file that is there."""
@@ -81,9 +89,52 @@ class RawFiles:
         """Subtitles as JSON lines."""
         return self.first(f"{corpus}_subtitles.jsonl", *CORPORA[corpus].subtitles)
 
+    def subtitle_folder(self, corpus: str) -> Path | None:
+        """A folder of subtitle files."""
+        folders = (
+            folder
+            for pattern in (f"{corpus}_subtitles", *CORPORA[corpus].subtitle_folders)
+            for folder in sorted(self.annotations.glob(pattern))
+            if any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+        )
+        return next(folders, None)
+
     def queries(self, task: str, split: str) -> Path | None:
         """Annotations as JSON lines."""
         return self.first(f"{task}_{split}.jsonl", f"{task}_{split}_release.jsonl")
+
+    @cached_property
+    def _databases(self) -> list[Path]:
+        """Folders of LMDB databases in the folder of features."""
+        return sorted(path.parent for path in self.features.rglob("data.mdb"))
+
+    def database(self, corpus: str, alone: bool = True) -> Path | None:
+        """The feature database that is there already, as its recipes read it.
+
+        Args:
+            corpus: whose.
+            alone: whether all features are of this corpus; else its own folder must be named so.
+
+        Raises:
+            UserError: there are several.
+        """
+        of = CORPORA[corpus]
+        name = feature_db_path(Path(), "resnet_slowfast", of.interval, of.compressed).name
+        names = {name, name.replace(f"_{of.interval:g}", f"_{of.interval:.1f}")}
+        if self.features is None:
+            found = map((self.video_db / corpus).joinpath, sorted(names))
+            return next(filter(is_database, found), None)
+        if alone and is_database(self.features):
+            return self.features
+        found = [path for path in self._databases if path.name in names]
+        own = [path for path in found if path.parent.name == corpus]
+        found = own or (found if alone else [])
+        if len(found) > 1:
+            raise UserError(
+                f"--feature_dir {self.features} holds {len(found)} databases {name} "
+                f"({', '.join(map(str, found))}): name the one to take"
+            )
+        return found[0] if found else None
 
     def shards(self, corpus: str) -> list[str]:
         """Names of the feature databases that are there, or to be: one, or one for each shard."""
@@ -118,7 +169,10 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
     steps: dict[str, Step] = {}
     corpora = list(dict.fromkeys(DATASETS[name].corpus for name in names))
     for corpus in corpora:
-        for shard in files.shards(corpus):
+        database = files.database(corpus, alone=len(corpora) == 1)
+        if database is not None:
+            _add(steps, [_database_step(corpus, database, files)])
+        for shard in files.shards(corpus) if database is None else ():
             if len(corpora) > 1 and files.features and files.extracted(shard) == files.features:
                 raise UserError(
                     f"these data sets are of {', '.join(corpora)}: --feature_dir must have a "
@@ -135,7 +189,10 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
             _pretraining_steps(DATASETS[name].corpus, files) if DATASETS[name].pretraining else (),
         )
     if not steps:
-        raise UserError(f"{files.annotations} has none of the files that --help lists")
+        wanted = "; ".join(map(_public_annotations, filter(_has_annotations, names)))
+        raise UserError(
+            f"{files.annotations} has none of the files that --help lists; published are {wanted}"
+        )
     return list(steps.values())
 
 
@@ -143,16 +200,88 @@ def _add(steps: dict[str, Step], more: Iterable[Step]) -> None:
     steps.update((step.name, step) for step in more)
 
 
-def missing_annotations(names: Iterable[str], steps: Iterable[Step]) -> list[str]:
-    """Databases that recipes of the data sets found read, and that no annotation is there for."""
+def _has_annotations(name: str) -> bool:
+    return bool(DATASETS[name].annotation)
+
+
+def _public_annotations(name: str) -> str:
+    """The published annotation files of a data set, and where they can be had."""
+    of = DATASETS[name]
+    files = (of.annotation.format(split) for split in dict.fromkeys((*of.splits, *of.captions)))
+    return f"{', '.join(files)} ({of.annotations_at})"
+
+
+def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) -> list[str]:
+    """What recipes of the data sets read and nothing is there for, and where that can be had."""
     made = {step.name for step in steps}
-    missing: list[str] = []
-    for name in names:
-        dataset = DATASETS[name]
-        own = [f"txt_db/{name}_{split}.db" for split in (*dataset.splits, *dataset.captions)]
-        if made.intersection(own):
-            missing += {*own, f"txt_db/{dataset.corpus}_subtitles.db"} - made
-    return sorted(set(missing))
+    missing: dict[str, str] = {}
+    for name in filter(_has_annotations, names):
+        of = DATASETS[name]
+        for split in dict.fromkeys((*of.splits, *of.captions)):
+            there = f"{of.annotation.format(split)}: {of.annotations_at}"
+            missing[f"txt_db/{name}_{split}.db"] = there
+        if not name.endswith("_video_only"):
+            subtitles = CORPORA[of.corpus].subtitles_at or f"{of.corpus}_subtitles.jsonl"
+            missing[f"txt_db/{of.corpus}_subtitles.db"] = subtitles
+    lines = [
+        f"passed over: {step}, which has no annotation in {files.annotations} ({where})"
+        for step, where in sorted(missing.items())
+        if step not in made
+    ]
+    if "tvr" in names and files.durations("tv") is None:
+        where = DATASETS["tvr"].annotations_at
+        lines.append(
+            f"{files.annotations} has no tvr_video2dur_idx.json ({where}): the videos that queries "
+            "name are searched, and a test split names none"
+        )
+    return lines
+
+
+def _database_step(corpus: str, source: Path, files: RawFiles) -> Step:
+    """Take a feature database as it is."""
+    of, folder = CORPORA[corpus], files.video_db / corpus
+    target = feature_db_path(folder, "resnet_slowfast", of.interval, of.compressed)
+    if source.parent.resolve() == folder.resolve():
+        target = source
+    return Step(
+        f"video_db/{corpus}",
+        "take the feature database that is there, count its frames",
+        lambda _: take_database(source, target, of),
+        (target, folder / COUNTS_FILE),
+        (source / "data.mdb",),
+        check=partial(check_features, of, folder),
+    )
+
+
+def take_database(source: Path, target: Path, corpus: Corpus) -> None:
+    """Let a feature database appear at ``target``, without copying it, and count its frames.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    counts, told = target.parent / COUNTS_FILE, source.parent / COUNTS_FILE
+    if source.resolve() != target.resolve():
+        link_folder(source, target)
+        counts.unlink(missing_ok=True)
+        if told.is_file():
+            write_json(counts, read_json(told, ID2NFRAME))
+    db = FeatureDb(target.parent, interval=corpus.interval, compressed=corpus.compressed)
+    write_json(counts, db.id2nframe)
+    db.close()
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Let the files of ``source`` appear in ``target``, too: hard links (which container mounts
+    keep), or, on another file system, ``target`` becomes a symbolic link."""
+    if target.is_symlink():
+        target.unlink()
+    try:
+        with build_folder(target, force=True) as folder:
+            for path in source.iterdir():
+                if path.is_file() and path.name != "lock.mdb":
+                    os.link(path.resolve(), folder / path.name)
+    except OSError:
+        target.symlink_to(source.resolve())
 
 
 def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
@@ -237,10 +366,28 @@ def _made_otherwise(output: Path, annotation: Path, toker: str) -> str | None:
     return None
 
 
+def _subtitle_lines(corpus: str, files: RawFiles) -> tuple[Path | None, list[Step]]:
+    """The subtitles as JSON lines, and the step that makes them from a folder of files."""
+    lines, folder = files.subtitles(corpus), files.subtitle_folder(corpus)
+    if lines is not None or folder is None:
+        return lines, []
+    lines = files.txt_db / "ann" / f"{corpus}_subtitles.jsonl"
+    options = ("--input", folder, "--output", lines, "--encoding", *ENCODINGS)
+    step = Step(
+        f"txt_db/ann/{lines.name}",
+        "convert subtitle files",
+        lambda _: run_script("convert_subtitles", *options),
+        (lines,),
+        (folder,),
+    )
+    return lines, [step]
+
+
 def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
-    annotation = files.subtitles(corpus)
+    annotation, conversion = _subtitle_lines(corpus, files)
     if annotation is None:
         return
+    yield from conversion
     of = CORPORA[corpus]
     table = None if files.features else files.first(f"{corpus}_vid2nframe.json")
     frames = (table,) if table else files.frames(corpus)
@@ -249,6 +396,7 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
         f": give --feature_dir, or put {corpus}_vid2nframe.json into {files.annotations}, a "
         f"copy of the id2nframe.json of video_db/{corpus}"
     )
+    hint += f" (features: {of.features_at})" if of.features_at else ""
     durations = files.durations(corpus)
     if of.whole_subtitles:
         cut, durations = files.txt_db / "ann" / f"{corpus}_clips.jsonl", None
@@ -269,7 +417,11 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
         "tokenise subtitles and match them with frames",
         "prepro_sub",
         annotation,
-        ("--task", corpus, *timing, *(("--vid2dur_idx", durations) if durations else ())),
+        (
+            *("--task", corpus, *timing),
+            *(("--vid2dur_idx", durations) if durations else ()),
+            *(("--only_available",) if files.only_available else ()),
+        ),
         (*frames, durations) if durations else frames,
         hint=hint,
     )
@@ -277,7 +429,8 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
 
 def _query_steps(task: str, split: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.queries(task, split)
-    published = files.first(CONVERTED[task].format(split)) if task in CONVERTED else None
+    of = DATASETS[task]
+    published = files.first(of.annotation.format(split)) if task in CONVERTED else None
     if published is not None:
         annotation = files.txt_db / "ann" / f"{task}_{split}.jsonl"
         options = ("--task", task, "--annotation", published, "--output", annotation)
@@ -291,7 +444,7 @@ def _query_steps(task: str, split: str, files: RawFiles) -> Iterator[Step]:
     if annotation is None:
         return
     more: tuple[object, ...] = ("--task", task)
-    durations = files.durations(DATASETS[task].corpus)
+    durations = files.durations(of.corpus)
     if task == "tvr" and split.startswith("test") and durations:
         more += ("--vid2dur_idx", durations, "--split", split)
     what = "tokenise queries"
@@ -302,10 +455,12 @@ def _caption_steps(name: str, split: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.queries(name, split)
     if annotation is None:
         return
-    subtitles = files.subtitles(DATASETS[name].corpus)
+    subtitles, conversion = _subtitle_lines(DATASETS[name].corpus, files)
+    yield from conversion
     if subtitles is None:
         raise UserError(
-            f"{files.annotations} has no tv_subtitles.jsonl (or tvqa_preprocessed_subtitles.jsonl)"
+            f"{files.annotations} has no tv_subtitles.jsonl "
+            f"({CORPORA[DATASETS[name].corpus].subtitles_at})"
         )
     yield _text_step(
         files,
