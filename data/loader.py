@@ -273,6 +273,8 @@ class TrainLoader:
         """Go on from a saved place, also with another batch size or number of ranks."""
         # Earlier restore points count batches of all epochs, and items as if all were full.
         self.place = self._place_behind(state["items"]) if "batches" in state else state
+        if self.place:
+            next(self.sampler.batches(self.place))  # what is no place is found here
         self._batches: Iterator[TensorBatch] | None = None
 
     def _place_behind(self, items: int) -> Place:

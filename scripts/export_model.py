@@ -19,10 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import utils.runtime  # noqa: F401  before PyTorch
+
+# isort: split
 from safetensors.torch import save_file
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.model_config import ModelConfig
 from config.shared_model import (

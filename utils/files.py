@@ -266,7 +266,7 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             if not line:
                 return
             if len(line) == MAX_LINE_BYTES:
-                raise UserError(f"{path}:{number} is longer than {MAX_LINE_BYTES >> 20} MiB")
+                raise _long_line(path, number)
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
@@ -282,14 +282,21 @@ def count_lines(path: str | Path) -> tuple[int, int]:
     """Return how many lines, blank ones too, and how many bytes a file has.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or a line is as long as no line is.
     """
-    lines = size = 0
+    lines = size = end = 0
     with _open(path) as file:
         while block := file.read(1 << 20):
-            lines += block.count(b"\n")
+            lines += (ends := block.count(b"\n"))
             size += len(block)
+            end = size if ends else end
+            if size - end > MAX_LINE_BYTES:
+                raise _long_line(path, lines + 1)
     return lines, size
+
+
+def _long_line(path: str | Path, number: int) -> UserError:
+    return UserError(f"{path}:{number} is longer than {MAX_LINE_BYTES >> 20} MiB")
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
