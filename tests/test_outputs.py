@@ -347,3 +347,10 @@ def test_evaluations(world, expected, tmp_path, monkeypatch, script):
     databases += f"--sub_txt_db {world}/txt_db/tv_subtitles.db --vfeat_interval 1.5"
     arguments = f"--output_dir {tmp_path}/run --checkpoint 1 --n_workers 0 {databases} {more}"
     refuse(script, arguments.split(), "results_val needs a folder", tmp_path)
+
+
+def test_to_look_is_no_change(tmp_path):
+    """Steps of preparation compare when folders changed."""
+    os.utime(tmp_path, ns=(10**18, 10**18))
+    check_output(tmp_path / "new", tmp_path / "deep" / "new")
+    assert tmp_path.stat().st_mtime_ns == 10**18 and not any(tmp_path.iterdir())
