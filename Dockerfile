@@ -49,8 +49,10 @@ RUN if python -c 'import torch; raise SystemExit(torch.version.cuda is None)'; t
         && rm -rf apex; \
     fi
 
-# Horovod, built for this PyTorch: over NCCL where it has CUDA, else over Gloo.
-RUN HERO_WHEEL_CACHE=/tmp/hero/wheels bash scripts/install_horovod.sh && rm -rf wheels
+# Horovod, built for this PyTorch: over NCCL where it has CUDA, else over Gloo. It is tried, and looks
+# for the address of its host, whose name not every builder makes known.
+RUN { getent hosts "$(hostname)" >/dev/null || echo "127.0.0.1 $(hostname)" >>/etc/hosts; } \
+    && HERO_WHEEL_CACHE=/tmp/hero/wheels bash scripts/install_horovod.sh && rm -rf wheels
 
 RUN useradd --create-home --uid 10001 hero
 USER 10001

@@ -64,14 +64,15 @@ run_in_podman() {
     show_or_run podman run "${terminal[@]}" --workdir /src "${options[@]}" "$image" "$@"
 }
 
-# Commands run in working containers, not in images.
+# Commands run in working containers, not in images. A chroot's host has a name that nobody knows, and
+# Horovod looks for its address.
 run_in_buildah() {
     local container=CONTAINER status=0
     require_image buildah build --isolation chroot --format docker
     [ "${dry_run:-no}" = yes ] || container="$(buildah from "$image")"
     [ $# -gt 0 ] || set -- bash
-    show_or_run buildah run --isolation chroot --workingdir /src "${options[@]}" "$container" -- \
-        "$@" || status=$?
+    options=(--isolation chroot --hostname localhost --workingdir /src "${options[@]}")
+    show_or_run buildah run "${options[@]}" "$container" -- "$@" || status=$?
     [ "${dry_run:-no}" = yes ] || buildah rm "$container" >/dev/null
     return "$status"
 }
