@@ -18,10 +18,11 @@ in_container() {
     local image="${HERO_IMAGE:-hero:1.0}" engine folder rest
     local options=(--user "$(id -u):$(id -g)" --env HOME=/tmp --env "USER=$(id -un)")
     engine="$(container_engine)" || exit
+    [ "$engine" != buildah ] || local writable=,rw # its mounts are read-only if it is not said
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
         case "$1" in
             /*:ro) rest="${1%:ro}" && folder="${rest%:*}" && rest="${rest##*:},readonly" ;;
-            /*:rw) rest="${1%:rw}" && folder="${rest%:*}" && rest="${rest##*:}" ;;
+            /*:rw) rest="${1%:rw}" && folder="${rest%:*}" && rest="${rest##*:}${writable:-}" ;;
             *) options+=(--env "$1") && shift && continue ;;
         esac
         options+=(--mount "type=bind,source=$folder,destination=$rest")
