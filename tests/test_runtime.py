@@ -54,3 +54,8 @@ def test_every_script_makes_the_settings_before_it_loads_pytorch(script):
 def test_what_the_user_has_set_stays():
     given = dict.fromkeys(ENVIRONMENT, "7")
     assert environment_at_load(Path("train_vcmr.py"), **given) == given
+
+
+def test_a_policy_of_the_users_is_not_overruled_by_a_count():
+    found = environment_at_load(Path("train_vcmr.py"), OMP_WAIT_POLICY="ACTIVE")
+    assert (found["OMP_WAIT_POLICY"], found["GOMP_SPINCOUNT"]) == ("ACTIVE", None)

@@ -13,12 +13,16 @@ ENVIRONMENT = {
     # hundred are those of one step, which its layers share.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
-    # Threads that wait in a loop take the cores from whatever else runs.
+    # Threads that wait in a loop take the cores from whatever else runs; those that sleep at once
+    # are slow to wake for small operations. GNU's OpenMP, which has the count, looks at no policy.
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
 }
 
+_policy_is_the_users = "OMP_WAIT_POLICY" in os.environ
 for _name, _value in ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+    if _name != "GOMP_SPINCOUNT" or not _policy_is_the_users:
+        os.environ.setdefault(_name, _value)
 
 
 def release_memory() -> None:
