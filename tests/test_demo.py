@@ -103,7 +103,7 @@ def transfer(tmp_path) -> Transfer:
         task="tvr",
         recipe=Path("config/debug-tvr.json"),
         runs=tmp_path,
-        checkpoint=Path("ckpt/model_step_8.pt"),
+        checkpoint=Path("pretrain/ckpt/model_step_8.pt"),
         steps=20,
         seeds=(1, 2),
     )
@@ -129,7 +129,7 @@ def test_pretrained_and_scratch_stand_beside_chance(transfer):
 def test_both_starts_differ_in_the_checkpoint_only(transfer):
     with_checkpoint, without = (command for _, command in list(transfer.commands())[:2])
     place = with_checkpoint.index("--checkpoint")
-    assert with_checkpoint[place + 1] == Path("ckpt/model_step_8.pt")
+    assert with_checkpoint[place + 1] == Path("pretrain/ckpt/model_step_8.pt")
     del with_checkpoint[place : place + 2]
     folders = []
     for command in (with_checkpoint, without):
@@ -138,8 +138,11 @@ def test_both_starts_differ_in_the_checkpoint_only(transfer):
     assert folders[0] != folders[1]
 
 
-def test_another_checkpoint_has_other_folders(transfer):
-    later = replace(transfer, checkpoint=Path("ckpt/model_step_9.pt"))
+@pytest.mark.parametrize(
+    "checkpoint", ["pretrain/ckpt/model_step_9.pt", "pretrain_ht/ckpt/model_step_8.pt"]
+)
+def test_another_checkpoint_has_other_folders(transfer, checkpoint):
+    later = replace(transfer, checkpoint=Path(checkpoint))
     assert later.folder(PRETRAINED, 1) != transfer.folder(PRETRAINED, 1)
     assert later.folder(SCRATCH, 1) == transfer.folder(SCRATCH, 1)
 

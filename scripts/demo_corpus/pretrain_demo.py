@@ -56,7 +56,8 @@ class Transfer:
 
     def folder(self, start: str, seed: int) -> Path:
         """A fine-tuning's folder; another checkpoint has other folders."""
-        origin = self.checkpoint.stem if start == PRETRAINED else "random"
+        run = self.checkpoint.parent.parent.name  # <run>/ckpt/model_step_<N>.pt
+        origin = f"{run}_{self.checkpoint.stem}" if start == PRETRAINED else "random"
         return self.runs / f"{self.task}_from_{origin}_seed_{seed}"
 
     def recall(self, start: str, seed: int) -> float:
