@@ -32,6 +32,7 @@ from optim.schedule import learning_rate_at, set_learning_rates
 from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
 from utils.errors import UserError
+from utils.host_copy import HostCopy
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
 from utils.runtime import release_memory
 from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
@@ -110,19 +111,19 @@ class Seen:
 class FiniteGuard:
     """Stops a run whose loss or gradient is no longer finite.
 
-    On a GPU the answer is read one step later, when it has long been computed, so that the host
-    never waits for the device.
+    On a GPU the answer is read one step later, when it has long been computed and copied, so that
+    the host never waits for the device.
     """
 
     def __init__(self, task: str, lag: int) -> None:
         self.task = task
         self.lag = lag
-        self.pending: list[tuple[int, Seen, Tensor]] = []
+        self.pending: list[tuple[int, Seen, HostCopy]] = []
 
     def watch(self, step: int, seen: Seen, norm: Tensor) -> None:
         """Note the step's losses and gradient norm, check those that are old enough."""
-        values = [value.detach().float() for value in (*seen.totals, norm)]
-        self.pending.append((step, seen, torch.stack(values)))
+        values = torch.stack([value.detach().float() for value in (*seen.totals, norm)])
+        self.pending.append((step, seen, HostCopy(torch.isfinite(values).all())))
         while len(self.pending) > self.lag:
             self._check_oldest()
 
@@ -132,8 +133,8 @@ class FiniteGuard:
             self._check_oldest()
 
     def _check_oldest(self) -> None:
-        step, seen, values = self.pending.pop(0)
-        if not torch.isfinite(values).all().item():
+        step, seen, finite = self.pending.pop(0)
+        if not finite.read():
             raise UserError(
                 f"loss ({', '.join(sorted(seen.names))}) or gradient is not finite at step {step} "
                 f"of task {self.task}; its batch holds {', '.join(seen.ids)}: look at their "

@@ -161,6 +161,7 @@ def test_without_a_launcher_there_is_one_process(no_launcher):
     comm, device = setup(seed=1)
     assert (comm.backend, comm.rank, comm.size, comm.is_main) == ("single", 0, 1, True)
     assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert comm.all_reduce_(torch.tensor([2.0]), "mean").item() == 2.0
     assert comm.broadcast_(torch.tensor([2.0])).item() == 2.0
     assert comm.all_gather(torch.ones(2, 3)).shape == (2, 3)
