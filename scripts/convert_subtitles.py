@@ -29,7 +29,7 @@ from data.prepare.subtitle_encoding import require_encodings
 from data.prepare.subtitle_files import SUFFIXES, read_subtitles
 from data.prepare.subtitle_matching import SubtitleMatches, match_subtitles
 from data.prepare.work import read_vid2nframe, script_parser
-from utils.errors import UserError, run_main
+from utils.errors import UserError, run_main, shorten
 from utils.files import check_output, write_json, write_jsonl
 
 SHOWN = 20  # files in the table
@@ -57,6 +57,12 @@ class Report:
         """Note what is odd about a file of which so many subtitles were used."""
         if notes:
             self._rows.append((shown(file), "; ".join(notes), used))
+
+    @property
+    def first(self) -> str:
+        """What was wrong with the first file that something was wrong with."""
+        file, reason, _ = self._rows[0]
+        return f"{file}: {shorten(reason)}"
 
     def write(self) -> None:
         """Print the table and write the file; remove that of an earlier run if all is well."""
@@ -138,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = list(convert(matches, films or (), options.encoding, report))
     report.write()
     if not matches.files or report.failed == len(matches.failed) + len(matches.files):
-        raise UserError(f"none of {report.failed} subtitle files can be used: see {report_path}")
+        raise UserError(f"{report.first}; none of {report.failed} files can be used: {report_path}")
     write_jsonl(options.output, rows)
     silent = [row["vid_name"] for row in rows if row["vid_name"] not in matches.files]
     if silent:
