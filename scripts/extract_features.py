@@ -109,9 +109,15 @@ def extract(
                 parts.setdefault(piece.place, []).append(extractor(piece.frames))
                 continue
             video, of_video = videos[piece.place], parts.pop(piece.place, [])
-            problem = piece.problem or _keep(folder, video, of_video)
-            if problem is not None:
-                folder.fail(video, problem)
+            problem = piece.problem
+            if problem is not None and not problem.used:
+                reason = problem.reason
+            else:
+                reason = _keep(folder, video, of_video)
+                if problem is not None:
+                    progress.write(f"WARNING: {video.path}: {problem.reason}", file=sys.stderr)
+            if reason is not None:
+                folder.fail(video, reason)
                 failed += 1
             progress.update()
     return failed
