@@ -36,7 +36,7 @@ from tqdm import tqdm
 from data.prepare.extract_videos import choose_videos, extract_videos
 from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FAILED_FILE, FeatureFolder
-from data.prepare.video_files import FoundVideos, VideoFile, find_videos, shown
+from data.prepare.find_videos import FoundVideos, VideoFile, find_videos, shown
 from data.prepare.video_frames import Sampling
 from data.prepare.work import positive, work_parser
 from data.video_pool import VIDEO_SUFFIXES

@@ -21,7 +21,7 @@ import torch
 from data.prepare import video_windows
 from data.prepare.extraction import extraction_of
 from data.prepare.feature_files import load_features
-from data.prepare.video_files import TOP_FOLDER
+from data.prepare.find_videos import TOP_FOLDER
 from data.prepare.video_frames import Sampling, _windows, read_windows
 from data.stores.lmdb_io import FeatureDb
 from model.extractors.build import EXTRACTORS, build_extractor
