@@ -169,8 +169,8 @@ def says(*texts: str) -> Callable[[Path], None]:
     def check(folder: Path) -> None:
         (row,) = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
         assert tuple(subtitle["text"].strip() for subtitle in row["sub"]) == texts
-        (said,) = read_json(folder / "out.failed.json")
-        assert said["subtitles"] == len(texts)
+        (said,) = read_json(folder / "out.failed.json").values()
+        assert said["subtitles"] == len(texts) and said["used"]
 
     return check
 

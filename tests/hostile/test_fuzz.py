@@ -198,7 +198,8 @@ SUBTITLES = (
     "1\n00:00:01,000 --> 00:00:02,500\n<i>Hi</i> {\\an8}&amp; <v\n\n"
     "2\n00:00:03,000 --> 00:00:04,000\n42\n",
     "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:9,LOCAL:00:00.000\n\nSTYLE\n::cue{}\n\n"
-    "id\n00:01.000 --> 00:02.000 line:0\n<v Ada>one<00:01.500><c> two</c>\nWEBVTT\n\n00:03.000 --> 00:04.000\nthree",
+    "id\n00:01.000 --> 00:02.000 line:0\n<v Ada>one<00:01.500><c> two</c>\n"
+    "WEBVTT\n\n00:03.000 --> 00:04.000\nthree",
     "[Script Info]\n[Events]\nFormat: Layer, Start, End, Text\n"
     "Dialogue: 0,0:00:01.00,0:00:02.00,{\\p1}m 0 0{\\p0}one\\Ntwo, {three}\n",
     "{1}{1}25\n{25}{50}{y:i}one|two\n{75}{99}three\n",
