@@ -31,7 +31,7 @@ from data.prepare.subtitle_files import SUFFIXES, read_subtitles
 from data.prepare.subtitle_matching import SubtitleMatches, match_subtitles
 from data.prepare.work import read_vid2nframe, script_parser
 from utils.errors import UserError, run_main, shorten
-from utils.files import check_output, write_json, write_jsonl
+from utils.files import check_output, named_path, write_json, write_jsonl
 
 SHOWN = 20  # files in the table
 
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     """Write the JSON lines."""
     options = parse_arguments(argv)
     require_encodings(options.encoding)
-    report_path = Path(options.output).with_suffix(".failed.json")
+    report_path = named_path(options.output).with_suffix(".failed.json")
     check_output(options.output, report_path)
     source = Path(options.input)
     if not source.exists():
