@@ -104,6 +104,7 @@ def test_a_narrower_language(tmp_path):
         ("v.en.cc.srt", "v.en.auto.srt"),
         ("v.en.srt", "v.srt"),
         ("v.srt", "v.forced.srt"),
+        ("v.en-US.srt", "v.en-forced.srt"),
         ("v.en.srt", "v.en-US.srt"),
         ("v.en.srt", "v.eng.srt"),
         ("v.en.srt", "v.en.vtt"),

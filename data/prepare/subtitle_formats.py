@@ -12,9 +12,9 @@ from itertools import pairwise
 
 import pysubs2
 
-from data.prepare.subtitle_events import Event, seconds
+from data.prepare.subtitle_events import OVERRIDE, Event, seconds
 from data.prepare.webvtt import HEADER, read_webvtt
-from utils.errors import RecordError, shorten
+from utils.errors import RecordError, brief
 
 _STAMP = r"-?\d{1,9}: ?\d{1,2}(?:: ?\d{1,2})?(?: ?[.,] ?\d{1,9})?"
 _ARROW = r"(?:-{1,3} ?>|[–—] ?>|→)"  # what text recognition makes of it, too
@@ -30,7 +30,6 @@ _HTML = re.compile(
     re.IGNORECASE | re.ASCII | re.MULTILINE,
 )
 _BREAK = re.compile(r"(?i:< ?br ?/?>)|\\[Nh]")
-_OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}; other braces are text
 
 _SECTION = re.compile(r"\[[^\]]*[a-z][^\]]*\]")  # letters of encoded fonts are upper case
 _EVENTS = "[events]"
@@ -67,7 +66,7 @@ def read_events(text: str) -> Iterator[Event]:
     Raises:
         RecordError: it is of a format that is not read, or broken.
     """
-    if HEADER.fullmatch(text.lstrip("\n").partition("\n")[0]):
+    if HEADER.fullmatch(text.lstrip().partition("\n")[0]):
         return read_webvtt(text)
     signs = {name: sign.search(text) for name, sign in _FORMATS.items()}
     found = {name: sign.start() for name, sign in signs.items() if sign is not None}
@@ -136,7 +135,7 @@ def _number_above(lines: list[str], at: int, above: int) -> int | None:
 
 
 def _without_html(text: str) -> str:
-    return _HTML.sub("", _BREAK.sub("\n", _OVERRIDE.sub("", text)))
+    return _HTML.sub("", _BREAK.sub("\n", OVERRIDE.sub("", text)))
 
 
 def read_ass(text: str) -> Iterator[Event]:
@@ -201,6 +200,6 @@ def _read_by_pysubs2(text: str, kind: str) -> Iterator[Event]:
             "has: put it there"
         ) from None
     except Exception as error:  # of XML and numbers, whatever its reader meets
-        raise RecordError(f"it is no sound {kind} ({shorten(error)}); mend it") from None
+        raise RecordError(f"it is no sound {kind} ({brief(str(error))}); mend it") from None
     for event in events:
         yield Event(0, _times(event), _without_drawings(event.text))

@@ -162,6 +162,9 @@ def _read_tags(parts: list[str]) -> _Tags | None:
     language = parse_language(others[0]) if len(others) == 1 else None
     if len(others) > 1 or (others and language is None):
         return None
+    if language is not None and language[1] in _KINDS:  # en-forced
+        kinds.append(language[1])
+        language = language[0], ""
     return _Tags(language, max((_KINDS[kind] for kind in kinds), default=0))
 
 
