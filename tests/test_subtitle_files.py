@@ -106,6 +106,7 @@ def test_blank_lines_within_a_subtitle():
         ("{\\an8}{\\pos(1,2)}one {two} {", "one {two} {"),
         ('printf("C:\\new\\table")', 'printf("C:\\new\\table")'),
         ("A --> B", "A --> B"),
+        ("We meet 10:30 -> 11:00\n10:30 → 11:00", "We meet 10:30 -> 11:00 10:30 → 11:00"),
     ],
 )
 def test_what_is_a_tag_in_srt_and_what_is_text(body, text):

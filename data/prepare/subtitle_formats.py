@@ -16,10 +16,14 @@ from data.prepare.subtitle_events import OVERRIDE, Event, seconds
 from data.prepare.webvtt import HEADER, read_webvtt
 from utils.errors import RecordError, brief
 
-_STAMP = r"-?\d{1,9}: ?\d{1,2}(?:: ?\d{1,2})?(?: ?[.,] ?\d{1,9})?"
+_DECIMALS = r"(?: ?[.,] ?\d{1,9})"
+_STAMP = rf"-?\d{{1,9}}: ?\d{{1,2}}(?:: ?\d{{1,2}}{_DECIMALS}?|{_DECIMALS})"
 _ARROW = r"(?:-{1,3} ?>|[–—] ?>|→)"  # what text recognition makes of it, too
 _TIMES = re.compile(rf"[ \t]*({_STAMP})[ \t]*{_ARROW}[ \t]*({_STAMP})(?:[ \t]+(.*))?", re.ASCII)
-_LIKE_TIMES = re.compile(rf"^[^\n]{{0,80}}?\d:[^\n]{{0,80}}?{_ARROW}", re.ASCII | re.MULTILINE)
+_LIKE_TIMES = re.compile(
+    rf"^(?:[ \t]*{_STAMP}[ \t]*{_ARROW}[ \t]*{_STAMP}|[^\n]{{0,80}}?\d:[^\n]{{0,80}}?-->)",
+    re.ASCII | re.MULTILINE,
+)
 _PLACE = re.compile(r"[ \t]*(?:[\w-]+:[^\s:]+(?:[ \t]+|\Z))*", re.ASCII)  # X1:10, or align:start
 _NUMBER = re.compile(r"[ \t]*(\d{1,9})[ \t]*", re.ASCII)
 _ATTRIBUTE = r"""[ ]+[\w:-]+[ ]?=[ ]?(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""

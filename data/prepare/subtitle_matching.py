@@ -99,6 +99,7 @@ def match_subtitles(
     Raises:
         UserError: ``language`` is none.
     """
+    films = None if films is None else frozenset(films)
     wanted = None if language is None else require_language(language)
     matches = SubtitleMatches()
     found = FolderFiles(source, [source]) if source.is_file() else list_files(source)
@@ -121,7 +122,10 @@ def match_subtitles(
             matches.pass_over(path, "there is no such video")
         elif (rank := tags.rank(wanted)) is None:
             matches.pass_over(
-                path, f"not of language {language}" if wanted else "its --language is not asked for"
+                path,
+                f"not of language {language}"
+                if wanted
+                else "its language is not asked for (--language)",
             )
         else:
             rank = (*rank, SUFFIXES.index(suffix))
