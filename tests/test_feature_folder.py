@@ -361,10 +361,16 @@ def test_features_of_a_film_that_moved_and_changed_are_named(videos):
     extract(videos, models=both)
     gather(videos)
     problem = json.loads((videos.parent / "db/mine/corrupted.json").read_text())["a"]
-    features = videos.parent / "features"
+    older, newer = (
+        ", ".join(
+            f"{videos.parent}/features/{kind}_features/{folder}/a.npz"
+            for kind in ("resnet", "slowfast")
+        )
+        for folder in ("videos", "season")
+    )
     assert problem == (
-        "several resnet and slowfast files; delete those that are not of the video any more: "
-        f"{features}/resnet_features/videos/a.npz, {features}/slowfast_features/videos/a.npz"
+        "several resnet and slowfast files: was the video moved, or has another its name? "
+        f"Delete {older}, or else {newer}"
     )
     extract(videos, "--prune", models=both)
     gather(videos, "--force")

@@ -206,7 +206,7 @@ class FeatureFolder:
         ]
         if not rows:
             return ""
-        table = tabulate(rows, ("file", "", "seconds used", "what"), disable_numparse=True)
+        table = tabulate(rows, ("file", "result", "seconds used", "what"), disable_numparse=True)
         more = f"\n… and {len(worst) - _ROWS} more" if len(worst) > _ROWS else ""
         return f"{table}{more}\nall of them: {self.folder / FAILED_FILE}"
 
