@@ -353,6 +353,19 @@ def test_names_of_all_kinds_reach_the_database(videos):
     assert table.keys() == {path.stem for path in videos.iterdir()}
 
 
+def test_names_that_are_no_text_are_said_and_stop_nothing(videos, capsys):
+    folder = videos / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (videos / "a.mp4").rename(folder / "a.mp4")
+    shutil.copy(videos / "b.mp4", folder / os.fsdecode(b"caf\xe9.mp4"))
+    assert "resnet_features/caf\\xe9/a.npz" in extract(videos, models="resnet slowfast")
+    said = capsys.readouterr().out
+    said.encode()
+    assert "caf\\udce9.mp4'  failed" in said and "its name is no text; rename it" in said
+    table = json.loads((gather(videos) / "id2nframe.json").read_text())
+    assert table.keys() == {"a", "b", "c"}
+
+
 def test_features_of_a_film_that_moved_and_changed_are_named(videos):
     both = "resnet slowfast"
     extract(videos, models=both)

@@ -27,7 +27,8 @@ from data.prepare.extraction import (
 )
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
-from data.prepare.video_frames import Problem, VideoError
+from data.prepare.video_files import VideoError
+from data.prepare.video_stream import Problem
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
 from utils.fingerprints import fingerprint
@@ -208,7 +209,7 @@ class FeatureFolder:
             return ""
         table = tabulate(rows, ("file", "result", "seconds used", "what"), disable_numparse=True)
         more = f"\n… and {len(worst) - _ROWS} more" if len(worst) > _ROWS else ""
-        return f"{table}{more}\nall of them: {self.folder / FAILED_FILE}"
+        return f"{table}{more}\nall of them: {shown(self.folder / FAILED_FILE)}"
 
     # --- Videos that are gone ---------------------------------------------------------------------
 
