@@ -289,7 +289,7 @@ def test_nothing_is_pruned_without_the_folder(videos):
     assert lengths(videos.parent / "features") == before
 
 
-def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch):
+def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch, capsys):
     make_video(videos / "private" / "d.mp4", 1)
     before = extract(videos)
     list_folder = Path.iterdir
@@ -304,6 +304,8 @@ def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch):
         extract(videos, "--prune")
     assert lengths(videos.parent / "features") == before
     assert failed(videos).keys() == {"private"}
+    extract(videos)
+    assert "that are gone" not in capsys.readouterr().out
 
 
 def test_features_of_another_folder_of_videos_are_left_alone(videos, capsys):

@@ -216,8 +216,11 @@ class FeatureFolder:
     def gone(self, found: FoundVideos) -> dict[str, list[Path]]:
         """{video: feature files} that no file below ``found.top`` belongs to any more.
 
-        Those that say that they are of a video of another folder are left alone.
+        Those that say that they are of a video of another folder are left alone. Where a folder
+        could not be read nobody knows.
         """
+        if found.unread:
+            return {}
         folder_of = {video.vid: video.folder for video in found.videos}
         unusable = found.names() - folder_of.keys()
         gone: dict[str, list[Path]] = defaultdict(list)
@@ -237,12 +240,12 @@ class FeatureFolder:
         Raises:
             UserError: more than half are, or a folder could not be read.
         """
-        gone = self.gone(found)
         if found.unread:
             raise UserError(
                 f"{shown(found.unread[0])} cannot be read, so nobody knows which videos are gone: "
                 "mend its permissions, or leave out --prune"
             )
+        gone = self.gone(found)
         there = len(self._files.keys() & found.names())
         lost = len(gone.keys() - found.names())
         if 2 * lost > lost + there and not most:
