@@ -9,12 +9,18 @@ import numpy as np
 from data.prepare.extraction import MadeOf
 from data.prepare.feature_folder import FeatureFolder, reading_video
 from data.prepare.find_videos import VideoFile
-from data.prepare.video_frames import Problem, Sampling, VideoError
-from data.prepare.video_windows import decode_videos
+from data.prepare.video_files import VideoError
+from data.prepare.video_frames import Sampling
+from data.prepare.video_stream import Problem
+from data.prepare.video_windows import DecoderDiedError, decode_videos
 from utils.fingerprints import fingerprint
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
 """{extractor: (B, D) float32} of windows (B, K, S, S, 3) uint8."""
+_DIED = (
+    "the process that decoded it was killed, by a fault of the decoder or as memory ran out: "
+    "re-encode it, or run again with fewer --workers"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +89,51 @@ def extract_videos(
 
     Raises:
         OSError: the folder cannot be written.
-        UserError: a decoding process was killed.
+        UserError: a decoding process was killed, and nobody knows by which video.
     """
-    parts: dict[int, list[dict[str, np.ndarray]]] = {}
-    before = [_state(video.path) for video in videos]
-    for piece in decode_videos(videos, sampling, batch_size, workers):
-        if piece.frames is not None:
-            parts.setdefault(piece.place, []).append(extractor(piece.frames))
-            continue
-        video, of_video = videos[piece.place], parts.pop(piece.place, [])
-        problem = piece.problem
-        if problem is None or problem.used:
-            try:
-                _keep(folder, video, of_video, before[piece.place], problem)
-            except VideoError as error:
-                problem = Problem(str(error), error.seconds, used=False)
-        if problem is not None:
-            (folder.note if problem.used else folder.fail)(video, problem)
-        yield Outcome(video, problem)
+
+    def once(some: list[VideoFile]) -> Iterator[Outcome]:
+        parts: dict[int, list[dict[str, np.ndarray]]] = {}
+        for piece in decode_videos(some, sampling, batch_size, workers):
+            if piece.frames is not None:
+                parts.setdefault(piece.place, []).append(extractor(piece.frames))
+                continue
+            video = some[piece.place]
+            of_video = parts.pop(piece.place, [])
+            yield _finish(folder, video, of_video, before[video.path], piece.problem)
+
+    before = {video.path: _state(video.path) for video in videos}
+    waiting = {video.path: video for video in videos}
+    while waiting:
+        some = list(waiting.values())
+        try:
+            for outcome in once(some):
+                del waiting[outcome.video.path]
+                yield outcome
+        except DecoderDiedError as death:
+            for video in (some[place] for place in death.places):
+                if waiting.pop(video.path, None) is not None:
+                    problem = Problem(_DIED, 0.0, used=False)
+                    folder.fail(video, problem)
+                    yield Outcome(video, problem)
+
+
+def _finish(
+    folder: FeatureFolder,
+    video: VideoFile,
+    parts: list[dict[str, np.ndarray]],
+    before: tuple[int, ...],
+    problem: Problem | None,
+) -> Outcome:
+    """Keep a video's features if it can be used, and note what is wrong with it."""
+    if problem is None or problem.used:
+        try:
+            _keep(folder, video, parts, before, problem)
+        except VideoError as error:
+            problem = Problem(str(error), error.seconds, used=False)
+    if problem is not None:
+        (folder.note if problem.used else folder.fail)(video, problem)
+    return Outcome(video, problem)
 
 
 def _keep(
@@ -120,6 +153,8 @@ def _keep(
         file = fingerprint(video.path)
     if _state(video.path) != before:
         raise VideoError("it was changed while it was read; run again when it is complete")
+    if not parts:
+        raise VideoError("it has no frames")
     features = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not all(np.isfinite(values).all() for values in features.values()):
         raise VideoError("its features are not finite; try without --half")

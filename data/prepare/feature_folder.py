@@ -27,7 +27,8 @@ from data.prepare.extraction import (
 )
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
-from data.prepare.video_frames import Problem, VideoError
+from data.prepare.video_files import VideoError
+from data.prepare.video_stream import Problem
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
 from utils.fingerprints import fingerprint
@@ -206,17 +207,20 @@ class FeatureFolder:
         ]
         if not rows:
             return ""
-        table = tabulate(rows, ("file", "", "seconds used", "what"), disable_numparse=True)
+        table = tabulate(rows, ("file", "result", "seconds used", "what"), disable_numparse=True)
         more = f"\n… and {len(worst) - _ROWS} more" if len(worst) > _ROWS else ""
-        return f"{table}{more}\nall of them: {self.folder / FAILED_FILE}"
+        return f"{table}{more}\nall of them: {shown(self.folder / FAILED_FILE)}"
 
     # --- Videos that are gone ---------------------------------------------------------------------
 
     def gone(self, found: FoundVideos) -> dict[str, list[Path]]:
         """{video: feature files} that no file below ``found.top`` belongs to any more.
 
-        Those that say that they are of a video of another folder are left alone.
+        Those that say that they are of a video of another folder are left alone. Where a folder
+        could not be read nobody knows.
         """
+        if found.unread:
+            return {}
         folder_of = {video.vid: video.folder for video in found.videos}
         unusable = found.names() - folder_of.keys()
         gone: dict[str, list[Path]] = defaultdict(list)
@@ -236,12 +240,12 @@ class FeatureFolder:
         Raises:
             UserError: more than half are, or a folder could not be read.
         """
-        gone = self.gone(found)
         if found.unread:
             raise UserError(
                 f"{shown(found.unread[0])} cannot be read, so nobody knows which videos are gone: "
                 "mend its permissions, or leave out --prune"
             )
+        gone = self.gone(found)
         there = len(self._files.keys() & found.names())
         lost = len(gone.keys() - found.names())
         if 2 * lost > lost + there and not most:
