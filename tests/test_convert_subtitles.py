@@ -74,7 +74,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, capsys):
     said = report(tmp_path)
     assert said["b.srt"][0].startswith("it holds no subtitles of a known format")
     assert {name: used for name, (_, used) in said.items()} == {"b.srt": 0, "c.srt": 0, "d.srt": 2}
-    assert "line 10: '00:00:09 -->' has no times" in said["d.srt"][0]
+    assert "line 10: '00:00:09 -->' cannot be read" in said["d.srt"][0]
     for name in "bcd":
         write(tmp_path, f"{name}.srt")
     convert(tmp_path)

@@ -347,7 +347,7 @@ def test_formats_are_told_by_content():
         ("[Script Info]\nTitle: x\n", r"no \[Events\]"),
         ('<tt xmlns="http://www.w3.org/ns/ttml"><body>', "no sound ttml"),
         (bytes(range(256)) * 20, "no text|no subtitles"),
-        ("1\n00:00:01,000 --> 00:xx:02,000\nHi\n", r"line 2: '00:00:01,000 --> 00:xx.* no times"),
+        ("1\n00:00:01,000 --> 00:xx:02,000\nHi\n", r"line 2: '00:00:01,000 --> 00:xx.* cannot be read"),
         (f"1\n{'9' * 5000}:00:01,000 --> 1:00:02,000\nHi\n", "no subtitles of a known"),
         ("1\n999:00:01,000 --> 999:00:02,000\nHi\n", "line 2: no video has a time of 3596402"),
     ],
@@ -362,8 +362,8 @@ def test_what_cannot_be_read_has_a_reason(content, message):
     [
         (srt("kept") + "\n2\n00:00:09 -->\nHi\n", "1 subtitles are left out, .* line 6: '00:00:09"),
         (srt("kept") + "\n2\n00:00:09,0 --> 00:00:08,0\nHi\n", "line 6: it ends before it starts"),
-        (vtt(ONE.replace("one", "kept"), "00:09.000 -->\nHi"), "line 6: '00:09.000 -->' has no"),
-        (vtt(ONE.replace("one", "kept"), "00:09.0 --> 00:60.0\nHi"), "line 6: .* has no times"),
+        (vtt(ONE.replace("one", "kept"), "00:09.000 -->\nHi"), "line 6: '00:09.000 -->' cannot"),
+        (vtt(ONE.replace("one", "kept"), "00:09.0 --> 00:60.0\nHi"), "line 6: .* cannot be read"),
         (
             f"{USUAL}{LINE}kept\nDialogue: 0,0:00:03.00\n{LINE.replace('01.00', 'x')}Hi",
             "2 .* line 4",

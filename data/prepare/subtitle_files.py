@@ -85,7 +85,7 @@ def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
     problems = [f"line {event.line}: {said}" for event in events if (said := _problem(event))]
     cues = list(filter(None, map(_to_cue, events)))
     if problems and not cues:
-        raise RecordError(f"{problems[0]}; mend the times")
+        raise RecordError(f"{problems[0]}; mend it")
     if problems:
         notes.append(f"{len(problems)} subtitles are left out, the first in {problems[0]}")
     if not cues:
@@ -106,7 +106,7 @@ def _with_line_feeds(text: str) -> str:
 def _problem(event: Event) -> str | None:
     """Why an event cannot be used."""
     if event.times is None:
-        return f"{brief(event.source.strip())} has no times"
+        return f"{brief(event.source.strip())} cannot be read"
     start, end = event.times
     if end < start:
         return "it ends before it starts"
