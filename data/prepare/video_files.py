@@ -1,0 +1,215 @@
+"""What a file is that should be a video, and how long a film its header promises.
+
+FFmpeg says "invalid data" of an empty file and of a web page alike; whoever has a folder of them
+wants to know which to download again.
+"""
+
+import re
+import shlex
+from codecs import getincrementaldecoder
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.logging
+
+HEAD_BYTES = 4096
+FETCH_AGAIN = "download or copy it again"
+_WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S)
+_OTHER_KINDS = (  # how files begin that bear a video's name by mistake
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"%PDF-", "a PDF document"),
+)
+_MOST_BOXES = 10_000  # of an MP4 file, at its top level
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEADER_BYTES = 1 << 16
+
+
+class VideoError(ValueError):
+    """Why a video cannot be used; it is listed, and the others go on.
+
+    Attributes:
+        seconds: how much of the video could be decoded.
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """How long a header says that a film is.
+
+    Attributes:
+        seconds: 0 where it does not say.
+        of_pictures: the pictures alone; False: pictures or sound, whichever lasts longer.
+        breaks_off: the file ends before what it begins to hold.
+    """
+
+    seconds: float
+    of_pictures: bool
+    breaks_off: bool = False
+
+
+def re_encode(path: Path) -> str:
+    """Return the advice to write a video anew."""
+    return f"re-encode it (ffmpeg -i {shlex.quote(path.name)} new.mp4)"
+
+
+def refuse_text(path: Path) -> None:
+    """Refuse what cannot be a film, before FFmpeg takes it for a playlist or for subtitles.
+
+    Raises:
+        VideoError: the file is empty, a web page or another text, or cannot be read.
+    """
+    head = _head(path)
+    if not head:
+        raise VideoError(f"it is empty; {FETCH_AGAIN}")
+    if _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
+        raise VideoError(
+            "it is a web page (HTML), no video: its address asks for a login or is gone; "
+            "download it again"
+        )
+    if head.startswith(b"#EXTM3U"):
+        raise VideoError("it is a playlist, no video; download what it lists (ffmpeg -i ADDRESS …)")
+    if _is_text(head):
+        raise VideoError(
+            "it is a text file, no video; give it another ending, or download it again"
+        )
+
+
+def why_unreadable(path: Path, error: Exception) -> VideoError:
+    """Return what is wrong with a file that FFmpeg does not open."""
+    head = _head(path)
+    for begin, kind in _OTHER_KINDS:
+        if head.startswith(begin):
+            return VideoError(f"it is {kind}, no video; unpack or convert it")
+    if not any(head):
+        return VideoError(f"it begins with zeros, as a download that has not ended; {FETCH_AGAIN}")
+    boxes, breaks_off = _boxes(path)
+    if boxes & {b"ftyp", b"mdat"} and b"moov" not in boxes:
+        return VideoError(
+            "its index (moov) is missing, as when a recording or a download breaks off; "
+            f"{FETCH_AGAIN}"
+        )
+    if breaks_off:
+        return VideoError(f"it is cut short; {FETCH_AGAIN}")
+    return VideoError(
+        f"it cannot be decoded ({said(error)}): no video, or its beginning is damaged; "
+        f"{FETCH_AGAIN}"
+    )
+
+
+def said(error: Exception) -> str:
+    """Return FFmpeg's words for an error."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """Return what a file calls the codec of a stream that has no decoder."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # below, FFmpeg does not even write its summary
+    try:
+        summary = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (.*)", summary)
+    name, tag = re.match(r"(\w+)(?:.*?\((\w+) / 0x)?", found[1]).groups() if found else ("", "")
+    return (tag if name in ("none", "") else name) or "unknown"
+
+
+def promised_length(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> Promise:
+    """Return how long the header says that a film is.
+
+    Of formats without such a header FFmpeg estimates a length from what is there: no promise.
+    """
+    kind = container.format.name
+    own = float((stream.duration or 0) * (stream.time_base or 0))
+    if kind == "avi":  # a broken file's duration is counted anew, its header's frames are not
+        rate = stream.average_rate or stream.guessed_rate
+        return Promise(max(own, float(stream.frames / Fraction(rate)) if rate else 0.0), True)
+    if kind == "asf":  # FFmpeg forgets the length of a file whose size is not what its header says
+        return Promise(max(own, _asf_length(path)), False)
+    if kind == "flv":
+        return Promise((container.duration or 0) / av.time_base, False)
+    if kind == "matroska,webm":
+        end, size = _segment_end(path), path.stat().st_size
+        is_whole = end is not None and end <= size  # then its subtitles may last longer
+        length = 0.0 if is_whole else (container.duration or 0) / av.time_base
+        return Promise(length, False, end is not None and not is_whole)
+    if kind.startswith("mov,"):
+        return Promise(own, True, _boxes(path)[1])
+    return Promise(own if kind in ("mxf", "rm") else 0.0, True)
+
+
+def _head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise VideoError(f"it cannot be read ({error.strerror})") from error
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(character >= " " or character in "\t\n\r\f" for character in text)
+
+
+def _boxes(path: Path) -> tuple[set[bytes], bool]:
+    """Return the kinds of an MP4 file's whole boxes, and whether one ends after the file."""
+    kinds, end = set(), path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(_MOST_BOXES):
+            start = file.tell()
+            header = file.read(16)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if not re.fullmatch(rb"[a-z]{4}", kind):
+                break
+            if size == 1:  # the size follows
+                size = int.from_bytes(header[8:], "big")
+            if start + size > end:
+                return kinds | {b"ftyp"}, True
+            kinds.add(kind)
+            if size < 8:  # 0: up to the end of the file
+                break
+            file.seek(start + size)
+    return kinds, False
+
+
+def _segment_end(path: Path) -> int | None:
+    """Return where a Matroska file's header says that it ends, None where it does not say."""
+    head = _head(path)
+    end = 0
+    for _ in range(2):  # the header, then all the rest: an identity (4 bytes), its size, itself
+        start = end + 4
+        if len(head) <= start or not head[start]:
+            return None
+        width = 9 - head[start].bit_length()  # leading zeros tell how many bytes it has
+        most = (1 << 7 * width) - 1
+        size = int.from_bytes(head[start : start + width], "big") & most
+        if size == most:  # it was not known yet
+            return None
+        end = start + width + size
+    return end
+
+
+def _asf_length(path: Path) -> float:
+    """Return the seconds of a Windows Media file's header."""
+    head = _head(path, _ASF_HEADER_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return 0.0
+    ticks = int.from_bytes(head[at + 64 : at + 72], "little")  # of 100 ns, with the preroll (ms)
+    preroll = int.from_bytes(head[at + 80 : at + 88], "little")
+    is_live = head[at + 88] & 1  # its length was not known yet
+    return 0.0 if is_live else max(0.0, ticks / 1e7 - preroll / 1e3)
