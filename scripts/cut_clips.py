@@ -63,8 +63,8 @@ def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list
 def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]:
     """Frames of whole videos, those of clips ``<video>.<n>`` summed up.
 
-    A video may be called as another's clip, and be known by its own clips: in a table of nothing but
-    clips these count; in any other the name itself does.
+    A video may be called as another's clip, and be known by its own clips: in a table of nothing
+    but clips these count; in any other the name itself does.
 
     Args:
         vid2nframe: frames of videos, of clips, or of both.
