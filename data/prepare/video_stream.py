@@ -37,6 +37,12 @@ MOST_PIXELS = 1 << 27  # of a picture; 12K films have 75 million
 _RESTARTS = 0x0200  # AVFMT_TS_DISCONT: the format's time stamps may start again
 _MAKE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: AVI's are out of order then
 _LATE_STREAMS = ("mpegts", "mpeg", "flv")  # formats whose streams are found on the way
+_PROTECTED = "it is protected (DRM)"
+_NO_DECODER = {
+    "encv": _PROTECTED,
+    "drmi": _PROTECTED,
+    "unknown": f"its header is damaged; {FETCH_AGAIN}",
+}
 _AHEAD = 32  # packets whose order of display is looked at
 
 
@@ -125,10 +131,9 @@ def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
     if stream not in films:  # of which only the cover picture has a decoder
         stream = films[0]
     if stream.codec_context is None:
-        raise VideoError(
-            f"there is no decoder for its codec ({codec_name(container, stream)}); "
-            "export it as H.264 with the program or the camera's software that made it"
-        )
+        name = codec_name(container, stream)
+        mend = _NO_DECODER.get(name, "export it as H.264 with the software of whatever made it")
+        raise VideoError(f"there is no decoder for its codec ({name}): {mend}")
     return stream
 
 
