@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.prepare.extraction import VideoFile
+from data.prepare.find_videos import VideoFile
 from data.prepare.video_windows import decode_videos
 from tests.videos import CENTRES, centres, make_numbered, number_of
 
