@@ -6,6 +6,9 @@
 #
 # Another base, as for cards that CUDA 13 no longer knows (Volta), is a --build-arg, too. A base that
 # brings PyTorch keeps it; another gets the tested version's CPU build, in /opt/hero.
+#
+# The default base has a pre-release of PyTorch 2.9. The tests ran on nothing older than 2.11, so on
+# this base HERO is untried; a later release of it (YY.MM-py3) may have what requirements.txt asks for.
 ARG BASE=nvcr.io/nvidia/pytorch:25.10-py3
 FROM ${BASE}
 
@@ -25,18 +28,19 @@ COPY requirements.txt constraints.txt /tmp/hero/
 COPY scripts/setup_venv.sh scripts/install_horovod.sh /tmp/hero/scripts/
 WORKDIR /tmp/hero
 ENV PATH=/opt/hero/bin:${PATH}
-# What the base brings of its own builds (PyTorch, NumPy, …) stays; the rest gets the tested versions.
+# What the base brings of its own builds (PyTorch, NumPy, …) stays, also where it is older than what
+# requirements.txt asks for; the rest gets the tested versions.
 RUN if ! python -c 'import torch' 2>/dev/null; then \
         PIP_NO_CACHE_DIR=1 bash scripts/setup_venv.sh /opt/hero requirements.txt; \
     else \
         python -c 'import re; \
 from importlib.metadata import distributions; \
-plain = lambda name: re.sub("[-_.]+", "-", name).lower(); \
-present = {plain(d.name) for d in distributions()}; \
-lines = [line for line in open("constraints.txt") if "==" in line]; \
-open("missing.txt", "w").writelines(l for l in lines if plain(l.split("==")[0]) not in present)' \
-        && python -m pip install --no-cache-dir --requirement requirements.txt \
-            --constraint missing.txt; \
+plain = lambda line: re.sub("[-_.]+", "-", re.match(r"[\w.-]*", line)[0]).lower(); \
+present = {plain(d.name) for d in distributions()} | {""}; \
+[open("missing-" + name, "w").writelines(l for l in open(name) if plain(l) not in present) \
+for name in ("requirements.txt", "constraints.txt")]' \
+        && python -m pip install --no-cache-dir --requirement missing-requirements.txt \
+            --constraint missing-constraints.txt; \
     fi
 
 # apex, for --apex: fused layer norm and Adam, built for this PyTorch; only where it has CUDA.

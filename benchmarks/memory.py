@@ -1,7 +1,8 @@
-"""Resident memory of training, early and at the end: it must not grow.
+r"""Resident memory of training, early and at the end: it must not grow.
 
     python benchmarks/memory.py [--tasks tvr tvqa] [--steps 2000] [--early 200] [--validations 20]
-    python benchmarks/memory.py --full_size --tasks tvr --steps 200 --early 50   # in bf16
+    python benchmarks/memory.py --full_size --tasks tvr --batch_size 2 \
+        --steps 200 --early 50 --validations 8                                     # in bf16
 
 Trains on the demo's databases, which are made where they are missing. With --compare each task is
 trained twice at the same time, the second time with as many kernels in oneDNN's cache as it keeps
@@ -125,6 +126,8 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="with oneDNN's own cache too")
     parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="folder of the databases")
     options = parser.parse_args()
+    if options.early <= options.steps // options.validations:
+        parser.error("--early must be later than the first validation, whose batches are larger")
     options.demo = options.demo.resolve()
     rows = []
     with tempfile.TemporaryDirectory() as options.scratch:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from config.storage import outside_container
 from utils.errors import UserError
 from utils.files import read_json
-from utils.hub import NotFetchedError, fetch_folder
+from utils.hub import fetch_folder
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MODEL_TYPE = "hero"
@@ -70,7 +70,12 @@ class SharedModel:
             is_file |= folder.suffix in _WEIGHT_ENDINGS
             if is_file or not _HUB_NAME.fullmatch(name):
                 return None
-            folder = _fetch(name)
+            folder = fetch_folder(
+                name,
+                (CONFIG, WEIGHTS, *TOKENIZER_FILES),
+                f"checkpoint {name} is no step, file or folder here and no model that the hub gave",
+                "give the path of one of these, or try again with a network",
+            )
         elif not (folder / CONFIG).is_file():
             return None
         config = read_json(folder / CONFIG, dict[str, Any])
@@ -108,13 +113,3 @@ def shared_options(saved: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in saved.items()
         if name not in _OF_THE_RUN and not outside_container(value)
     }
-
-
-def _fetch(name: str) -> Path:
-    try:
-        return fetch_folder(name, (CONFIG, WEIGHTS, *TOKENIZER_FILES))
-    except NotFetchedError as reason:
-        raise UserError(
-            f"checkpoint {name} is no step, file or folder here, and no model that the hub gave "
-            f"({reason})"
-        ) from reason

@@ -15,7 +15,7 @@ from typing import Any
 from config.shared_model import TOKENIZER_FILES, has_tokenizer
 from data.bpe_tokenizer import BpeTokenizer
 from utils.errors import UserError
-from utils.hub import NotFetchedError, fetch_folder
+from utils.hub import fetch_folder
 
 # Names of the special tokens' ids in meta.json.
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
@@ -33,7 +33,12 @@ def tokenizer_folder(name_or_folder: str) -> Path:
     """
     folder = Path(name_or_folder)
     if not folder.is_dir():
-        folder = _fetch(name_or_folder)
+        folder = fetch_folder(
+            name_or_folder,
+            TOKENIZER_FILES,
+            f"tokenizer {name_or_folder!r} is no local folder and no model that the hub gave",
+            "give the path of a folder with vocab.json and merges.txt, or try again with a network",
+        )
     if not has_tokenizer(folder):
         raise UserError(
             f"{folder} holds no tokenizer (vocab.json and merges.txt, or tokenizer.json); "
@@ -53,17 +58,6 @@ def load_tokenizer(name_or_folder: str) -> BpeTokenizer:
         return BpeTokenizer(folder)
     except Exception as error:  # tokenizers raises all sorts for a damaged file
         raise UserError(f"the tokenizer in {folder} cannot be read ({error})") from error
-
-
-def _fetch(name: str) -> Path:
-    try:
-        return fetch_folder(name, TOKENIZER_FILES)
-    except NotFetchedError as reason:
-        raise UserError(
-            f"the tokenizer {name!r} is no local folder and cannot be fetched from the hub "
-            f"({reason}); give the path of a folder with vocab.json and merges.txt, or try again "
-            "with a network"
-        ) from reason
 
 
 def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int]]:

@@ -16,6 +16,7 @@ from model.checkpoint import (
     strip_prefix,
 )
 from utils.errors import UserError
+from utils.hub import fetch_folder
 from utils.tensor_files import FOLDER_FILES, weights_file
 
 TARGET = f"{SHARED_ENCODER}f_encoder."
@@ -52,18 +53,14 @@ def read_roberta(name_or_path: str) -> dict[str, Any]:
 
 def _fetch(name: str) -> Path:
     """A model's file of weights from the hub (or its local cache)."""
-    from huggingface_hub import hf_hub_download
-
-    problems = []
-    for file in FOLDER_FILES:
-        try:
-            return Path(hf_hub_download(name, file))
-        except Exception as error:  # offline, no such name, no access, another kind of file: …
-            problems.append(str(error).splitlines()[0])
-    raise UserError(
-        f"{name} is neither a file of weights, nor a RoBERTa folder, nor a model that the hub gave "
-        f"({problems[0]}); download it and give its folder"
+    problem = (
+        f"{name} is neither a file of weights, nor a RoBERTa folder, nor a model that the hub gave"
     )
+    for file in FOLDER_FILES:  # each holds all weights: the second is not fetched beside the first
+        folder = fetch_folder(name, (file,), problem, "download it and give its folder")
+        if (folder / file).is_file():
+            break
+    return weights_file(folder)
 
 
 def roberta_to_hero(

@@ -22,8 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config.storage import default_storage
 from data.prepare.download import Patience
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
-from data.prepare.work import positive, work_parser
-from data.tokenize import DEFAULT_TOKENIZER, named_in_environment
+from data.prepare.work import add_toker, positive, work_parser
 from scripts.preparation import raw
 from scripts.preparation.datasets import DATASETS
 from scripts.preparation.graph import Graph, Reason, Step
@@ -39,8 +38,7 @@ FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = work_parser(f"{__doc__}\nWith --from raw:\n\n{raw.__doc__}")
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--dataset",
         required=True,
         nargs="+",
@@ -48,15 +46,32 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
     )
-    add(
+    parser.add_argument(
         "--storage",
         type=named_path,
         default=default_storage(),
         help="folder of txt_db, video_db, pretrained and finetune (default: $HERO_STORAGE)",
     )
-    add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db), raw files only")
-    add("--video_db", type=Path, help="features (default: <storage>/video_db), raw files only")
-    add("--from", dest="origin", choices=("download", "raw"), default="download")
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        choices=("download", "raw"),
+        default="download",
+        help="published databases, or raw files (default: %(default)s)",
+    )
+    add_raw_files(parser.add_argument_group("with --from raw"))
+    add_downloads(parser.add_argument_group("with --from download"))
+    add_steps(parser.add_argument_group("steps"))
+    options = parser.parse_args(argv)
+    _check(options)
+    return options
+
+
+def add_raw_files(group: argparse._ActionsContainer) -> None:
+    """What is made from what."""
+    add = group.add_argument
+    add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db)")
+    add("--video_db", type=Path, help="features (default: <storage>/video_db)")
     add("--ann_dir", type=Path, help="annotation files")
     add(
         "--feature_dir",
@@ -68,12 +83,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="leave out subtitles of videos that have no features",
     )
-    add(
-        "--toker",
-        default=named_in_environment() or DEFAULT_TOKENIZER,
-        help=f"tokenizer: hub name or local folder (default: $HERO_TOKER or {DEFAULT_TOKENIZER})",
-    )
-    add("--asr", action="store_true", help="also download recognised speech (DiDeMo, MSR-VTT)")
+    add_toker(group)
+
+
+def add_downloads(group: argparse._ActionsContainer) -> None:
+    """What is downloaded, and when a download is given up."""
+    add = group.add_argument
+    add("--asr", action="store_true", help="also recognised speech (DiDeMo, MSR-VTT)")
     add(
         "--max_gb",
         type=positive,
@@ -86,6 +102,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=24.0,
         help="of one download; the next run goes on with it (default: %(default)g)",
     )
+
+
+def add_steps(group: argparse._ActionsContainer) -> None:
+    """Which steps run, or are shown."""
+    add = group.add_argument
     add("--jobs", type=int, default=1, help="steps that run at a time (default: %(default)s)")
     add(
         "--only", nargs="+", metavar="STEP", help="only these steps (* and ? match) and their needs"
@@ -99,9 +120,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=("list", "dot"),
         help="show all steps, as a list or in Graphviz's language",
     )
-    options = parser.parse_args(argv)
-    _check(options)
-    return options
 
 
 def _check(options: argparse.Namespace) -> None:

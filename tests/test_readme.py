@@ -88,3 +88,18 @@ def test_the_layout_lists_every_file_and_no_other():
     assert listed >= files, f"not listed: {sorted(files - listed)}"
     for name in listed:
         assert (REPOSITORY / name).exists(), name
+
+
+def test_no_requirement_is_older_than_what_was_tested():
+    pins = dict(
+        re.findall(r"^([\w.-]+)==(\S+)$", (REPOSITORY / "constraints.txt").read_text(), re.M)
+    )
+    pins = {re.sub("[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+    asked = []
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        text = (REPOSITORY / file).read_text()
+        asked += re.findall(r"^([a-z][\w.-]+)(.*)$", text, re.M)
+    pins["torch"] = "2.11"  # the suite ran on it, too
+    assert len(asked) > 20
+    for name, bound in asked:
+        assert bound == f">={pins[re.sub('[-_.]+', '-', name).lower()]}", name

@@ -271,3 +271,40 @@ def test_a_name_that_is_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="neither a file of weights, nor a RoBERTa folder"):
         read_roberta(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    "held", [("model.safetensors", "pytorch_model.bin"), ("pytorch_model.bin",)]
+)
+def test_one_file_of_weights_comes_of_the_hub(roberta, tmp_path, monkeypatch, held):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "cache").mkdir()
+    save_safetensors(roberta, tmp_path / "hub")
+    save_bin(roberta, tmp_path / "hub")
+
+    def download(name, allow_patterns):
+        for file in set(allow_patterns) & set(held):
+            (tmp_path / "cache" / file).symlink_to(tmp_path / "hub" / file)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    fetched = read_roberta(f"somebody/{len(held)}-files")
+    assert torch.equal(fetched["lm_head.bias"], roberta.state_dict()["lm_head.bias"])
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == [held[0]]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("no route.\nTry again"), "no route"),
+        (OSError(), "OSError"),
+        (OSError("\n"), "OSError"),
+    ],
+)
+def test_a_hub_that_gives_nothing_is_one_line(monkeypatch, error, reason):
+    def refuse(name, **options):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(UserError, match=rf"^nobody/x is neither .* \({reason}\); .*its folder$"):
+        read_roberta("nobody/x")

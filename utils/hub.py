@@ -3,21 +3,26 @@
 from functools import cache
 from pathlib import Path
 
-
-class NotFetchedError(ValueError):
-    """Why the hub gave nothing: a few words on one line."""
+from utils.errors import UserError
 
 
 @cache
-def fetch_folder(name: str, files: tuple[str, ...]) -> Path:
+def fetch_folder(name: str, files: tuple[str, ...], problem: str, remedy: str) -> Path:
     """Return the local folder with those of ``files`` that the model ``name`` has.
 
+    Args:
+        name: the model's, in the hub.
+        files: what to fetch of it.
+        problem: what a user reads before the reason where nothing comes.
+        remedy: and after it.
+
     Raises:
-        NotFetchedError: offline, no such name, no access, a path that does not exist, …
+        UserError: offline, no such name, no access, a path that does not exist, …
     """
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:
-        raise NotFetchedError((str(error).splitlines() or [type(error).__name__])[0]) from error
+        reason = (str(error).split("\n")[0].strip() or type(error).__name__).rstrip(".;:")
+        raise UserError(f"{problem} ({reason}); {remedy}") from error

@@ -64,6 +64,15 @@ def add_force(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_toker(parser: argparse._ActionsContainer) -> None:
+    """``--toker``."""
+    parser.add_argument(
+        "--toker",
+        default=named_in_environment() or DEFAULT_TOKENIZER,
+        help=f"tokenizer: hub name or local folder (default: $HERO_TOKER or {DEFAULT_TOKENIZER})",
+    )
+
+
 def add_frame_length(parser: argparse.ArgumentParser) -> None:
     """``--frame_length``."""
     parser.add_argument(
@@ -87,11 +96,7 @@ def text_parser(description: str) -> argparse.ArgumentParser:
     parser = work_parser(description)
     parser.add_argument("--annotation", required=True, help="JSON lines: see above")
     parser.add_argument("--output", required=True, help="folder of the database to be")
-    parser.add_argument(
-        "--toker",
-        default=named_in_environment() or DEFAULT_TOKENIZER,
-        help=f"tokenizer: hub name or local folder (default: $HERO_TOKER or {DEFAULT_TOKENIZER})",
-    )
+    add_toker(parser)
     add_force(parser)
     return parser
 

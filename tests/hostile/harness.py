@@ -6,10 +6,12 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeVar
 from unittest.mock import patch
 
 from utils.errors import run_main
@@ -52,6 +54,19 @@ class Place:
 
 
 Make = Callable[[Place], list[object]]
+Reader = TypeVar("Reader")
+Mutation = TypeVar("Mutation")
+
+
+def spread(
+    mutations: Iterable[Mutation], readers: Sequence[Reader], share: int
+) -> Iterator[tuple[Reader, Mutation]]:
+    """Pair each mutation with ``share`` of the readers, in turn: where one piece of code decodes
+    what all of them read, not each has to see everything."""
+    turns = cycle(readers)
+    for mutation in mutations:
+        for reader in islice(turns, share):
+            yield reader, mutation
 
 
 @dataclass(frozen=True)

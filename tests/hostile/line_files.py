@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.harness import Case, Make, Place
+from tests.hostile.harness import Case, Make, Place, spread
 from tests.hostile.text_files import (
     DEEP,
     HUGE_INTEGER,
@@ -68,16 +68,6 @@ LINE_TARGETS = [
 ]
 
 
-def line_cases(target: Target) -> list[Case]:
-    name = Path(target.file).name
-    return [
-        target.damaged(mutation, damage, f"{name}:2" if is_line else name)
-        for mutation, (damage, is_line) in LINE_MUTATIONS.items()
-        # An object without a video's name is just not about a video to drop.
-        if (target.script, mutation) != ("scripts.drop_ids", "a line that is an empty object")
-    ]
-
-
 def edit_line(path: Path, number: int, field: str, value: Any) -> None:
     """Change a field of a line; ``sub.0.start`` is one of the first subtitle's."""
     lines = path.read_text().splitlines()
@@ -93,13 +83,18 @@ def edit_line(path: Path, number: int, field: str, value: Any) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def query_words(place: Place, annotation: str | Path, task: str) -> list[object]:
+    """Words of ``prepro_query.py``."""
+    words = ["--annotation", annotation, "--task", task, "--toker", TOKER]
+    return [*words, "--output", place.folder / "out.db"]
+
+
 def prepare_queries(task: str, name: str) -> Make:
     """Words of ``prepro_query.py`` for a recorded annotation."""
 
     def make(place: Place) -> list[object]:
         annotation = shutil.copy(ANNOTATIONS / f"{name}.jsonl", place.path(f"{name}.jsonl"))
-        words = ["--annotation", annotation, "--task", task, "--toker", TOKER]
-        return [*words, "--output", place.folder / "out.db"]
+        return query_words(place, annotation, task)
 
     return make
 
@@ -204,7 +199,12 @@ CLIP_FIELDS: list[tuple[str, Any]] = [
     ("descs.0.desc_id", NOTHING),
 ]
 
-CASES = [case for target in LINE_TARGETS for case in line_cases(target)]
+CASES = []
+for _target, (_mutation, (_damage, _is_line)) in spread(LINE_MUTATIONS.items(), LINE_TARGETS, 4):
+    # An object without a video's name is just not about a video to drop.
+    if (_target.script, _mutation) != ("scripts.drop_ids", "a line that is an empty object"):
+        _place = Path(_target.file).name + ":2" * _is_line
+        CASES.append(_target.damaged(_mutation, _damage, _place))
 for _task, _name, _fields in QUERY_FIELDS:
     CASES += [
         field_case(
@@ -243,120 +243,47 @@ def repeated_id(place: Place) -> list[object]:
     return arguments
 
 
-def published_json(place: Place) -> list[object]:
-    didemo = [{"annotation_id": 1, "description": "x", "video": "v.mp4", "times": [[0, 0]]}]
-    path = place.write("val_data.json", json.dumps(didemo, indent=1))
-    return [
-        "--annotation",
-        path,
-        "--task",
-        "didemo",
-        "--toker",
-        TOKER,
-        "--output",
-        place.folder / "out.db",
-    ]
-
-
-def published_csv(place: Place) -> list[object]:
-    path = place.write("how2QA_val_release.csv", "v1,[0:9],a,b,c,why?,d\n")
-    return [
-        "--annotation",
-        path,
-        "--task",
-        "how2qa",
-        "--toker",
-        TOKER,
-        "--output",
-        place.folder / "out.db",
-    ]
-
-
-def published_msrvtt(place: Place) -> list[object]:
-    content = {"info": {}, "videos": [], "sentences": [{"caption": "x", "video_id": "video0"}]}
-    path = place.write("train_val_videodatainfo.json", json.dumps(content))
-    return [
-        "--annotation",
-        path,
-        "--task",
-        "msrvtt",
-        "--toker",
-        TOKER,
-        "--output",
-        place.folder / "out.db",
-    ]
-
-
-def published_violin(place: Place) -> list[object]:
-    content = {"friends_s01e01_clip_000": {"split": "test", "statement": [["yes", "no"]]}}
-    path = place.write("violin_annotation.json", json.dumps(content, indent=2))
-    return [
-        "--annotation",
-        path,
-        "--task",
-        "violin",
-        "--toker",
-        TOKER,
-        "--output",
-        place.folder / "out.db",
-    ]
-
-
-def published_tvqa_plus(place: Place) -> list[object]:
-    path = place.write("tvqa_plus_val.json", json.dumps([{"q": "x", "a0": "a", "qid": 1}]))
-    return [
-        "--annotation",
-        path,
-        "--task",
-        "tvqa",
-        "--toker",
-        TOKER,
-        "--output",
-        place.folder / "out.db",
-    ]
-
-
-CASES += [
+CASES.append(
     Case(
         "tvr annotation",
         "an id used twice",
         "scripts.prepro_query",
         repeated_id,
         ("tvr_val.jsonl", "was used in line 1"),
+    )
+)
+
+MOMENT = {"annotation_id": 1, "description": "x", "video": "v.mp4", "times": [[0, 0]]}
+STATEMENT = {"split": "test", "statement": [["yes", "no"]]}
+SENTENCE = {"caption": "x", "video_id": "video0"}
+MSRVTT = {"info": {}, "videos": [], "sentences": [SENTENCE]}
+# task, name, content, words
+PUBLISHED: list[tuple[str, str, str, tuple[str, ...]]] = [
+    (
+        "didemo",
+        "val_data.json",
+        json.dumps([MOMENT], indent=1),
+        ("convert_annotations.py", "--task didemo"),
     ),
+    (
+        "how2qa",
+        "how2QA_val_release.csv",
+        "v1,[0:9],a,b,c,why?,d\n",
+        ("convert_annotations.py", "--task how2qa"),
+    ),
+    ("msrvtt", "train_val_videodatainfo.json", json.dumps(MSRVTT), ("one JSON",)),
+    ("violin", "violin_annotation.json", json.dumps({"clip": STATEMENT}, indent=2), ("one JSON",)),
+    ("tvqa", "tvqa_plus_val.json", json.dumps([{"q": "x", "a0": "a", "qid": 1}]), ("one JSON",)),
+]
+CASES += [
     Case(
-        "published DiDeMo",
+        f"published {task}",
         "as it is published",
         "scripts.prepro_query",
-        published_json,
-        ("val_data.json", "convert_annotations.py", "--task didemo"),
-    ),
-    Case(
-        "published How2QA",
-        "as it is published",
-        "scripts.prepro_query",
-        published_csv,
-        ("how2QA_val_release.csv", "convert_annotations.py", "--task how2qa"),
-    ),
-    Case(
-        "published MSR-VTT",
-        "as it is published",
-        "scripts.prepro_query",
-        published_msrvtt,
-        ("train_val_videodatainfo.json", "one JSON"),
-    ),
-    Case(
-        "published VIOLIN",
-        "as it is published",
-        "scripts.prepro_query",
-        published_violin,
-        ("violin_annotation.json", "one JSON"),
-    ),
-    Case(
-        "published TVQA+",
-        "as it is published",
-        "scripts.prepro_query",
-        published_tvqa_plus,
-        ("tvqa_plus_val.json", "one JSON"),
-    ),
+        lambda place, task=task, name=name, content=content: query_words(
+            place, place.write(name, content), task
+        ),
+        (name, *words),
+    )
+    for task, name, content, words in PUBLISHED
 ]

@@ -8,7 +8,7 @@ import lmdb
 import lz4.frame
 import msgpack
 
-from tests.hostile.harness import Case, Make, Place
+from tests.hostile.harness import Case, Make, Place, spread
 from tests.hostile.line_files import INFINITY, NAN, NOTHING
 from tests.hostile.text_files import checking, of_task
 from tests.hostile.worlds import evaluation, search, training
@@ -101,8 +101,9 @@ READERS: list[tuple[str, str, Make, str, str]] = [
 
 CASES = [
     Case(reader, mutation, script, with_value(arrange, db, id_, value), (Path(db).name, repr(id_)))
-    for reader, script, arrange, db, id_ in READERS
-    for mutation, value in UNDECODABLE.items()
+    for (reader, script, arrange, db, id_), (mutation, value) in spread(
+        UNDECODABLE.items(), READERS, 3
+    )
 ]
 
 CASES += [
@@ -198,8 +199,8 @@ def every(field: str, values: list[Any]) -> list[tuple[str, Any]]:
     return [(field, value) for value in values]
 
 
-for _reader in TEXT_READERS:
-    CASES += field_cases(*_reader, every("input_ids", TOKENS))
+for _reader, _change in spread(every("input_ids", TOKENS), TEXT_READERS, 2):
+    CASES += field_cases(*_reader, [_change])
 
 
 def without_references(place: Place) -> list[object]:
@@ -211,21 +212,22 @@ def without_references(place: Place) -> list[object]:
 
 QUESTIONS, STATEMENTS = of_task(training, "tvqa"), of_task(training, "violin")
 CAPTIONS = of_task(training, "tvc")
+QUESTION_READERS = [
+    ("question record", "train_videoQA", QUESTIONS, "train.db", "a0"),
+    ("question record", "eval_videoQA", of_task(evaluation, "tvqa"), "val.db", "c0"),
+]
+SUBTITLE_READERS = [
+    ("subtitle record", "train_vcmr", training, "subtitles.db", "a"),
+    ("subtitle record", "pretrain", of_task(training, "pretrain"), "subtitles.db", "a"),
+    ("subtitle record", "inf_tvc", without_references, "subtitles.db", "c"),
+]
+for _readers, _fields in (
+    (QUESTION_READERS, every("input_ids", QUESTION_TOKENS)),
+    (SUBTITLE_READERS, SUBTITLE_FIELDS),
+):
+    for _reader, _change in spread(_fields, _readers, len(_readers) - 1):
+        CASES += field_cases(*_reader, [_change])
 FIELDS: list[tuple] = [
-    (
-        *("question record", "train_videoQA", QUESTIONS, "train.db", "a0"),
-        every("input_ids", QUESTION_TOKENS),
-    ),
-    (
-        *("question record", "eval_videoQA", of_task(evaluation, "tvqa"), "val.db", "c0"),
-        every("input_ids", QUESTION_TOKENS),
-    ),
-    ("subtitle record", "train_vcmr", training, "subtitles.db", "a", SUBTITLE_FIELDS),
-    (
-        *("subtitle record", "pretrain", of_task(training, "pretrain"), "subtitles.db", "a"),
-        SUBTITLE_FIELDS,
-    ),
-    ("subtitle record", "inf_tvc", without_references, "subtitles.db", "c", SUBTITLE_FIELDS),
     ("query record", "train_vcmr", training, "train.db", "a0", every("target", TARGETS)),
     (
         *("question record", "train_videoQA", QUESTIONS, "train.db", "a0"),

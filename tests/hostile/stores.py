@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from tests.doctor_world import INTERVAL, WIDTH
-from tests.hostile.harness import Case, Make, Place
+from tests.hostile.harness import Case, Make, Place, spread
 from tests.hostile.line_files import INFINITY, NAN
 from tests.hostile.records import set_value, with_value, without_references
 from tests.hostile.text_files import as_folder, of_task
@@ -96,8 +96,9 @@ CASES = [
         damaged_file(arrange, f"{database}/data.mdb", damage),
         (Path(database).name,),
     )
-    for reader, script, arrange, database in LMDB_READERS
-    for mutation, damage in LMDB_MUTATIONS.items()
+    for (reader, script, arrange, database), (mutation, damage) in spread(
+        LMDB_MUTATIONS.items(), LMDB_READERS, 3
+    )
 ]
 
 
@@ -158,22 +159,22 @@ CASES += [
     for mutation, value in FEATURE_RECORDS.items()
 ]
 EVALUATED = ("NaN", "infinity", "width 0", "no frames", "one dimension", "a pickled array")
-for _script, _arrange in (
+FEATURE_READERS = [
     ("eval_vr", of_task(evaluation, "msrvtt_video_sub")),
     ("eval_violin", of_task(evaluation, "violin")),
     ("inf_tvc", without_references),
     ("pretrain", of_task(training, "pretrain")),
-):
-    CASES += [
-        Case(
-            "feature record",
-            mutation,
-            _script,
-            with_value(_arrange, FEATURES, "c", FEATURE_RECORDS[mutation]),
-            ("resnet_slowfast_2", " c " if mutation == "no frames" else "'c'"),
-        )
-        for mutation in EVALUATED
-    ]
+]
+CASES += [
+    Case(
+        "feature record",
+        mutation,
+        script,
+        with_value(arrange, FEATURES, "c", FEATURE_RECORDS[mutation]),
+        ("resnet_slowfast_2", " c " if mutation == "no frames" else "'c'"),
+    )
+    for (script, arrange), mutation in spread((*EVALUATED, "a list"), FEATURE_READERS, 2)
+]
 
 
 def npz(**entries: np.ndarray) -> bytes:

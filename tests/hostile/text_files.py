@@ -1,12 +1,11 @@
 """JSON and JSON-lines files that are damaged, or hold something else than they should."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 
-from tests.hostile.harness import Case, Make, Place
+from tests.hostile.harness import Case, Make, Place, spread
 from tests.hostile.worlds import (
     ANNOTATIONS,
     TOKER,
@@ -190,19 +189,8 @@ JSON_TARGETS = [
     Target("list to exclude", "scripts.make_pretrain_splits", choosing_videos, "exclude.json"),
 ]
 
-MOST = 10  # targets of each mutation: every target has some of them
-
-
-def spread() -> Iterator[Case]:
-    """Each mutation for ten targets, other ones each time."""
-    for turn, (mutation, damage) in enumerate(JSON_MUTATIONS.items()):
-        start = turn * MOST % len(JSON_TARGETS)
-        for target in islice(cycle(JSON_TARGETS), start, start + MOST):
-            if (target.file, mutation) != (
-                "video/id2nframe.json",
-                "a folder",
-            ):  # frames are counted
-                yield target.damaged(mutation, damage)
-
-
-CASES = list(spread())
+CASES = [
+    target.damaged(mutation, damage)
+    for target, (mutation, damage) in spread(JSON_MUTATIONS.items(), JSON_TARGETS, 7)
+    if (target.file, mutation) != ("video/id2nframe.json", "a folder")  # frames are counted
+]
