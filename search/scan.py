@@ -124,7 +124,8 @@ class Corpus:
         """Return the segments (n,), ascending, to look for moments in.
 
         They are those of the ``films`` best films that score no less than the last of these films,
-        so that films, not their parts, fill the places; at most :data:`MOST_SEGMENTS` times as many.
+        so that films, not their parts, fill the places; at most :data:`MOST_SEGMENTS` times as
+        many.
 
         Args:
             scores: (S,) of one query.
