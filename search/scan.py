@@ -123,23 +123,27 @@ class Corpus:
     def best_segments(self, scores: Tensor, films: int) -> Tensor:
         """Return the segments (n,), ascending, to look for moments in.
 
-        They are those of the ``films`` best films that score no less than the last of these films,
-        so that films, not their parts, fill the places; at most :data:`MOST_SEGMENTS` times as
-        many.
+        They are those of the ``films`` best films, where there are more films those that score no
+        less than the last of these; at most :data:`MOST_SEGMENTS` times as many. So films, not
+        their parts, fill the places.
 
         Args:
             scores: (S,) of one query.
             films: how many.
         """
-        scores, lowest = scores.cpu(), float("-inf")
-        best = torch.full((len(self.index.films),), lowest)
+        scores = scores.cpu()
+        best = torch.full((len(self.index.films),), float("-inf"))
         best = best.scatter_reduce(0, self.films, scores, "amax")
         chosen = top_columns(best[None], films)[0]
         listed = torch.zeros(len(best), dtype=torch.bool).index_fill(0, chosen, True)
-        kept = listed[self.films] & (scores >= best[chosen].min())
-        kept_scores = torch.where(kept, scores, lowest)
-        most = min(int(kept.sum()), MOST_SEGMENTS * films)
-        return top_columns(kept_scores[None], most)[0]
+        lowest = best[chosen].min() if films < len(best) else float("-inf")
+        kept = (listed[self.films] & (scores >= lowest)).nonzero()[:, 0]
+        if len(kept) <= MOST_SEGMENTS * films:
+            return kept
+        order = kept[scores[kept].argsort(descending=True, stable=True)].numpy()
+        _, leaders = np.unique(self.films.numpy()[order], return_index=True)  # a film's best
+        others = np.delete(order, leaders)[: MOST_SEGMENTS * films - len(leaders)]
+        return torch.from_numpy(np.sort(np.concatenate([order[leaders], others])))
 
     def segment_frames(self, segments: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Return the frames (n, T, H) float32 of segments, zeros behind the shorter ones, and which

@@ -92,17 +92,18 @@ class Scorer(Protocol):
             UserError: one is no text.
         """
 
-    def find(self, corpus: Corpus, queries: Queries) -> list[Candidates]:
-        """Return the candidates of each query, exact over all frames of the corpus."""
+    def find(self, corpus: Corpus, queries: Queries, count: int) -> list[Candidates]:
+        """Return the best ``count`` candidates of each query, exact over all frames."""
 
     def frame_scores(self, corpus: Corpus, segment: int, queries: Queries) -> np.ndarray:
         """Return (N, T) how well each frame of a segment fits each query."""
 
 
 def lines_within(lines: Sequence[Line], start: float, end: float) -> list[Line]:
-    """Return what is spoken between two times of a film, in seconds from the first of them."""
+    """Return what is spoken between two times of a film, in seconds from the first of them; a line
+    that begins before it or ends after it keeps its length."""
     return [
-        replace(line, start=max(line.start - start, 0.0), end=min(line.end, end) - start)
+        replace(line, start=line.start - start, end=line.end - start)
         for line in lines
         if line.start < end and line.end > start
     ]
