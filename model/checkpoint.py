@@ -34,6 +34,7 @@ IGNORED = re.compile(
 )
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 FRAME_POSITIONS = "img_embeddings.position_embeddings.weight"
+FEATURE_PROJECTION = "img_embeddings.img_linear.weight"
 # Tables whose rows a model may have more of than the file; the new rows start at zero.
 GROWING = re.compile(
     r"(word_embeddings\.weight|lm_head\.decoder\.weight|lm_head\.bias"
@@ -225,6 +226,16 @@ def feature_axes(build: Build) -> dict[str, int]:
     }
 
 
+def feature_width(state: Mapping[str, Any]) -> int | None:
+    """Return the width D of the features that a file's weights are for; None: it does not tell."""
+    widths = (
+        value.shape[-1]
+        for name, value in state.items()
+        if name.endswith(FEATURE_PROJECTION) and isinstance(value, Tensor) and value.dim() == 2
+    )
+    return next(widths, None)
+
+
 @contextmanager
 def named_errors(path: str | Path) -> Iterator[None]:
     """Let the file's name stand in front of what is wrong with its weights."""
@@ -236,15 +247,26 @@ def named_errors(path: str | Path) -> Iterator[None]:
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | Path, build: Build | None = None, reinit_features: bool = False
+    model: nn.Module,
+    path: str | Path,
+    build: Build | None = None,
+    reinit_features: bool = False,
+    state: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """:func:`load_weights` of a file of HERO's, and log what became of its names.
+
+    Args:
+        model, build, reinit_features: as there.
+        path: of the file.
+        state: what :func:`read_state_dict` gave of it; None: it is read.
 
     Raises:
         UserError: the file cannot be read, has other shapes, or nothing of the encoder.
     """
     with named_errors(path):
-        report = load_weights(model, read_state_dict(path), build, reinit_features)
+        if state is None:
+            state = read_state_dict(path)
+        report = load_weights(model, state, build, reinit_features)
     report.require_encoder(path)
     report.log(path)
     return report
@@ -262,7 +284,7 @@ def load_weights(
     become zero; where the file has more frame positions, the model's table grows.
 
     Args:
-        model: to be filled.
+        model: to be filled. One on the meta device takes the tensors of ``state`` themselves.
         state: weights, and possibly other entries.
         build: makes this model for features of a width; tells which weights depend on it.
         reinit_features: leave those as the model initialised them, whatever width the file has.
@@ -295,7 +317,8 @@ def load_weights(
         raise UserError(_describe_clashes(clashes, feature_axes(build) if build else {}))
     _settle_ties(model, usable, report)
     _name_absent(own, usable, report)
-    model.load_state_dict(usable, strict=False)
+    empty = any(parameter.is_meta for parameter in model.parameters())
+    model.load_state_dict(_with_all_names(model, usable) if empty else usable, False, assign=empty)
     return report
 
 
@@ -323,12 +346,27 @@ def _name_absent(own: Iterable[str], usable: Collection[str], report: LoadReport
             (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
 
 
-def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
-    """Of the names of one weight, one is enough; where several differ, the first holds."""
+def _names_of_parameters(model: nn.Module) -> Iterable[list[str]]:
+    """The names of each parameter: several where it is tied."""
     names_of = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names_of[id(parameter)].append(name)
-    for names in names_of.values():
+    return names_of.values()
+
+
+def _with_all_names(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under every name that the model has for them."""
+    given = dict(usable)
+    for names in _names_of_parameters(model):
+        values = [usable[name] for name in names if name in usable]
+        if values:
+            given |= dict.fromkeys(names, values[0])
+    return given
+
+
+def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
+    """Of the names of one weight, one is enough; where several differ, the first holds."""
+    for names in _names_of_parameters(model):
         given = [name for name in names if name in usable]
         if not given:
             continue
