@@ -8,8 +8,10 @@ them. ResNet-152 (2048 values) sees the frame at the window's centre, SlowFast R
 frames spread evenly over the window. Writes to <output>
   resnet_features/<sub>/<video>.npz, slowfast_features/<sub>/<video>.npz   "features" (T, D) float32
   extraction.json   which networks, weights and interval made them
-  failed.json       {file: reason} of videos that cannot be decoded
-<sub> is the video's folder below --video_dir. What is there already is not made again.
+  failed.json       {file: {reason, seconds, used}}: videos that cannot be used (used: false), and
+                    damaged ones, so many seconds of which are (true)
+<sub> is the video's folder below --video_dir. What is there already, of the same video file, is not
+made again. Exit code 0: some video could be used; 2: none.
 
 Weights that are known (by the names within the file):
   --resnet_weights    torchvision's resnet152-*.pth, or a Hugging Face model (folder or file) such
@@ -27,46 +29,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import utils.runtime  # noqa: F401  before PyTorch
 
 # isort: split
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from data.prepare.extraction import FAILED_FILE, FeatureFolder, Provenance, VideoFile, find_videos
+from data.prepare.extract_videos import choose_videos, extract_videos
+from data.prepare.extraction import Provenance
+from data.prepare.feature_folder import FAILED_FILE, FeatureFolder
+from data.prepare.video_files import FoundVideos, VideoFile, find_videos, shown
 from data.prepare.video_frames import Sampling
-from data.prepare.video_windows import decode_videos
 from data.prepare.work import positive, work_parser
+from data.video_pool import VIDEO_SUFFIXES
 from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.extractor import FeatureExtractor
 from model.extractors.weights import file_sha256
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path
 from utils.tensor_files import weights_file
-
-
-class FeatureExtractor:
-    """Runs the networks over windows of frames.
-
-    Args:
-        models: {extractor: network}, all of which see the same windows.
-        device: where they compute.
-    """
-
-    def __init__(self, models: dict[str, nn.Module], device: torch.device) -> None:
-        self._models = models
-        self._device = device
-        self.times = tuple(sorted({t for model in models.values() for t in model.frame_times}))
-        self._places = {
-            name: [self.times.index(t) for t in model.frame_times] for name, model in models.items()
-        }
-
-    @torch.inference_mode()
-    def __call__(self, frames: np.ndarray) -> dict[str, np.ndarray]:
-        """{extractor: (B, D) float32} of windows (B, K, S, S, 3) uint8."""
-        pixels = torch.from_numpy(frames).to(self._device)
-        return {
-            name: model(pixels[:, self._places[name]]).float().cpu().numpy()
-            for name, model in self._models.items()
-        }
 
 
 def require_weights(options: argparse.Namespace) -> None:
@@ -98,34 +77,15 @@ def extract(
     folder: FeatureFolder,
     options: argparse.Namespace,
 ) -> int:
-    """Extract and keep the features of videos; returns how many could not be used."""
-    parts: dict[int, list[dict[str, np.ndarray]]] = {}
-    failed = 0
+    """Extract and keep the features of videos; returns of how many."""
     sampling = Sampling(options.interval, extractor.times)
-    pieces = decode_videos(videos, sampling, options.batch_size, options.workers)
+    sizes = {"batch_size": options.batch_size, "workers": options.workers}
     with tqdm(total=len(videos), unit="video", disable=None) as progress:
-        for piece in pieces:
-            if piece.frames is not None:
-                parts.setdefault(piece.place, []).append(extractor(piece.frames))
-                continue
-            video, of_video = videos[piece.place], parts.pop(piece.place, [])
-            problem = piece.problem or _keep(folder, video, of_video)
-            if problem is not None:
-                folder.fail(video, problem)
-                failed += 1
+        made = 0
+        for outcome in extract_videos(videos, extractor, sampling, folder, **sizes):
+            made += outcome.used
             progress.update()
-    return failed
-
-
-def _keep(
-    folder: FeatureFolder, video: VideoFile, parts: list[dict[str, np.ndarray]]
-) -> str | None:
-    """Write a video's features; what is wrong with them, if anything."""
-    features = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if not all(np.isfinite(values).all() for values in features.values()):
-        return "its features are not finite; try without --half"
-    folder.write(video, features)
-    return None
+    return made
 
 
 def choose_device(name: str | None, half: bool, workers: int) -> torch.device:
@@ -174,19 +134,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--force", action="store_true", help="extract all anew, also what other weights made"
     )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="drop features of videos that are gone, unless more than half are",
+    )
+    parser.add_argument(
+        "--prune_most", action="store_true", help="the same, also if more than half or all are gone"
+    )
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         raise UserError("--batch_size must be at least 1")
     return options
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Extract what is not there yet."""
-    options = parse_arguments(argv)
-    require_weights(options)
-    check_output(named_path(options.output) / FAILED_FILE)
-    videos = find_videos(options.video_dir)
-    device = choose_device(options.device, options.half, options.workers)
+def build_extractors(
+    options: argparse.Namespace, device: torch.device
+) -> tuple[FeatureExtractor, dict[str, Provenance]]:
+    """The networks, and what will have made the features of each."""
     models, made_by = {}, {}
     for name in dict.fromkeys(options.models):
         weights = getattr(options, f"{name}_weights")
@@ -194,20 +159,51 @@ def main(argv: list[str] | None = None) -> None:
         made_by[name] = describe(models[name], weights, options.interval)
         if weights is None:
             print(f"WARNING: {name} is untrained (--random_weights): its features mean nothing")
+    return FeatureExtractor(models, device), made_by
+
+
+def tell_gone(found: FoundVideos, folder: FeatureFolder, options: argparse.Namespace) -> None:
+    """Say which features are of videos that are gone; with --prune they go, too."""
+    prune = options.prune or options.prune_most
+    gone = folder.prune(found, options.prune_most) if prune else folder.gone(found)
+    if gone:
+        example = shown(next(iter(gone.values()))[0])
+        which = f"features of {len(gone)} videos that are gone, such as {example}"
+        print(f"dropped {which}" if prune else f"WARNING: {which}: --prune drops them")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Extract what is not there yet."""
+    options = parse_arguments(argv)
+    require_weights(options)
+    check_output(named_path(options.output) / FAILED_FILE)
+    found = find_videos(options.video_dir)
+    for note in found.notes():
+        print(f"{options.video_dir}: {note}")
+    if not (found.videos or found.unusable or options.prune_most):
+        raise UserError(f"{options.video_dir} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
+    device = choose_device(options.device, options.half, options.workers)
+    extractor, made_by = build_extractors(options, device)
     folder = FeatureFolder(options.output, made_by, options.force)
-    wanted = [video for video in videos if options.force or not folder.has(video)]
-    folder.check(wanted)
-    start = time.monotonic()
-    failed = extract(wanted, FeatureExtractor(models, device), folder, options)
-    folder.write_failed()
-    made, seconds = len(wanted) - failed, time.monotonic() - start
+    made, start = 0, time.monotonic()
+    try:
+        folder.note_unusable(found)
+        wanted = choose_videos(found.videos, folder, options.force)
+        tell_gone(found, folder, options)
+        folder.check(wanted)
+        start = time.monotonic()
+        made = extract(wanted, extractor, folder, options)
+    finally:  # also of a run that is broken off
+        folder.write_failed()
+    seconds = time.monotonic() - start
+    there = len(found.videos) + len(found.unusable) - folder.failures - made
     print(
-        f"{options.output}: {made} videos extracted ({made / seconds:.2f} a second), "
-        f"{len(videos) - len(wanted)} were there already, {failed} failed"
+        f"{options.output}: {made} videos extracted ({60 * made / seconds:.1f} a minute), "
+        f"{there} were there already, {folder.failures} failed"
     )
-    if failed:
-        print(f"why they failed: {folder.folder / FAILED_FILE}")
-    if failed == len(videos):
+    if report := folder.report(found.top):
+        print(report)
+    if made + there == 0 < folder.failures:
         raise UserError(f"no video of {options.video_dir} can be used; see {FAILED_FILE}")
 
 

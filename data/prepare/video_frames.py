@@ -12,7 +12,7 @@ ImageNet and Kinetics networks are evaluated with), turned upright where the fil
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,8 +29,31 @@ LONGEST_GAP = 3600.0  # seconds without a frame; more is a broken time stamp
 DEFAULT_RATE = Fraction(25)  # where nothing tells how long a frame lasts
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a video.
+
+    Attributes:
+        reason: one line for the user: what is wrong, and how to mend it.
+        seconds: how much of the video could be decoded.
+        used: it is used as far as a player shows it (a warning); False: it failed.
+    """
+
+    reason: str
+    seconds: float
+    used: bool
+
+
 class VideoError(ValueError):
-    """Why a video cannot be decoded; it is listed, and the others go on."""
+    """Why a video cannot be used; it is listed, and the others go on.
+
+    Attributes:
+        seconds: how much of the video could be decoded.
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +89,12 @@ class TimedFrame:
     end: float
 
 
-def read_windows(path: Path, sampling: Sampling, threads: int = 0) -> Iterator[np.ndarray]:
+def read_windows(
+    path: Path, sampling: Sampling, threads: int = 0
+) -> Generator[np.ndarray, None, Problem | None]:
     """The wanted frames of each window, (K, 224, 224, 3) uint8 RGB, decoded as one goes along.
+
+    The generator returns what is wrong with a video that is used all the same, None if all is well.
 
     Args:
         path: any file that FFmpeg reads.
@@ -86,6 +113,7 @@ def read_windows(path: Path, sampling: Sampling, threads: int = 0) -> Iterator[n
             stream.codec_context.thread_count = threads
             stream.thread_type = "AUTO"
             yield from _windows(_timed_frames(container, stream), sampling)
+            return None
     except (av.FFmpegError, ValueError) as error:
         if isinstance(error, VideoError):
             raise
