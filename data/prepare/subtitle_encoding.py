@@ -16,14 +16,21 @@ _MARKS = {  # of UTF-32 first: UTF-16's begins like it
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Latin text has its bytes above 127 alone among ASCII letters; others have them in runs. Of
+# Letters beyond ASCII of the languages that are written in an encoding, a word a language. Of
 # encodings that suit alike, the one named first is taken.
-_LATIN = ("cp1252", "cp1250", "cp1254", "cp1257")
+_LATIN = (
+    ("cp1252", "äöüß àâæçèéêëîïôœùûüÿ áéíñóúü áàâãçéêíóôõúü àèéìîòóù äåöéü æøåéòôêöüä"),
+    ("cp1252", "áàâäçéèêëíïóòôöúùüñ äöšžå äõöüšž"),
+    ("cp1250", "áčďéěíňóřšťúůýž áäčďéíĺľňóôŕšťúýž áéíóöőúüű ąćęłńóśźż ăâîşţ čćšžđ ëç"),
+    ("cp1254", "çğıİöşüâîû"),
+    ("cp1257", "ąčęėįšųūž āčēģīķļņšūžō"),
+    ("cp1252", "áéíóúýþæöð"),  # has nothing but letters that are Turkish ones in cp1254, if short
+)
+# Of letters that stand beside each other; charset-normalizer tells these apart.
 _OTHERS = (
     *("cp1251", "cp1253", "cp1255", "cp1256", "gb18030", "big5", "cp932", "cp949", "euc_jp"),
-    *("koi8_r", "cp866", "cp874"),
+    *("koi8_r", "cp866", "cp874", *dict(_LATIN)),
 )
-_MESS = 0.1  # that charset-normalizer may find more in an encoding that is named first
 _SAMPLE_BYTES = 1 << 16
 
 
@@ -111,21 +118,15 @@ def _guesses(data: bytes) -> list[str]:
     lines = [line for line in data.split(b"\n") if not line.isascii()]
     sample = b"\n".join(lines)[:_SAMPLE_BYTES]
     runs = re.findall(rb"[\x80-\xff]+", sample)
-    latin = 2 * sum(len(run) == 1 for run in runs) >= sum(map(len, runs))
-    names = [*_LATIN] if latin else [*_OTHERS, *_LATIN]
-    found = {
-        match.encoding: match for match in charset_normalizer.from_bytes(sample, cp_isolation=names)
-    }
-    for match in list(found.values()):
-        found |= {name: match for name in match.could_be_from_charset if name in names}
-    if not found:
-        return [_LATIN[0]] if latin else []
-    best = min(found.values(), key=lambda match: (match.chaos, -match.coherence))
-    alike = [
-        name
-        for name in names
-        if name in found
-        and found[name].chaos <= best.chaos + (_MESS if latin else 0)
-        and found[name].coherence >= best.coherence
-    ]
-    return [*alike, best.encoding]
+    if 2 * sum(len(run) == 1 for run in runs) >= sum(map(len, runs)):  # alone among ASCII letters
+        ranked = sorted(_LATIN, key=lambda known: -_likeness(sample, *known))
+        return [name for name, _ in ranked]
+    found = charset_normalizer.from_bytes(sample, cp_isolation=[*_OTHERS])
+    return [match.encoding for match in found]
+
+
+def _likeness(sample: bytes, encoding: str, alphabets: str) -> float:
+    """The part of the letters beyond ASCII that one of the languages has."""
+    letters = [x for x in sample.decode(encoding, "replace") if x > "\x7f" and x.isalpha()]
+    known = (sum(x in own or x.lower() in own for x in letters) for own in alphabets.split())
+    return max(known) / len(letters) if letters else 1.0

@@ -25,11 +25,11 @@ _NUMBER = re.compile(r"[ \t]*(\d{1,9})[ \t]*", re.ASCII)
 _ATTRIBUTE = r"""[ ]+[\w:-]+[ ]?=[ ]?(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
 _ELEMENTS = "i|b|u|s|em|strong|strike|del|ins|small|big|sub|sup|font|span|p|div|a|ruby|rt|rp|lang"
 _HTML = re.compile(
-    rf"</? ?(?:{_ELEMENTS})(?:{_ATTRIBUTE})*[ ]?/?>"
+    rf"< ?/? ?(?:{_ELEMENTS})(?:{_ATTRIBUTE})*[ ]?/?>"
     r"|</?[cv](?:\.[\w.-]+)?>|^<v [^<>\n]+>|<(?:\d+:)?\d\d:\d\d\.\d{3}>",
     re.IGNORECASE | re.ASCII | re.MULTILINE,
 )
-_BREAK = re.compile(r"< ?br ?/?>|\\[Nh]", re.IGNORECASE)
+_BREAK = re.compile(r"(?i:< ?br ?/?>)|\\[Nh]")
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}; other braces are text
 
 _SECTION = re.compile(r"\[[^\]]*[a-z][^\]]*\]")  # letters of encoded fonts are upper case
@@ -180,8 +180,10 @@ def _times(event: pysubs2.SSAEvent) -> tuple[float, float]:
 def _without_drawings(text: str) -> str:
     """The text of an event, without override tags, comments and what is drawn."""
     kept, drawing = [], False
-    closed = text.rfind("}") + 1  # a brace that is never closed is text
-    for place, part in enumerate([*_BLOCK.split(text[:closed]), text[closed:]]):
+    closed = text.rfind("}") + 1
+    parts = _BLOCK.split(text[:closed])
+    parts[-1] += text[closed:]  # a brace that is never closed is text
+    for place, part in enumerate(parts):
         if place % 2 and part.startswith("{"):
             for scale in _DRAWING.findall(part):
                 drawing = scale != "0"
