@@ -31,7 +31,7 @@ import utils.runtime  # noqa: F401  before PyTorch
 from tqdm import tqdm
 
 from data.prepare.problems import FAILED_FILE, Problems
-from data.prepare.video_files import FoundVideos, find_videos
+from data.prepare.find_videos import FoundVideos, find_videos
 from data.prepare.work import positive, work_parser
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video_pool import VIDEO_SUFFIXES

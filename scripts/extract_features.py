@@ -33,8 +33,8 @@ from tqdm import tqdm
 
 from data.prepare.extract_videos import choose_videos, extract_videos
 from data.prepare.feature_folder import FeatureFolder
+from data.prepare.find_videos import FoundVideos, VideoFile, find_videos, shown
 from data.prepare.problems import FAILED_FILE
-from data.prepare.video_files import FoundVideos, VideoFile, find_videos, shown
 from data.prepare.video_frames import Sampling
 from data.prepare.work import positive, work_parser
 from data.video_pool import VIDEO_SUFFIXES

@@ -20,7 +20,7 @@ from data.prepare.feature_folder import FeatureFolder
 from data.prepare.problems import Problems
 from data.prepare.subtitle_files import read_subtitles
 from data.prepare.subtitle_matching import match_subtitles
-from data.prepare.video_files import FoundVideos, VideoFile
+from data.prepare.find_videos import FoundVideos, VideoFile
 from data.prepare.video_frames import Problem, Sampling
 from model.extractors.extractor import FeatureExtractor
 from search.indexing import Failure, Material

@@ -21,7 +21,7 @@ import torch
 from data.prepare import video_windows
 from data.prepare.extraction import extraction_of
 from data.prepare.feature_files import load_features
-from data.prepare.video_files import TOP_FOLDER
+from data.prepare.find_videos import TOP_FOLDER
 from data.prepare.video_frames import Sampling, _windows, read_windows
 from data.stores.lmdb_io import FeatureDb
 from model.extractors.build import EXTRACTORS, build_extractor
@@ -350,6 +350,7 @@ def test_a_damaged_video_is_listed_and_the_others_go_on(videos, capsys, workers)
     failed = json.loads((features / "failed.json").read_text())
     assert list(failed) == [str(videos / "bad.mp4")]
     assert failed[str(videos / "bad.mp4")].keys() == {"reason", "seconds", "used"}
+    assert "text file" in failed[str(videos / "bad.mp4")]["reason"]
     assert failed[str(videos / "bad.mp4")]["used"] is False
     assert "3 videos extracted" in (printed := capsys.readouterr().out)
     assert "1 failed" in printed

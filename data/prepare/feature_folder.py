@@ -23,8 +23,8 @@ from data.prepare.extraction import (
     save_features,
 )
 from data.prepare.feature_files import FeatureFileError, load_features
+from data.prepare.find_videos import FoundVideos, VideoFile, shown
 from data.prepare.problems import FAILED_FILE, Problems
-from data.prepare.video_files import FoundVideos, VideoFile, shown
 from data.prepare.video_frames import Problem, VideoError
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json

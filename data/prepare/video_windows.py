@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from data.prepare.video_files import VideoFile
+from data.prepare.find_videos import VideoFile
 from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
 from utils.errors import UserError
 from utils.processes import follow_parent

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.prepare.video_files import TOP_FOLDER, find_videos, shown
+from data.prepare.find_videos import TOP_FOLDER, find_videos, shown
 from utils.errors import UserError
 
 
