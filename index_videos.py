@@ -30,8 +30,8 @@ import utils.runtime  # noqa: F401  before PyTorch
 # isort: split
 from tqdm import tqdm
 
-from data.prepare.problems import FAILED_FILE, Problems
 from data.prepare.find_videos import FoundVideos, find_videos
+from data.prepare.problems import FAILED_FILE, Problems
 from data.prepare.work import positive, work_parser
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video_pool import VIDEO_SUFFIXES

@@ -17,10 +17,10 @@ from data.prepare.extract_videos import choose_videos, extract_videos
 from data.prepare.extraction import Provenance, read_making
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.feature_folder import FeatureFolder
+from data.prepare.find_videos import FoundVideos, VideoFile
 from data.prepare.problems import Problems
 from data.prepare.subtitle_files import read_subtitles
 from data.prepare.subtitle_matching import match_subtitles
-from data.prepare.find_videos import FoundVideos, VideoFile
 from data.prepare.video_frames import Problem, Sampling
 from model.extractors.extractor import FeatureExtractor
 from search.indexing import Failure, Material

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -70,6 +69,8 @@ def extract_videos(
 ) -> Iterator[Outcome]:
     """Extract and keep the features of videos, and note what is wrong with them.
 
+    Of a long video that an earlier process was killed in, only the rest is extracted.
+
     Args:
         videos: those of :func:`choose_videos`.
         extractor: of the features.
@@ -85,19 +86,20 @@ def extract_videos(
         OSError: the folder cannot be written.
         UserError: a decoding process was killed.
     """
-    parts: dict[int, list[dict[str, np.ndarray]]] = {}
-    before = [_state(video.path) for video in videos]
-    for piece in decode_videos(videos, sampling, batch_size, workers):
+    unfinished = folder.unfinished
+    starts = [unfinished.resume(video) for video in videos]
+    for piece in decode_videos(videos, sampling, batch_size, workers, starts):
+        video, problem = videos[piece.place], piece.problem
         if piece.frames is not None:
-            parts.setdefault(piece.place, []).append(extractor(piece.frames))
+            unfinished.add(video, extractor(piece.frames))
             continue
-        video, of_video = videos[piece.place], parts.pop(piece.place, [])
-        problem = piece.problem
+        features, same = unfinished.finish(video)
         if problem is None or problem.used:
             try:
-                _keep(folder, video, of_video, before[piece.place], problem)
+                _keep(folder, video, features, same, problem)
             except VideoError as error:
                 problem = Problem(str(error), error.seconds, used=False)
+        unfinished.drop(video)
         if problem is not None:
             (folder.note if problem.used else folder.fail)(video, problem)
         yield Outcome(video, problem)
@@ -106,11 +108,14 @@ def extract_videos(
 def _keep(
     folder: FeatureFolder,
     video: VideoFile,
-    parts: list[dict[str, np.ndarray]],
-    before: tuple[int, ...],
+    features: dict[str, np.ndarray],
+    same: bool,
     problem: Problem | None,
 ) -> None:
     """Write the features of a video.
+
+    Args:
+        same: the video has not changed while it was read.
 
     Raises:
         OSError: the folder cannot be written.
@@ -118,19 +123,9 @@ def _keep(
     """
     with reading_video():
         file = fingerprint(video.path)
-    if _state(video.path) != before:
+    if not same:
         raise VideoError("it was changed while it was read; run again when it is complete")
-    features = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not all(np.isfinite(values).all() for values in features.values()):
         raise VideoError("its features are not finite; try without --half")
     wrong = (None, 0.0) if problem is None else (problem.reason, problem.seconds)
     folder.write(video, features, MadeOf(file, video.origin, *wrong))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes with a file; nothing for one that is gone."""
-    try:
-        known = path.stat()
-    except OSError:
-        return ()
-    return known.st_ino, known.st_size, known.st_mtime_ns

@@ -40,10 +40,12 @@ class Sampling:
     Attributes:
         interval: seconds of a window.
         times: as fractions of the window, ascending, each ≥ 0 and < 1.
+        first: window to begin with; those before it are passed over.
     """
 
     interval: float
     times: tuple[float, ...]
+    first: int = 0
 
     def count(self, duration: float, frame: float = 0.0) -> int:
         """Windows of a video that lasts ``duration`` seconds.
@@ -58,7 +60,7 @@ class Sampling:
 
     def wants(self, start: float, end: float) -> bool:
         """Whether a frame is asked for that is on display from ``start`` to ``end`` seconds."""
-        window = math.floor(start / self.interval)
+        window = max(self.first, math.floor(start / self.interval))
         for place in itertools.count(window):
             for time in self.times:
                 instant = (place + time) * self.interval
@@ -68,7 +70,7 @@ class Sampling:
 
     def instants(self) -> Iterator[float]:
         """Wanted times in seconds, without end."""
-        for window in itertools.count():
+        for window in itertools.count(self.first):
             for time in self.times:
                 yield (window + time) * self.interval
 
@@ -98,7 +100,7 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
     window: list[np.ndarray] = []
     instants = sampling.instants()
     instant = next(instants)
-    given, last, shown = 0, None, Picture()
+    given, last, shown = sampling.first, None, Picture()
     for frame in frames:
         while instant < frame.start:
             window.append(shown.of((last or frame).image))

@@ -1,8 +1,8 @@
 """The frames of many videos, decoded by several processes while a model computes."""
 
 import multiprocessing
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
@@ -34,9 +34,15 @@ class _Decoder(IterableDataset):
     """Each process takes the next video that nobody has taken."""
 
     def __init__(
-        self, videos: list[VideoFile], sampling: Sampling, batch_size: int, threads: int
+        self,
+        videos: list[VideoFile],
+        sampling: Sampling,
+        batch_size: int,
+        threads: int,
+        starts: Sequence[int],
     ) -> None:
         self._videos = videos
+        self._starts = starts
         self._sampling = sampling
         self._batch_size = batch_size
         self._threads = threads
@@ -53,7 +59,8 @@ class _Decoder(IterableDataset):
         return place
 
     def _pieces(self, place: int) -> Iterator[Piece]:
-        windows = read_windows(self._videos[place].path, self._sampling, self._threads)
+        sampling = replace(self._sampling, first=self._starts[place])
+        windows = read_windows(self._videos[place].path, sampling, self._threads)
         at_end, problem = False, None
         while not at_end:
             batch, at_end, problem = _next_windows(windows, self._batch_size)
@@ -78,7 +85,11 @@ def _next_windows(
 
 
 def decode_videos(
-    videos: list[VideoFile], sampling: Sampling, batch_size: int, workers: int
+    videos: list[VideoFile],
+    sampling: Sampling,
+    batch_size: int,
+    workers: int,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """Pieces of all videos. Those of one video come in order, those of several are mixed.
 
@@ -87,12 +98,14 @@ def decode_videos(
     Args:
         batch_size: windows of a piece.
         workers: processes; 1: this one alone, with FFmpeg's own threads.
+        starts: the first window of each video; None: 0.
 
     Raises:
         UserError: a process was killed.
     """
     alone = workers <= 1
-    decoder = _Decoder(videos, sampling, batch_size, threads=0 if alone else 1)
+    starts = [0] * len(videos) if starts is None else starts
+    decoder = _Decoder(videos, sampling, batch_size, 0 if alone else 1, starts)
     loader = DataLoader(
         decoder,
         batch_size=None,
