@@ -46,6 +46,7 @@ ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
 Build = Callable[[int], nn.Module]  # a model for features of a width
 # Kinds of names in a report that a run may not want to have.
 MISSING, UNEQUAL = "MISSING", "UNEQUAL"
+ALIGNMENT = 64  # bytes, of PyTorch's own memory
 MOST_LISTED = 1000  # names, of a kind
 
 
@@ -318,7 +319,7 @@ def load_weights(
     _settle_ties(model, usable, report)
     _name_absent(own, usable, report)
     empty = any(parameter.is_meta for parameter in model.parameters())
-    model.load_state_dict(_with_all_names(model, usable) if empty else usable, False, assign=empty)
+    model.load_state_dict(_to_take(model, usable) if empty else usable, False, assign=empty)
     return report
 
 
@@ -354,11 +355,18 @@ def _names_of_parameters(model: nn.Module) -> Iterable[list[str]]:
     return names_of.values()
 
 
-def _with_all_names(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under every name that the model has for them."""
-    given = dict(usable)
+def _to_take(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that a model may keep, under every name that it has for them.
+
+    What lies in memory as PyTorch itself would not put it is copied: products of it would be
+    rounded otherwise than those of the same weights from another kind of file.
+    """
+    given = {
+        name: value if value.data_ptr() % ALIGNMENT == 0 else value.clone()
+        for name, value in usable.items()
+    }
     for names in _names_of_parameters(model):
-        values = [usable[name] for name in names if name in usable]
+        values = [given[name] for name in names if name in given]
         if values:
             given |= dict.fromkeys(names, values[0])
     return given

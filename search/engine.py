@@ -75,7 +75,7 @@ class MomentSearch:
     @classmethod
     def open(
         cls,
-        index: str | Path,
+        index: str | Path | Index,
         *,
         run: str | Path | None = None,
         checkpoint: str | Path | None = None,
@@ -86,7 +86,7 @@ class MomentSearch:
         """Open an index that ``index_videos.py`` made, with its model.
 
         Args:
-            index: its folder.
+            index: its folder, or what :meth:`search.store.Index.open` gave.
             run, checkpoint, toker: where the model lies now; None: where it lay.
             device: where it computes.
             options: further arguments of the class.
@@ -94,7 +94,7 @@ class MomentSearch:
         Raises:
             UserError: there is no index, or its model is not there any more, or another.
         """
-        opened = Index.open(index)
+        opened = index if isinstance(index, Index) else Index.open(index)
         scorer = open_scorer(opened.maker, run, checkpoint, toker, device)
         return cls(opened, scorer, device=device, **options)
 
@@ -210,7 +210,7 @@ class MomentSearch:
                 video=film.id,
                 name=film.name,
                 doubtful=score < lowest,
-                note=note,
+                note="; ".join(filter(None, (note, film.note))),
             )
             for film, (begin, stop, score) in (
                 (index.films[int(place)], rest) for place, *rest in rows.tolist()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from config.config import ScorerOptions, SearchOptions, parse_options
 from config.shared_model import SharedModel
+from data.batch import VideoBatch
 from data.bpe_tokenizer import BpeTokenizer
 from data.prepare.frame_matching import match_frames
 from data.run_features import is_video_only
@@ -112,6 +113,11 @@ class HeroScorer:
         )
         tokenizer = load_tokenizer(toker_of(finished))
         finished.require_tokenizer(tokenizer.name_or_path, tokenizer_meta(tokenizer))
+        if len(tokenizer) > finished.vocab_size:
+            raise UserError(
+                f"the tokenizer {tokenizer.name_or_path} has {len(tokenizer)} tokens, the model "
+                f"{finished.vocab_size}; name the right --toker"
+            )
         model = build_for_evaluation(HeroForVcmr, finished, None, window_frames(finished))
         return cls(finished, model, tokenizer, known)
 
@@ -156,10 +162,13 @@ class HeroScorer:
 
     def encode_items(self, items: Sequence[VideoItem]) -> list[Tensor]:
         """Return the frame embeddings (T, H) float32 of videos as the model reads them."""
+        return self.encode_batch(collate_videos(items))
+
+    def encode_batch(self, batch: VideoBatch) -> list[Tensor]:
+        """Return the frame embeddings (T, H) float32 of the videos of a batch."""
         with torch.inference_mode(), self.run.precision.autocast():
-            batch = collate_videos(items).to(self.run.device)
-            frames = self.model.encode_videos(batch).float()
-        return list(frames.split([item.num_frames for item in items]))
+            frames = self.model.encode_videos(batch.to(self.run.device)).float()
+        return list(frames.split(batch.frame_lens.tolist()))
 
     def _item(self, features: np.ndarray, lines: Sequence[Line]) -> VideoItem:
         """A segment as the databases would hold it."""
