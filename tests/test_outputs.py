@@ -62,6 +62,7 @@ FOLDERS = {
     "--frame_length 1.5 --output {}",
     "scripts.prepro_tvc": "--annotation {nothing} --subtitles {nothing} --toker {nothing} "
     "--output {}",
+    "index_videos": "--videos {nothing} --run {run} --checkpoint 9 --random_weights --index {}",
     "search_videos:clips": "--index {nothing} --query hello --clips {}",
     "train_vcmr": "--config {recipe} --output_dir {}",
     "train_vr": "--config {root}/config/train-msrvtt_video_sub-4gpu.json {model} --output_dir {}",
