@@ -7,7 +7,8 @@ first one, past the end the last one. A video has ⌈duration / i⌉ windows, at
 the display of its last frame.
 
 Every frame is scaled to 256 pixels on its shorter side, and the centre 224 × 224 is kept (what
-ImageNet and Kinetics networks are evaluated with), turned upright where the file says how.
+ImageNet and Kinetics networks are evaluated with), turned upright where the file says how. A model
+with a preprocessing of its own gets whole pictures, in the size of the film's first one.
 """
 
 import itertools
@@ -63,10 +64,12 @@ class Sampling:
     Attributes:
         interval: seconds of a window.
         times: as fractions of the window, ascending, each ≥ 0 and < 1.
+        whole: pictures as the file has them, instead of their scaled centre.
     """
 
     interval: float
     times: tuple[float, ...]
+    whole: bool = False
 
     def count(self, duration: float) -> int:
         """Windows of a video that lasts ``duration`` seconds."""
@@ -93,6 +96,8 @@ def read_windows(
     path: Path, sampling: Sampling, threads: int = 0
 ) -> Generator[np.ndarray, None, Problem | None]:
     """The wanted frames of each window, (K, 224, 224, 3) uint8 RGB, decoded as one goes along.
+
+    Whole pictures (``sampling.whole``) are (K, height, width, 3), the same for all of a video.
 
     The generator returns what is wrong with a video that is used all the same, None if all is well.
 
@@ -126,7 +131,7 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
     window: list[np.ndarray] = []
     instants = sampling.instants()
     instant = next(instants)
-    given, last, shown = 0, None, Picture()
+    given, last, shown = 0, None, Picture(sampling.whole)
     for frame in frames:
         while instant < frame.start:
             window.append(shown.of((last or frame).image))
@@ -144,28 +149,39 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
 
 
 class Picture:
-    """Converts frames; one that is asked for again is not converted again."""
+    """Converts frames; one that is asked for again is not converted again.
 
-    def __init__(self) -> None:
+    Args:
+        whole: keep all of a picture, in the first one's size.
+    """
+
+    def __init__(self, whole: bool = False) -> None:
+        self._whole = whole
+        self._size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
         self._frame: av.VideoFrame | None = None
         self._pixels: np.ndarray | None = None
 
     def of(self, frame: av.VideoFrame) -> np.ndarray:
-        """(224, 224, 3) uint8 RGB."""
+        """(224, 224, 3) uint8 RGB, or as large as the first whole picture."""
         if frame is not self._frame:
             self._frame, self._pixels = frame, self._convert(frame)
         return self._pixels
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
-        scale = SHORT_SIDE / min(frame.width, frame.height)
-        width, height = round(frame.width * scale), round(frame.height * scale)
+        if self._whole:
+            self._size = self._size or (frame.width, frame.height)
+            width, height = self._size
+        else:
+            scale = SHORT_SIDE / min(frame.width, frame.height)
+            width, height = round(frame.width * scale), round(frame.height * scale)
         scaled = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
         ).to_ndarray()
-        top, left = (height - CROP) // 2, (width - CROP) // 2
-        square = scaled[top : top + CROP, left : left + CROP]
-        return np.ascontiguousarray(np.rot90(square, round(frame.rotation / 90)))
+        if not self._whole:
+            top, left = (height - CROP) // 2, (width - CROP) // 2
+            scaled = scaled[top : top + CROP, left : left + CROP]
+        return np.ascontiguousarray(np.rot90(scaled, round(frame.rotation / 90)))
 
 
 def _timed_frames(
