@@ -18,6 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import utils.runtime  # noqa: F401  before PyTorch
+
+# isort: split
 from scripts.demo_corpus.demo_task import DEFAULT_OUTPUT, DemoTask
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.make_demo_data import SIZES
