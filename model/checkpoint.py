@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.embed import grow_rows
 from utils.errors import UserError
@@ -46,6 +47,7 @@ ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
 Build = Callable[[int], nn.Module]  # a model for features of a width
 # Kinds of names in a report that a run may not want to have.
 MISSING, UNEQUAL = "MISSING", "UNEQUAL"
+ALIGNMENT = 64  # bytes, of PyTorch's own memory
 MOST_LISTED = 1000  # names, of a kind
 
 
@@ -210,13 +212,31 @@ def strip_prefix(
     return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Skips what draws the first values of weights: on the meta device, PyTorch would load its
+    compiler for them."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Models that are built here have weights with shapes only (on the meta device)."""
+    with torch.device("meta"), _NoInitialValues():
+        yield
+
+
 def feature_axes(build: Build) -> dict[str, int]:
     """Return the weights whose shape follows the width D of the features: name → dimension.
 
     Args:
         build: called twice, on the meta device: the models have shapes only.
     """
-    with torch.device("meta"):
+    with without_values():
         one, other = (build(width).state_dict() for width in (1, 2))
     return {
         name: axis
@@ -318,7 +338,7 @@ def load_weights(
     _settle_ties(model, usable, report)
     _name_absent(own, usable, report)
     empty = any(parameter.is_meta for parameter in model.parameters())
-    model.load_state_dict(_with_all_names(model, usable) if empty else usable, False, assign=empty)
+    model.load_state_dict(_to_take(model, usable) if empty else usable, False, assign=empty)
     return report
 
 
@@ -354,11 +374,18 @@ def _names_of_parameters(model: nn.Module) -> Iterable[list[str]]:
     return names_of.values()
 
 
-def _with_all_names(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under every name that the model has for them."""
-    given = dict(usable)
+def _to_take(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that a model may keep, under every name that it has for them.
+
+    What lies in memory as PyTorch itself would not put it is copied: products of it would be
+    rounded otherwise than those of the same weights from another kind of file.
+    """
+    given = {
+        name: value if value.data_ptr() % ALIGNMENT == 0 else value.clone()
+        for name, value in usable.items()
+    }
     for names in _names_of_parameters(model):
-        values = [usable[name] for name in names if name in usable]
+        values = [given[name] for name in names if name in given]
         if values:
             given |= dict.fromkeys(names, values[0])
     return given

@@ -40,8 +40,8 @@ from tqdm import tqdm
 
 from data.prepare.extract_videos import choose_videos, extract_videos
 from data.prepare.feature_folder import FeatureFolder
+from data.prepare.find_videos import FoundVideos, VideoFile, find_videos, shown
 from data.prepare.problems import FAILED_FILE
-from data.prepare.video_files import FoundVideos, VideoFile, find_videos, shown
 from data.prepare.video_frames import Sampling
 from data.prepare.work import positive, work_parser
 from data.video_pool import VIDEO_SUFFIXES
@@ -58,7 +58,7 @@ def extract(
     options: argparse.Namespace,
 ) -> int:
     """Extract and keep the features of videos; returns of how many."""
-    sampling = Sampling(options.interval, extractor.times, extractor.whole)
+    sampling = Sampling(options.interval, extractor.times, whole=extractor.whole)
     sizes = {"batch_size": options.batch_size, "workers": options.workers}
     with tqdm(total=len(videos), unit="video", disable=None) as progress:
         made = 0

@@ -44,7 +44,6 @@ SPOKEN_LINES = 200  # the best of an index
 SHARPNESS = 20.0
 LONGEST_SECONDS = 60.0  # of a moment
 WINDOW = 2048  # frames of a segment; they do not see each other, so it is only how films are cut
-SEGMENTS_AT_ONCE = 16  # whose frames are in memory in full precision
 
 
 class ClipScorer:
@@ -196,17 +195,12 @@ class ClipScorer:
     ) -> dict[int, np.ndarray]:
         """{segment: smoothed curve (T,)}."""
         curves = {}
-        for begin in range(0, len(segments), SEGMENTS_AT_ONCE):
-            group = segments[begin : begin + SEGMENTS_AT_ONCE]
-            frames, mask = corpus.segment_frames(group)
-            cosines = unit_vectors(frames)[0] @ vector
-            for place, segment in enumerate(group):
-                if segment in spoken:
-                    bonus = torch.from_numpy(spoken[segment]).to(cosines)
-                    cosines[place, : len(bonus)] += bonus
-            smoothed = smooth(cosines, mask).cpu().numpy()
-            rows = corpus.rows[group]
-            curves |= {each: smoothed[n, : rows[n]] for n, each in enumerate(group)}
+        for segment in segments:
+            cosines = unit_vectors(corpus.segment_frames(segment))[0] @ vector
+            if segment in spoken:
+                cosines += torch.from_numpy(spoken[segment]).to(cosines)
+            real = torch.ones_like(cosines, dtype=torch.bool)
+            curves[segment] = smooth(cosines[None], real[None])[0].cpu().numpy()
         return curves
 
     @torch.inference_mode()

@@ -57,15 +57,16 @@ class FilmSource(Protocol):
     Attributes:
         place: for messages.
         files: {name: where the film lies} of all films that there are; None: in a database.
-        kept: names of films that may be there, though nobody can look: what the index has of them
-            stays.
         extractors: what made, or makes, the features; {} where that is not known.
     """
 
     place: str
     files: Mapping[str, Path | None]
-    kept: frozenset[str]
     extractors: Mapping[str, Mapping[str, Any]]
+
+    def may_be_there(self, name: str) -> bool:
+        """Whether a film that is not among ``files`` may be there, though nobody can tell: then
+        what the index has of it stays."""
 
     def is_same(self, film: Film) -> bool:
         """Whether a film of the index would become the same again."""
@@ -148,7 +149,7 @@ def update_index(
         UserError: more than half of the films are gone.
     """
     there = writer.state().by_name
-    gone = [name for name in there if name not in source.files and name not in source.kept]
+    gone = [name for name in there if name not in source.files and not source.may_be_there(name)]
     if not prune:
         _require_half(source, there, gone)
     same = {name for name in source.files if name in there and source.is_same(there[name])}

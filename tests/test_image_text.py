@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from data.prepare import video_windows
 from data.prepare.feature_files import load_features
-from data.prepare.video_files import VideoFile
+from data.prepare.find_videos import VideoFile
 from data.prepare.video_frames import Sampling, read_windows
 from data.prepare.video_windows import decode_videos
 from engine.extractors import describe

@@ -128,7 +128,7 @@ def test_span_logits_are_those_of_the_head(scorer, engine):
     every = torch.arange(len(corpus))
     with torch.no_grad():
         for span in queries.spans:
-            products, mask = scorer.similarities(corpus, span, every)
+            products, mask = corpus.products(span, every)
             start, end = scorer.model.span_logits(products, mask)
             for place, segment in enumerate(engine.index.segments):
                 stop = segment.first_row + segment.rows
@@ -282,7 +282,7 @@ def test_untrained_features_are_a_note_of_every_moment(scorer, source):
     maker = dataclasses.replace(scorer.maker, extractors=extractors)
     engine = MomentSearch(IndexArrays(maker, films_of(scorer, source)), scorer, percentile=0)
     assert {m.note for m in engine.search(SENTENCES[0])} == {
-        "the resnet features come from an untrained network"
+        "the resnet features come from an untrained network: scores mean nothing"
     }
     assert "note" in engine.search(SENTENCES[0])[0].record()
 
@@ -316,9 +316,12 @@ def test_unrelated_scores_are_kept_beside_the_index(engine, scorer, tmp_path, mo
     assert sum(calls) == len(UNRELATED) + 1
     kept = read_json(tmp_path / "unrelated.json")
     assert list(kept["scores"]) == list(UNRELATED)
+    for change, searched in ((0, 1), (1, 1), (2, len(UNRELATED) + 1)):  # of ten films
+        calls.clear()
+        engine.index.generation += change
+        found = MomentSearch(engine.index, scorer).search(SENTENCES[0])
+        assert found == first and sum(calls) == searched
     calls.clear()
-    assert MomentSearch(engine.index, scorer).search(SENTENCES[0]) == first
-    assert sum(calls) == 1
-    engine.index.generation += 1
-    MomentSearch(engine.index, scorer).search(SENTENCES[0])
-    assert sum(calls) == len(UNRELATED) + 2
+    (tmp_path / "unrelated.json").write_text('{"scores": {}}')
+    MomentSearch(engine.index, scorer).calibrate()
+    assert sum(calls) == len(UNRELATED)

@@ -1,161 +1,246 @@
-"""Which files below a folder are videos, and what is said of the others."""
+"""What is wrong with a file that is no film, or no whole one: a line that says what to do."""
 
-import os
-from pathlib import Path
+import re
+import zipfile
 
+import av
+import numpy as np
 import pytest
 
-from data.prepare.video_files import TOP_FOLDER, find_videos, shown
-from utils.errors import UserError
+from data.prepare.video_frames import Problem, VideoError
+from tests.videos import assert_close, centres, ffmpeg_count, make_numbered, make_sound, read_film
+
+PAGE = b"<!DOCTYPE html>\n<html><head><title>403</title></head><body>Forbidden</body></html>\n" * 40
 
 
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+def refusal(path) -> str:
+    """Why a video cannot be used."""
+    with pytest.raises(VideoError) as refused:
+        read_film(path)
+    assert refused.value.seconds == 0
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
 
 
-def found_names(top: Path) -> dict[str, str]:
-    """{path below the folder: folder of its features}."""
-    return {
-        video.path.relative_to(top).as_posix(): video.folder for video in find_videos(top).videos
-    }
-
-
-def test_folders_and_links_to_folders_are_searched_each_once(tmp_path):
-    top, elsewhere = tmp_path / "videos", tmp_path / "elsewhere"
-    touch(
-        top / "a.mp4", top / "s" / "t" / "b.MKV", elsewhere / "c.mp4", elsewhere / "deep" / "d.ts"
-    )
-    (top / "linked").symlink_to(elsewhere)
-    (top / "again").symlink_to(top / "s")
-    (top / "s" / "up").symlink_to(top)  # a circle
-    (elsewhere / "back").symlink_to(top)
-    (top / "self").symlink_to(top / "self")
-    expected = {
-        "a.mp4": TOP_FOLDER,
-        "s/t/b.MKV": "s_t",
-        "linked/c.mp4": "linked",
-        "linked/deep/d.ts": "linked_deep",
-    }
-    assert found_names(top) == expected
-    found = find_videos(top)
-    assert not found.unusable and found.other == [top / "self"]
-
-
-def test_hidden_folders_are_left_out_as_hidden_files_are(tmp_path):
-    touch(tmp_path / "a.mp4", tmp_path / "._a.mp4", tmp_path / ".Trash-1000" / "files" / "x.mp4")
-    touch(tmp_path / "$RECYCLE.BIN" / "y.mp4", tmp_path / "@eaDir" / "a.mp4" / "thumb.mp4")
-    found = find_videos(tmp_path)
-    assert [video.vid for video in found.videos] == ["a"]
-    assert list(found.notes()) == ["passed over: 4 hidden files and folders, such as $RECYCLE.BIN"]
-
-
-@pytest.mark.parametrize("top", [".hidden", "a.b"])
-def test_the_folder_itself_may_be_called_as_it_likes(tmp_path, top):
-    touch(tmp_path / top / "a.mp4")
-    assert found_names(tmp_path / top) == {"a.mp4": TOP_FOLDER}
-
-
-def test_endings_of_videos_and_others(tmp_path):
-    endings = [".gif", ".3g2", ".asf", ".f4v", ".mxf", ".h264", ".m2v", ".y4m", ".rmvb", ".GIF"]
-    touch(*(tmp_path / f"v{number}{ending}" for number, ending in enumerate(endings)))
-    touch(*(tmp_path / f"v{number}.srt" for number in range(7)))
-    touch(tmp_path / "s" / "talk.xyz", tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "README")
-    (tmp_path / "folder.mp4").mkdir()
-    found = find_videos(tmp_path)
-    assert [video.vid for video in found.videos] == [f"v{n}" for n in range(len(endings))]
-    assert list(found.notes()) == [
-        "passed over: 11 files whose ending is no video's (7 .srt, 2 .jpg, 1 without an ending, "
-        "1 .xyz), such as README"
-    ]
-
-
-NAMES = [
-    "lecture.0",
-    "v1.2 (final) [x]",
-    "two  spaces ",
-    "line\nbreak",
-    "Ünïcode",
-    "映画　二",
-    "👩‍👩‍👧 family",
-    "a'b\"c",
-    "-x",
-    "x" * 251,
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_are_kept_as_they_are(tmp_path, name):
-    touch(tmp_path / f"{name}.ts")
-    (video,) = find_videos(tmp_path).videos
-    assert video.vid == name and video.path == tmp_path / f"{name}.ts"
-    assert "\n" not in shown(video.path)
+# --- Other files ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [(b"caf\xe9.mp4", "its name is no text"), (b"x" * 252 + b".ts", "251 bytes")],
+    ("name", "content", "reason"),
+    [
+        ("v.mp4", b"", "it is empty; download or copy it again"),
+        ("v.mp4", PAGE, r"it is a web page \(HTML\), no video: .* download it again"),
+        ("v.mkv", b"\xef\xbb\xbf  \r\n<!-- x --><HTML lang=de>", "it is a web page"),
+        ("v.mp4", "<html><p>für</p>".encode("latin-1"), "it is a web page"),
+        ("v.ts", b"import { a } from './a';\n" * 99, "it is a text file, no video"),
+        ("v.mp4", "1\n00:00:01,000 --> 00:00:02,000\nÄ\n".encode(), "it is a text file"),
+        ("v.mp4", b'{"error": "not found"}', "it is a text file"),
+        ("v.ts", b"#EXTM3U\n#EXTINF:4,\nhttp://x.invalid/1.ts\n", "it is a playlist, no video"),
+        ("v.mp4", b"ffconcat version 1.0\nfile /etc/passwd\n", "it is a text file"),
+        ("v.mp4", bytes(9999), "it begins with zeros, as a download that has not ended"),
+        ("v.avi", b"%PDF-1.7\n\x80\x81\x82" * 99, "it is a PDF document, no video"),
+        ("v.mp4", bytes(range(256)) * 40, r"it cannot be decoded \(Invalid data .*download"),
+    ],
 )
-def test_names_that_no_database_can_have_are_listed(tmp_path, name, reason):
-    touch(tmp_path / "good.mp4", tmp_path / os.fsdecode(name))
-    found = find_videos(tmp_path)
-    assert [video.vid for video in found.videos] == ["good"]
-    ((path, why),) = found.unusable.items()
-    assert os.fsencode(path.name) == name and reason in why
+def test_no_video(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    assert re.match(reason, refusal(tmp_path / name))
 
 
-def test_a_long_way_of_folders(tmp_path):
-    deep = tmp_path.joinpath(*(letter * 80 for letter in "abcde"))
-    touch(deep / "v.mp4", deep.parent / "f" / "w.mp4")
-    one, other = (video.folder for video in find_videos(tmp_path).videos)
-    assert one != other and max(len(one), len(other)) < 250
-    assert one.startswith("a" * 80 + "_b")
+def test_an_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "v.mp4", "w") as archive:
+        archive.writestr("v.txt", "x")
+    assert refusal(tmp_path / "v.mp4") == "it is a ZIP archive, no video; unpack or convert it"
 
 
-@pytest.mark.parametrize("names", [("a/x.mp4", "b/x.mp4"), ("x.mp4", "x.mkv")])
-def test_two_videos_of_one_name_are_both_listed(tmp_path, names):
-    touch(tmp_path / "y.mp4", *(tmp_path / name for name in names))
-    found = find_videos(tmp_path)
-    assert [video.vid for video in found.videos] == ["y"]
-    assert found.unusable.keys() == {tmp_path / name for name in names}
-    for reason in found.unusable.values():
-        assert "would all be video 'x'; rename all but one" in reason
-        assert all(str(tmp_path / name) in reason for name in names)
-    assert found.names() == {"x", "y"}
+def test_a_file_that_is_not_there(tmp_path):
+    assert refusal(tmp_path / "v.mp4") == "it cannot be read (No such file or directory)"
 
 
-def test_previews_and_second_links_are_not_videos_of_their_own(tmp_path):
-    touch(tmp_path / "film.mp4", tmp_path / "film.gif", tmp_path / "cat.gif")
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "film.mp4").symlink_to(tmp_path / "film.mp4")
-    found = find_videos(tmp_path)
-    assert [video.path for video in found.videos] == [tmp_path / "cat.gif", tmp_path / "film.mp4"]
-    assert not found.unusable
-    assert next(found.notes()).startswith("passed over: 2 previews of videos and second links")
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_without_its_index(tmp_path, share):
+    """An MP4 file whose index, at its end, was not written or not downloaded."""
+    path = make_numbered(tmp_path / "v.mp4", 200)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    assert re.match(r"its index \(moov\) is missing, .*download or copy it again", refusal(path))
 
 
-def test_a_link_to_a_video_that_is_not_mounted_is_a_video(tmp_path):
-    (tmp_path / "a.mp4").symlink_to(tmp_path / "not mounted" / "a.mp4")
-    assert found_names(tmp_path) == {"a.mp4": TOP_FOLDER}
+def test_a_name_that_looks_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = make_numbered(tmp_path / "http:v.mp4", 60)
+    assert read_film(path.relative_to(tmp_path)) == (centres(60, 10), None)
 
 
-def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
-    touch(tmp_path / "a.mp4", tmp_path / "private" / "b.mp4")
-    list_folder = Path.iterdir
-
-    def refuse(path: Path):
-        if path.name == "private":
-            raise PermissionError(13, "Permission denied", str(path))
-        return list_folder(path)
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    found = find_videos(tmp_path)
-    assert [video.vid for video in found.videos] == ["a"]
-    assert found.unread == [tmp_path / "private"]
-    assert "cannot be read (Permission denied)" in found.unusable[tmp_path / "private"]
+# --- No film within -------------------------------------------------------------------------------
 
 
-def test_what_is_no_folder(tmp_path):
-    with pytest.raises(UserError, match="is no folder; --video_dir must hold the videos"):
-        find_videos(tmp_path / "none")
+@pytest.mark.parametrize("codec", ["braw", "drmi", "encv", "xxxx"])
+def test_a_codec_without_a_decoder_is_named(tmp_path, codec):
+    path = make_numbered(tmp_path / "v.mov", 10)
+    content = path.read_bytes()
+    at = content.find(b"stsd") + 16
+    path.write_bytes(content[:at] + codec.encode() + content[at + 4 :])
+    assert refusal(path).startswith(f"there is no decoder for its codec ({codec})")
+
+
+@pytest.mark.parametrize("codec", [b"V_BRAW", b"V_XXXX"])
+def test_a_codec_that_is_not_known_in_matroska(tmp_path, codec):
+    path = make_numbered(tmp_path / "v.mkv", 10, codec="ffv1")
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", codec))
+    assert refusal(path).startswith("there is no decoder for its codec (")
+
+
+def test_sound_alone(tmp_path):
+    path = make_sound(tmp_path / "v.mp4", 2)
+    assert refusal(path) == "it has no video stream (only audio)"
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mp3"])
+def test_a_song_with_a_cover(tmp_path, name):
+    with av.open(str(tmp_path / name), "w") as container:
+        codec = "libmp3lame" if name.endswith("mp3") else "aac"
+        voice = container.add_stream(codec, rate=44100, layout="mono")
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode())
+        for at in range(0, 44100, 1024):
+            kind = voice.codec_context.format.name
+            zeros = np.zeros((1, 1024), np.int32 if kind.startswith("s32") else np.float32)
+            frame = av.AudioFrame.from_ndarray(zeros, kind, "mono")
+            frame.sample_rate, frame.pts = 44100, at
+            container.mux(voice.encode(frame))
+        container.mux(voice.encode())
+    assert refusal(tmp_path / name) == "it has only a cover picture, no film"
+
+
+# --- Cut short ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sound", [0, 20])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("v.mkv", "libx264", {}),
+        ("v.webm", "libvpx", {}),
+        ("v.flv", "libx264", {}),
+        ("v.avi", "mpeg4", {}),
+        ("v.wmv", "wmv2", {}),
+        ("v.mp4", "mpeg4", {"movflags": "faststart"}),
+        ("v.mov", "mpeg4", {"movflags": "faststart"}),
+    ],
+)
+def test_cut_short(tmp_path, name, codec, options, sound):
+    """Used with a warning if half of it is there, else failed; both say how much there is."""
+    path = make_numbered(
+        tmp_path / name, 500, 25, codec, sound=sound, coding={"g": "25"}, **options
+    )
+    whole = path.read_bytes()
+    assert read_film(path)[1] is None
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    numbers, problem = read_film(path)
+    assert 7 < len(numbers) < 14
+    assert_close(numbers[:-1], centres(500, 25)[: len(numbers) - 1])
+    assert re.match(
+        r"it is cut short: it ends at 1\d\.\d of (20|19)\.\d seconds; down", problem.reason
+    )
+    assert problem.used
+    assert problem.seconds == pytest.approx(len(numbers) * 1.5, abs=1.6)
+    assert abs(ffmpeg_count(path, 25 * problem.seconds) - 25 * problem.seconds) <= 2
+    path.write_bytes(whole[: len(whole) * 2 // 5])
+    with pytest.raises(
+        VideoError, match=r"cut short.*only \d\.\d of \d+\.\d seconds can"
+    ) as refused:
+        read_film(path)
+    assert 0 < refused.value.seconds < 10
+
+
+@pytest.mark.parametrize("movflags", ["frag_keyframe+empty_moov", "frag_keyframe", "dash"])
+def test_fragments_that_break_off(tmp_path, movflags):
+    """No header tells their length."""
+    path = make_numbered(
+        tmp_path / "v.mp4", 500, 25, "mpeg4", coding={"g": "25"}, movflags=movflags
+    )
+    assert read_film(path) == (centres(500, 25), None)
+    content = path.read_bytes()
+    last = content.rfind(b"mdat", 0, len(content) * 3 // 4)
+    path.write_bytes(content[: last + 200])
+    numbers, problem = read_film(path)
+    assert 7 < len(numbers) < 14
+    assert re.match(r"it is cut short: it breaks off at 1\d\.\d seconds", problem.reason)
+
+
+def test_a_whole_film_whose_subtitles_last_longer(tmp_path):
+    """Matroska's header tells the length of the longest track."""
+    path = make_numbered(tmp_path / "v.mkv", 60)
+    content = bytearray(path.read_bytes())
+    at = content.find(b"\x44\x89\x88") + 3  # the length, a double, in milliseconds
+    assert np.frombuffer(content, ">f8", 1, at) == 6000
+    content[at : at + 8] = np.array([30_000], ">f8").tobytes()
+    path.write_bytes(content)
+    assert read_film(path) == (centres(60, 10), None)
+
+
+# --- Damaged in the middle ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("v.mp4", "libx264"), ("v.flv", "libx264"), ("v.mov", "libx264")],
+)
+def test_a_damaged_packet(tmp_path, name, codec, threads):
+    path = make_numbered(tmp_path / name, 360, 30, codec, coding={"g": "30"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+    victim = next(p for p in packets if p.is_keyframe and p.pts * p.time_base > 5)
+    content[victim.pos + 40 : victim.pos + 104] = b"\xff" * 64
+    path.write_bytes(content)
+    numbers, problem = read_film(path, threads=threads)
+    right = centres(360, 30)
+    assert len(numbers) == len(right)
+    assert sum(abs(a - b) > 1 for a, b in zip(numbers, right, strict=True)) <= 1
+    assert re.match(
+        r"it is damaged at [56]\.\d seconds \(.*\); .*re-encode it \(ffmpeg -i", problem.reason
+    )
+    assert problem == Problem(problem.reason, pytest.approx(11.5, abs=0.6), used=True)
+
+
+def test_damage_of_most_packets(tmp_path):
+    path = make_numbered(tmp_path / "v.mp4", 360, 30, coding={"g": "30"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+    for packet in packets[100:]:
+        content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
+    with pytest.raises(
+        VideoError, match=r"damaged at 3\.\d seconds.*only 3\.\d of 12\.0"
+    ) as refused:
+        read_film(path)
+    assert refused.value.seconds == pytest.approx(3.3, abs=0.3)
+    for packet in packets:
+        content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
+    path.write_bytes(content)
+    assert re.match("none of its pictures can be decoded .*protected", refusal(path))
+
+
+def test_pictures_with_errors(tmp_path):
+    """The decoder repairs what it can; it is said all the same."""
+    path = make_numbered(tmp_path / "v.avi", 300, 25, "mpeg4")
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+    victim = packets[150]
+    content[victim.pos + victim.size // 2 : victim.pos + victim.size] = b"\xff" * (
+        victim.size - victim.size // 2
+    )
+    path.write_bytes(content)
+    numbers, problem = read_film(path)
+    assert_close(numbers, centres(300, 25))
+    assert re.match(r"it is damaged at (5\.9|6\.\d) seconds", problem.reason)
+    assert problem.used

@@ -23,8 +23,9 @@ from data.prepare.extraction import (
     save_features,
 )
 from data.prepare.feature_files import FeatureFileError, load_features
+from data.prepare.find_videos import FoundVideos, VideoFile, shown
 from data.prepare.problems import FAILED_FILE, Problems
-from data.prepare.video_files import FoundVideos, VideoFile, shown
+from data.prepare.unfinished import UnfinishedFeatures
 from data.prepare.video_frames import Problem, VideoError
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
@@ -64,6 +65,7 @@ class FeatureFolder:
         entries = {name: dataclasses.asdict(made_by[name]) for name in made_by}
         if any(known.get(name) != entry for name, entry in entries.items()):
             write_json(self.folder / EXTRACTION_FILE, {**known, **entries}, indent=2)
+        self.unfinished = UnfinishedFeatures(self.folder, made_by)
         self._files: dict[str, list[Path]] = defaultdict(list)  # of all kinds, by video
         for name in {**known, **entries}:
             for path in sorted((self.folder / f"{name}_features").glob("*/*.npz")):
@@ -209,6 +211,7 @@ class FeatureFolder:
                 f"{found.top}, such as {next(iter(gone))!r}: is it the right folder, and mounted? "
                 "--prune_most drops their features all the same"
             )
+        self.unfinished.drop_others(found.names())
         for vid, paths in gone.items():
             for path in paths:
                 path.unlink()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from data.prepare.video_files import shown
+from data.prepare.find_videos import shown
 from data.prepare.video_frames import Problem
 from utils.files import write_json
 

@@ -1,182 +1,215 @@
-"""The videos below a folder, and what is passed over there."""
+"""What a file is that should be a video, and how long a film its header promises.
 
-import hashlib
-import os
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+FFmpeg says "invalid data" of an empty file and of a web page alike; whoever has a folder of them
+wants to know which to download again.
+"""
+
+import re
+import shlex
+from codecs import getincrementaldecoder
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-from data.video_pool import VIDEO_SUFFIXES
-from utils.errors import UserError
-from utils.names import is_text
+import av
+import av.logging
 
-TOP_FOLDER = "videos"  # of features whose videos lie in no folder of their own
-PREVIEWS = (".gif", ".apng")  # beside a film of the same name they show what is in it
-# Where other systems keep what was deleted and thumbnails: hidden there, without a dot in front.
-SYSTEM_FOLDERS = {
-    *("$recycle.bin", "recycler", "#recycle", "@recycle", "@eadir", "lost+found"),
-    "system volume information",
-}
-_LONGEST_NAME = 255 - len(".npz")  # bytes that file systems allow
-_KEPT, _DIGITS = 100, 16  # bytes of a folder's name that is too long, and digits of its hash
-_SHOWN_ENDINGS = 5
+HEAD_BYTES = 4096
+FETCH_AGAIN = "download or copy it again"
+_WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S)
+_OTHER_KINDS = (  # how files begin that bear a video's name by mistake
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"%PDF-", "a PDF document"),
+)
+_MOST_BOXES = 10_000  # of an MP4 file, at its top level
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEADER_BYTES = 1 << 16
+
+
+class VideoError(ValueError):
+    """Why a video cannot be used; it is listed, and the others go on.
+
+    Attributes:
+        seconds: how much of the video could be decoded.
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True)
-class VideoFile:
-    """A video.
+class Promise:
+    """How long a header says that a film is.
 
     Attributes:
-        vid: its name.
-        path: its file.
-        folder: where its features go below ``<extractor>_features``.
-        origin: the folder that was searched, absolute, as text.
+        seconds: 0 where it does not say.
+        of_pictures: the pictures alone; False: pictures or sound, whichever lasts longer.
+        breaks_off: the file ends before what it begins to hold.
     """
 
-    vid: str
-    path: Path
-    folder: str
-    origin: str = ""
+    seconds: float
+    of_pictures: bool
+    breaks_off: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FoundVideos:
-    """What lies below a folder.
-
-    Attributes:
-        top: the folder.
-        videos: by name.
-        unusable: files that would be videos, and folders, that cannot be used, and why.
-        other: files whose ending is no video's.
-        hidden: files and folders whose name begins with a dot, and those of the system.
-        again: files that show what another video of their name does: previews, second links.
-        unread: folders that cannot be read, so that nobody knows what is in them.
-    """
-
-    top: Path
-    videos: list[VideoFile] = field(default_factory=list)
-    unusable: dict[Path, str] = field(default_factory=dict)
-    other: list[Path] = field(default_factory=list)
-    hidden: list[Path] = field(default_factory=list)
-    again: list[Path] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
-
-    @property
-    def origin(self) -> str:
-        """``top`` without links, as text."""
-        return os.fsencode(os.path.realpath(self.top)).decode("utf-8", "backslashreplace")
-
-    def names(self) -> set[str]:
-        """Names of all videos, also of those that cannot be used."""
-        return {video.vid for video in self.videos} | {path.stem for path in self.unusable}
-
-    def notes(self) -> Iterator[str]:
-        """A line for each kind of what was passed over."""
-        endings = Counter(map(_ending, self.other))
-        common = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(_SHOWN_ENDINGS))
-        more = ", …" if len(endings) > _SHOWN_ENDINGS else ""
-        rarest = sorted(self.other, key=lambda path: endings[_ending(path)])
-        kinds = (
-            (f"files whose ending is no video's ({common}{more})", rarest),
-            ("hidden files and folders", self.hidden),
-            ("previews of videos and second links to them", self.again),
-        )
-        for kind, paths in kinds:
-            if paths:
-                example = shown(paths[0].relative_to(self.top))
-                yield f"passed over: {len(paths)} {kind}, such as {example}"
+def re_encode(path: Path) -> str:
+    """Return the advice to write a video anew."""
+    return f"re-encode it (ffmpeg -i {shlex.quote(path.name)} new.mp4)"
 
 
-def shown(path: str | Path) -> str:
-    """A path as one line can show it."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def find_videos(video_dir: str | Path) -> FoundVideos:
-    """All videos below a folder and the folders that links lead to, each folder once.
-
-    A video is called as its file, without the ending. Folders within folders become one:
-    ``a/b/x.mp4`` goes to ``a_b``. Videos of one name cannot be used, and so are listed.
+def refuse_text(path: Path) -> None:
+    """Refuse what cannot be a film, before FFmpeg takes it for a playlist or for subtitles.
 
     Raises:
-        UserError: it is no folder.
+        VideoError: the file is empty, a web page or another text, or cannot be read.
     """
-    top = Path(video_dir)
-    if not top.is_dir():
-        raise UserError(f"{top} is no folder; --video_dir must hold the videos")
-    found = FoundVideos(top)
-    by_name = defaultdict(list)
-    for path in _files(found):
-        if path.suffix.lower() not in VIDEO_SUFFIXES or not _is_file(path):
-            found.other.append(path)
-        else:
-            by_name[path.stem].append(path)
-    for vid, paths in sorted(by_name.items()):
-        _take(found, vid, paths)
-    return found
+    head = _head(path)
+    if not head:
+        raise VideoError(f"it is empty; {FETCH_AGAIN}")
+    if _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
+        raise VideoError(
+            "it is a web page (HTML), no video: its address asks for a login or is gone; "
+            "download it again"
+        )
+    if head.startswith(b"#EXTM3U"):
+        raise VideoError("it is a playlist, no video; download what it lists (ffmpeg -i ADDRESS …)")
+    if _is_text(head):
+        raise VideoError(
+            "it is a text file, no video; give it another ending, or download it again"
+        )
 
 
-def _files(found: FoundVideos) -> Iterator[Path]:
-    """What is no folder, below ``found.top``; those that are no links are searched first."""
-    folders, links = [found.top], deque()
-    seen = set()
-    while folders or links:
-        folder = folders.pop() if folders else links.popleft()
-        try:
-            known = folder.stat()
-            paths = sorted(folder.iterdir())
-        except OSError as error:
-            found.unread.append(folder)
-            found.unusable[folder] = f"the folder cannot be read ({error.strerror}): mend that"
-            continue
-        if (place := (known.st_dev, known.st_ino)) in seen:
-            continue
-        seen.add(place)
-        for path in paths:
-            if path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS:
-                found.hidden.append(path)
-            elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where a link cannot be read
-                (links if path.is_symlink() else folders).append(path)
-            else:
-                yield path
+def why_unreadable(path: Path, error: Exception) -> VideoError:
+    """Return what is wrong with a file that FFmpeg does not open."""
+    head = _head(path)
+    for begin, kind in _OTHER_KINDS:
+        if head.startswith(begin):
+            return VideoError(f"it is {kind}, no video; unpack or convert it")
+    if not any(head):
+        return VideoError(f"it begins with zeros, as a download that has not ended; {FETCH_AGAIN}")
+    boxes, breaks_off = _boxes(path)
+    if boxes & {b"ftyp", b"mdat"} and b"moov" not in boxes:
+        return VideoError(
+            "its index (moov) is missing, as when a recording or a download breaks off; "
+            f"{FETCH_AGAIN}"
+        )
+    if breaks_off:
+        return VideoError(f"it is cut short; {FETCH_AGAIN}")
+    return VideoError(
+        f"it cannot be decoded ({said(error)}): no video, or its beginning is damaged; "
+        f"{FETCH_AGAIN}"
+    )
 
 
-def _ending(path: Path) -> str:
-    return shown(path.suffix.lower()) or "without an ending"
+def said(error: Exception) -> str:
+    """Return FFmpeg's words for an error."""
+    return str(getattr(error, "strerror", None) or error)
 
 
-def _is_file(path: Path) -> bool:
-    """Whether it is a file, or a link to one that is not there now: an archive not mounted."""
-    is_there = os.path.exists(path)  # noqa: PTH110  as above
-    return path.is_file() if is_there else path.is_symlink()
+def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """Return what a file calls the codec of a stream that has no decoder."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # below, FFmpeg does not even write its summary
+    try:
+        summary = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (.*)", summary)
+    name, tag = re.match(r"(\w+)(?:.*?\((\w+) / 0x)?", found[1]).groups() if found else ("", "")
+    return (tag if name in ("none", "") else name) or "unknown"
 
 
-def _take(found: FoundVideos, vid: str, paths: list[Path]) -> None:
-    """Take the one video of a name; several cannot be told apart."""
-    films = [path for path in paths if path.suffix.lower() not in PREVIEWS] or paths
-    files: dict[str, Path] = {}
-    for path in sorted(films, key=Path.is_symlink):
-        files.setdefault(os.path.realpath(path), path)
-    if len(files) > 1:
-        which = " and ".join(shown(path) for path in files.values())
-        reason = f"{which} would all be video {vid!r}; rename all but one of them"
-    elif not is_text(vid):
-        reason = "its name is no text; rename it"
-    elif len(os.fsencode(vid)) > _LONGEST_NAME:
-        reason = f"its name has more than {_LONGEST_NAME} bytes; rename it"
-    else:
-        (path,) = files.values()
-        found.again.extend(other for other in paths if other != path)
-        found.videos.append(VideoFile(vid, path, _feature_folder(found.top, path), found.origin))
-        return
-    found.unusable.update(dict.fromkeys(files.values(), reason))
+def promised_length(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> Promise:
+    """Return how long the header says that a film is.
+
+    Of formats without such a header FFmpeg estimates a length from what is there: no promise.
+    """
+    kind = container.format.name
+    own = float((stream.duration or 0) * (stream.time_base or 0))
+    if kind == "avi":  # a broken file's duration is counted anew, its header's frames are not
+        rate = stream.average_rate or stream.guessed_rate
+        return Promise(max(own, float(stream.frames / Fraction(rate)) if rate else 0.0), True)
+    if kind == "asf":  # FFmpeg forgets the length of a file whose size is not what its header says
+        return Promise(max(own, _asf_length(path)), False)
+    if kind == "flv":
+        return Promise((container.duration or 0) / av.time_base, False)
+    if kind == "matroska,webm":
+        end, size = _segment_end(path), path.stat().st_size
+        is_whole = end is not None and end <= size  # then its subtitles may last longer
+        length = 0.0 if is_whole else (container.duration or 0) / av.time_base
+        return Promise(length, False, end is not None and not is_whole)
+    if kind.startswith("mov,"):
+        return Promise(own, True, _boxes(path)[1])
+    return Promise(own if kind in ("mxf", "rm") else 0.0, True)
 
 
-def _feature_folder(top: Path, path: Path) -> str:
-    """The folder's names in one, as far as a name may be that long."""
-    name = os.fsencode("_".join(path.relative_to(top).parts[:-1])) or TOP_FOLDER.encode()
-    if len(name) > _LONGEST_NAME:
-        name = name[:_KEPT] + hashlib.sha256(name).hexdigest()[:_DIGITS].encode()
-    return os.fsdecode(name)
+def _head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise VideoError(f"it cannot be read ({error.strerror})") from error
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(character >= " " or character in "\t\n\r\f" for character in text)
+
+
+def _boxes(path: Path) -> tuple[set[bytes], bool]:
+    """Return the kinds of an MP4 file's whole boxes, and whether one ends after the file."""
+    kinds, end = set(), path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(_MOST_BOXES):
+            start = file.tell()
+            header = file.read(16)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if not re.fullmatch(rb"[a-z]{4}", kind):
+                break
+            if size == 1:  # the size follows
+                size = int.from_bytes(header[8:], "big")
+            if start + size > end:
+                return kinds | {b"ftyp"}, True
+            kinds.add(kind)
+            if size < 8:  # 0: up to the end of the file
+                break
+            file.seek(start + size)
+    return kinds, False
+
+
+def _segment_end(path: Path) -> int | None:
+    """Return where a Matroska file's header says that it ends, None where it does not say."""
+    head = _head(path)
+    end = 0
+    for _ in range(2):  # the header, then all the rest: an identity (4 bytes), its size, itself
+        start = end + 4
+        if len(head) <= start or not head[start]:
+            return None
+        width = 9 - head[start].bit_length()  # leading zeros tell how many bytes it has
+        most = (1 << 7 * width) - 1
+        size = int.from_bytes(head[start : start + width], "big") & most
+        if size == most:  # it was not known yet
+            return None
+        end = start + width + size
+    return end
+
+
+def _asf_length(path: Path) -> float:
+    """Return the seconds of a Windows Media file's header."""
+    head = _head(path, _ASF_HEADER_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return 0.0
+    ticks = int.from_bytes(head[at + 64 : at + 72], "little")  # of 100 ns, with the preroll (ms)
+    preroll = int.from_bytes(head[at + 80 : at + 88], "little")
+    is_live = head[at + 88] & 1  # its length was not known yet
+    return 0.0 if is_live else max(0.0, ticks / 1e7 - preroll / 1e3)

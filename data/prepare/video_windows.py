@@ -1,16 +1,19 @@
 """The frames of many videos, decoded by several processes while a model computes."""
 
 import multiprocessing
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from data.prepare.video_files import VideoFile
+from data.prepare.find_videos import VideoFile
 from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
-from utils.errors import UserError
-from utils.processes import follow_parent
+from utils.errors import UserError, shorten
+from utils.processes import dead_workers, follow_parent, noted_reading
 
 PIECES_AHEAD = 2  # that a process decodes before they are asked for
 PIECE_BYTES = 64 << 20  # of large pictures fewer windows are held at a time
@@ -35,9 +38,15 @@ class _Decoder(IterableDataset):
     """Each process takes the next video that nobody has taken."""
 
     def __init__(
-        self, videos: list[VideoFile], sampling: Sampling, batch_size: int, threads: int
+        self,
+        videos: list[VideoFile],
+        sampling: Sampling,
+        batch_size: int,
+        threads: int,
+        starts: Sequence[int],
     ) -> None:
         self._videos = videos
+        self._starts = starts
         self._sampling = sampling
         self._batch_size = batch_size
         self._threads = threads
@@ -54,12 +63,14 @@ class _Decoder(IterableDataset):
         return place
 
     def _pieces(self, place: int) -> Iterator[Piece]:
-        windows = read_windows(self._videos[place].path, self._sampling, self._threads)
+        sampling = replace(self._sampling, first=self._starts[place])
+        windows = read_windows(self._videos[place].path, sampling, self._threads)
         at_end, problem = False, None
-        while not at_end:
-            batch, at_end, problem = _next_windows(windows, self._batch_size)
-            if batch:
-                yield Piece(place, np.stack(batch))
+        with noted_reading(str(place)):  # should its decoder kill this process
+            while not at_end:
+                batch, at_end, problem = _next_windows(windows, self._batch_size)
+                if batch:
+                    yield Piece(place, np.stack(batch))
         yield Piece(place, None, problem)
 
 
@@ -75,11 +86,30 @@ def _next_windows(
         return batch, True, end.value
     except VideoError as error:
         return batch, True, Problem(str(error), error.seconds, used=False)
+    except Exception as error:  # whatever a decoder raises is about this file alone
+        said = shorten(f"{type(error).__name__}: {error}")
+        return batch, True, Problem(f"it cannot be decoded ({said})", 0.0, used=False)
     return batch, False, None
 
 
+class DecoderDiedError(Exception):
+    """Processes that decoded were killed, most likely by what they read.
+
+    Attributes:
+        places: of the videos that they were reading.
+    """
+
+    def __init__(self, places: list[int]) -> None:
+        super().__init__(f"videos {places}")
+        self.places = places
+
+
 def decode_videos(
-    videos: list[VideoFile], sampling: Sampling, batch_size: int, workers: int
+    videos: list[VideoFile],
+    sampling: Sampling,
+    batch_size: int,
+    workers: int,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """Pieces of all videos. Those of one video come in order, those of several are mixed.
 
@@ -88,12 +118,17 @@ def decode_videos(
     Args:
         batch_size: windows of a piece.
         workers: processes; 1: this one alone, with FFmpeg's own threads.
+        starts: the first window of each video; None: 0.
 
     Raises:
-        UserError: a process was killed.
+        DecoderDiedError: a process was killed; the videos it had not finished come no more.
+        UserError: the same, and nobody knows what it was reading.
     """
+    if not videos:
+        return
     alone = workers <= 1
-    decoder = _Decoder(videos, sampling, batch_size, threads=0 if alone else 1)
+    starts = [0] * len(videos) if starts is None else starts
+    decoder = _Decoder(videos, sampling, batch_size, 0 if alone else 1, starts)
     loader = DataLoader(
         decoder,
         batch_size=None,
@@ -105,14 +140,34 @@ def decode_videos(
         multiprocessing_context=None if alone else "fork",
     )
     try:
-        yield from loader
+        with _deaths_while_waiting(iter(loader)) as pieces:
+            yield from pieces
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        dead = dead_workers(error)
+        if not dead:
             raise
+        if places := [int(place) for place in dead.values() if place is not None]:
+            raise DecoderDiedError(places) from None
         raise UserError(
             "a decoding process was killed (out of memory?); run again with fewer --workers or a "
             "smaller --batch_size"
         ) from None
+
+
+@contextmanager
+def _deaths_while_waiting(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
+    """Let the loader say only where it is asked for a piece that a worker died.
+
+    Its own signal handler would raise that anywhere, in whatever the main thread does then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield pieces
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield pieces
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _unchanged(piece: Piece) -> Piece:
