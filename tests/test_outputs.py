@@ -53,6 +53,7 @@ FOLDERS = {
     "scripts.export_model": "--run {nothing} --output {}",
     "scripts.extract_features": "--video_dir {nothing} --random_weights --output {}",
     "scripts.make_demo_data": "--output {}",
+    "scripts.make_demo_films": "--output {}",
     "scripts.make_pretrain_splits": "--name tv --sub_txt_db {nothing} --vfeat_db {nothing} "
     "--output {}",
     "scripts.prepare_data": "--dataset tvr --from raw --ann_dir {world}/ann --toker {nothing} "
