@@ -21,7 +21,8 @@ from data.prepare.find_videos import FoundVideos, VideoFile
 from data.prepare.problems import Problems
 from data.prepare.subtitle_files import read_subtitles
 from data.prepare.subtitle_matching import match_subtitles
-from data.prepare.video_frames import Problem, Sampling
+from data.prepare.video_frames import Sampling
+from data.prepare.video_stream import Problem
 from model.extractors.extractor import FeatureExtractor
 from search.indexing import Failure, Material
 from search.store import Film, Line
