@@ -235,6 +235,15 @@ def test_the_table_shows_the_failed_first_and_not_too_many(videos, damaged, caps
     assert len(failed(videos)) == 31
 
 
+@pytest.mark.parametrize("made_of", ["{}", "[1]", "no JSON", 7, "x" * 2**20])
+def test_a_note_that_is_odd_is_none(tmp_path, made_of):
+    path = tmp_path / "v.npz"
+    np.savez(path, features=np.zeros((1, 1), np.float32), made_by='{"a": 1}', made_of=made_of)
+    is_endless = len(str(made_of)) > 100
+    assert read_making(path) == ({} if is_endless else {"a": 1}, None)
+    assert read_making(tmp_path / "none.npz") == ({}, None)
+
+
 # --- Moved and removed films ----------------------------------------------------------------------
 
 
