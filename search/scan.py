@@ -24,7 +24,8 @@ from utils.packing import PackedLayout, segment_positions
 if TYPE_CHECKING:
     from search.store import Index
 
-BLOCK_ROWS = 2048  # converted at once
+BLOCK_ROWS = 1 << 14  # pooled at once
+CACHE_ROWS = 1024  # converted at once: they, in float32, stay in the processor's cache
 MOST_SEGMENTS = 4  # searched, as a multiple of the films searched
 
 Pool = Callable[[Tensor, Tensor], Tensor]
@@ -96,11 +97,18 @@ class Corpus:
         """(rows,) length of every frame's vector, 0 where no segment has it."""
         lengths = torch.zeros(len(self.frames))
         for block in self._blocks:
-            lengths[block.first : block.stop] = unit_vectors(self._read(block))[1][:, 0].cpu()
+            for first in range(block.first, block.stop, CACHE_ROWS):
+                part = slice(first, min(first + CACHE_ROWS, block.stop))
+                lengths[part] = unit_vectors(self.frames[part])[1][:, 0]
         return lengths.to(self.device)
 
-    def _read(self, block: _Block) -> Tensor:
-        return self.frames[block.first : block.stop].to(self.device, torch.float32)
+    def _products(self, block: _Block, queries: Tensor, place: Tensor) -> Tensor:
+        """Dot products (rows, N) of a block's frames, which are converted in ``place``."""
+        products = queries.new_empty(block.stop - block.first, queries.shape[1])
+        parts = self.frames[block.first : block.stop].split(CACHE_ROWS)
+        for part, values in zip(parts, products.split(CACHE_ROWS), strict=True):
+            torch.mm(place[: len(part)].copy_(part), queries, out=values)
+        return products
 
     def segment_scores(self, vectors: Tensor, pool: Pool) -> Tensor:
         """Score every segment for every query: (N, H) → (N, S) float32.
@@ -109,10 +117,11 @@ class Corpus:
             vectors: of the queries.
             pool: makes one score of cosines (N, n, T) and a mask (n, T), True = a real frame.
         """
-        queries = unit_vectors(vectors.to(self.device))[0].T.contiguous()  # (H, N)
+        queries = unit_vectors(vectors.detach().to(self.device))[0].T.contiguous()  # (H, N)
         scores = torch.empty(queries.shape[1], len(self), device=self.device)
+        place = torch.empty(CACHE_ROWS, len(queries), device=self.device)
         for block in self._blocks:
-            cosines = self._read(block) @ queries
+            cosines = self._products(block, queries, place)
             cosines /= self._lengths[block.first : block.stop, None]
             if block.rows is not None:
                 cosines = cosines[block.rows.to(self.device)]
@@ -166,7 +175,7 @@ class Corpus:
         rows = torch.from_numpy(firsts + segment_positions(counts))
         values = [
             self.frames[part].to(self.device, torch.float32) @ vector
-            for part in rows.split(BLOCK_ROWS)
+            for part in rows.split(CACHE_ROWS)
         ]
         layout = PackedLayout.from_lengths(counts, max_buckets=1).to(self.device)
         return layout.pad(torch.cat(values))
