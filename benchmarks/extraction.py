@@ -34,7 +34,7 @@ from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.video_frames import Sampling, read_windows
-from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.build import HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import FeatureExtractor
 
 INTERVAL, RATE, BATCH = 1.5, 25, 8
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     width, height = map(int, options.size.split("x"))
     device = torch.device("cpu")
-    models = {name: build_extractor(name, None, device, half=False) for name in EXTRACTORS}
+    models = {name: build_extractor(name, None, device, half=False) for name in HERO_EXTRACTORS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number in range(options.films):

@@ -1,6 +1,7 @@
 """The options of every script: one class each, read by ``parse_options(Class, argv)``."""
 
 from config.evaluation import (
+    ScorerOptions,
     SearchOptions,
     TvcInferenceOptions,
     VcmrEvalOptions,
@@ -16,6 +17,7 @@ from config.training import TvcOptions, VcmrOptions, VideoQaOptions, ViolinOptio
 __all__ = [
     "CorpusOptions",
     "PretrainOptions",
+    "ScorerOptions",
     "SearchOptions",
     "SplitOptions",
     "TvcInferenceOptions",

@@ -146,3 +146,18 @@ class SearchOptions(MomentEvalOptions, RetrievalDbOptions, RunOptions):
     )
     task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
     nms_thd: float = redefault(MomentEvalOptions, "nms_thd", 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerOptions(MomentEvalOptions, RunOptions):
+    """A model to search an index with (index_videos.py, search_videos.py)"""
+
+    RUN_FOLDER: ClassVar[str] = "run_dir"
+    # What is searched is not what the run read.
+    OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "vfeat_db", "sub_txt_db")
+
+    run_dir: str = redefault(SearchOptions, "run_dir", MISSING)
+    toker: str | None = redefault(SearchOptions, "toker", None)
+    task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
+    vfeat_db: str | None = redefault(VideoDbOptions, "vfeat_db", None)
+    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)

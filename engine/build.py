@@ -10,8 +10,15 @@ from config.groups import ModelOptions, TrainingOptions
 from config.shared_model import SharedModel
 from engine.run import Run
 from model.apex_norm import use_fused_layer_norm
-from model.checkpoint import Build, load_checkpoint
+from model.checkpoint import (
+    Build,
+    feature_width,
+    load_checkpoint,
+    read_state_dict,
+    without_values,
+)
 from model.embed import grow_rows
+from model.hero import FEATURE_SIZE
 from model.layers import set_activation_checkpointing, set_dropout
 from model.roberta import load_roberta_checkpoint
 from utils.logger import LOGGER
@@ -49,22 +56,27 @@ def build_for_training(
 def build_for_evaluation(
     cls: type[ModelT],
     run: Run[RunOptions],
-    feature_size: int,
+    feature_size: int | None,
     longest: int,
     **arguments: Any,
 ) -> ModelT:
     """A trained model, the run's ``checkpoint``, in evaluation mode.
 
+    Its weights are those of the file: no random ones are drawn first.
+
     Args:
-        feature_size, longest: as for :func:`build_for_training`.
+        feature_size: as for :func:`build_for_training`; None: as the checkpoint has it.
+        longest: as for :func:`build_for_training`.
 
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
     build = partial(cls, run.model_config, **arguments)
-    model = build(feature_size)
     path = run.folder.find_checkpoint(run.checkpoint.name)
-    load_checkpoint(model, path, build).require_complete(path)
+    state = read_state_dict(path)
+    with without_values():
+        model = build(feature_size or feature_width(state) or FEATURE_SIZE)
+    load_checkpoint(model, path, build, state=state).require_complete(path)
     return _placed(model, run, longest).eval()
 
 

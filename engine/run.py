@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from config.config import changed_options, options_to_dict
 from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
@@ -160,8 +162,19 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
     """
     require_reachable(options, options.storage)
     comm, device = setup()
-    folder = RunFolder(options.run_folder)
     setup_logging(comm.is_main)
+    return finished_run(options, comm, device)
+
+
+def finished_run(
+    options: EvaluationT, comm: Communicator, device: torch.device
+) -> Run[EvaluationT]:
+    """A finished run, or an exported model, to compute with.
+
+    Raises:
+        UserError: it has no best checkpoint.
+    """
+    folder = RunFolder(options.run_folder)
     if model := SharedModel.find(options.checkpoint, folder.path):
         model_config = ModelConfig.from_dict(model.config["model_config"], str(model.folder))
         tokenizer = model.config["tokenizer"]

@@ -86,7 +86,7 @@ def _encode_corpus(
     own = torch.cat(encoded) if encoded else torch.empty(0, width, device=_device(model))
     encoded.clear()
     if not own.isfinite().all():
-        raise _not_finite(model, vids, own.split(lengths))
+        raise not_finite(model, vids, own.split(lengths))
     videos = {}
     for (share_vids, share_lengths, _), frames in zip(shares, comm.all_gather_parts(own)):
         videos |= zip(share_vids, frames.split(share_lengths))
@@ -94,7 +94,7 @@ def _encode_corpus(
     return CorpusIndex(corpus, model.pool_scores, model.span_probabilities)
 
 
-def _not_finite(
+def not_finite(
     model: MomentRetrievalModel, vids: Sequence[str], encoded: Sequence[Tensor]
 ) -> UserError:
     """What to say of encoded videos (T, H) that hold NaN or infinite values."""

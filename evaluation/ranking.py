@@ -178,13 +178,13 @@ class CorpusIndex:
             UserError: the scores are not finite.
         """
         scores = self.video_scores(query_vectors)
-        _require_finite("video", scores)
+        require_finite("video", scores)
         lists = {}
         if "VR" in settings.tasks:
             lists["VR"] = _list_videos(scores, settings)
         searched, weights = {}, {}  # task: (N, M)
         if "VCMR" in settings.tasks:
-            searched["VCMR"] = videos = _top_columns(scores, settings.searched_videos)
+            searched["VCMR"] = videos = top_columns(scores, settings.searched_videos)
             weights["VCMR"] = torch.exp(settings.q2c_alpha * scores.gather(1, videos))
         if "SVMR" in settings.tasks:
             searched["SVMR"] = true_videos[:, None]
@@ -230,7 +230,7 @@ class CorpusIndex:
         steps = torch.arange(self.max_length, device=videos.device)
         mask = steps < self.lengths[videos, None]
         start, end = self.span_probabilities(self._similarities(queries, videos), mask)
-        _require_finite("span", start, end)
+        require_finite("span", start, end)
         return start, torch.where(mask, end, -1)
 
     def _similarities(self, vectors: Tensor, videos: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ class CorpusIndex:
         return result.view(*videos.shape, self.max_length)
 
 
-def _require_finite(what: str, *scores: Tensor) -> None:
+def require_finite(what: str, *scores: Tensor) -> None:
     """Refuse scores that a sort would put anywhere; the videos they are of are finite."""
     if not all(values.isfinite().all() for values in scores):
         raise UserError(
@@ -307,7 +307,7 @@ def top_moments(
     ends = F.pad(end, (0, max_pred_l - 1), value=-1)  # (N, M, T + max_pred_l − 1)
     best_end = F.max_pool1d(ends[..., min_pred_l:], spans, stride=1)  # (N, M, T)
     best = torch.where(best_end < 0, -1, start * best_end).flatten(1)
-    starts = _top_columns(best, count)  # (N, K), a place among the M·T, ascending
+    starts = top_columns(best, count)  # (N, K), a place among the M·T, ascending
     row, first = starts // frames, starts % frames
 
     last = first[..., None] + torch.arange(min_pred_l, max_pred_l, device=start.device)
@@ -326,7 +326,7 @@ def top_moments(
     )
 
 
-def _top_columns(values: Tensor, count: int) -> Tensor:
+def top_columns(values: Tensor, count: int) -> Tensor:
     """Columns of the ``count`` highest values of every row, ascending; of equals the leftmost.
 
     (``torch.topk`` takes any of equals, and a stable sort of everything costs four times as much.)
@@ -344,7 +344,7 @@ def _top_columns(values: Tensor, count: int) -> Tensor:
 
 def _stable_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` highest values of every row and their columns, ordered; ties leftmost first."""
-    columns = _top_columns(values, count)
+    columns = top_columns(values, count)
     values, order = values.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.embed import grow_rows
 from utils.errors import UserError
@@ -34,6 +35,7 @@ IGNORED = re.compile(
 )
 OLD_NAMES = {"gamma": "weight", "beta": "bias"}
 FRAME_POSITIONS = "img_embeddings.position_embeddings.weight"
+FEATURE_PROJECTION = "img_embeddings.img_linear.weight"
 # Tables whose rows a model may have more of than the file; the new rows start at zero.
 GROWING = re.compile(
     r"(word_embeddings\.weight|lm_head\.decoder\.weight|lm_head\.bias"
@@ -45,6 +47,7 @@ ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
 Build = Callable[[int], nn.Module]  # a model for features of a width
 # Kinds of names in a report that a run may not want to have.
 MISSING, UNEQUAL = "MISSING", "UNEQUAL"
+ALIGNMENT = 64  # bytes, of PyTorch's own memory
 MOST_LISTED = 1000  # names, of a kind
 
 
@@ -209,13 +212,31 @@ def strip_prefix(
     return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Skips what draws the first values of weights: on the meta device, PyTorch would load its
+    compiler for them."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Models that are built here have weights with shapes only (on the meta device)."""
+    with torch.device("meta"), _NoInitialValues():
+        yield
+
+
 def feature_axes(build: Build) -> dict[str, int]:
     """Return the weights whose shape follows the width D of the features: name → dimension.
 
     Args:
         build: called twice, on the meta device: the models have shapes only.
     """
-    with torch.device("meta"):
+    with without_values():
         one, other = (build(width).state_dict() for width in (1, 2))
     return {
         name: axis
@@ -223,6 +244,16 @@ def feature_axes(build: Build) -> dict[str, int]:
         for axis, size in enumerate(value.shape)
         if size != other[name].shape[axis]
     }
+
+
+def feature_width(state: Mapping[str, Any]) -> int | None:
+    """Return the width D of the features that a file's weights are for; None: it does not tell."""
+    widths = (
+        value.shape[-1]
+        for name, value in state.items()
+        if name.endswith(FEATURE_PROJECTION) and isinstance(value, Tensor) and value.dim() == 2
+    )
+    return next(widths, None)
 
 
 @contextmanager
@@ -236,15 +267,26 @@ def named_errors(path: str | Path) -> Iterator[None]:
 
 
 def load_checkpoint(
-    model: nn.Module, path: str | Path, build: Build | None = None, reinit_features: bool = False
+    model: nn.Module,
+    path: str | Path,
+    build: Build | None = None,
+    reinit_features: bool = False,
+    state: Mapping[str, Any] | None = None,
 ) -> LoadReport:
     """:func:`load_weights` of a file of HERO's, and log what became of its names.
+
+    Args:
+        model, build, reinit_features: as there.
+        path: of the file.
+        state: what :func:`read_state_dict` gave of it; None: it is read.
 
     Raises:
         UserError: the file cannot be read, has other shapes, or nothing of the encoder.
     """
     with named_errors(path):
-        report = load_weights(model, read_state_dict(path), build, reinit_features)
+        if state is None:
+            state = read_state_dict(path)
+        report = load_weights(model, state, build, reinit_features)
     report.require_encoder(path)
     report.log(path)
     return report
@@ -262,7 +304,7 @@ def load_weights(
     become zero; where the file has more frame positions, the model's table grows.
 
     Args:
-        model: to be filled.
+        model: to be filled. One on the meta device takes the tensors of ``state`` themselves.
         state: weights, and possibly other entries.
         build: makes this model for features of a width; tells which weights depend on it.
         reinit_features: leave those as the model initialised them, whatever width the file has.
@@ -295,7 +337,8 @@ def load_weights(
         raise UserError(_describe_clashes(clashes, feature_axes(build) if build else {}))
     _settle_ties(model, usable, report)
     _name_absent(own, usable, report)
-    model.load_state_dict(usable, strict=False)
+    empty = any(parameter.is_meta for parameter in model.parameters())
+    model.load_state_dict(_to_take(model, usable) if empty else usable, False, assign=empty)
     return report
 
 
@@ -323,12 +366,34 @@ def _name_absent(own: Iterable[str], usable: Collection[str], report: LoadReport
             (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
 
 
-def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
-    """Of the names of one weight, one is enough; where several differ, the first holds."""
+def _names_of_parameters(model: nn.Module) -> Iterable[list[str]]:
+    """The names of each parameter: several where it is tied."""
     names_of = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names_of[id(parameter)].append(name)
-    for names in names_of.values():
+    return names_of.values()
+
+
+def _to_take(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that a model may keep, under every name that it has for them.
+
+    What lies in memory as PyTorch itself would not put it is copied: products of it would be
+    rounded otherwise than those of the same weights from another kind of file.
+    """
+    given = {
+        name: value if value.data_ptr() % ALIGNMENT == 0 else value.clone()
+        for name, value in usable.items()
+    }
+    for names in _names_of_parameters(model):
+        values = [given[name] for name in names if name in given]
+        if values:
+            given |= dict.fromkeys(names, values[0])
+    return given
+
+
+def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
+    """Of the names of one weight, one is enough; where several differ, the first holds."""
+    for names in _names_of_parameters(model):
         given = [name for name in names if name in usable]
         if not given:
             continue

@@ -1,14 +1,14 @@
-"""Search videos for the moments that sentences describe, with a fine-tuned model.
+"""Search the videos of databases for the moments that sentences describe, once.
 
 python scripts/search_videos.py --run_dir runs/tvr --checkpoint 4800 --vfeat_db video_db/mine \
     --sub_txt_db txt_db/mine_subtitles.db --query "A dog jumps into the water."
 
 Prints the best moments of all videos of the databases for each sentence: video, start and end in
 seconds, score. Options of the run (number of frames, length of moments, …) hold unless they are
-given.
+given. The databases are encoded anew each time: index_videos.py keeps an index of them, which
+search_videos.py in the folder above answers from in a moment.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,17 +25,18 @@ from data.prepare.extraction import database_extraction
 from data.run_features import is_video_only
 from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer, named_in_environment, tokenizer_meta, tokenizer_name
+from data.tokenize import FINGERPRINT, load_tokenizer, tokenizer_meta
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
 from engine.build import build_for_evaluation
 from engine.run import Run, start_evaluation
-from evaluation.corpus import evaluate_corpus
-from evaluation.ranking import SearchSettings
-from evaluation.results import suppress_overlaps
+from evaluation.corpus import not_finite
 from model.vcmr import HeroForVcmr
-from search.queries import searchable_videos, sentence_queries
+from search.engine import MomentSearch
+from search.hero_scorer import HeroScorer, toker_of
+from search.queries import searchable_videos
+from search.store import IndexArrays, NewFilm
 from utils.errors import UserError, run_main
 from utils.files import check_output, write_json
 from utils.logger import LOGGER
@@ -51,14 +52,11 @@ def open_tokenizer(run: Run[SearchOptions]) -> BpeTokenizer:
             was made for another interval, or by another tokenizer, than what the run read.
     """
     options = run.options
-    if options.sub_txt_db is not None:
-        subtitles = TextDb(options.sub_txt_db, run.vocab_size)
-        require_as_trained(subtitles, run)
-        return Vocabulary.of(subtitles, options.toker).tokenizer
-    toker = options.toker or named_in_environment() or tokenizer_name(run.tokenizer)
-    if toker is None:
-        raise UserError("--toker is missing: name the tokenizer of the run's training queries")
-    return load_tokenizer(toker)
+    if options.sub_txt_db is None:
+        return load_tokenizer(toker_of(run))
+    subtitles = TextDb(options.sub_txt_db, run.vocab_size)
+    require_as_trained(subtitles, run)
+    return Vocabulary.of(subtitles, options.toker).tokenizer
 
 
 def require_as_trained(subtitles: TextDb, run: Run) -> None:
@@ -94,42 +92,67 @@ def warn(videos: VideoData, vids: list[str]) -> None:
             )
 
 
-def search(
-    run: Run[SearchOptions],
-    tokenizer: BpeTokenizer,
-    videos: VideoData,
-    vids: list[str],
-) -> list[np.ndarray]:
-    """For each sentence its moments, best first: (n, 4), place of the video, start, end, score."""
-    options = run.options
-    queries = sentence_queries(options.query, tokenizer, tokenizer.cls_token_id)
+def make_index(
+    run: Run[SearchOptions], scorer: HeroScorer, videos: VideoData, vids: list[str]
+) -> IndexArrays:
+    """The videos of the databases as an index in memory, in full precision.
+
+    Raises:
+        UserError: a video is encoded as values that are not finite.
+    """
     batches = evaluation_batches(
         CorpusVideos(vids, videos.source),
         collate_videos,
-        options.vcmr_eval_video_batch_size,
+        run.options.vcmr_eval_video_batch_size,
         run,
         "videos",
     )
-    settings = dataclasses.replace(SearchSettings.for_moments(options), tasks=("VCMR",))
+    found = {}
+    for batch in batches:
+        frames = scorer.encode_batch(batch)
+        if not all(each.isfinite().all() for each in frames):
+            raise not_finite(scorer.model, batch.vids, frames)
+        found |= zip(batch.vids, (each.cpu().numpy() for each in frames))
+    encoded = {
+        vid: frames for part in run.comm.all_gather_object(found) for vid, frames in part.items()
+    }
+    interval = run.options.vfeat_interval
+    films = [
+        NewFilm(vid, len(encoded[vid]) * interval, [(0, encoded[vid].astype(np.float16))])
+        for vid in vids
+    ]
+    index = IndexArrays(scorer.maker, films)
+    index.frames = np.concatenate([encoded[vid] for vid in vids])
+    return index
+
+
+def search(
+    run: Run[SearchOptions],
+    tokenizer: BpeTokenizer,
+    fingerprint: str,
+    videos: VideoData,
+    vids: list[str],
+) -> dict[str, list[Moment]]:
+    """Each sentence's moments, best first."""
+    options = run.options
     model = build_for_evaluation(
         HeroForVcmr, run, videos.features.width, longest_video(videos.features)
     )
-    places = {vid: place for place, vid in enumerate(vids)}
-    with run.precision.autocast():
-        results = evaluate_corpus(
-            model, batches, [queries], settings, run.comm, places, queries.qids
-        )
-    if options.nms_thd != -1:
-        results = suppress_overlaps(results, options.nms_thd)
-    return [entry["predictions"][: options.top] for entry in results["VCMR"]]
-
-
-def name_moments(found: np.ndarray, vids: list[str]) -> list[Moment]:
-    """Rows of :func:`search` as records."""
-    return [
-        {"video": vids[int(place)], "start": start, "end": end, "score": score}
-        for place, start, end, score in found.tolist()
-    ]
+    scorer = HeroScorer(run, model, tokenizer, fingerprint)
+    engine = MomentSearch(
+        make_index(run, scorer, videos, vids),
+        scorer,
+        nms_thd=options.nms_thd,
+        percentile=0,
+        device=str(run.device),
+    )
+    found = zip(options.query, engine.search(options.query, options.top), strict=True)
+    return {
+        sentence: [
+            {"video": m.name, "start": m.start, "end": m.end, "score": m.score} for m in moments
+        ]
+        for sentence, moments in found
+    }
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
@@ -144,11 +167,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     videos = open_videos(options, named, is_video_only(options.task))
     vids = searchable_videos(videos)
     warn(videos, vids)
-    found = search(run, tokenizer, videos, vids)
-    moments = {
-        sentence: name_moments(rows, vids)
-        for sentence, rows in zip(options.query, found, strict=True)
-    }
+    moments = search(run, tokenizer, named.meta[FINGERPRINT], videos, vids)
     for sentence, listed in moments.items():
         print(f"\n{sentence}")
         if listed:

@@ -11,6 +11,19 @@ from data.video import collate_texts
 from utils.errors import UserError, brief
 
 
+def check_sentences(sentences: Sequence[str]) -> None:
+    """Refuse what describes nothing.
+
+    Raises:
+        UserError: a sentence is empty, or no text.
+    """
+    for sentence in sentences:
+        if not sentence.strip():
+            raise UserError("--query is empty; describe a moment in a sentence")
+        if not sentence.isascii() and sentence.encode("utf-8", "replace").decode() != sentence:
+            raise UserError(f"--query {brief(sentence)} is no UTF-8 text; type it again")
+
+
 def sentence_queries(sentences: Sequence[str], tokenizer: BpeTokenizer, cls_id: int) -> QueryBatch:
     """Sentences as queries "0", "1", …
 
@@ -20,11 +33,7 @@ def sentence_queries(sentences: Sequence[str], tokenizer: BpeTokenizer, cls_id: 
     Raises:
         UserError: one is empty.
     """
-    for sentence in sentences:
-        if not sentence.strip():
-            raise UserError("--query is empty; describe a moment in a sentence")
-        if not sentence.isascii() and sentence.encode("utf-8", "replace").decode() != sentence:
-            raise UserError(f"--query {brief(sentence)} is no UTF-8 text; type it again")
+    check_sentences(sentences)
     encoded = encode_texts(tokenizer, [normalize_query(sentence) for sentence in sentences])
     texts = [query_tokens(ids, {"CLS": cls_id}) for ids in encoded]
     ids = [str(number) for number in range(len(sentences))]

@@ -50,6 +50,15 @@ def fingerprint(path: Path) -> Fingerprint:
     return Fingerprint(known.st_size, known.st_mtime_ns, known.st_ctime_ns, digest)
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file while it is read; nothing for one that is gone."""
+    try:
+        known = path.stat()
+    except OSError:
+        return ()
+    return known.st_ino, known.st_size, known.st_mtime_ns
+
+
 def _hash_of_ends(path: Path, size: int) -> str:
     """All of a file of at most two megabytes."""
     with path.open("rb") as file:

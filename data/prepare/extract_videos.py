@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -76,6 +75,8 @@ def extract_videos(
 ) -> Iterator[Outcome]:
     """Extract and keep the features of videos, and note what is wrong with them.
 
+    Of a long video that an earlier process was killed in, only the rest is extracted.
+
     Args:
         videos: those of :func:`choose_videos`.
         extractor: of the features.
@@ -91,46 +92,49 @@ def extract_videos(
         OSError: the folder cannot be written.
         UserError: a decoding process was killed, and nobody knows by which video.
     """
-
-    def once(some: list[VideoFile]) -> Iterator[Outcome]:
-        parts: dict[int, list[dict[str, np.ndarray]]] = {}
-        for piece in decode_videos(some, sampling, batch_size, workers):
-            if piece.frames is not None:
-                parts.setdefault(piece.place, []).append(extractor(piece.frames))
-                continue
-            video = some[piece.place]
-            of_video = parts.pop(piece.place, [])
-            yield _finish(folder, video, of_video, before[video.path], piece.problem)
-
-    before = {video.path: _state(video.path) for video in videos}
     waiting = {video.path: video for video in videos}
     while waiting:
         some = list(waiting.values())
         try:
-            for outcome in once(some):
+            for outcome in _extract_once(some, extractor, sampling, folder, batch_size, workers):
                 del waiting[outcome.video.path]
                 yield outcome
         except DecoderDiedError as death:
             for video in (some[place] for place in death.places):
                 if waiting.pop(video.path, None) is not None:
+                    folder.unfinished.drop(video)
                     problem = Problem(_DIED, 0.0, used=False)
                     folder.fail(video, problem)
                     yield Outcome(video, problem)
 
 
-def _finish(
+def _extract_once(
+    videos: list[VideoFile],
+    extractor: Extractor,
+    sampling: Sampling,
     folder: FeatureFolder,
-    video: VideoFile,
-    parts: list[dict[str, np.ndarray]],
-    before: tuple[int, ...],
-    problem: Problem | None,
-) -> Outcome:
+    batch_size: int,
+    workers: int,
+) -> Iterator[Outcome]:
+    """See :func:`extract_videos`; DecoderDiedError where that tries the others again."""
+    starts = [folder.unfinished.resume(video) for video in videos]
+    for piece in decode_videos(videos, sampling, batch_size, workers, starts):
+        video = videos[piece.place]
+        if piece.frames is not None:
+            folder.unfinished.add(video, extractor(piece.frames))
+        else:
+            yield _finish(folder, video, piece.problem)
+
+
+def _finish(folder: FeatureFolder, video: VideoFile, problem: Problem | None) -> Outcome:
     """Keep a video's features if it can be used, and note what is wrong with it."""
+    features, same = folder.unfinished.finish(video)
     if problem is None or problem.used:
         try:
-            _keep(folder, video, parts, before, problem)
+            _keep(folder, video, features, same, problem)
         except VideoError as error:
             problem = Problem(str(error), error.seconds, used=False)
+    folder.unfinished.drop(video)
     if problem is not None:
         (folder.note if problem.used else folder.fail)(video, problem)
     return Outcome(video, problem)
@@ -139,11 +143,14 @@ def _finish(
 def _keep(
     folder: FeatureFolder,
     video: VideoFile,
-    parts: list[dict[str, np.ndarray]],
-    before: tuple[int, ...],
+    features: dict[str, np.ndarray],
+    same: bool,
     problem: Problem | None,
 ) -> None:
     """Write the features of a video.
+
+    Args:
+        same: the video has not changed while it was read.
 
     Raises:
         OSError: the folder cannot be written.
@@ -151,21 +158,11 @@ def _keep(
     """
     with reading_video():
         file = fingerprint(video.path)
-    if _state(video.path) != before:
+    if not same:
         raise VideoError("it was changed while it was read; run again when it is complete")
-    if not parts:
+    if not features:
         raise VideoError("it has no frames")
-    features = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not all(np.isfinite(values).all() for values in features.values()):
         raise VideoError("its features are not finite; try without --half")
     wrong = (None, 0.0) if problem is None else (problem.reason, problem.seconds)
     folder.write(video, features, MadeOf(file, video.origin, *wrong))
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """What changes with a file; nothing for one that is gone."""
-    try:
-        known = path.stat()
-    except OSError:
-        return ()
-    return known.st_ino, known.st_size, known.st_mtime_ns

@@ -1,8 +1,6 @@
 """A folder of extracted features: which videos it has, of what, and what it lacks.
 
-See :mod:`data.prepare.extraction` for its files. Beside them,
-<folder>/failed.json  {file: {"reason", "seconds", "used"}}: videos that failed (used: false), and
-                      damaged ones, so many seconds of which are used (true)
+See :mod:`data.prepare.extraction` for its files, and :mod:`data.prepare.problems` for failed.json.
 """
 
 import dataclasses
@@ -15,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from tabulate import tabulate
 
 from data.prepare.extraction import (
     EXTRACTION_FILE,
@@ -27,14 +24,13 @@ from data.prepare.extraction import (
 )
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
+from data.prepare.problems import FAILED_FILE, Problems
+from data.prepare.unfinished import UnfinishedFeatures
 from data.prepare.video_files import VideoError
 from data.prepare.video_stream import Problem
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
 from utils.fingerprints import fingerprint
-
-FAILED_FILE = "failed.json"
-_ROWS = 20  # of the table of what is wrong
 
 
 class FeatureFolder:
@@ -44,6 +40,7 @@ class FeatureFolder:
         folder: made if it is not there.
         made_by: of each extractor that is to run.
         force: replace what other weights or another interval made.
+        problems: what is wrong with videos; None: <folder>/failed.json tells.
 
     Raises:
         OSError: it cannot be written.
@@ -51,11 +48,17 @@ class FeatureFolder:
             interval.
     """
 
-    def __init__(self, folder: str | Path, made_by: dict[str, Provenance], force: bool) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        made_by: dict[str, Provenance],
+        force: bool,
+        problems: Problems | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.problems = problems or Problems(self.folder / FAILED_FILE)
         self._made_by = made_by
-        self._problems: dict[Path, Problem] = {}
-        check_output(self.folder / EXTRACTION_FILE, self.folder / FAILED_FILE)
+        check_output(self.folder / EXTRACTION_FILE, self.problems.path)
         known = read_extraction(self.folder) or {}
         if not force:
             self._check_unchanged(known)
@@ -63,6 +66,7 @@ class FeatureFolder:
         entries = {name: dataclasses.asdict(made_by[name]) for name in made_by}
         if any(known.get(name) != entry for name, entry in entries.items()):
             write_json(self.folder / EXTRACTION_FILE, {**known, **entries}, indent=2)
+        self.unfinished = UnfinishedFeatures(self.folder, made_by)
         self._files: dict[str, list[Path]] = defaultdict(list)  # of all kinds, by video
         for name in {**known, **entries}:
             for path in sorted((self.folder / f"{name}_features").glob("*/*.npz")):
@@ -155,6 +159,10 @@ class FeatureFolder:
             if path not in self._files[video.vid]:
                 self._files[video.vid].append(path)
 
+    def note(self, video: VideoFile, problem: Problem) -> None:
+        """Note what is wrong with a video. One that cannot be used is tried again next time."""
+        self.problems.note(video.path, problem)
+
     def fail(self, video: VideoFile, problem: Problem) -> None:
         """Note that a video cannot be used, and drop features of an earlier file of its name."""
         self.note(video, problem)
@@ -163,53 +171,6 @@ class FeatureFolder:
                 if not _is_of(path, read_making(path)[1], video):
                     path.unlink()
                     self._files[video.vid].remove(path)
-
-    # --- What is wrong ----------------------------------------------------------------------------
-
-    def note(self, video: VideoFile, problem: Problem) -> None:
-        """Note what is wrong with a video. One that cannot be used is tried again next time."""
-        self._problems[video.path] = problem
-
-    def note_unusable(self, found: FoundVideos) -> None:
-        """Note the files of a folder that cannot even be tried."""
-        for path, reason in found.unusable.items():
-            self._problems[path] = Problem(reason, 0.0, used=False)
-
-    @property
-    def failures(self) -> int:
-        """How many files cannot be used."""
-        return sum(not problem.used for problem in self._problems.values())
-
-    def write_failed(self) -> None:
-        """Write failed.json, or remove that of an earlier run."""
-        path = self.folder / FAILED_FILE
-        if self._problems:
-            entries = {str(file): dataclasses.asdict(of) for file, of in self._problems.items()}
-            write_json(path, entries, indent=4)
-        else:
-            path.unlink(missing_ok=True)
-
-    def report(self, top: Path) -> str:
-        """A table of what is wrong, the failed first; empty if all is well.
-
-        Args:
-            top: the folder that names of files start from.
-        """
-        worst = sorted(self._problems.items(), key=lambda item: item[1].used)
-        rows = [
-            (
-                shown(os.path.relpath(file, top)),
-                "damaged, used" if problem.used else "failed",
-                f"{problem.seconds:.1f}" if problem.used else "0",
-                " ".join(problem.reason.split()),
-            )
-            for file, problem in worst[:_ROWS]
-        ]
-        if not rows:
-            return ""
-        table = tabulate(rows, ("file", "result", "seconds used", "what"), disable_numparse=True)
-        more = f"\n… and {len(worst) - _ROWS} more" if len(worst) > _ROWS else ""
-        return f"{table}{more}\nall of them: {shown(self.folder / FAILED_FILE)}"
 
     # --- Videos that are gone ---------------------------------------------------------------------
 
@@ -254,6 +215,7 @@ class FeatureFolder:
                 f"{found.top}, such as {next(iter(gone))!r}: is it the right folder, and mounted? "
                 "--prune_most drops their features all the same"
             )
+        self.unfinished.drop_others(found.names())
         for vid, paths in gone.items():
             for path in paths:
                 path.unlink()

@@ -3,9 +3,9 @@
 import multiprocessing
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
@@ -16,6 +16,7 @@ from utils.errors import UserError, shorten
 from utils.processes import dead_workers, follow_parent, noted_reading
 
 PIECES_AHEAD = 2  # that a process decodes before they are asked for
+PIECE_BYTES = 64 << 20  # of large pictures fewer windows are held at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Piece:
 
     Attributes:
         place: of the video in the list.
-        frames: (B, K, S, S, 3) uint8; None in the last piece.
+        frames: (B, K, height, width, 3) uint8; None in the last piece.
         problem: what is wrong with the video; only in the last piece, None if all is well.
     """
 
@@ -37,9 +38,15 @@ class _Decoder(IterableDataset):
     """Each process takes the next video that nobody has taken."""
 
     def __init__(
-        self, videos: list[VideoFile], sampling: Sampling, batch_size: int, threads: int
+        self,
+        videos: list[VideoFile],
+        sampling: Sampling,
+        batch_size: int,
+        threads: int,
+        starts: Sequence[int],
     ) -> None:
         self._videos = videos
+        self._starts = starts
         self._sampling = sampling
         self._batch_size = batch_size
         self._threads = threads
@@ -56,7 +63,8 @@ class _Decoder(IterableDataset):
         return place
 
     def _pieces(self, place: int) -> Iterator[Piece]:
-        windows = read_windows(self._videos[place].path, self._sampling, self._threads)
+        sampling = replace(self._sampling, first=self._starts[place])
+        windows = read_windows(self._videos[place].path, sampling, self._threads)
         at_end, problem = False, None
         with noted_reading(str(place)):  # should its decoder kill this process
             while not at_end:
@@ -72,7 +80,7 @@ def _next_windows(
     """At most ``size`` windows, whether there are no more, and what is wrong with the video."""
     batch: list[np.ndarray] = []
     try:
-        while len(batch) < size:
+        while len(batch) < size and sum(window.nbytes for window in batch) < PIECE_BYTES:
             batch.append(next(windows))
     except StopIteration as end:
         return batch, True, end.value
@@ -97,7 +105,11 @@ class DecoderDiedError(Exception):
 
 
 def decode_videos(
-    videos: list[VideoFile], sampling: Sampling, batch_size: int, workers: int
+    videos: list[VideoFile],
+    sampling: Sampling,
+    batch_size: int,
+    workers: int,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """Pieces of all videos. Those of one video come in order, those of several are mixed.
 
@@ -106,6 +118,7 @@ def decode_videos(
     Args:
         batch_size: windows of a piece.
         workers: processes; 1: this one alone, with FFmpeg's own threads.
+        starts: the first window of each video; None: 0.
 
     Raises:
         DecoderDiedError: a process was killed; the videos it had not finished come no more.
@@ -114,7 +127,8 @@ def decode_videos(
     if not videos:
         return
     alone = workers <= 1
-    decoder = _Decoder(videos, sampling, batch_size, threads=0 if alone else 1)
+    starts = [0] * len(videos) if starts is None else starts
+    decoder = _Decoder(videos, sampling, batch_size, 0 if alone else 1, starts)
     loader = DataLoader(
         decoder,
         batch_size=None,
