@@ -33,7 +33,7 @@ from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.problems import Problems
 from data.prepare.video_frames import Sampling, read_windows
-from model.extractors.build import HERO_EXTRACTORS, build_extractor
+from model.extractors.build import EXTRACTORS, HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import FeatureExtractor
 from search.film_folder import FEATURES_FOLDER, FilmFolder
 from search.hero_scorer import HeroScorer
@@ -92,7 +92,7 @@ def measure(folder: Path, films: Path) -> list[tuple[str, float, float]]:
 
 def measure_passing(film: Path, seconds: int) -> list[tuple[str, float, float]]:
     """Rows of the second table."""
-    times = sorted({t for name in HERO_EXTRACTORS for t in HERO_EXTRACTORS[name].frame_times})
+    times = sorted({t for name in HERO_EXTRACTORS for t in EXTRACTORS[name].frame_times})
     last = int(seconds / INTERVAL) - 1
     rows = []
     for what, first in (("all windows", 0), ("all but the last passed over", last)):

@@ -93,8 +93,9 @@ def _report(started, ended) -> None:
     ended.wait(60)
 
 
-def test_temporary_files_of_the_living_are_kept(tmp_path):
-    with process(WRITE, tmp_path / "file") as writer:
+@pytest.mark.parametrize("name", ["file", "two\nlines"])
+def test_temporary_files_of_the_living_are_kept(tmp_path, name):
+    with process(WRITE, tmp_path / name) as writer:
         (temporary,) = names(tmp_path)
         remove_leftovers(tmp_path)
         assert names(tmp_path) == [temporary]

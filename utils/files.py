@@ -18,7 +18,7 @@ from utils.locks import lock_file
 MAX_JSON_BYTES = 1 << 30  # the largest there are, results of a whole split, have 0.15 GB
 MAX_LINE_BYTES = 256 << 20
 # Names of temporary files, cut so that they are no longer than names may be.
-LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")
+LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # names may hold line feeds
 _KEPT_OF_NAME = 50
 _RUST = re.compile(r"\(os error (\d+)\)")
 _PROBE_BYTES = 1 << 20  # of a disk that is said to be full
