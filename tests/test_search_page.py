@@ -68,7 +68,7 @@ def browser() -> Iterator:
 
 @pytest.fixture
 def page(browser, site, request) -> Iterator:
-    """A page of the service; what its scripts, or the rules for them, complain of fails the test."""
+    """A page of the service; what its scripts complain of, or are refused, fails the test."""
     options = getattr(request, "param", {})
     context = browser.new_context(base_url=site.url, **options)
     context.set_default_timeout(15000)
@@ -248,7 +248,7 @@ def test_it_begins_with_what_can_be_searched(page, picture):
 
 def test_slow_and_failed_answers(page, picture):
     held: list = []
-    page.route(re.compile("/api/search"), held.append)
+    page.route(re.compile("/api/search"), lambda route: held.append(route))
     page.goto("/")
     page.fill("#query", "green")
     page.press("#query", "Enter")
@@ -281,7 +281,7 @@ def test_a_service_that_is_gone(page):
 def test_an_answer_that_comes_too_late_is_not_shown(page):
     held: list = []
     page.goto("/")
-    page.route(re.compile("/api/search.*q=red"), held.append)
+    page.route(re.compile("/api/search.*q=red"), lambda route: held.append(route))
     for sentence in ("red", "green"):
         page.fill("#query", sentence)
         page.press("#query", "Enter")
