@@ -31,17 +31,15 @@ def thumbnail(film: Path, seconds: float, width: int = THUMBNAIL_WIDTH) -> bytes
     Raises:
         UserError: the film cannot be read.
     """
-    with _film(film) as container:
-        frame = next(_displayed(container, [seconds]))
-        picture = _upright(frame)
-        width = min(_even(width), _even(picture.width))
-        height = _even(picture.height * width / picture.width)
-        codec = av.CodecContext.create("mjpeg", "w")
-        codec.width, codec.height, codec.pix_fmt = width, height, "yuvj420p"
-        codec.time_base = Fraction(1, 25)
-        small = picture.reformat(width, height, "yuvj420p")
-        small.pts = 0
-        return b"".join(bytes(packet) for packet in [*codec.encode(small), *codec.encode()])
+    picture = _upright(next(_displayed(film, [seconds])))
+    width = min(_even(width), _even(picture.width))
+    height = _even(picture.height * width / picture.width)
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.width, codec.height, codec.pix_fmt = width, height, "yuvj420p"
+    codec.time_base = 1 / USUAL_RATE
+    small = picture.reformat(width, height, "yuvj420p")
+    small.pts = 0
+    return b"".join(bytes(packet) for packet in [*codec.encode(small), *codec.encode()])
 
 
 def write_clip(film: Path, start: float, end: float, target: Path) -> None:
@@ -53,28 +51,29 @@ def write_clip(film: Path, start: float, end: float, target: Path) -> None:
     Raises:
         UserError: the film cannot be read.
     """
-    with atomic_write(target) as temporary, _film(film) as container:
-        stream = container.streams.best("video")
-        rate = min(Fraction(stream.average_rate or USUAL_RATE), HIGHEST_RATE)
-        count = max(1, round((end - start) * rate))
-        times = [start + float(number / rate) for number in range(count)]
-        sound = _sound(film, start, end)
-        with av.open(str(temporary), "w", format="mp4") as clip:
-            shown = clip.add_stream("libx264", rate=rate, options={"crf": "20"})
-            heard = clip.add_stream("aac", rate=SOUND_RATE) if sound is not None else None
-            for number, frame in enumerate(_displayed(container, times)):
-                picture = _upright(frame)
-                if number == 0:
-                    shown.width, shown.height = _even(picture.width), _even(picture.height)
-                    shown.pix_fmt = "yuv420p"
-                picture = picture.reformat(shown.width, shown.height, "yuv420p")
-                picture.pts, picture.time_base = number, 1 / rate
-                clip.mux(shown.encode(picture))
-            clip.mux(shown.encode())
-            if heard is not None:
-                for piece in _sound_frames(sound):
-                    clip.mux(heard.encode(piece))
-                clip.mux(heard.encode())
+    with _film(film) as container:
+        average = container.streams.best("video").average_rate
+    rate = min(Fraction(average or USUAL_RATE), HIGHEST_RATE)
+    count = max(1, round((end - start) * rate))
+    frames = _displayed(film, [start + float(number / rate) for number in range(count)])
+    sound = _sound(film, start, end)
+    with atomic_write(target) as temporary, av.open(str(temporary), "w", format="mp4") as clip:
+        shown = clip.add_stream("libx264", rate=rate, options={"crf": "20"})
+        heard = None
+        if sound is not None:
+            heard = clip.add_stream("aac", rate=SOUND_RATE, layout=SOUND_LAYOUT)
+        for number, picture in enumerate(map(_upright, frames)):
+            if number == 0:
+                shown.width, shown.height = _even(picture.width), _even(picture.height)
+                shown.pix_fmt = "yuv420p"
+            picture = picture.reformat(shown.width, shown.height, "yuv420p")
+            picture.pts, picture.time_base = number, 1 / rate
+            clip.mux(shown.encode(picture))
+        clip.mux(shown.encode())
+        if heard is not None:
+            for piece in _sound_frames(sound):
+                clip.mux(heard.encode(piece))
+            clip.mux(heard.encode())
 
 
 @contextmanager
@@ -89,17 +88,13 @@ def _film(path: Path) -> Iterator[av.container.InputContainer]:
         raise UserError(f"{path} cannot be read ({error.strerror}); is it where it was?") from error
 
 
-def _displayed(
-    container: av.container.InputContainer, times: list[float]
-) -> Iterator[av.VideoFrame]:
+def _displayed(film: Path, times: list[float]) -> Iterator[av.VideoFrame]:
     """The frame on display at each time (ascending): the last one that is not later; before the
     first frame the first one, past the end the last one."""
-    stream = container.streams.best("video")
-    stream.thread_type = "AUTO"
     wanted = iter(times)
     time = next(wanted)
     shown = None
-    for frame, begins in _from(container, stream, times[0]):
+    for frame, begins in _frames(film, "video", times[0]):
         while begins > time:
             yield shown or frame
             time = next(wanted, None)
@@ -107,40 +102,43 @@ def _displayed(
                 return
         shown = frame
     if shown is None:
-        raise UserError(f"{container.name} has no frame at {times[0]:g} seconds")
+        raise UserError(f"{film} has no frames that can be decoded")
     yield shown
     yield from (shown for _ in wanted)
 
 
-def _from(
-    container: av.container.InputContainer, stream: av.stream.Stream, start: float
+def _frames(
+    film: Path, kind: str, start: float
 ) -> Iterator[tuple[av.VideoFrame | av.AudioFrame, float]]:
-    """Decoded frames and their times, from the last key frame that is not later than ``start``."""
-    origin = (container.start_time or 0) / av.time_base
-    place = (max(start, 0.0) + origin) / float(stream.time_base)
-    frames = _timed(container, stream, origin)
+    """Decoded frames and their times, from one on that is not later than ``start``, if any is."""
+    entered = False
     if start > 0:
-        try:
-            container.seek(int(place), stream=stream)
-            first = next(frames, None)
-        except av.FFmpegError:
-            first = None
-        if first is not None and first[1] <= start:
-            yield first
-            yield from frames
-            return
-        # It cannot be entered there: from its beginning, then.
-        container.seek(0)
-        frames = _timed(container, stream, origin)
-    yield from frames
+        for frame, time in _decoded(film, kind, start):
+            if not entered and time > start:
+                break
+            entered = True
+            yield frame, time
+    if not entered:  # it cannot be entered in the middle
+        yield from _decoded(film, kind, 0)
 
 
-def _timed(
-    container: av.container.InputContainer, stream: av.stream.Stream, origin: float
+def _decoded(
+    film: Path, kind: str, start: float
 ) -> Iterator[tuple[av.VideoFrame | av.AudioFrame, float]]:
-    for frame in container.decode(stream):
-        if frame.pts is not None:
-            yield frame, float(frame.pts * frame.time_base) - origin
+    """Frames and times from the key frame before ``start`` on; none where it cannot be found."""
+    with _film(film) as container:
+        stream = container.streams.best(kind)
+        if kind == "video":
+            stream.thread_type = "AUTO"
+        origin = (container.start_time or 0) / av.time_base
+        if start > 0:
+            try:
+                container.seek(int((start + origin) / stream.time_base), stream=stream)
+            except av.FFmpegError:
+                return
+        for frame in container.decode(stream):
+            if frame.pts is not None:
+                yield frame, float(frame.pts * frame.time_base) - origin
 
 
 def _upright(frame: av.VideoFrame) -> av.VideoFrame:
@@ -154,26 +152,25 @@ def _even(pixels: float) -> int:
     return max(2, 2 * round(pixels / 2))
 
 
-def _sound(path: Path, start: float, end: float) -> np.ndarray | None:
+def _sound(film: Path, start: float, end: float) -> np.ndarray | None:
     """Samples (2, n) float32 between two times, silence where there are none; None: no sound."""
-    with _film(path) as container:
-        stream = container.streams.best("audio")
-        if stream is None:
+    with _film(film) as container:
+        if container.streams.best("audio") is None:
             return None
-        samples = np.zeros((2, round((end - start) * SOUND_RATE)), np.float32)
-        resampler = av.AudioResampler(SOUND_FORMAT, SOUND_LAYOUT, SOUND_RATE)
-        at = None  # sample, from the clip's start, where the resampler's next output lies
-        for frame, begins in _from(container, stream, start):
-            if begins >= end:
-                break
-            at = round((begins - start) * SOUND_RATE) if at is None else at
-            for piece in resampler.resample(frame):
-                values = piece.to_ndarray()
-                low, high = max(at, 0), min(at + values.shape[1], samples.shape[1])
-                if low < high:
-                    samples[:, low:high] = values[:, low - at : high - at]
-                at += values.shape[1]
-        return samples
+    samples = np.zeros((2, round((end - start) * SOUND_RATE)), np.float32)
+    resampler = av.AudioResampler(SOUND_FORMAT, SOUND_LAYOUT, SOUND_RATE)
+    at = None  # sample, from the clip's start, where the resampler's next output lies
+    for frame, begins in _frames(film, "audio", start):
+        if begins >= end:
+            break
+        at = round((begins - start) * SOUND_RATE) if at is None else at
+        for piece in resampler.resample(frame):
+            values = piece.to_ndarray()
+            low, high = max(at, 0), min(at + values.shape[1], samples.shape[1])
+            if low < high:
+                samples[:, low:high] = values[:, low - at : high - at]
+            at += values.shape[1]
+    return samples
 
 
 def _sound_frames(samples: np.ndarray) -> Iterator[av.AudioFrame]:

@@ -38,6 +38,8 @@ FILES = {
     "--output {}",
     "scripts.search_videos": "--run_dir {run} --checkpoint 9 --query hello "
     "--vfeat_db {nothing} --sub_txt_db {nothing} --output {}",
+    "search_videos:json": "--index {nothing} --query hello --json {}",
+    "search_videos:html": "--index {nothing} --query hello --html {}",
     "inf_tvc": "--model_dir {run} --ckpt_step 9 --target_clip {nothing} --vfeat_db {nothing} "
     "--sub_txt_db {nothing} --output {}",
 }
@@ -60,6 +62,7 @@ FOLDERS = {
     "--frame_length 1.5 --output {}",
     "scripts.prepro_tvc": "--annotation {nothing} --subtitles {nothing} --toker {nothing} "
     "--output {}",
+    "search_videos:clips": "--index {nothing} --query hello --clips {}",
     "train_vcmr": "--config {recipe} --output_dir {}",
     "train_vr": "--config {root}/config/train-msrvtt_video_sub-4gpu.json {model} --output_dir {}",
     "train_videoQA": "--config {root}/config/train-tvqa-8gpu.json {model} --output_dir {}",

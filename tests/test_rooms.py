@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ROOMS = (
     "",
     "scripts",
+    "hero",
     "search",
     "evaluation",
     "engine",
