@@ -15,9 +15,14 @@ from utils.names import text_names
 if TYPE_CHECKING:  # it needs PyTorch
     from data.video import VideoSource
 
-VIDEO_SUFFIXES = (  # of video files
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg"),
-    *(".ts", ".m2ts", ".mts", ".vob", ".ogv", ".3gp"),
+VIDEO_SUFFIXES = (  # of video files that FFmpeg reads
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf"),
+    *(".flv", ".f4v", ".mpg", ".mpeg", ".mpe", ".m2p", ".vob", ".vro", ".evo", ".m1v", ".m2v"),
+    *(".ts", ".m2ts", ".mts", ".m2t", ".trp", ".ogv", ".ogm", ".3gp", ".3gpp", ".3g2", ".ismv"),
+    *(".gif", ".apng", ".mxf", ".gxf", ".dv", ".dif", ".nut", ".nsv", ".rm", ".rmvb", ".wtv"),
+    *(".dvr-ms", ".dav", ".amv", ".swf", ".y4m", ".ivf", ".obu", ".mj2", ".mjpeg", ".mjpg"),
+    *(".h261", ".h263", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266"),
+    *(".vvc", ".insv", ".lrv"),
 )
 
 

@@ -11,21 +11,21 @@ every part, in the order in which a frame's features join them, and writes to <o
 """
 
 import argparse
-import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.prepare.extraction import read_making
 from data.prepare.feature_files import FeatureFileError, FeaturePaths, load_features, write_paths
 from data.prepare.work import map_in_chunks, work_parser
 from utils.errors import UserError, brief, run_main
-from utils.files import check_output, named_path, write_json
+from utils.files import check_output, modified, named_path, write_json
 from utils.logger import LOGGER
-from utils.names import MAX_NAME_LENGTH
+from utils.names import MAX_NAME_LENGTH, is_text
 
 NAMED = 3  # videos that a message shows
 PARTS = ("resnet", "slowfast")  # of the published features
@@ -74,7 +74,7 @@ def check_files(videos: list[VideoFiles]) -> list[Checked]:
 
 
 def _check(video: VideoFiles) -> Checked:
-    problem = next(_problems(video), None)
+    problem = _problem(video)
     if problem is not None:
         return Checked(video.vid, None, problem)
     paths = [path for (path,) in video.found.values()]
@@ -84,19 +84,30 @@ def _check(video: VideoFiles) -> Checked:
             frames.append(len(load_features(path)))
         except FeatureFileError as error:
             return Checked(video.vid, None, f"{path}: {error}")
+    films = {(of.file.size, of.file.sha256) for _, of in map(read_making, paths) if of is not None}
+    if len(films) > 1:
+        which = " and ".join(map(str, paths))
+        problem = f"{which} are of different files of the video; extract all kinds anew"
+        return Checked(video.vid, None, problem)
     files = tuple(map(str, paths))
     return Checked(video.vid, FeaturePaths(min(frames), files, paths[0].parent.name), None)
 
 
-def _problems(video: VideoFiles) -> Iterator[str]:
-    if len(os.fsencode(video.vid)) > MAX_NAME_LENGTH or not video.vid.isprintable():
-        yield f"a file's name must be text of at most {MAX_NAME_LENGTH} bytes"
-    every = [str(path) for paths in video.found.values() for path in paths]
+def _problem(video: VideoFiles) -> str | None:
+    """What keeps a video's files from being paired."""
+    if not is_text(video.vid):
+        return f"a file's name must be text (UTF-8) of at most {MAX_NAME_LENGTH} bytes"
     for part, paths in video.found.items():
         if not paths:
-            yield f"no {part} file beside {every[0]}"
-        if len(paths) > 1:
-            yield f"several {part} files: {', '.join(every)}"
+            return f"no {part} file beside {next(filter(None, video.found.values()))[0]}"
+    several = [part for part, paths in video.found.items() if len(paths) > 1]
+    if not several:
+        return None
+    older = [str(path) for part in several for path in sorted(video.found[part], key=modified)[:-1]]
+    return (
+        f"several {' and '.join(several)} files; delete those that are not of the video any more: "
+        f"{', '.join(older)}"
+    )
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

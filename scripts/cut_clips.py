@@ -12,8 +12,9 @@ to cut here (--vid2nframe, the id2nframe.json of every shard, instead of the two
 
 import argparse
 import math
+import re
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from utils.logger import LOGGER
 from utils.names import get_name
 
 DECIMALS = 3  # of times, in seconds
+_CLIP_NUMBER = re.compile(r"0|[1-9]\d*", re.ASCII)
 
 
 def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list[list[dict]]:
@@ -58,14 +60,33 @@ def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list
     return clips
 
 
-def with_whole_videos(vid2nframe: dict[str, int]) -> dict[str, int]:
-    """The same table, and the frames of the videos whose clips ``<video>.<n>`` it has."""
-    whole: Counter[str] = Counter()
+def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]:
+    """Frames of whole videos, those of clips ``<video>.<n>`` summed up.
+
+    A video may be called as another's clip: in a table of nothing but clips, no name is that of a
+    whole video; in any other, a name that is there counts before its clips.
+
+    Args:
+        vid2nframe: frames of videos, of clips, or of both.
+        clip_frames: of every clip but a video's last one.
+    """
+    clips: dict[str, dict[int, int]] = defaultdict(dict)
     for vid, frames in vid2nframe.items():
         stem, _, number = vid.rpartition(".")
-        if stem and number.isdecimal():
-            whole[stem] += frames
+        if stem and _CLIP_NUMBER.fullmatch(number):
+            clips[stem][int(number)] = frames
+    cut = {stem: of for stem, of in clips.items() if _are_clips(of, clip_frames)}
+    whole = {stem: sum(of.values()) for stem, of in cut.items()}
+    if sum(map(len, cut.values())) == len(vid2nframe):
+        return whole
     return {**whole, **vid2nframe}
+
+
+def _are_clips(frames: dict[int, int], clip_frames: int) -> bool:
+    """Whether these are the clips of a video, by their numbers: all full but the last one."""
+    *full, last = (frames[number] for number in sorted(frames))
+    are_all = max(frames) + 1 == len(frames)
+    return are_all and set(full) <= {clip_frames} and 0 < last <= clip_frames
 
 
 def cut_lines(
@@ -80,7 +101,10 @@ def cut_lines(
     def read(raw: dict) -> tuple[str, list[dict]]:
         vid = feature_name(get_name(raw, "vid_name"), vid2nframe)
         if vid not in vid2nframe:
-            raise RecordError(f"no frames of video {vid!r} are known")
+            raise RecordError(
+                f"no frames of video {vid!r} are known, nor of its clips {vid}.0, {vid}.1, … of "
+                f"{clip_frames} frames (--clip_interval / --frame_length)"
+            )
         get_spans(raw)
         return vid, raw["sub"]
 
@@ -146,8 +170,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.clip_vfeat_db:
         check_folder(feature_db_path(Path(options.clip_vfeat_db), *variant), options.force)
     source = FeatureDb(options.vfeat_db, *variant) if options.vfeat_db else None
-    table = read_vid2nframe(options.vid2nframe) if options.vid2nframe else source.id2nframe
-    vid2nframe = with_whole_videos(table)
+    if options.vid2nframe:
+        vid2nframe = whole_videos(read_vid2nframe(options.vid2nframe), clip_frames)
+    else:
+        vid2nframe = source.id2nframe
     lines = cut_lines(options.annotation, vid2nframe, clip_frames, options.clip_interval)
     if source is None:
         write_jsonl(options.output, lines)

@@ -99,6 +99,47 @@ def test_subtitles_by_the_clips_of_shards(tmp_path, long_videos):
         cut(tmp_path, "--vid2nframe", tmp_path / "shard0.json", tmp_path / "shard1.json")
 
 
+LECTURE = {"lecture.0": 40, "lecture.1": 40, "lecture.2": 20}  # clips of lecture
+PARTS = {"lecture.0.0": 30, "lecture.1.0": 40, "lecture.1.1": 30}  # of lecture.0 and lecture.1
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (LECTURE, {"lecture": 100}),
+        (LECTURE | PARTS, {"lecture": 100, "lecture.0": 30, "lecture.1": 70}),
+        # Whole videos, one of which is called as another's clips are.
+        ({"lecture": 90, "lecture.0": 30, "lecture.1": 70}, None),
+        ({"lecture": 90, "lecture.0": 40, "lecture.1": 30}, None),
+        # Numbers that are no clips': years, parts from 1, of other lengths, written otherwise.
+        ({"talk.2019": 40, "talk.2020": 40}, None),
+        ({"part.1": 40, "part.2": 40}, None),
+        ({"short.0": 20, "short.1": 40}, None),
+        ({"film.00": 40, "film.01": 20}, None),
+        ({"film.\N{ARABIC-INDIC DIGIT ZERO}": 40}, None),
+        ({"long.0": 41}, None),
+        # Whole videos beside clips: a name that is there counts.
+        ({"other": 7} | LECTURE, {"other": 7, "lecture": 100} | LECTURE),
+    ],
+)
+def test_names_of_clips_and_of_videos_are_told_apart(table, expected):
+    assert cut_clips.whole_videos(table, clip_frames=40) == (expected or table)
+
+
+def test_a_video_that_is_called_as_a_clip_has_its_own_subtitles(tmp_path):
+    line = {"vid_name": "lecture.1", "sub": [{"text": " said at 61 s", "start": 61.0, "end": 63.0}]}
+    (tmp_path / "subs.jsonl").write_text(json.dumps(line))
+    (tmp_path / "frames.json").write_text(json.dumps(LECTURE | PARTS))
+    cut(tmp_path, "--vid2nframe", tmp_path / "frames.json", "--frame_length", "1.5")
+    assert [line for _, line in read_jsonl(tmp_path / "clips.jsonl")] == [
+        {"vid_name": "lecture.1.0", "sub": []},
+        {"vid_name": "lecture.1.1", "sub": [{"text": " said at 61 s", "start": 1.0, "end": 3.0}]},
+    ]
+    (tmp_path / "subs.jsonl").write_text(json.dumps({"vid_name": "lecture", "sub": []}))
+    with pytest.raises(UserError, match=r"no frames of video 'lecture' .* of 20 frames"):
+        cut(tmp_path, "--vid2nframe", tmp_path / "frames.json", "--frame_length", "3")
+
+
 def test_clips_hold_whole_frames(tmp_path, long_videos):
     with pytest.raises(UserError, match="no multiple"):
         cut(tmp_path, "--vid2nframe", tmp_path / "none.json", "--clip_interval", "45")

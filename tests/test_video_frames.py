@@ -2,13 +2,12 @@
 
 import struct
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from data.prepare.video_frames import Sampling, VideoError, _timed_frames, read_windows
+from data.prepare.video_frames import Sampling, VideoError, read_windows
 from tests.videos import make_video
 
 CENTRE = Sampling(1.0, (0.5,))
@@ -115,40 +114,6 @@ def test_a_turned_video_is_shown_upright(tmp_path):
     red = window[0, :, :, 0].astype(int)
     assert red[:90].min() > 200
     assert red[134:].max() < 50
-
-
-def decoded(frames, rate=10, start=None):
-    """(number, start, end) of each timed frame of a made-up stream: (pts, duration) each."""
-    images = [
-        SimpleNamespace(pts=pts, duration=duration, time_base=Fraction(1, 10), number=number)
-        for number, (pts, duration) in enumerate(frames)
-    ]
-    stream = SimpleNamespace(average_rate=rate, guessed_rate=None, duration=None, time_base=None)
-    container = SimpleNamespace(start_time=start, decode=lambda _: (image for image in images))
-    return [(f.image.number, f.start, f.end) for f in _timed_frames(container, stream)]
-
-
-def test_a_frame_without_a_time_stamp_follows_the_one_before():
-    frames = [(0, 1), (None, 2), (None, None), (5, None)]
-    assert decoded(frames) == [(0, 0.0, 0.1), (1, 0.1, 0.3), (2, 0.3, 0.4), (3, 0.5, 0.6)]
-
-
-def test_no_time_stamps_at_all():
-    assert decoded([(None, None)] * 2) == [(0, 0.0, 0.1), (1, 0.1, 0.2)]
-
-
-def test_without_a_start_the_first_frame_is_it():
-    assert decoded([(7, 1), (8, 1)]) == [(0, 0.0, 0.1), (1, 0.1, 0.2)]
-
-
-def test_time_does_not_go_back():
-    frames = [(0, 1), (2, 1), (1, 1), (2, 1), (3, 1)]
-    assert [number for number, _, _ in decoded(frames)] == [0, 1, 4]
-
-
-def test_a_jump_of_hours_is_a_broken_time_stamp():
-    with pytest.raises(VideoError, match=r"jump from 0 to 9543\.7 seconds"):
-        decoded([(0, 1), (95437, 1)])
 
 
 def test_damage_is_named(tmp_path):

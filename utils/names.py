@@ -52,6 +52,14 @@ def as_name(value: object, what: str = "a name or id") -> str:
     return name
 
 
+def is_text(name: str) -> bool:
+    """Return whether a file's name is text (UTF-8) that a database can have for a key."""
+    try:
+        return 0 < len(name.encode()) <= MAX_NAME_LENGTH
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+
+
 def find_name(raw: Mapping[str, Any], *fields: str) -> str | None:
     """The first of these fields that is there, as text; None where all are absent or null.
 

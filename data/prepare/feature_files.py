@@ -13,7 +13,7 @@ from data.stores.feature_codecs import read_npz_features, require_features
 from data.stores.records import Frames, Id
 from utils.decoding import check
 from utils.errors import RecordError, UserError, brief, shorten
-from utils.files import atomic_write, read_bytes
+from utils.files import atomic_write, modified, read_bytes
 
 MAX_PICKLE_BYTES = 1 << 30  # a million videos' paths have 0.3 GB
 _ENTRY = Annotated[tuple[Frames | str, ...], msgspec.Meta(min_length=3)]
@@ -96,9 +96,12 @@ def write_paths(path: Path, paths: dict[str, FeaturePaths]) -> None:
     """Pickle {video: (frames, file of the last part, …, file of the first part, folder)}.
 
     Of ResNet and SlowFast, joined in this order, that is the published format.
-    A file that says the same is left alone: what was made from it stays newer than it.
+    A file that says the same, of features that are not newer than it, is left alone: what was made
+    from it stays newer than it.
     """
-    if path.is_file() and read_paths(path) == paths:
+    files = (Path(file) for of in paths.values() for file in of.files)
+    is_same = path.is_file() and read_paths(path) == paths
+    if is_same and max(map(modified, files), default=0) <= modified(path):
         return
     entries = {vid: (of.frames, *reversed(of.files), of.folder) for vid, of in paths.items()}
     write_pickle(path, entries)

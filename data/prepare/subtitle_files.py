@@ -1,28 +1,23 @@
 """Subtitle files as players read them (.srt, .vtt, .ass): to spoken lines with times in seconds."""
 
+import html
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pysubs2
+from data.annotations import is_seconds
+from data.prepare.subtitle_encoding import decode_text
+from data.prepare.subtitle_events import Event
+from data.prepare.subtitle_formats import read_events
+from utils.errors import RecordError, UserError, brief
+from utils.files import read_bytes
 
-from utils.errors import UserError, brief, shorten
-
-TIMED_TEXT = (".srt", ".vtt")
-SUFFIXES = (*TIMED_TEXT, ".ass", ".ssa")
-DEFAULT_ENCODING = "utf-8-sig"  # UTF-8, with a byte-order mark or without
-
-_ARROW = "-->"
-_ASS_FIELDS = 10  # of an event: Layer, Start, End, Style, Name, three margins, Effect, Text
-# pysubs2 takes a number that ends a subtitle for that of the next one: let there be one.
-_NEXT_NUMBER = "\n\n0"
-_STAMP = r"(?:\d{1,4}:)?\d{1,2}:\d{2}[.,]\d{1,3}"
-_TIMES = re.compile(rf"^\s*({_STAMP})\s*-->\s*({_STAMP})(?:\s.*)?$", re.ASCII)
-_WORD_TIME = re.compile(rf"<{_STAMP}>")  # of single words, in WebVTT
-_OVERRIDE = re.compile(r"\{\\[^}]*\}")  # {\an8}, and <i> as pysubs2 gives it: {\i1}
-_COMMENT = re.compile(r"\{[^}]*\}")  # of .ass; elsewhere, braces are text
-_SPACE = re.compile(r"\\[Nnh]|&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
+SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")  # of their names; content tells the format
+_MAX_BYTES = 64 << 20  # a film has 0.1 MB
+_NO_BREAK_SPACE = re.compile(r"&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
+_INVISIBLE = {"Cc", "Cf", "Zl", "Zp", "Zs"}  # categories of characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,107 +29,98 @@ class Cue:
     end: float
 
 
-def read_subtitles(path: Path, *encodings: str) -> list[Cue]:
+@dataclass(frozen=True, slots=True)
+class Subtitles:
+    """What a file holds.
+
+    Attributes:
+        cues: by their start.
+        encoding: the file's.
+        notes: what is odd about the file, each for a line to the user.
+    """
+
+    cues: list[Cue]
+    encoding: str
+    notes: list[str]
+
+
+def read_subtitles(path: Path, *encodings: str) -> Subtitles:
+    """The lines of a subtitle file: see :func:`parse_subtitles`.
+
+    Raises:
+        UserError: it cannot be read, or nothing in it can be used.
+    """
+    data = read_bytes(path, _MAX_BYTES)
+    try:
+        return parse_subtitles(data, *encodings)
+    except RecordError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
     """The lines of a subtitle file by their start, without tags and line breaks.
 
     HTML entities stay: ``scripts/prepro_sub.py`` unescapes them. Each text begins with a space, as
-    in the published TV subtitles; that script strips it.
+    in the published TV subtitles; that script strips it. A file without subtitles, as speech
+    recognition writes of a film without speech, has no lines.
 
     Args:
-        path: the file.
-        encodings: the first that reads it is taken; none given: :data:`DEFAULT_ENCODING`.
+        data: the file's content.
+        encodings: if it is not UTF-8: see :func:`data.prepare.subtitle_encoding.decode_text`.
 
     Raises:
-        UserError: the file is no text, holds no subtitles, or one is malformed (names the line).
+        RecordError: nothing in it can be used.
     """
-    text = _read_text(path, encodings or (DEFAULT_ENCODING,))
-    if path.suffix.lower() in TIMED_TEXT:
-        text = _with_plain_times(path, text)
-        if path.suffix.lower() == ".vtt":
-            text = _vtt_to_srt(text)
-        events = _parse(path, text + _NEXT_NUMBER, "srt")
-    else:
-        _require_whole_events(path, text)
-        events = _parse(path, text, "ass")
-        for event in events:
-            event.text = _COMMENT.sub("", event.text) if event.is_text else ""
-    if not events:
-        raise UserError(f"{path} holds no subtitles; was it cut short, or is it of another format?")
-    cues = [cue for cue in map(_clean, events) if cue is not None]
-    return sorted(cues, key=lambda cue: cue.start)
+    decoded = decode_text(data, encodings)
+    notes = []
+    if decoded.encoding != "utf-8":
+        notes.append(f"read as {decoded.encoding}" + ("" if encodings else ", which is a guess"))
+    if decoded.damaged:
+        notes.append(f"{decoded.damaged} characters are damaged")
+    text = _with_line_feeds(decoded.text)
+    if not text.strip() and len(data) > len(text) and b"\0" in data:
+        raise RecordError("it holds zero bytes only: its content is lost; copy it again")
+    events = list(read_events(text)) if text.strip() else []
+    problems = [f"line {event.line}: {said}" for event in events if (said := _problem(event))]
+    cues = list(filter(None, map(_to_cue, events)))
+    if problems and not cues:
+        raise RecordError(f"{problems[0]}; mend the times")
+    if problems:
+        notes.append(f"{len(problems)} subtitles are left out, the first in {problems[0]}")
+    if not cues:
+        what = "times, but no text" if events else "no subtitles"
+        notes.append(f"it holds {what}: nothing is said in its video")
+    return Subtitles(sorted(cues, key=lambda cue: cue.start), decoded.encoding, notes)
 
 
-def _read_text(path: Path, encodings: Sequence[str]) -> str:
-    encoding, *others = encodings
-    try:
-        text = path.read_bytes().decode(encoding)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except LookupError:
-        raise UserError(f"--encoding {encoding} is not known; utf-8, cp1252, … are") from None
-    except UnicodeError as error:
-        if others:
-            return _read_text(path, others)
-        raise UserError(
-            f"{path} is not encoded as {encoding} ({error}); convert it, or name its --encoding "
-            "(cp1252, utf-16, …)"
-        ) from None
-    return "\n".join(text.splitlines())
+def _with_line_feeds(text: str) -> str:
+    """Lines end with a line feed; no byte-order marks, which joined files have within, no zeros."""
+    if 2 * text.count("\r\r\n") > text.count("\n"):
+        text = text.replace("\r\r\n", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\ufeff", "").replace("\0", "")
 
 
-def _with_plain_times(path: Path, text: str) -> str:
-    """All times as 01:02:03,456: pysubs2 takes a line with times that it cannot read for text."""
-    lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if _ARROW not in line:
-            continue
-        times = _TIMES.match(line)
-        where = f"{path}:{number + 1}"
-        if times is None:
-            raise UserError(f"{where}: {brief(line.strip())} are no times of a subtitle; mend them")
-        start, end = map(_milliseconds, times.groups())
-        if end < start:
-            raise UserError(f"{where}: it ends before it starts; mend the times")
-        stamps = map(pysubs2.formats.subrip.SubripFormat.ms_to_timestamp, (start, end))
-        lines[number] = f" {_ARROW} ".join(stamps)
-    return "\n".join(lines)
+def _problem(event: Event) -> str | None:
+    """Why an event cannot be used."""
+    if event.times is None:
+        return f"{brief(event.source.strip())} has no times"
+    start, end = event.times
+    if end < start:
+        return "it ends before it starts"
+    if end < 0 or not is_seconds(end):
+        return f"no video has a time of {end} seconds"
+    return None
 
 
-def _require_whole_events(path: Path, text: str) -> None:
-    """pysubs2 takes an event that lacks fields for one without text."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.startswith("Dialogue:") and line.count(",") < _ASS_FIELDS - 1:
-            raise UserError(f"{path}:{number}: {brief(line)} has too few fields; mend or remove it")
-
-
-def _milliseconds(stamp: str) -> int:
-    seconds = 0.0
-    for part in stamp.replace(",", ".").split(":"):
-        seconds = 60 * seconds + float(part)
-    return round(1000 * seconds)
-
-
-def _vtt_to_srt(text: str) -> str:
-    """WebVTT's cues, numbered: no header, notes, styles, names of cues, times of single words."""
-    cues = []
-    for block in re.split(r"\n\s*\n", text):
-        lines = block.split("\n")
-        first = next((place for place, line in enumerate(lines) if _ARROW in line), None)
-        if first is not None:
-            cues += [_NEXT_NUMBER, *(_WORD_TIME.sub("", line) for line in lines[first:])]
-    return "\n".join(cues)
-
-
-def _parse(path: Path, text: str, kind: str) -> list[pysubs2.SSAEvent]:
-    try:
-        return list(pysubs2.SSAFile.from_string(text, format_=kind))
-    except (ValueError, KeyError, IndexError, pysubs2.Pysubs2Error) as error:
-        raise UserError(f"{path} is malformed ({shorten(error)}); mend it") from None
-
-
-def _clean(event: pysubs2.SSAEvent) -> Cue | None:
-    """The cue without tags; None if nothing is left."""
-    words = _SPACE.sub(" ", _OVERRIDE.sub("", event.text)).split()
-    if not words:
+def _to_cue(event: Event) -> Cue | None:
+    """The cue of an event; None where there is nothing to see."""
+    text = " ".join(_NO_BREAK_SPACE.sub(" ", event.text).split())
+    if event.times is None or _problem(event) or not _is_visible(text):
         return None
-    return Cue(" " + " ".join(words), event.start / 1000, event.end / 1000)
+    start, end = event.times
+    return Cue(f" {text}", max(start, 0.0), end)
+
+
+def _is_visible(text: Iterable[str]) -> bool:
+    return any(unicodedata.category(letter) not in _INVISIBLE for letter in html.unescape(text))

@@ -12,25 +12,25 @@ ImageNet and Kinetics networks are evaluated with), turned upright where the fil
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
+
+from data.prepare.video_files import VideoError
+from data.prepare.video_stream import Problem, TimedFrame, open_film
 
 SHORT_SIDE, CROP = 256, 224
 # Containers round time stamps: so much of a window past the last whole one is not another window.
 SLACK_SECONDS, SLACK_WINDOWS = 0.01, 0.01
-LONGEST_GAP = 3600.0  # seconds without a frame; more is a broken time stamp
-DEFAULT_RATE = Fraction(25)  # where nothing tells how long a frame lasts
-
-
-class VideoError(ValueError):
-    """Why a video cannot be decoded; it is listed, and the others go on."""
+FRAME_SLACK, FRAME_SLACK_SECONDS = 0.9, 0.05
+EDGE_SECONDS = 0.001  # a frame is taken for on display before and after its time stamps say
+# Of a picture's longer side to its shorter one: a panorama has 10, more takes memory for nothing.
+MOST_STRETCHED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +40,47 @@ class Sampling:
     Attributes:
         interval: seconds of a window.
         times: as fractions of the window, ascending, each ≥ 0 and < 1.
+        first: window to begin with; those before it are passed over.
     """
 
     interval: float
     times: tuple[float, ...]
+    first: int = 0
 
-    def count(self, duration: float) -> int:
-        """Windows of a video that lasts ``duration`` seconds."""
+    def count(self, duration: float, frame: float = 0.0) -> int:
+        """Windows of a video that lasts ``duration`` seconds.
+
+        Args:
+            frame: seconds that its last frame is shown; a window in which no frame begins, as a
+                sound track that starts some milliseconds earlier makes one, does not count.
+        """
         slack = min(SLACK_SECONDS, SLACK_WINDOWS * self.interval)
+        slack = max(slack, min(FRAME_SLACK * frame, FRAME_SLACK_SECONDS, self.interval / 10))
         return max(1, math.ceil((duration - slack) / self.interval))
+
+    def wants(self, start: float, end: float) -> bool:
+        """Whether a frame is asked for that is on display from ``start`` to ``end`` seconds."""
+        window = max(self.first, math.floor(start / self.interval))
+        for place in itertools.count(window):
+            for time in self.times:
+                instant = (place + time) * self.interval
+                if instant >= start - EDGE_SECONDS:
+                    return instant <= end + EDGE_SECONDS
+        return False
 
     def instants(self) -> Iterator[float]:
         """Wanted times in seconds, without end."""
-        for window in itertools.count():
+        for window in itertools.count(self.first):
             for time in self.times:
                 yield (window + time) * self.interval
 
 
-@dataclass(frozen=True, slots=True)
-class TimedFrame:
-    """A decoded frame, on display from ``start`` to ``end`` (seconds from the file's start)."""
-
-    image: av.VideoFrame
-    start: float
-    end: float
-
-
-def read_windows(path: Path, sampling: Sampling, threads: int = 0) -> Iterator[np.ndarray]:
+def read_windows(
+    path: Path, sampling: Sampling, threads: int = 0
+) -> Generator[np.ndarray, None, Problem | None]:
     """The wanted frames of each window, (K, 224, 224, 3) uint8 RGB, decoded as one goes along.
+
+    The generator returns what is wrong with a video that is used all the same, None if all is well.
 
     Args:
         path: any file that FFmpeg reads.
@@ -77,20 +90,9 @@ def read_windows(path: Path, sampling: Sampling, threads: int = 0) -> Iterator[n
     Raises:
         VideoError: the file is damaged, cut short, or has no video.
     """
-    try:
-        # Time stamps do not depend on what tags say in which encoding.
-        with av.open(str(path), metadata_errors="replace") as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise VideoError("it has no video stream")
-            stream.codec_context.thread_count = threads
-            stream.thread_type = "AUTO"
-            yield from _windows(_timed_frames(container, stream), sampling)
-    except (av.FFmpegError, ValueError) as error:
-        if isinstance(error, VideoError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"it cannot be decoded ({reason})") from error
+    with open_film(path, threads) as film:
+        yield from _windows(film.frames(sampling.wants), sampling)
+        return film.problem()
 
 
 def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.ndarray]:
@@ -98,7 +100,7 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
     window: list[np.ndarray] = []
     instants = sampling.instants()
     instant = next(instants)
-    given, last, shown = 0, None, Picture()
+    given, last, shown = sampling.first, None, Picture()
     for frame in frames:
         while instant < frame.start:
             window.append(shown.of((last or frame).image))
@@ -109,7 +111,7 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
         last = frame
     if last is None:
         raise VideoError("it has no frames")
-    for _ in range(sampling.count(last.end) - given):
+    for _ in range(sampling.count(last.end, last.end - last.start) - given):
         window += [shown.of(last.image)] * (size - len(window))
         yield np.stack(window)
         window = []
@@ -130,49 +132,29 @@ class Picture:
         return self._pixels
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
-        scale = SHORT_SIDE / min(frame.width, frame.height)
+        short, long = sorted((frame.width, frame.height))
+        if long > MOST_STRETCHED * short:
+            raise VideoError(f"its pictures are {frame.width} × {frame.height}: too thin to use")
+        scale = SHORT_SIDE / short
         width, height = round(frame.width * scale), round(frame.height * scale)
         scaled = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
         ).to_ndarray()
         top, left = (height - CROP) // 2, (width - CROP) // 2
         square = scaled[top : top + CROP, left : left + CROP]
-        return np.ascontiguousarray(np.rot90(square, round(frame.rotation / 90)))
+        return np.ascontiguousarray(_upright(square, frame))
 
 
-def _timed_frames(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[TimedFrame]:
-    """Frames in the order of display, with times from the file's start.
+def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Return a picture turned and mirrored as the frame's display matrix says.
 
-    A frame without a time stamp follows the one before it; one that is not later than the one
-    before it is left out.
+    The matrix maps a point (x, y) to (a·x + c·y, b·x + d·y); of turns between multiples of 90° the
+    nearest is taken.
     """
-    usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or DEFAULT_RATE)
-    origin = None if container.start_time is None else Fraction(container.start_time, av.time_base)
-    end = before = Fraction(0)
-    started = False
-    with closing(container.decode(stream)) as decoded:
-        for frame in decoded:
-            time = end if frame.pts is None else frame.pts * frame.time_base - (origin or 0)
-            if origin is None and frame.pts is not None:  # the first frame is the file's start
-                origin, time = time, Fraction(0)
-            time = max(time, Fraction(0))
-            if started and time <= before:
-                continue
-            if time - before > LONGEST_GAP:
-                jump = f"{float(before):g} to {float(time):g} seconds"
-                raise VideoError(f"its time stamps jump from {jump}")
-            lasts = frame.duration * frame.time_base if frame.duration else usual
-            started, before, end = True, time, time + lasts
-            yield TimedFrame(frame, float(time), float(end))
-    _check_whole(stream, end)
-
-
-def _check_whole(stream: av.VideoStream, end: Fraction) -> None:
-    """Refuse a file whose frames end long before its header says."""
-    promised = (stream.duration or 0) * (stream.time_base or 0)
-    if promised - end > max(1, promised / 20):
-        raise VideoError(
-            f"it is cut short: frames end at {float(end):.1f} of {float(promised):.1f} seconds"
-        )
+    data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if data is None:
+        return picture
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(float)
+    if abs(b) + abs(c) > abs(a) + abs(d):  # the axes change places
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

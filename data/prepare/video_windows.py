@@ -1,14 +1,14 @@
 """The frames of many videos, decoded by several processes while a model computes."""
 
 import multiprocessing
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from data.prepare.extraction import VideoFile
-from data.prepare.video_frames import Sampling, VideoError, read_windows
+from data.prepare.find_videos import VideoFile
+from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
 from utils.errors import UserError
 from utils.processes import follow_parent
 
@@ -22,21 +22,27 @@ class Piece:
     Attributes:
         place: of the video in the list.
         frames: (B, K, S, S, 3) uint8; None in the last piece.
-        problem: why there are no more windows; only in the last piece, None if all is well.
+        problem: what is wrong with the video; only in the last piece, None if all is well.
     """
 
     place: int
     frames: np.ndarray | None
-    problem: str | None = None
+    problem: Problem | None = None
 
 
 class _Decoder(IterableDataset):
     """Each process takes the next video that nobody has taken."""
 
     def __init__(
-        self, videos: list[VideoFile], sampling: Sampling, batch_size: int, threads: int
+        self,
+        videos: list[VideoFile],
+        sampling: Sampling,
+        batch_size: int,
+        threads: int,
+        starts: Sequence[int],
     ) -> None:
         self._videos = videos
+        self._starts = starts
         self._sampling = sampling
         self._batch_size = batch_size
         self._threads = threads
@@ -53,24 +59,37 @@ class _Decoder(IterableDataset):
         return place
 
     def _pieces(self, place: int) -> Iterator[Piece]:
-        path = self._videos[place].path
-        batch: list[np.ndarray] = []
-        try:
-            for window in read_windows(path, self._sampling, self._threads):
-                batch.append(window)
-                if len(batch) == self._batch_size:
-                    yield Piece(place, np.stack(batch))
-                    batch = []
-        except VideoError as error:
-            yield Piece(place, None, str(error))
-            return
-        if batch:
-            yield Piece(place, np.stack(batch))
-        yield Piece(place, None)
+        sampling = replace(self._sampling, first=self._starts[place])
+        windows = read_windows(self._videos[place].path, sampling, self._threads)
+        at_end, problem = False, None
+        while not at_end:
+            batch, at_end, problem = _next_windows(windows, self._batch_size)
+            if batch:
+                yield Piece(place, np.stack(batch))
+        yield Piece(place, None, problem)
+
+
+def _next_windows(
+    windows: Generator[np.ndarray, None, Problem | None], size: int
+) -> tuple[list[np.ndarray], bool, Problem | None]:
+    """At most ``size`` windows, whether there are no more, and what is wrong with the video."""
+    batch: list[np.ndarray] = []
+    try:
+        while len(batch) < size:
+            batch.append(next(windows))
+    except StopIteration as end:
+        return batch, True, end.value
+    except VideoError as error:
+        return batch, True, Problem(str(error), error.seconds, used=False)
+    return batch, False, None
 
 
 def decode_videos(
-    videos: list[VideoFile], sampling: Sampling, batch_size: int, workers: int
+    videos: list[VideoFile],
+    sampling: Sampling,
+    batch_size: int,
+    workers: int,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """Pieces of all videos. Those of one video come in order, those of several are mixed.
 
@@ -79,12 +98,14 @@ def decode_videos(
     Args:
         batch_size: windows of a piece.
         workers: processes; 1: this one alone, with FFmpeg's own threads.
+        starts: the first window of each video; None: 0.
 
     Raises:
         UserError: a process was killed.
     """
     alone = workers <= 1
-    decoder = _Decoder(videos, sampling, batch_size, threads=0 if alone else 1)
+    starts = [0] * len(videos) if starts is None else starts
+    decoder = _Decoder(videos, sampling, batch_size, 0 if alone else 1, starts)
     loader = DataLoader(
         decoder,
         batch_size=None,

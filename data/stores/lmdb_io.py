@@ -407,7 +407,8 @@ def as_float32(stored: np.ndarray) -> np.ndarray:
 class FeatureDbWriter:
     """Build a feature database of a data set; it appears, whole, when the block succeeds.
 
-    ``id2nframe.json`` beside it is shared by all versions: new videos are added to it.
+    ``id2nframe.json`` beside it is shared by all versions: new videos are added to it. With
+    ``recount``, and where there is no other version, it is written anew.
 
     Args:
         folder: the data set's folder ``video_db/<dataset>``.
@@ -469,7 +470,9 @@ class FeatureDbWriter:
     def _merge_counts(self) -> None:
         """Bring ``id2nframe.json`` up to date, before the database appears: it never lacks one."""
         path = self.path.parent / COUNTS_FILE
-        known = read_json(path, ID2NFRAME) if path.is_file() else {}
+        others = any(map(is_database, {*path.parent.glob("[!.]*_*")} - {self.path}))
+        anew = self._recount and not others  # videos that are no longer there would stay
+        known = read_json(path, ID2NFRAME) if path.is_file() and not anew else {}
         for vid, num_frames in self._id2nframe.items():
             if known.get(vid, num_frames) != num_frames and not self._recount:
                 raise UserError(

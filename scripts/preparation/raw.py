@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from data.prepare.folder_files import list_files
 from data.prepare.subtitle_files import SUFFIXES
 from data.stores.build_folder import build_folder, is_database
 from data.stores.frame_counts import COUNTS_FILE
@@ -49,7 +50,7 @@ from utils.files import atomic_write, read_json, write_json
 SPLITS = ("train", "val", "test", "test_public", "test_private")
 # Annotations published in another format, which convert_annotations.py knows.
 CONVERTED = ("how2r", "how2qa", "didemo")
-ENCODINGS = ("utf-8-sig", "cp1252", "iso-8859-1")  # of subtitle files; the last reads any bytes
+ENCODINGS = ("cp1252", "iso-8859-1")  # of subtitles that are not UTF-8; the last reads any bytes
 # What pre-training must not have seen, by corpus.
 VALIDATED_ON = {"tv": ("tvr_val", "tvqa_val"), "ht": ("how2r_val", "how2qa_val")}
 
@@ -95,7 +96,7 @@ class RawFiles:
             folder
             for pattern in (f"{corpus}_subtitles", *CORPORA[corpus].subtitle_folders)
             for folder in sorted(self.annotations.glob(pattern))
-            if any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+            if any(path.suffix.lower() in SUFFIXES for path in list_files(folder).files)
         )
         return next(folders, None)
 

@@ -342,8 +342,8 @@ def cut_video(path: Path) -> None:
 
 def is_listed(folder: Path) -> None:
     failed = read_json(folder / "feat" / "failed.json")
-    ((path, reason),) = failed.items()
-    assert Path(path).stem == "a" and 0 < len(reason) < LINE_CHARACTERS
+    ((path, problem),) = failed.items()
+    assert Path(path).stem == "a" and 0 < len(problem["reason"]) < LINE_CHARACTERS
     extracted = (folder / "feat").glob("*_features/**/*.npz")
     assert [path.stem for path in extracted] == ["good"]
 

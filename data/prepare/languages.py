@@ -1,0 +1,50 @@
+"""Languages as names of files and tracks tell them: en, eng, en_US, pt-BR, zh-Hans, en-orig."""
+
+import re
+
+from utils.errors import UserError, brief
+
+# ISO 639-1 with ISO 639-2: two letters, three letters, other three letters of the same language.
+_TABLE = """
+aa aar|ab abk|ae ave|af afr|ak aka|am amh|an arg|ar ara|as asm|av ava|ay aym|az aze|ba bak|be bel|
+bg bul|bi bis|bm bam|bn ben|bo bod tib|br bre|bs bos|ca cat|ce che|ch cha|co cos|cr cre|cs ces cze|
+cu chu|cv chv|cy cym wel|da dan|de deu ger|dv div|dz dzo|ee ewe|el ell gre|en eng|eo epo|es spa|
+et est|eu eus baq|fa fas per|ff ful|fi fin|fj fij|fo fao|fr fra fre|fy fry|ga gle|gd gla|gl glg|
+gn grn|gu guj|gv glv|ha hau|he heb|hi hin|ho hmo|hr hrv|ht hat|hu hun|hy hye arm|hz her|ia ina|
+id ind|ie ile|ig ibo|ii iii|ik ipk|io ido|is isl ice|it ita|iu iku|ja jpn|jv jav|ka kat geo|kg kon|
+ki kik|kj kua|kk kaz|kl kal|km khm|kn kan|ko kor|kr kau|ks kas|ku kur|kv kom|kw cor|ky kir|la lat|
+lb ltz|lg lug|li lim|ln lin|lo lao|lt lit|lu lub|lv lav|mg mlg|mh mah|mi mri mao|mk mkd mac|ml mal|
+mn mon|mr mar|ms msa may|mt mlt|my mya bur|na nau|nb nob|nd nde|ne nep|ng ndo|nl nld dut|nn nno|
+no nor|nr nbl|nv nav|ny nya|oc oci|oj oji|om orm|or ori|os oss|pa pan|pi pli|pl pol|ps pus|
+pt por pob|qu que|rm roh|rn run|ro ron rum mol|ru rus|rw kin|sa san|sc srd|sd snd|se sme|sg sag|
+si sin|sk slk slo|sl slv|sm smo|sn sna|so som|sq sqi alb|sr srp scc|ss ssw|st sot|su sun|sv swe|
+sw swa|ta tam|te tel|tg tgk|th tha|ti tir|tk tuk|tl tgl|tn tsn|to ton|tr tur|ts tso|tt tat|tw twi|
+ty tah|ug uig|uk ukr|ur urd|uz uzb|ve ven|vi vie|vo vol|wa wln|wo wol|xh xho|yi yid|yo yor|za zha|
+zh zho chi chs cht|zu zul|fil|yue|cmn|nan|haw|hmn|ceb|ckb|mai|sat|gsw|kok|mni|ast
+"""
+_ALIASES = {"iw": "he", "in": "id", "ji": "yi", "mo": "ro"}  # withdrawn codes, still in use
+_FIRST = {
+    code: codes[0]
+    for codes in (entry.split() for entry in _TABLE.replace("\n", "").split("|"))
+    for code in codes
+} | _ALIASES
+_TAG = re.compile(r"([a-z]{2,3})((?:[-_][a-z0-9]+)*)", re.IGNORECASE | re.ASCII)
+
+
+def parse_language(tag: str) -> tuple[str, str] | None:
+    """Return (language, what makes it narrower) of a tag; None for what is no language.
+
+    ``eng`` is ``("en", "")``, ``pt_BR`` ``("pt", "br")``.
+    """
+    found = _TAG.fullmatch(tag)
+    if found is None or found[1].lower() not in _FIRST:
+        return None
+    return _FIRST[found[1].lower()], found[2].lower().replace("_", "-").removeprefix("-")
+
+
+def require_language(tag: str) -> tuple[str, str]:
+    """Return what :func:`parse_language` makes of an option; UserError where that is nothing."""
+    language = parse_language(tag)
+    if language is None:
+        raise UserError(f"--language {brief(tag)} is no language; en, eng, pt-BR, … are")
+    return language

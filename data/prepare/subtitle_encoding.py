@@ -1,0 +1,132 @@
+"""Which encoding a subtitle file has: by its byte-order mark, UTF-8, named, or guessed."""
+
+import codecs
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import charset_normalizer
+
+from utils.errors import RecordError, UserError
+
+_MARKS = {  # of UTF-32 first: UTF-16's begins like it
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# Letters beyond ASCII of the languages that are written in an encoding, a word a language. Of
+# encodings that suit alike, the one named first is taken.
+_LATIN = (
+    ("cp1252", "äöüß àâæçèéêëîïôœùûüÿ áéíñóúü áàâãçéêíóôõúü àèéìîòóù äåöéü æøåéòôêöüä"),
+    ("cp1252", "áàâäçéèêëíïóòôöúùüñ äöšžå äõöüšž"),
+    ("cp1250", "áčďéěíňóřšťúůýž áäčďéíĺľňóôŕšťúýž áéíóöőúüű ąćęłńóśźż ăâîşţ čćšžđ ëç"),
+    ("cp1254", "çğıİöşüâîû"),
+    ("cp1257", "ąčęėįšųūž āčēģīķļņšūžō"),
+    ("cp1252", "áéíóúýþæöð"),  # has nothing but letters that are Turkish ones in cp1254, if short
+)
+# Of letters that stand beside each other; charset-normalizer tells these apart.
+_OTHERS = (
+    *("cp1251", "cp1253", "cp1255", "cp1256", "gb18030", "big5", "cp932", "cp949", "euc_jp"),
+    *("koi8_r", "cp866", "cp874", *dict(_LATIN)),
+)
+_SAMPLE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A text.
+
+    Attributes:
+        text: of it, without a byte-order mark in front.
+        encoding: that it had; "utf-8" for ASCII, too.
+        damaged: characters that could not be read: U+FFFD stands for each.
+    """
+
+    text: str
+    encoding: str
+    damaged: int = 0
+
+
+def require_encodings(names: Sequence[str]) -> None:
+    """Raise UserError for the name of an encoding that Python does not know."""
+    for name in names:
+        try:
+            "".encode(name)  # not those from text to text, or bytes to bytes
+        except (LookupError, UnicodeError):
+            raise UserError(f"--encoding {name} is not known; cp1252, utf-16, … are") from None
+
+
+def decode_text(data: bytes, encodings: Sequence[str] = ()) -> Decoded:
+    """Return the text of a file.
+
+    Args:
+        data: its bytes.
+        encodings: of files without a byte-order mark that are not UTF-8: the first that reads it
+            is taken. None given: one is guessed.
+
+    Raises:
+        RecordError: none of them reads it, or none can be guessed.
+    """
+    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    if (certain := marked or _wide_encoding(data)) is not None:
+        return _decode(data, certain)
+    try:
+        return Decoded(data.decode(), "utf-8")
+    except UnicodeDecodeError:
+        text = data.decode(errors="replace")
+    damaged = text.count("\ufffd")
+    sound = len(text) - len(text.encode("ascii", "ignore")) - damaged
+    if sound > 3 * damaged:  # letters beyond ASCII; in another encoding they are rarely UTF-8
+        return Decoded(text, "utf-8", damaged)
+    for name in encodings or _guesses(data):
+        try:
+            return Decoded(data.decode(name), name)
+        except UnicodeError:
+            continue
+    if encodings:
+        raise RecordError(f"it is neither UTF-8 nor {' nor '.join(encodings)}; name its --encoding")
+    raise RecordError("it is no text in any encoding that can be guessed; name its --encoding")
+
+
+def _decode(data: bytes, encoding: str) -> Decoded:
+    """The text, whatever is damaged."""
+    name = encoding.removesuffix("-sig")
+    try:
+        return Decoded(data.decode(encoding), name)
+    except UnicodeDecodeError:
+        text = data.decode(encoding, "replace")
+        return Decoded(text, name, text.count("\ufffd"))
+
+
+def _wide_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a byte-order mark: digits and line ends have zero bytes."""
+    whole = data.rstrip(b"\0")
+    zeros = [4 * whole[place::4].count(0) / max(len(whole), 1) for place in range(4)]
+    for name, low, high in (("utf-32-le", (0, 1), (2, 3)), ("utf-32-be", (2, 3), (0, 1))):
+        if min(zeros[place] for place in high) > 0.9 > max(zeros[place] for place in low[:1]):
+            return name
+    for name, low, high in (("utf-16-le", (0, 2), (1, 3)), ("utf-16-be", (1, 3), (0, 2))):
+        if min(zeros[place] for place in high) > 0.2 and max(zeros[place] for place in low) < 0.02:
+            return name
+    return None
+
+
+def _guesses(data: bytes) -> list[str]:
+    """Encodings of one byte or several a letter that suit, the best first."""
+    lines = [line for line in data.split(b"\n") if not line.isascii()]
+    sample = b"\n".join(lines)[:_SAMPLE_BYTES]
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    if 2 * sum(len(run) == 1 for run in runs) >= sum(map(len, runs)):  # alone among ASCII letters
+        ranked = sorted(_LATIN, key=lambda known: -_likeness(sample, *known))
+        return [name for name, _ in ranked]
+    found = charset_normalizer.from_bytes(sample, cp_isolation=[*_OTHERS])
+    return [match.encoding for match in found]
+
+
+def _likeness(sample: bytes, encoding: str, alphabets: str) -> float:
+    """The part of the letters beyond ASCII that one of the languages has."""
+    letters = [x for x in sample.decode(encoding, "replace") if x > "\x7f" and x.isalpha()]
+    known = (sum(x in own or x.lower() in own for x in letters) for own in alphabets.split())
+    return max(known) / len(letters) if letters else 1.0

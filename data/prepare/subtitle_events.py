@@ -1,0 +1,28 @@
+"""What a reader of any subtitle format gives: texts with their times."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A subtitle as its file has it.
+
+    Attributes:
+        line: number, from 1, of the line with the times.
+        times: start and end in seconds; None: they are malformed.
+        text: without tags; line breaks and entities stay.
+        source: the line with the times.
+    """
+
+    line: int
+    times: tuple[float, float] | None
+    text: str
+    source: str = ""
+
+
+def seconds(stamp: str) -> float:
+    """Return the seconds of ``[-][hours:]minutes:seconds[.decimals]``; a comma is a point, too."""
+    total = 0.0
+    for part in stamp.replace(",", ".").replace(" ", "").lstrip("-").split(":"):
+        total = 60 * total + float(part)
+    return round(-total if stamp.startswith("-") else total, 3)

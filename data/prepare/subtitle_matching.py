@@ -1,0 +1,183 @@
+"""Which subtitle file belongs to which film."""
+
+import filecmp
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.prepare.folder_files import FolderFiles, list_files, shown
+from data.prepare.languages import parse_language, require_language
+from data.prepare.subtitle_files import SUFFIXES
+from data.video_pool import feature_name
+
+# Files of subtitles, or of pictures of them, in formats that are not read.
+_OTHER_SUFFIXES = {
+    *(".sub", ".idx", ".sup", ".smi", ".sami", ".ttml", ".dfxp", ".sbv", ".lrc", ".stl"),
+    *(".scc", ".json3", ".srv1", ".srv2", ".srv3", ".usf", ".mks", ".mpl"),
+}
+# What a name says besides the language: a kind that says more of the film comes first.
+_KINDS = {
+    **dict.fromkeys(("full", "default", "orig", "original", "und"), 0),
+    **dict.fromkeys(("cc", "sdh", "hi"), 1),  # for those who do not hear: sounds are described
+    **dict.fromkeys(("auto", "asr", "generated"), 2),
+    **dict.fromkeys(("commentary", "lyrics", "songs", "signs", "foreign", "forced"), 3),
+}
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Tags:
+    """What a file's name tells besides the film: see :func:`parse_language`, and ``_KINDS``."""
+
+    language: tuple[str, str] | None = None
+    kind: int = 0
+
+    def rank(self, wanted: tuple[str, str] | None) -> tuple[int, ...] | None:
+        """How well the file suits, the best the lowest; None: not at all."""
+        if self.language is None:
+            return self.kind, 1, 0
+        if wanted is None or self.language[0] != wanted[0]:
+            return None
+        if not f"{self.language[1]}-".startswith(f"{wanted[1]}-" if wanted[1] else ""):
+            return None
+        return self.kind, 0, int(self.language != wanted)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Candidate:
+    """A file that may be a film's, the best first; at last, ``rank`` tells its format."""
+
+    rank: tuple[int, ...]
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SubtitleMatches:
+    """Which files belong to films.
+
+    Attributes:
+        files: of each film that has one, by the film's name.
+        failed: files and folders that cannot be used, and why.
+        passed_over: by the reason why: other files.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
+    passed_over: dict[str, list[Path]] = field(default_factory=dict)
+
+    def pass_over(self, path: Path, reason: str) -> None:
+        """Note a file that is not used."""
+        self.passed_over.setdefault(reason, []).append(path)
+
+    def notes(self) -> Iterator[str]:
+        """A line for each reason to pass over files."""
+        for reason, paths in sorted(self.passed_over.items()):
+            named = ", ".join(shown(path) for path in paths[:_SHOWN])
+            more = f", … ({len(paths)} files)" if len(paths) > _SHOWN else ""
+            yield f"passed over, {reason}: {named}{more}"
+
+
+def match_subtitles(
+    source: Path, films: Collection[str] | None = None, language: str | None = None
+) -> SubtitleMatches:
+    """Match the subtitle files of a folder with films.
+
+    ``movie.srt`` and ``movie.mp4.srt`` belong to film ``movie``; with a language so do
+    ``movie.en.srt``, ``movie.eng.srt``, ``movie.en-US.sdh.srt``. Of several, the one that says the
+    most is taken: of all that is spoken, before what is for those who do not hear, before what is
+    recognised, before what is forced; with a language in its name before without.
+
+    Args:
+        source: the folder, searched with all folders in it and those that links lead to; or a file.
+        films: names of those there are; None: the names of files tell.
+        language: of the files to take; None: a file's name is its film's.
+
+    Raises:
+        UserError: ``language`` is none.
+    """
+    wanted = None if language is None else require_language(language)
+    matches = SubtitleMatches()
+    found = FolderFiles(source, [source]) if source.is_file() else list_files(source)
+    matches.failed.update(found.unread)
+    candidates: dict[str, list[_Candidate]] = defaultdict(list)
+    for path in found.files:
+        suffix = path.suffix.lower()
+        if suffix in _OTHER_SUFFIXES:
+            matches.pass_over(path, "of a format that is not read (convert it to SRT)")
+        if suffix not in SUFFIXES:
+            continue
+        if not path.name.isprintable():  # or bytes that are no text
+            matches.failed[path] = "its name cannot be that of a video; rename it"
+            continue
+        if not path.is_file():
+            matches.failed[path] = "it is no file, or a link to none; remove it"
+            continue
+        film, tags = _split_name(path.stem, films, wanted is not None)
+        if film is None:
+            matches.pass_over(path, "there is no such video")
+        elif (rank := tags.rank(wanted)) is None:
+            matches.pass_over(
+                path, f"not of language {language}" if wanted else "its --language is not asked for"
+            )
+        else:
+            rank = (*rank, SUFFIXES.index(suffix))
+            candidates[film].append(_Candidate(rank, path.name, path))
+    for film, of_film in sorted(candidates.items()):
+        _choose(film, sorted(of_film), matches)
+    return matches
+
+
+def _split_name(
+    stem: str, films: Collection[str] | None, has_language: bool
+) -> tuple[str | None, _Tags]:
+    """The film that a file's name tells, None if it tells none, and what else it tells."""
+    parts = stem.split(".")
+    if films is None:
+        for place in range(1, len(parts)) if has_language else ():
+            tags = _read_tags(parts[place:])
+            if tags is not None and tags.language is not None:
+                return ".".join(parts[:place]), tags
+        return stem, _Tags()
+    for place in range(len(parts), 0, -1):
+        film = feature_name(".".join(parts[:place]), films)
+        tags = _read_tags(parts[place:])
+        if film in films and tags is not None:
+            return film, tags
+    return None, _Tags()
+
+
+def _read_tags(parts: list[str]) -> _Tags | None:
+    """What the parts of a name after the film's tell; None if one of them tells nothing."""
+    kinds = [part.lower() for part in parts if part.lower() in _KINDS]
+    others = [part for part in parts if part.lower() not in _KINDS]
+    if not others and "hi" in kinds:  # alone it is Hindi
+        kinds.remove("hi")
+        others = ["hi"]
+    if len(others) > 1 and others[-1].isdecimal():  # of several tracks of a language
+        others.pop()
+    language = parse_language(others[0]) if len(others) == 1 else None
+    if len(others) > 1 or (others and language is None):
+        return None
+    return _Tags(language, max((_KINDS[kind] for kind in kinds), default=0))
+
+
+def _choose(film: str, candidates: list[_Candidate], matches: SubtitleMatches) -> None:
+    """Take the best of a film's files; none if others of other folders are as good."""
+    best, *others = candidates
+    rivals = [
+        other
+        for other in others
+        if other.rank[:-1] == best.rank[:-1]
+        and other.path.parent != best.path.parent
+        and not filecmp.cmp(best.path, other.path, shallow=False)
+    ]
+    if rivals:
+        which = f"{best.path} and {rivals[0].path}"
+        reason = f"{which} are both subtitles of video {film!r}; keep one of them"
+        matches.failed.update(dict.fromkeys((other.path for other in candidates), reason))
+        return
+    matches.files[film] = best.path
+    for other in others:
+        matches.pass_over(other.path, "another file of the same video is taken")

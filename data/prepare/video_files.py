@@ -1,0 +1,184 @@
+"""What a file is that should be a video, and how long a film its header promises.
+
+FFmpeg says "invalid data" of an empty file and of a web page alike; whoever has a folder of them
+wants to know which to download again.
+"""
+
+import re
+import shlex
+from codecs import getincrementaldecoder
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.logging
+
+HEAD_BYTES = 4096
+FETCH_AGAIN = "download or copy it again"
+_WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S)
+_OTHER_KINDS = (  # how files begin that bear a video's name by mistake
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"%PDF-", "a PDF document"),
+)
+_MOST_BOXES = 10_000  # of an MP4 file, at its top level
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_HEADER_BYTES = 1 << 16
+
+
+class VideoError(ValueError):
+    """Why a video cannot be used; it is listed, and the others go on.
+
+    Attributes:
+        seconds: how much of the video could be decoded.
+    """
+
+    def __init__(self, reason: str, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """How long a header says that a film is.
+
+    Attributes:
+        seconds: 0 where it does not say.
+        of_pictures: the pictures alone; False: pictures or sound, whichever lasts longer.
+    """
+
+    seconds: float
+    of_pictures: bool
+
+
+def re_encode(path: Path) -> str:
+    """Return the advice to write a video anew."""
+    return f"re-encode it (ffmpeg -i {shlex.quote(path.name)} new.mp4)"
+
+
+def refuse_text(path: Path) -> None:
+    """Refuse what cannot be a film, before FFmpeg takes it for a playlist or for subtitles.
+
+    Raises:
+        VideoError: the file is empty, a web page or another text, or cannot be read.
+    """
+    head = _head(path)
+    if not head:
+        raise VideoError(f"it is empty; {FETCH_AGAIN}")
+    if _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
+        raise VideoError(
+            "it is a web page (HTML), no video: its address asks for a login or is gone; "
+            "download it again"
+        )
+    if head.startswith(b"#EXTM3U"):
+        raise VideoError("it is a playlist, no video; download what it lists (ffmpeg -i ADDRESS …)")
+    if _is_text(head):
+        raise VideoError(
+            "it is a text file, no video; give it another ending, or download it again"
+        )
+
+
+def why_unreadable(path: Path, error: Exception) -> VideoError:
+    """Return what is wrong with a file that FFmpeg does not open."""
+    head = _head(path)
+    for begin, kind in _OTHER_KINDS:
+        if head.startswith(begin):
+            return VideoError(f"it is {kind}, no video; unpack or convert it")
+    if not any(head):
+        return VideoError(f"it begins with zeros, as a download that has not ended; {FETCH_AGAIN}")
+    if _lacks_index(path):
+        return VideoError(
+            "its index (moov) is missing, as when a recording or a download breaks off; "
+            f"{FETCH_AGAIN}"
+        )
+    return VideoError(
+        f"it cannot be decoded ({said(error)}): no video, or its beginning is damaged; "
+        f"{FETCH_AGAIN}"
+    )
+
+
+def said(error: Exception) -> str:
+    """Return FFmpeg's words for an error."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -> str:
+    """Return what a file calls the codec of a stream that has no decoder."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # below, FFmpeg does not even write its summary
+    try:
+        summary = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (.*)", summary)
+    name, tag = re.match(r"(\w+)(?:.*?\((\w+) / 0x)?", found[1]).groups() if found else ("", "")
+    return (tag if name in ("none", "") else name) or "unknown"
+
+
+def promised_length(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> Promise:
+    """Return how long the header says that a film is.
+
+    Of formats without such a header FFmpeg estimates a length from what is there: no promise.
+    """
+    kind = container.format.name
+    own = float((stream.duration or 0) * (stream.time_base or 0))
+    if kind == "avi":  # a broken file's duration is counted anew, its header's frames are not
+        rate = stream.average_rate or stream.guessed_rate
+        return Promise(max(own, float(stream.frames / Fraction(rate)) if rate else 0.0), True)
+    if kind == "asf":  # FFmpeg forgets the length of a file whose size is not what its header says
+        return Promise(max(own, _asf_length(path)), False)
+    if kind in ("matroska,webm", "flv"):
+        return Promise((container.duration or 0) / av.time_base, False)
+    return Promise(own if kind.startswith("mov,") or kind in ("mxf", "rm") else 0.0, True)
+
+
+def _head(path: Path, size: int = HEAD_BYTES) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise VideoError(f"it cannot be read ({error.strerror})") from error
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(character >= " " or character in "\t\n\r\f" for character in text)
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file is made of MP4's boxes and none is the index."""
+    kinds = set()
+    with path.open("rb") as file:
+        for _ in range(_MOST_BOXES):
+            start = file.tell()
+            header = file.read(16)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if not re.fullmatch(rb"[a-z]{4}", kind):
+                break
+            kinds.add(kind)
+            if size == 1:  # the size follows
+                size = int.from_bytes(header[8:], "big")
+            if size < 8:  # 0: up to the end of the file
+                break
+            file.seek(start + size)
+    return bool(kinds & {b"ftyp", b"mdat"}) and b"moov" not in kinds
+
+
+def _asf_length(path: Path) -> float:
+    """Return the seconds of a Windows Media file's header."""
+    head = _head(path, _ASF_HEADER_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return 0.0
+    ticks = int.from_bytes(head[at + 64 : at + 72], "little")  # of 100 ns, with the preroll (ms)
+    preroll = int.from_bytes(head[at + 80 : at + 88], "little")
+    is_live = head[at + 88] & 1  # its length was not known yet
+    return 0.0 if is_live else max(0.0, ticks / 1e7 - preroll / 1e3)

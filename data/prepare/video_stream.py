@@ -1,0 +1,449 @@
+"""One pass over the pictures of a film, with the times at which a player shows them.
+
+Time stamps are taken as FFmpeg's own program takes them: where those of packets start again, as in
+recordings that were joined, they run on; packets that cannot be decoded are left out, and noted.
+"""
+
+import bisect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from data.prepare.video_files import (
+    FETCH_AGAIN,
+    VideoError,
+    codec_name,
+    promised_length,
+    re_encode,
+    refuse_text,
+    said,
+    why_unreadable,
+)
+
+DEFAULT_RATE = Fraction(25)  # where nothing tells how long a picture lasts
+BACK_SECONDS = 0.1  # that broadcasts' decoding times may go back; more is a recording's joint
+BACK_FRAMES = 16  # in other files, whose decoding times FFmpeg may have to guess
+GAP_SECONDS = 10.0  # without a picture in broadcasts (MPEG-TS and the like); more is a joint
+LONGEST_GAP = 3600.0  # in other files; more is a broken time stamp
+SOUND_PACKET_SECONDS = 10.0  # a packet of sound lasts at most
+# What a header says of a whole film's length may differ so much from its pictures' end.
+SLACK_SECONDS, SLACK_SHARE = 1.0, 0.02
+MOST_PIXELS = 1 << 27  # of a picture; 12K films have 75 million
+_RESTARTS = 0x0200  # AVFMT_TS_DISCONT: the format's time stamps may start again
+_MAKE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: AVI's are out of order then
+_LATE_STREAMS = ("mpegts", "mpeg", "flv")  # formats whose streams are found on the way
+_AHEAD = 32  # packets whose order of display is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a video.
+
+    Attributes:
+        reason: one line for the user: what is wrong, and how to mend it.
+        seconds: how much of the video could be decoded.
+        used: it is used as far as a player shows it (a warning); False: it failed.
+    """
+
+    reason: str
+    seconds: float
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TimedFrame:
+    """A decoded frame, on display from ``start`` to ``end`` (seconds from the file's start)."""
+
+    image: av.VideoFrame
+    start: float
+    end: float
+
+
+@contextmanager
+def open_film(path: Path, threads: int = 0) -> Iterator["Film"]:
+    """Open a video.
+
+    Args:
+        path: any file that FFmpeg reads.
+        threads: of the decoder; 0: as it likes.
+
+    Raises:
+        VideoError: it holds no film, or one without a decoder.
+    """
+    refuse_text(path)
+    container = _open(path)
+    try:
+        if not container.streams.video and container.format.name in _LATE_STREAMS:
+            container.close()
+            everything = {
+                "probesize": str(path.stat().st_size + 32),
+                "analyzeduration": "1" + "0" * 12,
+            }
+            container = _open(path, **everything)
+        stream = _film_stream(container)
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+        stream.codec_context.thread_count = threads
+        stream.thread_type = "AUTO"
+        yield Film(path, container, stream)
+    finally:
+        container.close()
+
+
+def _open(path: Path, **options: str) -> av.container.InputContainer:
+    try:
+        # "file:" as names may hold colons. Time stamps do not depend on the encoding of tags.
+        container = av.open(
+            f"file:{path}",
+            options={"max_pixels": str(MOST_PIXELS), **options},
+            metadata_errors="replace",
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise why_unreadable(path, error) from error
+    container.flags &= ~_MAKE_STAMPS
+    return container
+
+
+def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the stream of the film."""
+    covers = av.stream.Disposition.attached_pic
+    films = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not films:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        has_cover = bool(container.streams.video)
+        raise VideoError(
+            "it has only a cover picture, no film"
+            if has_cover
+            else f"it has no video stream (only {kinds})"
+        )
+    try:
+        stream = container.streams.best("video")
+    except av.FFmpegError:  # FFmpeg has no decoder
+        stream = films[0]
+    if stream not in films:  # of which only the cover picture has a decoder
+        stream = films[0]
+    if stream.codec_context is None:
+        raise VideoError(
+            f"there is no decoder for its codec ({codec_name(container, stream)}); "
+            "export it as H.264 with the program or the camera's software that made it"
+        )
+    return stream
+
+
+class _Clock:
+    """Lets time stamps of packets run on where a recording was joined to another.
+
+    Args:
+        restarts: the container's time stamps may start again (broadcasts, DVDs).
+        usual: seconds that a frame is shown.
+
+    Attributes:
+        offset: seconds that are added now.
+        jumped: (before, after) in seconds of the first broken time stamp, where they may not.
+        left_out: seconds of jumps that were left out.
+    """
+
+    def __init__(self, restarts: bool, usual: float) -> None:
+        self._restarts = restarts
+        self._back = BACK_SECONDS if restarts else max(1.0, BACK_FRAMES * usual)
+        self.offset = 0.0
+        self._last: float | None = None  # of the film's packets
+        self._next = 0.0  # when its next one is due
+        self.jumped: tuple[float, float] | None = None
+        self.left_out = 0.0
+
+    def shift(self, stamp: float, lasts: float, heard: float) -> float:
+        """Return the seconds to add to the time stamps of a film's packet.
+
+        Args:
+            stamp: when it is to be decoded, in seconds.
+            lasts: seconds until the next one.
+            heard: seconds of sound in the file since the last one: time that did pass.
+        """
+        stamp += self.offset
+        if self._last is not None:
+            jump = stamp - self._next
+            longest = GAP_SECONDS if self._restarts else LONGEST_GAP
+            if stamp < self._last - self._back or (jump > longest and heard < jump / 2):
+                if jump > longest and not self._restarts:
+                    self.jumped = self.jumped or (self._last, stamp)
+                    self.left_out += jump
+                self.offset -= jump
+                stamp -= jump
+        self._last = stamp
+        self._next = stamp + lasts
+        return self.offset
+
+
+class _Stamps:
+    """Guesses a frame's time stamp as FFmpeg's own program does, from its packet's two."""
+
+    def __init__(self) -> None:
+        self._last_pts = self._last_dts = -(1 << 63)
+        self._faulty_pts = self._faulty_dts = 0
+        self.lag: int | None = None  # of the decoder
+
+    def of(self, frame: av.VideoFrame, first_dts: int | None) -> int | None:
+        """Return when a frame is shown, None where nothing tells.
+
+        Args:
+            frame: the next one in the order of display.
+            first_dts: of the stream. Where the first frame has no time but that of decoding, all
+                times are of decoding, as in AVI; it is shown when the first packet is due,
+                however long the decoder holds it.
+        """
+        pts, dts = frame.pts, frame.dts
+        if dts is not None:
+            self._faulty_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._faulty_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        if self.lag is None:
+            only_dts = pts is None and dts is not None and first_dts is not None
+            self.lag = max(0, dts - first_dts) if only_dts else 0
+        if pts is not None and (dts is None or self._faulty_pts <= self._faulty_dts):
+            return pts - self.lag
+        return None if dts is None else dts - self.lag
+
+
+class Film:
+    """The pictures of an open video, once from its beginning to its end."""
+
+    def __init__(
+        self, path: Path, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> None:
+        self._path = path
+        self._container = container
+        self._stream = stream
+        self._base = stream.time_base or Fraction(1, av.time_base)
+        rate = stream.average_rate or stream.guessed_rate
+        self._usual = 1 / Fraction(rate or DEFAULT_RATE)
+        self._promise = promised_length(path, container, stream)
+        self._origin = _start(container, stream)
+        self._clock = _Clock(bool(container.format.flags & _RESTARTS), float(self._usual))
+        self._sound = container.streams.best("audio") if container.streams.audio else None
+        self._heard = 0.0  # seconds of sound so far
+        self._packets = 0
+        self._first_dts: int | None = None
+        self._read_until = [0.0, 0.0]  # where packets of the film and of sound end
+        self._end = Fraction(0)
+        self._errors: list[tuple[float, str]] = []
+        self._pending: list[float] = []  # of errors, until a frame is later
+        self._stamps: list[int] = []  # of the packets before, ascending
+        self._heard_before = 0.0  # at the last packet
+        self._lost = 0.0  # seconds without a picture, because of damage
+        self._overlong = 0.0  # seconds that the last frame is not shown
+
+    def frames(self, wanted: Callable[[float, float], bool]) -> Iterator[TimedFrame]:
+        """Frames in the order of display. The last one comes again if sound lets it stay longer.
+
+        A frame without a time stamp follows the one before it; one that is not later than the one
+        before it is left out.
+
+        Args:
+            wanted: whether a frame is asked for that is on display from one time to another.
+                Others may be missing.
+
+        Raises:
+            VideoError: there are none, or too few are left of the film.
+        """
+        last: TimedFrame | None = None
+        before = Fraction(0)
+        stamps = _Stamps()
+        for image in self._decoded(wanted):
+            stamp = stamps.of(image, self._first_dts)
+            if last is None:
+                self._set_origin(stamp, lags=bool(stamps.lag))
+            start = self._end if stamp is None else stamp * self._base - self._origin
+            if last is not None and start <= before:
+                continue
+            self._note_gap(float(start))
+            self._end = start + self._lasting(image)
+            before, last = start, TimedFrame(image, float(start), float(self._end))
+            yield last
+        if last is None:
+            raise self._without_frames()
+        if (end := self._sounds_until(last.end)) > last.end:
+            self._end = Fraction(end)
+            yield TimedFrame(last.image, last.start, end)
+
+    def problem(self) -> Problem | None:
+        """Return what is wrong with a film that was read to its end; None if all is well.
+
+        Raises:
+            VideoError: less than half of it could be decoded.
+        """
+        end = float(self._end)
+        shown, whole = max(0.0, end - self._lost), max(end, self._read_until[0])
+        promised = self._promise.seconds - self._overlong - self._clock.left_out
+        until = self._read_until[0] if self._promise.of_pictures else max(self._read_until)
+        if promised - until > max(SLACK_SECONDS, SLACK_SHARE * promised):
+            reason = f"it is cut short: it ends at {until:.1f} of {promised:.1f} seconds"
+            mend, whole = FETCH_AGAIN, max(whole, promised)
+        elif self._errors:
+            first, words = self._errors[0]
+            reason = f"it is damaged at {first:.1f} seconds ({words})"
+            mend = f"{FETCH_AGAIN}, or {re_encode(self._path)}"
+        elif self._overlong or self._clock.jumped:
+            reason, mend = self._broken_times(), re_encode(self._path)
+        else:
+            return None
+        if 2 * shown < whole:
+            raise VideoError(
+                f"{reason}; only {shown:.1f} of {whole:.1f} seconds can be used: {mend}", shown
+            )
+        return Problem(f"{reason}; {mend}", shown, used=True)
+
+    def _broken_times(self) -> str:
+        if self._clock.jumped:
+            before, after = self._clock.jumped
+            return f"its time stamps jump from {before:.1f} to {after:.1f} seconds (left out)"
+        return f"its last picture is said to last {self._overlong / 3600:.1f} hours (left out)"
+
+    def _without_frames(self) -> VideoError:
+        if self._promise.of_pictures and self._promise.seconds and not self._packets:
+            length = self._promise.seconds
+            return VideoError(f"it is cut short: 0.0 of {length:.1f} seconds; {FETCH_AGAIN}")
+        if self._errors:
+            return VideoError(
+                f"none of its pictures can be decoded ({self._errors[0][1]}): it is damaged, or "
+                f"protected (DRM); {FETCH_AGAIN}"
+            )
+        return VideoError(f"it has no frames; {FETCH_AGAIN}")
+
+    def _set_origin(self, stamp: int | None, lags: bool) -> None:
+        """Choose time 0, where the header does not tell it, by the first frame."""
+        first = (stamp or 0) * self._base
+        if self._origin is None:
+            self._origin = first
+        elif lags:  # the header's is of frames that wait for the decoder
+            self._origin = min(self._origin, first)
+
+    def _lasting(self, image: av.VideoFrame) -> Fraction:
+        """Return how long a frame is shown."""
+        lasts = image.duration * self._base if image.duration else self._usual
+        self._overlong = 0.0
+        if lasts > LONGEST_GAP:
+            self._overlong = float(lasts - self._usual)
+            return self._usual
+        return lasts
+
+    def _sounds_until(self, end: float) -> float:
+        """Return when the last frame goes: of stills, when the sound ends.
+
+        A film of a song may be one picture, a lecture a few. A film that moves ends by itself.
+        """
+        if self._packets >= self._heard:
+            return end
+        return max(end, min(self._read_until[1], self._heard + GAP_SECONDS))
+
+    def _note_gap(self, start: float) -> None:
+        """Count the time without a picture where packets could not be decoded."""
+        passed = [time for time in self._pending if time < start]
+        if passed:
+            self._pending = [time for time in self._pending if time >= start]
+            self._lost += max(0.0, start - float(self._end))
+
+    def _decoded(self, wanted: Callable[[float, float], bool]) -> Iterator[av.VideoFrame]:
+        for packet in self._read():
+            if packet.stream_index != self._stream.index:
+                self._listen(packet)
+            elif packet.size:  # an empty one would end the decoder
+                self._put_right(packet)
+                self._stream.codec_context.skip_frame = (
+                    "DEFAULT" if self._is_needed(packet.pts, wanted) else "NONREF"
+                )
+                yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _read(self) -> Iterator[av.Packet]:
+        streams = [self._stream, self._sound] if self._sound else [self._stream]
+        try:
+            yield from self._container.demux(streams)
+        except IndexError:
+            pass  # at the end, PyAV may wish to flush a stream that appeared on the way
+        except av.FFmpegError as error:
+            self._fail(self._read_until[0], error)
+
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            return self._stream.codec_context.decode(packet)
+        except EOFError:
+            return []
+        except (av.FFmpegError, ValueError) as error:
+            stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
+            end = self._read_until[0]
+            self._fail(end if stamp is None else self._seconds(stamp), error)
+            return []
+
+    def _fail(self, time: float, error: Exception) -> None:
+        self._errors.append((max(0.0, time), said(error)))
+        self._pending.append(time)
+
+    def _seconds(self, stamp: int) -> float:
+        return float(stamp * self._base - (self._origin or 0))
+
+    def _listen(self, packet: av.Packet) -> None:
+        """Note how far the sound goes."""
+        base = float(self._sound.time_base or 0)
+        lasts = min(SOUND_PACKET_SECONDS, (packet.duration or 0) * base)
+        self._heard += lasts
+        if packet.pts is not None:
+            end = packet.pts * base + self._clock.offset - float(self._origin or 0) + lasts
+            self._read_until[1] = max(self._read_until[1], end)
+
+    def _put_right(self, packet: av.Packet) -> None:
+        """Let the time stamps of a film's packet run on from those before."""
+        self._packets += 1
+        lasts = (packet.duration or 0) * self._base
+        lasts = lasts if 0 < lasts < LONGEST_GAP else self._usual
+        if packet.dts is not None:
+            stamp = float(packet.dts * self._base)
+            offset = self._clock.shift(stamp, float(lasts), self._heard - self._heard_before)
+            self._heard_before = self._heard
+            ticks = round(offset / self._base)
+            packet.dts += ticks
+            if packet.pts is not None:
+                packet.pts += ticks
+                if abs(packet.pts - packet.dts) * self._base > LONGEST_GAP:
+                    packet.pts = None
+            if self._first_dts is None:
+                self._first_dts = packet.dts
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is not None:
+            end = self._seconds(stamp) + float(lasts)
+            self._read_until[0] = max(self._read_until[0], end)
+
+    def _is_needed(self, stamp: int | None, wanted: Callable[[float, float], bool]) -> bool:
+        """Whether a frame that no other refers to must be decoded all the same.
+
+        A picture that is known to come later bounds how long this one is on display.
+        """
+        if stamp is None or self._origin is None or self._errors:
+            self._stamps.clear()
+            return True
+        place = bisect.bisect_right(self._stamps, stamp)
+        later = self._stamps[place] if place < len(self._stamps) else None
+        self._stamps.insert(place, stamp)
+        del self._stamps[:-_AHEAD]
+        return later is None or wanted(self._seconds(stamp), self._seconds(later))
+
+
+def _start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
+    """Return the time stamp of the file's start in seconds, None where it does not say."""
+    if container.start_time is None:
+        return None
+    start = Fraction(container.start_time, av.time_base)  # rounded to microseconds
+    if stream.start_time is not None and stream.time_base:
+        exact = stream.start_time * stream.time_base
+        if abs(exact - start) * av.time_base <= 1:
+            return exact
+    return start

@@ -1,0 +1,98 @@
+"""WebVTT by the parsing algorithm of the W3C (https://www.w3.org/TR/webvtt1/#file-parsing).
+
+Besides: decimals of another number than three, or after a comma, are read; files joined to one
+(segments of a live stream) are read one after the other.
+"""
+
+import re
+from collections.abc import Iterator
+
+from data.prepare.subtitle_events import Event, seconds
+
+HEADER = re.compile(r"WEBVTT(?:[ \t].*)?", re.ASCII)
+_ARROW = "-->"
+_STAMP = r"(?:\d{1,9}:)?[0-5]?\d:[0-5]\d[.,]\d{1,9}"
+_TIMES = re.compile(rf"[ \t\f]*({_STAMP})[ \t\f]*-->[ \t\f]*({_STAMP})(?!\d)", re.ASCII)
+_METADATA = re.compile(r"[\w-]+[:=]", re.ASCII)
+_TAG = re.compile(r"<[^>]*(?:>|\Z)")
+_BREAK = re.compile(r"<br *\/?>", re.IGNORECASE)  # no tag of WebVTT's, and often there
+# Of a segment: which of its own times is which time of the stream.
+_MAP = re.compile(r"X-TIMESTAMP-MAP=(?=.*\bMPEGTS:(\d{1,10})\b)(?=.*\bLOCAL:([\d:.]+))", re.ASCII)
+_CLOCK_HZ, _CLOCK_WRAP = 90_000, 1 << 33
+
+
+def read_webvtt(text: str) -> Iterator[Event]:
+    """The cues of a file whose lines end with a line feed.
+
+    Segments that were joined, each with its header, are shifted as their headers say, against the
+    first; a cue that several of them repeat comes once.
+    """
+    lines = text.split("\n")
+    starts = [at for at in range(len(lines)) if _is_header(lines, at)]
+    first: tuple[int, float] | None = None
+    seen: set[tuple] = set()
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        at = start + 1
+        if at < stop and lines[at]:
+            at, _ = _read_block(lines, at, stop, in_header=True)
+        origin = _origin(lines[start:at])
+        first = first or origin
+        shift = 0.0 if first is None or origin is None else _between(first, origin)
+        while at < stop:
+            at, event = _read_block(lines, at, stop, shift=shift)
+            key = event and (event.times, event.text)
+            if event is not None and (len(starts) == 1 or event.times is None or key not in seen):
+                seen.add(key)
+                yield event
+
+
+def _is_header(lines: list[str], at: int) -> bool:
+    """Whether a line is the header of a file, not text that begins with the same word."""
+    if HEADER.fullmatch(lines[at]) is None:
+        return False
+    if at == 0 or not lines[at - 1]:
+        return True
+    following = lines[at + 1] if at + 1 < len(lines) else ""
+    alone = lines[at].strip() == "WEBVTT" and _ARROW not in lines[at - 1]
+    return alone and (not following or _METADATA.match(following) is not None)
+
+
+def _read_block(
+    lines: list[str], at: int, stop: int, in_header: bool = False, shift: float = 0.0
+) -> tuple[int, Event | None]:
+    """Collect a block from line ``at``: the line after it, and its cue if it is one."""
+    start, timed, text = at, None, []
+    while at < stop:
+        line = lines[at]
+        if _ARROW in line:
+            if in_header or timed is not None or at > start + 1:
+                break  # it begins the next block
+            timed, text = at, []
+        elif line:
+            text.append(line)
+        else:
+            at += 1
+            break
+        at += 1
+    if timed is None:
+        return at, None
+    stamps = _TIMES.match(lines[timed])
+    times = None
+    if stamps is not None:
+        times = (round(seconds(stamps[1]) + shift, 3), round(seconds(stamps[2]) + shift, 3))
+    plain = _TAG.sub("", _BREAK.sub("\n", "\n".join(text)))
+    return at, Event(timed + 1, times, plain, lines[timed])
+
+
+def _origin(header: list[str]) -> tuple[int, float] | None:
+    """(ticks of the stream's clock, seconds of the segment) that are one time."""
+    found = next(filter(None, map(_MAP.match, header)), None)
+    if found is None or not re.fullmatch(r"(?:\d{1,9}:)?\d{1,2}:\d{1,2}(?:\.\d{1,9})?", found[2]):
+        return None
+    return int(found[1]), seconds(found[2])
+
+
+def _between(first: tuple[int, float], origin: tuple[int, float]) -> float:
+    """Seconds by which a segment's times lie behind the first segment's."""
+    ticks = (origin[0] - first[0] + _CLOCK_WRAP // 2) % _CLOCK_WRAP - _CLOCK_WRAP // 2
+    return ticks / _CLOCK_HZ - (origin[1] - first[1])
