@@ -60,10 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     warm_up(engine)
     service = SearchService(engine, options.device)
     address = "http://{}:{}".format(*listener.getsockname())
-    films = len(engine.films)
+    count = len(engine.films)
+    films = "1 film" if count == 1 else f"{count} films"
 
     def say() -> None:
-        print(f"{films} films: {address} (Ctrl-C ends it)", flush=True)
+        print(f"{films}: {address} (Ctrl-C ends it)", flush=True)
 
     serve(make_app(service, options.allowed_host), listener, say)
 
