@@ -4,7 +4,9 @@ It gives the ids of ``transformers.RobertaTokenizer`` without loading that packa
 seconds.
 """
 
+import re
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ _ROLES = {
     "cls": "<s>",
     "mask": "<mask>",
 }
+_MOST_PIECES = 1 << 18  # of texts, whose ids are kept
 
 
 class BpeTokenizer:
@@ -56,6 +59,11 @@ class BpeTokenizer:
         self.backend_tokenizer.add_tokens(
             added + [token for token in special if token.content not in known]
         )
+        names = (
+            token.content for token in self.backend_tokenizer.get_added_tokens_decoder().values()
+        )
+        self._added = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self._ids: dict[str, list[int]] = {}  # of pieces of texts
         self.backend_tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
         find = self.backend_tokenizer.token_to_id
         ids = {
@@ -75,9 +83,25 @@ class BpeTokenizer:
         return self.backend_tokenizer.get_vocab()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text."""
-        found = self.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+        """Return the token ids of each text.
+
+        A space before a word begins a token, so words are encoded one by one, each once.
+        """
+        split = [self._pieces(text) for text in texts]
+        wanted = {piece: None for pieces in split for piece in pieces}
+        if len(self._ids) > _MOST_PIECES:
+            self._ids.clear()
+        new = [piece for piece in wanted if piece not in self._ids]
+        found = self.backend_tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        self._ids.update(zip(new, (encoding.ids for encoding in found), strict=True))
+        return [list(chain.from_iterable(map(self._ids.__getitem__, of))) for of in split]
+
+    def _pieces(self, text: str) -> list[str]:
+        """A text cut before its spaces; whole where several stand together or in added tokens."""
+        if "  " in text or self._added.search(text):
+            return [text]
+        first, *others = text.split(" ")
+        return [first, *[f" {word}" for word in others]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens and a leading space kept."""

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from config.evaluation import RunOptions
@@ -11,7 +10,13 @@ from config.groups import ModelOptions, TrainingOptions
 from config.shared_model import SharedModel
 from engine.run import Run
 from model.apex_norm import use_fused_layer_norm
-from model.checkpoint import Build, feature_width, load_checkpoint, read_state_dict
+from model.checkpoint import (
+    Build,
+    feature_width,
+    load_checkpoint,
+    read_state_dict,
+    without_values,
+)
 from model.embed import grow_rows
 from model.hero import FEATURE_SIZE
 from model.layers import set_activation_checkpointing, set_dropout
@@ -69,7 +74,7 @@ def build_for_evaluation(
     build = partial(cls, run.model_config, **arguments)
     path = run.folder.find_checkpoint(run.checkpoint.name)
     state = read_state_dict(path)
-    with torch.device("meta"):
+    with without_values():
         model = build(feature_size or feature_width(state) or FEATURE_SIZE)
     load_checkpoint(model, path, build, state=state).require_complete(path)
     return _placed(model, run, longest).eval()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.embed import grow_rows
 from utils.errors import UserError
@@ -211,13 +212,31 @@ def strip_prefix(
     return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Skips what draws the first values of weights: on the meta device, PyTorch would load its
+    compiler for them."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Models that are built here have weights with shapes only (on the meta device)."""
+    with torch.device("meta"), _NoInitialValues():
+        yield
+
+
 def feature_axes(build: Build) -> dict[str, int]:
     """Return the weights whose shape follows the width D of the features: name → dimension.
 
     Args:
         build: called twice, on the meta device: the models have shapes only.
     """
-    with torch.device("meta"):
+    with without_values():
         one, other = (build(width).state_dict() for width in (1, 2))
     return {
         name: axis

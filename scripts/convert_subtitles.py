@@ -11,13 +11,14 @@ spaces, empty subtitles are dropped. With --vid2nframe, videos without a file th
 a line without subtitles, and files without a video are passed over.
 
 Files that cannot be used, or were not as they should be, are listed at the end and in
-<output>.failed.json: [{"file", "reason", "subtitles": how many were used}, …].
+<output>.failed.json: {file: {reason, subtitles, used}}, used: whether it was, with so many
+subtitles. Exit code 0: some file could be used; 2: none.
 """
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -29,44 +30,59 @@ from data.prepare.subtitle_encoding import require_encodings
 from data.prepare.subtitle_files import SUFFIXES, read_subtitles
 from data.prepare.subtitle_matching import SubtitleMatches, match_subtitles
 from data.prepare.work import read_vid2nframe, script_parser
-from utils.errors import UserError, run_main
-from utils.files import check_output, write_json, write_jsonl
+from utils.errors import UserError, run_main, shorten
+from utils.files import check_output, named_path, write_json, write_jsonl
 
 SHOWN = 20  # files in the table
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is odd about a file, how many of its subtitles are used, and whether the file is."""
+
+    reason: str
+    subtitles: int = 0
+    used: bool = False
+
+
 class Report:
-    """Notes what was wrong with files.
+    """Notes what is wrong with files.
 
     Args:
         path: of the JSON file.
-        unusable: files that were not read, and why.
+        unusable: files that cannot even be read, and why.
     """
 
     def __init__(self, path: Path, unusable: dict[Path, str]) -> None:
         self._path = path
-        self._rows = [(shown(file), reason, 0) for file, reason in unusable.items()]
-        self.failed = len(self._rows)
+        self._problems = {file: Problem(reason) for file, reason in unusable.items()}
 
-    def fail(self, file: Path, reason: str) -> None:
-        """Note a file that cannot be used."""
-        self.failed += 1
-        self._rows.append((shown(file), reason, 0))
+    def note(self, file: Path, problem: Problem) -> None:
+        """Note a problem."""
+        self._problems[file] = problem
 
-    def note(self, file: Path, notes: list[str], used: int) -> None:
-        """Note what is odd about a file of which so many subtitles were used."""
-        if notes:
-            self._rows.append((shown(file), "; ".join(notes), used))
+    @property
+    def failures(self) -> list[str]:
+        """A line for each file that cannot be used."""
+        return [
+            f"{shown(file)}: {shorten(problem.reason)}"
+            for file, problem in self._problems.items()
+            if not problem.used
+        ]
 
     def write(self) -> None:
-        """Print the table and write the file; remove that of an earlier run if all is well."""
-        if not self._rows:
+        """Print a table, the failed first, and write the file; remove that of an earlier run."""
+        if not self._problems:
             self._path.unlink(missing_ok=True)
             return
-        names = ("file", "reason", "subtitles")
-        write_json(self._path, [dict(zip(names, row, strict=True)) for row in self._rows], indent=4)
-        print(tabulate(self._rows[:SHOWN], names, disable_numparse=True))
-        print(f"{len(self._rows)} files, {self.failed} of them not used: {self._path}")
+        rows = {shown(file): of for file, of in self._problems.items()}
+        write_json(self._path, {file: asdict(of) for file, of in rows.items()}, indent=4)
+        worst = sorted(rows.items(), key=lambda row: row[1].used)
+        table = [
+            (file, "used" if of.used else "failed", of.subtitles, of.reason) for file, of in worst
+        ]
+        print(tabulate(table[:SHOWN], ("file", "", "subtitles", "what"), disable_numparse=True))
+        print(f"{len(table)} files, {len(self.failures)} of them not used: {self._path}")
 
 
 def convert(
@@ -79,13 +95,14 @@ def convert(
             try:
                 subtitles = read_subtitles(file, *encodings)
             except UserError as error:
-                report.fail(file, str(error).removeprefix(f"{file}: "))
+                report.note(file, Problem(str(error).removeprefix(f"{file}: ")))
                 if film not in films:
                     continue
             else:
                 cues = subtitles.cues
-                report.note(file, subtitles.notes, len(cues))
-        yield {"vid_name": film, "sub": [dataclasses.asdict(cue) for cue in cues]}
+                if subtitles.notes:
+                    report.note(file, Problem("; ".join(subtitles.notes), len(cues), used=True))
+        yield {"vid_name": film, "sub": [asdict(cue) for cue in cues]}
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -124,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     """Write the JSON lines."""
     options = parse_arguments(argv)
     require_encodings(options.encoding)
-    report_path = Path(options.output).with_suffix(".failed.json")
+    report_path = named_path(options.output).with_suffix(".failed.json")
     check_output(options.output, report_path)
     source = Path(options.input)
     if not source.exists():
@@ -137,8 +154,9 @@ def main(argv: list[str] | None = None) -> None:
     report = Report(report_path, matches.failed)
     rows = list(convert(matches, films or (), options.encoding, report))
     report.write()
-    if not matches.files or report.failed == len(matches.failed) + len(matches.files):
-        raise UserError(f"none of {report.failed} subtitle files can be used: see {report_path}")
+    failures = report.failures
+    if len(failures) == len(matches.failed) + len(matches.files):
+        raise UserError(f"{failures[0]}; none of {len(failures)} can be used: see {report_path}")
     write_jsonl(options.output, rows)
     silent = [row["vid_name"] for row in rows if row["vid_name"] not in matches.files]
     if silent:

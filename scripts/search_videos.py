@@ -25,7 +25,7 @@ from data.prepare.extraction import database_extraction
 from data.run_features import is_video_only
 from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb
-from data.tokenize import load_tokenizer, tokenizer_meta
+from data.tokenize import FINGERPRINT, load_tokenizer, tokenizer_meta
 from data.vcmr import CorpusVideos
 from data.video import collate_videos, longest_video
 from data.vocabulary import Vocabulary
@@ -127,14 +127,18 @@ def make_index(
 
 
 def search(
-    run: Run[SearchOptions], tokenizer: BpeTokenizer, videos: VideoData, vids: list[str]
+    run: Run[SearchOptions],
+    tokenizer: BpeTokenizer,
+    fingerprint: str,
+    videos: VideoData,
+    vids: list[str],
 ) -> dict[str, list[Moment]]:
     """Each sentence's moments, best first."""
     options = run.options
     model = build_for_evaluation(
         HeroForVcmr, run, videos.features.width, longest_video(videos.features)
     )
-    scorer = HeroScorer(run, model, tokenizer)
+    scorer = HeroScorer(run, model, tokenizer, fingerprint)
     engine = MomentSearch(
         make_index(run, scorer, videos, vids),
         scorer,
@@ -163,7 +167,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     videos = open_videos(options, named, is_video_only(options.task))
     vids = searchable_videos(videos)
     warn(videos, vids)
-    moments = search(run, tokenizer, videos, vids)
+    moments = search(run, tokenizer, named.meta[FINGERPRINT], videos, vids)
     for sentence, listed in moments.items():
         print(f"\n{sentence}")
         if listed:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from config.config import ScorerOptions, SearchOptions, parse_options
-from config.shared_model import SharedModel
+from config.shared_model import TOKENIZER_FILES, SharedModel
 from data.batch import VideoBatch
 from data.bpe_tokenizer import BpeTokenizer
 from data.prepare.frame_matching import match_frames
@@ -41,8 +41,6 @@ from search.store import Line, Maker
 from utils.distributed import SingleProcess
 from utils.errors import UserError
 
-SEGMENTS_AT_ONCE = 64  # whose frames are in memory in full precision
-
 
 @dataclass(frozen=True)
 class HeroQueries(Queries):
@@ -62,6 +60,7 @@ class HeroScorer:
         run: whose model it is; its options say how moments are found.
         model: for moment retrieval, in evaluation mode.
         tokenizer: the one that the model learnt with.
+        fingerprint: of the tokenizer.
         known: what made the index that is to be searched.
     """
 
@@ -72,10 +71,11 @@ class HeroScorer:
         run: Run[ScorerOptions | SearchOptions],
         model: MomentRetrievalModel,
         tokenizer: BpeTokenizer,
+        fingerprint: str,
         known: Maker | None = None,
     ) -> None:
         options = run.options
-        self._known = known
+        self._fingerprint, self._known = fingerprint, known
         self.run, self.model, self.tokenizer = run, model, tokenizer
         self.settings = SearchSettings.for_moments(options)
         self.window = window_frames(run)
@@ -112,14 +112,19 @@ class HeroScorer:
             parse_options(ScorerOptions, words), SingleProcess(), torch.device(device)
         )
         tokenizer = load_tokenizer(toker_of(finished))
-        finished.require_tokenizer(tokenizer.name_or_path, tokenizer_meta(tokenizer))
+        if known is not None and known.opened_by.get("toker_stamp") == stamp_of(tokenizer):
+            fingerprint = known.tokenizer  # unchanged since the index was begun
+        else:
+            identity = tokenizer_meta(tokenizer)
+            finished.require_tokenizer(tokenizer.name_or_path, identity)
+            fingerprint = identity[FINGERPRINT]
         if len(tokenizer) > finished.vocab_size:
             raise UserError(
                 f"the tokenizer {tokenizer.name_or_path} has {len(tokenizer)} tokens, the model "
                 f"{finished.vocab_size}; name the right --toker"
             )
         model = build_for_evaluation(HeroForVcmr, finished, None, window_frames(finished))
-        return cls(finished, model, tokenizer, known)
+        return cls(finished, model, tokenizer, fingerprint, known)
 
     @cached_property
     def maker(self) -> Maker:
@@ -135,7 +140,7 @@ class HeroScorer:
             model_sha256=known.model_sha256 if same else file_sha256(weights),
             interval=self.settings.interval,
             width=self.run.model_config.c_config.hidden_size,
-            tokenizer=tokenizer_meta(self.tokenizer)[FINGERPRINT],
+            tokenizer=self._fingerprint,
             video_only=self.video_only,
             settings={"window": self.window, "sub_ctx_len": options.sub_ctx_len},
             opened_by={
@@ -143,6 +148,7 @@ class HeroScorer:
                 "checkpoint": str(shared.folder.absolute() if shared else weights.absolute()),
                 "toker": str(Path(self.tokenizer.name_or_path).absolute()),
                 "stamp": stamp,
+                "toker_stamp": stamp_of(self.tokenizer),
             },
         )
 
@@ -186,10 +192,11 @@ class HeroScorer:
         ]
         return VideoItem("", features, subtitles)
 
+    @torch.inference_mode()
     def encode_queries(self, sentences: Sequence[str]) -> HeroQueries:
         """See :class:`search.scorer.Scorer`."""
         batch = sentence_queries(sentences, self.tokenizer, self.tokenizer.cls_token_id)
-        with torch.inference_mode(), self.run.precision.autocast():
+        with self.run.precision.autocast():
             vectors = self.model.encode_queries(batch.to(self.run.device))
             spans = self.model.span_queries(vectors)
         return HeroQueries(tuple(sentences), vectors.float(), spans.float())
@@ -208,7 +215,7 @@ class HeroScorer:
         """The best moments for the span query (H,) in the best of the segments scored (S,)."""
         settings = self.settings
         segments = corpus.best_segments(scores, settings.searched_videos)
-        similarities, mask = self.similarities(corpus, span, segments)
+        similarities, mask = corpus.products(span, segments)
         start, end = self.model.span_probabilities(similarities, mask)
         require_finite("span", start, end)
         weights = torch.exp(settings.q2c_alpha * scores[segments.to(scores.device)])
@@ -227,25 +234,19 @@ class HeroScorer:
             segments[row].numpy(), first.numpy(), last.numpy(), listed.double().numpy()
         )
 
-    @staticmethod
-    def similarities(corpus: Corpus, span: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
-        """Dot products (n, T) with the frames of segments, and which frames are real."""
-        shape = (len(segments), int(corpus.rows[segments.numpy()].max(initial=0)))
-        products = span.new_zeros(shape)
-        mask = torch.zeros(shape, dtype=torch.bool, device=span.device)
-        for begin in range(0, len(segments), SEGMENTS_AT_ONCE):
-            rows = slice(begin, begin + SEGMENTS_AT_ONCE)
-            frames, real = corpus.segment_frames(segments[rows])
-            products[rows, : frames.shape[1]] = frames @ span
-            mask[rows, : frames.shape[1]] = real
-        return products, mask
-
     @torch.inference_mode()
     def frame_scores(self, corpus: Corpus, segment: int, queries: HeroQueries) -> np.ndarray:
         """See :class:`search.scorer.Scorer`: cosines."""
-        frames, _ = corpus.segment_frames([segment])
-        cosines = unit_vectors(queries.vectors)[0] @ unit_vectors(frames[0])[0].T
+        frames = corpus.segment_frames(segment)
+        cosines = unit_vectors(queries.vectors)[0] @ unit_vectors(frames)[0].T
         return cosines.cpu().numpy()
+
+
+def stamp_of(tokenizer: BpeTokenizer) -> str:
+    """Return sizes and times of a tokenizer's files: the same as long as nobody changes them."""
+    found = (Path(tokenizer.name_or_path, name) for name in TOKENIZER_FILES)
+    facts = [(file.name, file.stat()) for file in found if file.is_file()]
+    return " ".join(f"{name} {each.st_size} {each.st_mtime_ns}" for name, each in facts)
 
 
 def window_frames(run: Run[ScorerOptions | SearchOptions]) -> int:

@@ -8,7 +8,7 @@ pooled segment by segment at once, so candidates are counted in films, never in 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from evaluation.ranking import top_columns
 from model.cosine import unit_vectors
-from utils.packing import PackedLayout
+from utils.packing import PackedLayout, segment_positions
 
 if TYPE_CHECKING:
     from search.store import Index
@@ -145,18 +145,31 @@ class Corpus:
         others = np.delete(order, leaders)[: MOST_SEGMENTS * films - len(leaders)]
         return torch.from_numpy(np.sort(np.concatenate([order[leaders], others])))
 
-    def segment_frames(self, segments: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the frames (n, T, H) float32 of segments, zeros behind the shorter ones, and which
-        are real (n, T)."""
-        places = np.asarray(segments)
+    def segment_frames(self, segment: int) -> Tensor:
+        """Return the frames (T, H) float32 of a segment."""
+        first = self.first_rows[segment]
+        return self.frames[first : first + self.rows[segment]].to(self.device, torch.float32)
+
+    def products(self, vector: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the dot products of a vector with the frames of some segments.
+
+        Args:
+            vector: (H,) float32.
+            segments: (n,) long.
+
+        Returns:
+            (n, T), 0 behind the shorter ones, and which are real (n, T).
+        """
+        places = segments.numpy()
         counts = self.rows[places]
-        longest = int(counts.max(initial=0))
-        steps = np.arange(longest)
-        mask = torch.from_numpy(steps < counts[:, None])
-        rows = self.first_rows[places, None] + np.minimum(steps, counts[:, None] - 1)
-        found = self.frames[torch.from_numpy(rows)].to(self.device, torch.float32)
-        mask = mask.to(self.device)
-        return found.masked_fill_(~mask[..., None], 0), mask
+        firsts = np.repeat(self.first_rows[places], counts)
+        rows = torch.from_numpy(firsts + segment_positions(counts))
+        values = [
+            self.frames[part].to(self.device, torch.float32) @ vector
+            for part in rows.split(BLOCK_ROWS)
+        ]
+        layout = PackedLayout.from_lengths(counts, max_buckets=1).to(self.device)
+        return layout.pad(torch.cat(values))
 
 
 def _as_tensor(frames: np.ndarray) -> Tensor:

@@ -1,6 +1,8 @@
-"""Subtitle files of all kinds to JSON lines, and their mistakes."""
+"""Folders of subtitle files to JSON lines, and their mistakes."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,52 +11,14 @@ from utils.errors import UserError
 
 SRT = """\
 1
-00:00:01,000 --> 00:00:02,500 X1:10 X2:20
-<i>Good morning,</i>
-{\\an8}dear <font color="#fff">Ada</font>!
+00:00:01,000 --> 00:00:02,000
+Ada
 
 2
-00:01:00,5 --> 01:00:00.250
-{laughs} 3 < 5 &amp; a
-
-3
-00:00:00,000 --> 00:00:00,900
-<b></b>  &nbsp;
-
-4
-02:03,004 --> 02:04,000
-\tIt's   12
-4
+00:00:02,500 --> 00:00:04,000
+<i>Hello</i>
 """
-VTT = """\
-WEBVTT - a title
-Kind: captions
-
-STYLE
-::cue { color: red }
-
-NOTE from 00:00:01.000 to
-00:00:02.000 nothing is said
-
-intro
-00:05.000 --> 00:07.000 align:start position:0%
-<v Bob>Hello<00:00:05.560><c> big</c><00:00:06.000><c.yellow> world</c>
-12
-
-00:00:01.000 --> 00:00:02,000
-first
-by time
-"""
-ASS = """\
-[Script Info]
-ScriptType: v4.00+
-
-[Events]
-Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
-Dialogue: 0,0:00:02.00,0:00:03.50,Default,,0,0,0,,{\\pos(1,2)}Good\\Nbye{a note}, Ada
-Comment: 0,0:00:01.00,0:00:02.00,Default,,0,0,0,,not said
-Dialogue: 0,0:00:04.00,0:00:05.00,Default,,0,0,0,,{\\p1}m 0 0 l 100 0{\\p0}
-"""
+CUES = [(" Ada", 1.0, 2.0), (" Hello", 2.5, 4.0)]
 
 
 def convert(tmp_path, *more):
@@ -75,73 +39,20 @@ def write(tmp_path, name, content=SRT, encoding="utf-8"):
     return path
 
 
-def test_srt(tmp_path):
-    write(tmp_path, "a.srt")
-    assert convert(tmp_path) == {
-        "a": [
-            (" Good morning, dear Ada!", 1.0, 2.5),
-            (" {laughs} 3 < 5 &amp; a", 60.5, 3600.25),  # prepro_sub.py unescapes
-            (" It's 12 4", 123.004, 124.0),
-        ]
-    }
-
-
-def test_vtt(tmp_path):
-    write(tmp_path, "a.vtt", VTT)
-    assert convert(tmp_path) == {
-        "a": [(" first by time", 1.0, 2.0), (" Hello big world 12", 5.0, 7.0)]
-    }
-
-
-def test_ass(tmp_path):
-    write(tmp_path, "a.ass", ASS)
-    assert convert(tmp_path) == {"a": [(" Good bye, Ada", 2.0, 3.5)]}
-
-
-@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_line_endings_and_byte_order_marks(tmp_path, ending, encoding):
-    content = "1\n00:00:01,000 --> 00:00:02,000\nÄda\n".replace("\n", ending)
-    write(tmp_path, "a.srt", content, encoding)
-    assert convert(tmp_path) == {"a": [(" Äda", 1.0, 2.0)]}
-
-
-def test_other_encodings_are_named(tmp_path):
-    path = write(tmp_path, "a.srt", "1\n00:00:01,000 --> 00:00:02,000\nÄda\n", "cp1252")
-    with pytest.raises(UserError, match=r"not encoded as utf-8-sig .* --encoding") as caught:
-        convert(tmp_path)
-    assert str(path) in str(caught.value)
-    assert convert(tmp_path, "--encoding", "cp1252") == {"a": [(" Äda", 1.0, 2.0)]}
-    with pytest.raises(UserError, match="--encoding klingon is not known"):
-        convert(tmp_path, "--encoding", "klingon")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.srt", "1\n00:00:01,000 --> 00:xx:02,000\nHi\n", r"a.srt:2: '00:00:01,000 --> 00:xx"),
-        ("a.srt", SRT + "\n5\n00:00:09 --> 00:00:10\nHi\n", r"a.srt:20: '00:00:09 -->"),
-        ("a.vtt", VTT + "\n00:09.000 -->\nHi\n", r"a.vtt:19: '00:09.000 -->' are no times"),
-        ("a.srt", "1\n00:00:03,000 --> 00:00:02,000\nHi\n", "a.srt:2: it ends before it starts"),
-        ("a.srt", "", "a.srt holds no subtitles"),
-        ("a.srt", "Good morning!\n", "a.srt holds no subtitles"),
-        ("a.vtt", "WEBVTT\n", "a.vtt holds no subtitles"),
-        ("a.ass", "[Script Info]\n[Events]\n", "a.ass holds no subtitles"),
-    ],
-)
-def test_a_malformed_file_is_named(tmp_path, name, content, message):
-    write(tmp_path, name, content)
-    with pytest.raises(UserError, match=message):
-        convert(tmp_path)
+def report(tmp_path) -> dict:
+    """{file: (reason, subtitles)} of the report."""
+    rows = json.loads((tmp_path / "out.failed.json").read_text())
+    assert all(row["used"] or not row["subtitles"] for row in rows.values())
+    return {Path(file).name: (row["reason"], row["subtitles"]) for file, row in rows.items()}
 
 
 def test_files_in_folders_belong_to_videos_of_their_names(tmp_path):
     write(tmp_path, "s01/one.srt")
-    write(tmp_path, "s02/two.VTT", VTT)
+    write(tmp_path, "s02/two.VTT", "WEBVTT\n\n00:01.000 --> 00:02.000\nAda\n")
     write(tmp_path, "s02/._two.vtt", "of another system")
     write(tmp_path, "s02/two.mp4", "no subtitles")
-    found = convert(tmp_path)
-    assert {vid: len(subtitles) for vid, subtitles in found.items()} == {"one": 3, "two": 2}
+    assert convert(tmp_path) == {"one": CUES, "two": CUES[:1]}
+    assert not (tmp_path / "out.failed.json").exists()
 
 
 def test_a_single_file(tmp_path):
@@ -151,43 +62,82 @@ def test_a_single_file(tmp_path):
     assert json.loads((tmp_path / "out.jsonl").read_text())["vid_name"] == "one"
 
 
-@pytest.mark.parametrize("names", [("a/v.srt", "b/v.srt"), ("v.srt", "v.vtt")])
-def test_two_files_for_one_video_are_refused(tmp_path, names):
-    for name in names:
-        write(tmp_path, name)
-    with pytest.raises(UserError, match="are both subtitles of video 'v'") as caught:
+def test_one_bad_file_does_not_stop_the_others(tmp_path, capsys):
+    write(tmp_path, "a.srt")
+    bad = write(tmp_path, "b.srt", "Good morning!\n")
+    write(tmp_path, "c.srt", "")
+    write(tmp_path, "d.srt", SRT + "\n3\n00:00:09 -->\nlost\n")
+    assert convert(tmp_path) == {"a": CUES, "c": [], "d": CUES}
+    printed = capsys.readouterr().out
+    assert re.search(f"{bad} +failed +0 +it holds no subtitles of a known format", printed)
+    assert f"3 files, 1 of them not used: {tmp_path / 'out.failed.json'}" in printed
+    said = report(tmp_path)
+    assert said["b.srt"][0].startswith("it holds no subtitles of a known format")
+    assert {name: used for name, (_, used) in said.items()} == {"b.srt": 0, "c.srt": 0, "d.srt": 2}
+    assert "line 10: '00:00:09 -->' has no times" in said["d.srt"][0]
+    for name in "bcd":
+        write(tmp_path, f"{name}.srt")
+    convert(tmp_path)
+    assert not (tmp_path / "out.failed.json").exists()
+
+
+def test_nothing_can_be_used(tmp_path, capsys):
+    write(tmp_path, "a.srt", "<html>")
+    write(tmp_path, "b.srt", "Good morning!\n")
+    write(tmp_path, "x/c.srt")
+    write(tmp_path, "y/c.srt", SRT.upper())
+    with pytest.raises(
+        UserError,
+        match=r"subtitles of video .c.; .*; none of 4 can be used: see .*out.failed.json",
+    ):
         convert(tmp_path)
-    assert all(str(tmp_path / "in" / name) in str(caught.value) for name in names)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert set(report(tmp_path)) == {"a.srt", "b.srt", "c.srt"}
+    assert "are both subtitles of video 'c'" in capsys.readouterr().out
 
 
-def test_languages(tmp_path):
-    for name in ("v.en.srt", "v.de.srt", "w.en-GB.srt", "x.srt"):
+def test_an_encoding_for_one_file_spoils_no_other(tmp_path):
+    text = SRT.replace("Ada", "Äda mag Käse")
+    cues = [(" Äda mag Käse", 1.0, 2.0), CUES[1]]
+    write(tmp_path, "a.srt", text, "utf-8-sig")
+    write(tmp_path, "b.srt", text, "cp1252")
+    write(tmp_path, "c.srt", text, "utf-16")
+    write(tmp_path, "d.srt", text)
+    expected = {"a": cues, "b": cues, "c": cues, "d": cues}
+    assert convert(tmp_path) == expected
+    assert report(tmp_path)["b.srt"] == ("read as cp1252, which is a guess", 2)
+    assert convert(tmp_path, "--encoding", "cp1252") == expected
+    assert report(tmp_path) == {"b.srt": ("read as cp1252", 2), "c.srt": ("read as utf-16", 2)}
+    with pytest.raises(UserError, match="--encoding klingon is not known"):
+        convert(tmp_path, "--encoding", "klingon")
+
+
+def test_languages(tmp_path, capsys):
+    for name in ("v.en.srt", "v.de.srt", "w.en-GB.sdh.srt", "x.srt"):
         write(tmp_path, name)
     assert set(convert(tmp_path, "--language", "en")) == {"v", "w", "x"}
-    assert set(convert(tmp_path, "--language", "en-GB")) == {"w", "x"}
-    assert set(convert(tmp_path, "--language", "de")) == {"v", "x"}
-    assert set(convert(tmp_path)) == {"v.en", "v.de", "w.en-GB", "x"}
-    write(tmp_path, "v.eng.srt")
-    write(tmp_path, "v.srt")
-    with pytest.raises(UserError, match="both subtitles of video 'v'"):
-        convert(tmp_path, "--language", "en")
+    printed = capsys.readouterr().out
+    assert f"passed over, not of language en: {tmp_path / 'in' / 'v.de.srt'}" in printed
+    assert set(convert(tmp_path)) == {"v.en", "v.de", "w.en-GB.sdh", "x"}
 
 
 def test_videos_without_subtitles_get_a_line_and_files_without_a_video_none(tmp_path, capsys):
     write(tmp_path, "a.srt")
     extra = write(tmp_path, "b.srt")
-    (tmp_path / "frames.json").write_text('{"c": 4, "a": 3}')
+    write(tmp_path, "d.srt", "Good morning!\n")
+    (tmp_path / "frames.json").write_text('{"c": 4, "a": 3, "d": 2}')
     found = convert(tmp_path, "--vid2nframe", str(tmp_path / "frames.json"))
-    assert {vid: len(subtitles) for vid, subtitles in found.items()} == {"a": 3, "c": 0}
+    assert found == {"a": CUES, "c": [], "d": []}
     printed = capsys.readouterr().out
     assert f"there is no such video: {extra}" in printed
-    assert "1 videos have no subtitles, such as c" in printed
+    assert "1 videos have no subtitle file, such as c" in printed
+    assert set(report(tmp_path)) == {"d.srt"}
 
 
 def test_no_file_of_any_video(tmp_path):
     write(tmp_path, "a.en.srt")
     (tmp_path / "frames.json").write_text('{"a": 3}')
-    with pytest.raises(UserError, match=r"a.en.srt would be that of 'a.en'; .* --language"):
+    with pytest.raises(UserError, match=r"its --language is not asked for: .*a.en.srt; .* pass"):
         convert(tmp_path, "--vid2nframe", str(tmp_path / "frames.json"))
 
 

@@ -427,17 +427,37 @@ def test_untrained_networks_are_pointed_out(videos, capsys):
 # --- Kills ----------------------------------------------------------------------------------------
 
 
-def test_a_decoder_that_is_killed_is_said(videos, monkeypatch):
-    parent = os.getpid()
+@pytest.mark.slow
+def test_a_video_that_kills_its_decoder_is_listed_and_the_others_go_on(videos, monkeypatch):
+    parent, read = os.getpid(), video_windows.read_windows
 
-    def killed(*_):
-        assert os.getpid() != parent
-        os.kill(os.getpid(), signal.SIGKILL)
-        yield
+    def deadly(path, *arguments):
+        if path.stem == "c":
+            assert os.getpid() != parent
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return (yield from read(path, *arguments))
 
-    monkeypatch.setattr(video_windows, "read_windows", killed)
-    with pytest.raises(UserError, match="a decoding process was killed"):
-        extract(videos, "--workers", "2")
+    monkeypatch.setattr(video_windows, "read_windows", deadly)
+    features = extract(videos, "--workers", "2")
+    assert {path.stem for path in features.rglob("*.npz")} == {"a", "b"}
+    ((path, problem),) = json.loads((features / "failed.json").read_text()).items()
+    assert Path(path).stem == "c" and "that decoded it was killed" in problem["reason"]
+
+
+def test_whatever_a_decoder_raises_is_about_one_video(videos, monkeypatch):
+    read = video_windows.read_windows
+
+    def failing(path, *arguments):
+        if path.stem == "b":
+            raise IndexError("list index out of range")
+        return (yield from read(path, *arguments))
+
+    monkeypatch.setattr(video_windows, "read_windows", failing)
+    features = extract(videos)
+    assert {path.stem for path in features.rglob("*.npz")} == {"a", "c"}
+    ((path, problem),) = json.loads((features / "failed.json").read_text()).items()
+    assert Path(path).stem == "b"
+    assert problem["reason"] == "it cannot be decoded (IndexError: list index out of range)"
 
 
 def running(session: int) -> list[str]:

@@ -128,7 +128,7 @@ def test_span_logits_are_those_of_the_head(scorer, engine):
     every = torch.arange(len(corpus))
     with torch.no_grad():
         for span in queries.spans:
-            products, mask = scorer.similarities(corpus, span, every)
+            products, mask = corpus.products(span, every)
             start, end = scorer.model.span_logits(products, mask)
             for place, segment in enumerate(engine.index.segments):
                 stop = segment.first_row + segment.rows

@@ -1,12 +1,13 @@
 """The tokenizer and the rules for text."""
 
 import json
+import random
 import shutil
 
 import pytest
 from transformers import RobertaTokenizer
 
-from data import tokenize
+from data import bpe_tokenizer, tokenize
 from data.bpe_tokenizer import BpeTokenizer
 from data.mlm import TokenMasking
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, normalize_subtitle
@@ -40,6 +41,7 @@ ODD_TEXTS = [
         "<|endoftext|>",
     ),
     *("<s> a </s>", "x <mask> y<mask>", "<pad><unk>z", "<new>thing <new> ok"),
+    *(" a man ", "a\t b \nc", "a\xa0 b \u3000c", "a \x1c b\x85 c", "a \u200b b", "it 's a dog 's"),
 ]
 MASK = {"content": "<mask>", "lstrip": True, "rstrip": False, "single_word": False}
 CONFIG = "tokenizer_config.json"
@@ -74,6 +76,21 @@ def test_ids_are_those_of_transformers(files, world, tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_text(json.dumps(content))
     assert_same_tokenizer(tmp_path)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}], ids=json.dumps)
+def test_words_of_a_text_are_encoded_as_the_whole(config, world, tmp_path, monkeypatch):
+    monkeypatch.setattr(bpe_tokenizer, "_MOST_PIECES", 40)  # it forgets the pieces now and then
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(world / "toker" / name, tmp_path)
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    tokenizer = BpeTokenizer(tmp_path)
+    drawn, letters = random.Random(0), "  ab'sTX1,é中\t\n\xa0\u3000\x1c\x85\u200b<"
+    for _ in range(300):
+        texts = ["".join(drawn.choices(letters, k=drawn.randrange(12))) for _ in range(20)]
+        whole = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        assert tokenizer.encode(texts) == [encoding.ids for encoding in whole]
 
 
 @pytest.mark.golden

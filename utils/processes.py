@@ -45,13 +45,23 @@ def what_it_read(pid: int) -> str | None:
     return what if noted == str(pid) else None
 
 
+def dead_workers(error: Exception) -> dict[int, str | None]:
+    """What each worker of a loader was reading that has died, by its process, if an error says so.
+
+    Returns:
+        Nothing for an error that is about something else.
+    """
+    found = _DEAD_LOADER.search(str(error)) if isinstance(error, RuntimeError) else None
+    return {int(pid): what_it_read(int(pid)) for pid in found[1].split(",")} if found else {}
+
+
 def loader_death(error: Exception) -> str | None:
     """One line about a loader's worker that has died, if that is what an error is about."""
-    found = _DEAD_LOADER.search(str(error)) if isinstance(error, RuntimeError) else None
-    if found is None:
+    dead = dead_workers(error)
+    if not dead:
         return None
-    cause = (found[2] or "it exited").strip()
-    read = [what for pid in found[1].split(",") if (what := what_it_read(int(pid)))]
+    cause = (_DEAD_LOADER.search(str(error))[2] or "it exited").strip()
+    read = list(filter(None, dead.values()))
     if read:
         return (
             f"a worker of the loader died ({cause}) while it read {read[0]}: the file is damaged "

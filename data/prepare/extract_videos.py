@@ -9,11 +9,15 @@ from data.prepare.extraction import MadeOf
 from data.prepare.feature_folder import FeatureFolder, reading_video
 from data.prepare.find_videos import VideoFile
 from data.prepare.video_frames import Problem, Sampling, VideoError
-from data.prepare.video_windows import decode_videos
+from data.prepare.video_windows import DecoderDiedError, decode_videos
 from utils.fingerprints import fingerprint
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
 """{extractor: (B, D) float32} of windows (B, K, S, S, 3) uint8."""
+_DIED = (
+    "the process that decoded it was killed, by a fault of the decoder or as memory ran out: "
+    "re-encode it, or run again with fewer --workers"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +88,54 @@ def extract_videos(
 
     Raises:
         OSError: the folder cannot be written.
-        UserError: a decoding process was killed.
+        UserError: a decoding process was killed, and nobody knows by which video.
     """
-    unfinished = folder.unfinished
-    starts = [unfinished.resume(video) for video in videos]
+    waiting = {video.path: video for video in videos}
+    while waiting:
+        some = list(waiting.values())
+        try:
+            for outcome in _extract_once(some, extractor, sampling, folder, batch_size, workers):
+                del waiting[outcome.video.path]
+                yield outcome
+        except DecoderDiedError as death:
+            for video in (some[place] for place in death.places):
+                if waiting.pop(video.path, None) is not None:
+                    folder.unfinished.drop(video)
+                    problem = Problem(_DIED, 0.0, used=False)
+                    folder.fail(video, problem)
+                    yield Outcome(video, problem)
+
+
+def _extract_once(
+    videos: list[VideoFile],
+    extractor: Extractor,
+    sampling: Sampling,
+    folder: FeatureFolder,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Outcome]:
+    """See :func:`extract_videos`; DecoderDiedError where that tries the others again."""
+    starts = [folder.unfinished.resume(video) for video in videos]
     for piece in decode_videos(videos, sampling, batch_size, workers, starts):
-        video, problem = videos[piece.place], piece.problem
+        video = videos[piece.place]
         if piece.frames is not None:
-            unfinished.add(video, extractor(piece.frames))
-            continue
-        features, same = unfinished.finish(video)
-        if problem is None or problem.used:
-            try:
-                _keep(folder, video, features, same, problem)
-            except VideoError as error:
-                problem = Problem(str(error), error.seconds, used=False)
-        unfinished.drop(video)
-        if problem is not None:
-            (folder.note if problem.used else folder.fail)(video, problem)
-        yield Outcome(video, problem)
+            folder.unfinished.add(video, extractor(piece.frames))
+        else:
+            yield _finish(folder, video, piece.problem)
+
+
+def _finish(folder: FeatureFolder, video: VideoFile, problem: Problem | None) -> Outcome:
+    """Keep a video's features if it can be used, and note what is wrong with it."""
+    features, same = folder.unfinished.finish(video)
+    if problem is None or problem.used:
+        try:
+            _keep(folder, video, features, same, problem)
+        except VideoError as error:
+            problem = Problem(str(error), error.seconds, used=False)
+    folder.unfinished.drop(video)
+    if problem is not None:
+        (folder.note if problem.used else folder.fail)(video, problem)
+    return Outcome(video, problem)
 
 
 def _keep(
@@ -125,6 +158,8 @@ def _keep(
         file = fingerprint(video.path)
     if not same:
         raise VideoError("it was changed while it was read; run again when it is complete")
+    if not features:
+        raise VideoError("it has no frames")
     if not all(np.isfinite(values).all() for values in features.values()):
         raise VideoError("its features are not finite; try without --half")
     wrong = (None, 0.0) if problem is None else (problem.reason, problem.seconds)

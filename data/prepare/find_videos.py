@@ -2,22 +2,18 @@
 
 import hashlib
 import os
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.prepare.folder_files import list_files, shown
 from data.video_pool import VIDEO_SUFFIXES
 from utils.errors import UserError
 from utils.names import is_text
 
 TOP_FOLDER = "videos"  # of features whose videos lie in no folder of their own
 PREVIEWS = (".gif", ".apng")  # beside a film of the same name they show what is in it
-# Where other systems keep what was deleted and thumbnails: hidden there, without a dot in front.
-SYSTEM_FOLDERS = {
-    *("$recycle.bin", "recycler", "#recycle", "@recycle", "@eadir", "lost+found"),
-    "system volume information",
-}
 _LONGEST_NAME = 255 - len(".npz")  # bytes that file systems allow
 _KEPT, _DIGITS = 100, 16  # bytes of a folder's name that is too long, and digits of its hash
 _SHOWN_ENDINGS = 5
@@ -88,12 +84,6 @@ class FoundVideos:
                 yield f"passed over: {len(paths)} {kind}, such as {example}"
 
 
-def shown(path: str | Path) -> str:
-    """A path as one line can show it."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
 def find_videos(video_dir: str | Path) -> FoundVideos:
     """All videos below a folder and the folders that links lead to, each folder once.
 
@@ -106,9 +96,11 @@ def find_videos(video_dir: str | Path) -> FoundVideos:
     top = Path(video_dir)
     if not top.is_dir():
         raise UserError(f"{top} is no folder; --video_dir must hold the videos")
-    found = FoundVideos(top)
+    listed = list_files(top)
+    found = FoundVideos(top, hidden=listed.hidden, unread=list(listed.unread))
+    found.unusable.update(listed.unread)
     by_name = defaultdict(list)
-    for path in _files(found):
+    for path in listed.files:
         if path.suffix.lower() not in VIDEO_SUFFIXES or not _is_file(path):
             found.other.append(path)
         else:
@@ -116,31 +108,6 @@ def find_videos(video_dir: str | Path) -> FoundVideos:
     for vid, paths in sorted(by_name.items()):
         _take(found, vid, paths)
     return found
-
-
-def _files(found: FoundVideos) -> Iterator[Path]:
-    """What is no folder, below ``found.top``; those that are no links are searched first."""
-    folders, links = [found.top], deque()
-    seen = set()
-    while folders or links:
-        folder = folders.pop() if folders else links.popleft()
-        try:
-            known = folder.stat()
-            paths = sorted(folder.iterdir())
-        except OSError as error:
-            found.unread.append(folder)
-            found.unusable[folder] = f"the folder cannot be read ({error.strerror}): mend that"
-            continue
-        if (place := (known.st_dev, known.st_ino)) in seen:
-            continue
-        seen.add(place)
-        for path in paths:
-            if path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS:
-                found.hidden.append(path)
-            elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where a link cannot be read
-                (links if path.is_symlink() else folders).append(path)
-            else:
-                yield path
 
 
 def _ending(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The files below a folder, as preparation searches it."""
 
+import os
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ def list_files(top: str | Path) -> FolderFiles:
             known = folder.stat()
             paths = sorted(folder.iterdir())
         except OSError as error:
-            found.unread[folder] = f"the folder cannot be read ({error.strerror}); mend that"
+            found.unread[folder] = f"the folder cannot be read ({error.strerror}): mend that"
             continue
         if (place := (known.st_dev, known.st_ino)) in seen:
             continue
@@ -47,7 +48,7 @@ def list_files(top: str | Path) -> FolderFiles:
         for path in paths:
             if path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS:
                 found.hidden.append(path)
-            elif path.is_dir():
+            elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where a link cannot be read
                 (links if path.is_symlink() else folders).append(path)
             else:
                 found.files.append(path)

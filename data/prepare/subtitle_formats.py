@@ -47,7 +47,7 @@ _FORMATS = {  # the first sign in the text decides; those without a reader are n
     "SRT": _LIKE_TIMES,
     "microdvd": re.compile(r"^ *\{ *\d+ *\} *\{ *\d* *\}", re.ASCII | re.MULTILINE),
     "mpl2": re.compile(r"^\[\d+\]\[\d*\]", re.ASCII | re.MULTILINE),
-    "ttml": re.compile(r"<(?:\w{1,20}:)?tt[ \t\n][^>]{0,2000}ttml", re.ASCII),
+    "ttml": re.compile(r"<(?:\w{1,20}:)?tt[ \t\n][^>]{0,400}ttml", re.ASCII),
     "a web page": re.compile(r"\A\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE),
     "SAMI": re.compile(r"<SAMI\b", re.IGNORECASE),
     "SubViewer": re.compile(r"^\d\d:\d\d:\d\d\.\d\d,\d\d:\d\d:\d\d\.\d\d$", re.MULTILINE),

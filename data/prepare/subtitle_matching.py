@@ -1,6 +1,7 @@
 """Which subtitle file belongs to which film."""
 
 import filecmp
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from data.prepare.folder_files import FolderFiles, list_files, shown
 from data.prepare.languages import parse_language, require_language
 from data.prepare.subtitle_files import SUFFIXES
 from data.video_pool import feature_name
+from utils.names import is_text
 
 # Files of subtitles, or of pictures of them, in formats that are not read.
 _OTHER_SUFFIXES = {
@@ -108,10 +110,10 @@ def match_subtitles(
             matches.pass_over(path, "of a format that is not read (convert it to SRT)")
         if suffix not in SUFFIXES:
             continue
-        if not path.name.isprintable():  # or bytes that are no text
-            matches.failed[path] = "its name cannot be that of a video; rename it"
+        if not is_text(path.stem):
+            matches.failed[path] = "its name is no text; rename it"
             continue
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises where a link cannot be read
             matches.failed[path] = "it is no file, or a link to none; remove it"
             continue
         film, tags = _split_name(path.stem, films, wanted is not None)
@@ -174,7 +176,7 @@ def _choose(film: str, candidates: list[_Candidate], matches: SubtitleMatches) -
         and not filecmp.cmp(best.path, other.path, shallow=False)
     ]
     if rivals:
-        which = f"{best.path} and {rivals[0].path}"
+        which = f"{shown(best.path)} and {shown(rivals[0].path)}"
         reason = f"{which} are both subtitles of video {film!r}; keep one of them"
         matches.failed.update(dict.fromkeys((other.path for other in candidates), reason))
         return

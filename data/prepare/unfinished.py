@@ -47,6 +47,7 @@ class UnfinishedFeatures:
     def resume(self, video: VideoFile) -> int:
         """Take up what an earlier process kept of this very video; return how many windows."""
         self._states[video.vid] = file_state(video.path)
+        self._since.pop(video.vid, None)
         self._parts[video.vid] = list(self._read(video))
         self._kept[video.vid] = len(self._parts[video.vid])
         if not self._parts[video.vid]:

@@ -1,7 +1,10 @@
 """The frames of many videos, decoded by several processes while a model computes."""
 
 import multiprocessing
+import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data.prepare.find_videos import VideoFile
 from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
-from utils.errors import UserError
-from utils.processes import follow_parent
+from utils.errors import UserError, shorten
+from utils.processes import dead_workers, follow_parent, noted_reading
 
 PIECES_AHEAD = 2  # that a process decodes before they are asked for
 
@@ -62,10 +65,11 @@ class _Decoder(IterableDataset):
         sampling = replace(self._sampling, first=self._starts[place])
         windows = read_windows(self._videos[place].path, sampling, self._threads)
         at_end, problem = False, None
-        while not at_end:
-            batch, at_end, problem = _next_windows(windows, self._batch_size)
-            if batch:
-                yield Piece(place, np.stack(batch))
+        with noted_reading(str(place)):  # should its decoder kill this process
+            while not at_end:
+                batch, at_end, problem = _next_windows(windows, self._batch_size)
+                if batch:
+                    yield Piece(place, np.stack(batch))
         yield Piece(place, None, problem)
 
 
@@ -81,7 +85,22 @@ def _next_windows(
         return batch, True, end.value
     except VideoError as error:
         return batch, True, Problem(str(error), error.seconds, used=False)
+    except Exception as error:  # whatever a decoder raises is about this file alone
+        said = shorten(f"{type(error).__name__}: {error}")
+        return batch, True, Problem(f"it cannot be decoded ({said})", 0.0, used=False)
     return batch, False, None
+
+
+class DecoderDiedError(Exception):
+    """Processes that decoded were killed, most likely by what they read.
+
+    Attributes:
+        places: of the videos that they were reading.
+    """
+
+    def __init__(self, places: list[int]) -> None:
+        super().__init__(f"videos {places}")
+        self.places = places
 
 
 def decode_videos(
@@ -101,8 +120,11 @@ def decode_videos(
         starts: the first window of each video; None: 0.
 
     Raises:
-        UserError: a process was killed.
+        DecoderDiedError: a process was killed; the videos it had not finished come no more.
+        UserError: the same, and nobody knows what it was reading.
     """
+    if not videos:
+        return
     alone = workers <= 1
     starts = [0] * len(videos) if starts is None else starts
     decoder = _Decoder(videos, sampling, batch_size, 0 if alone else 1, starts)
@@ -117,14 +139,34 @@ def decode_videos(
         multiprocessing_context=None if alone else "fork",
     )
     try:
-        yield from loader
+        with _deaths_while_waiting(iter(loader)) as pieces:
+            yield from pieces
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        dead = dead_workers(error)
+        if not dead:
             raise
+        if places := [int(place) for place in dead.values() if place is not None]:
+            raise DecoderDiedError(places) from None
         raise UserError(
             "a decoding process was killed (out of memory?); run again with fewer --workers or a "
             "smaller --batch_size"
         ) from None
+
+
+@contextmanager
+def _deaths_while_waiting(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
+    """Let the loader say only where it is asked for a piece that a worker died.
+
+    Its own signal handler would raise that anywhere, in whatever the main thread does then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield pieces
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield pieces
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _unchanged(piece: Piece) -> Piece:

@@ -1,7 +1,8 @@
-"""WebVTT by the parsing algorithm of the W3C (https://www.w3.org/TR/webvtt1/#file-parsing).
+"""WebVTT by the parsing algorithm of its standard.
 
-Besides: decimals of another number than three, or after a comma, are read; files joined to one
-(segments of a live stream) are read one after the other.
+It is the W3C's, https://www.w3.org/TR/webvtt1/#file-parsing. Besides: decimals of another number
+than three, or after a comma, are read; files joined to one (segments of a live stream) are read one
+after the other.
 """
 
 import re

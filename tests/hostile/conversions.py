@@ -136,20 +136,15 @@ def subtitle_file(name: str, content: bytes | str, *words: str) -> Make:
 
 SRT = "1\n00:00:01,000 --> 00:00:02,000\nHello.\n\n"
 SUBTITLES: dict[str, tuple[str, bytes | str]] = {
-    "empty": ("a.srt", ""),
     "binary": ("a.srt", bytes(range(256)) * 20),
-    "not UTF-8": ("a.srt", SRT.encode() + b"2\n00:00:03,000 --> 00:00:04,000\ncaf\xe9\n"),
-    "times that are none": ("a.srt", SRT + "2\n00:00:xx --> 00:00:04,000\nHello.\n"),
-    "an end before its start": ("a.srt", SRT + "2\n00:00:09,000 --> 00:00:04,000\nHello.\n"),
+    "zeros": ("a.srt", bytes(1000)),
+    "an archive": ("a.srt", b"PK\x03\x04" + bytes(range(256))),
+    "times that are none": ("a.srt", "2\n00:00:xx --> 00:00:04,000\nHello.\n"),
+    "an end before its start": ("a.srt", "2\n00:00:09,000 --> 00:00:04,000\nHello.\n"),
     "hours of 5,000 digits": ("a.srt", f"1\n{'9' * 5000}:00:01,000 --> 00:00:02,000\nHello.\n"),
+    "times of frames": ("a.srt", "{10}{20}Hello.\n"),
     "a page of a web site": ("a.vtt", "<html>\n"),
     "no events": ("a.ass", "[Script Info]\nTitle: x\n"),
-    "events cut short": (
-        "a.ass",
-        "[Events]\n"
-        "Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
-        "Dialogue: 0,0:00:01.00,0:00:02.00,x,,0,0,0,,Hello.\nDialogue: 0,0:00:03.00\n",
-    ),
     "times of another kind": (
         "a.ssa",
         "[Script Info]\n\n[Events]\nFormat: Marked, Start, End, Style, Text\n"
@@ -168,9 +163,65 @@ CASES += [
 ]
 
 
+def says(*texts: str) -> Callable[[Path], None]:
+    """A check that the one video's subtitles are these."""
+
+    def check(folder: Path) -> None:
+        (row,) = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+        assert tuple(subtitle["text"].strip() for subtitle in row["sub"]) == texts
+        (said,) = read_json(folder / "out.failed.json").values()
+        assert said["subtitles"] == len(texts) and said["used"]
+
+    return check
+
+
+CASES += [
+    Case(
+        "subtitle file",
+        mutation,
+        "scripts.convert_subtitles",
+        subtitle_file(name, content),
+        (name, word),
+        code=0,
+        check=says(*texts),
+    )
+    for mutation, name, content, word, texts in (
+        ("empty", "a.srt", "", "no subtitles", ()),
+        (
+            "not UTF-8",
+            "a.srt",
+            SRT.encode() + b"2\n00:00:03,000 --> 00:00:04,000\ncaf\xe9\n",
+            "cp1252",
+            ("Hello.", "café"),
+        ),
+        (
+            "times of one that are none",
+            "a.srt",
+            SRT + "2\n00:00:xx --> 00:00:04,000\nBye.\n",
+            "line 6",
+            ("Hello.",),
+        ),
+        (
+            "an event cut short",
+            "a.ass",
+            "[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,x,,0,0,0,,Hello.\nDialogue: 0,0:0\n",
+            "line 3",
+            ("Hello.",),
+        ),
+        (
+            "cut in a letter",
+            "a.srt",
+            (SRT + "é" * 9).encode()[:-1],
+            "damaged",
+            ("Hello. éééééééé\ufffd",),
+        ),
+    )
+]
+
+
 def two_of_one_video(place: Place) -> list[object]:
     arguments = subtitle_file("a.srt", SRT)(place)
-    place.write("subs/more/a.vtt", SRT)
+    place.write("subs/more/a.vtt", SRT.replace("Hello", "Bye"))
     return arguments
 
 
@@ -467,7 +518,8 @@ CASES += [
         f"a name {name!r}",
         "scripts.convert_subtitles",
         odd_name(name),
-        ("srt",),
+        ("srt", "rename it", "1 subtitles"),
+        code=0,
     )
     for name in (b"caf\xe9.srt", b"\xff\xfe.srt")
 ]

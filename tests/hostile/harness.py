@@ -18,8 +18,10 @@ SECONDS = 20  # that a command may take to refuse its input, on a busy machine
 MEMORY_BYTES = 3 << 30  # that it may take beyond what the process has
 LINE_CHARACTERS = 600  # of the one line
 ANY_LINE_CHARACTERS = 2000  # of everything else that is said
-# What a command that fails may leave: what a run said, locks, parts of downloads to go on from.
+# What a command that fails may leave: what a run said, locks, lists of what was wrong, parts of
+# downloads to go on from.
 _MAY_CHANGE = {"log", ".downloads"}
+_MAY_COME = (".lock", ".failed.json")
 
 
 @dataclass
@@ -131,7 +133,7 @@ def contents(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if _MAY_CHANGE.isdisjoint(name.parts) and not path.name.endswith(".lock"):
+        if _MAY_CHANGE.isdisjoint(name.parts) and not path.name.endswith(_MAY_COME):
             found[str(name)] = _checksum(path)
     return found
 

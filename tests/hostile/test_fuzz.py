@@ -5,8 +5,9 @@ import pickle
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from hypothesis import strategies as st
 
 from data.prepare.archives import ArchiveError, extract
 from data.prepare.feature_files import read_pickle
+from data.prepare.subtitle_files import parse_subtitles
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter, feature_db_path
 from tests.hostile.archives import tar_of, zip_of
 from tests.hostile.harness import LINE_CHARACTERS, Place, contents, run_command
 from tests.hostile.records import packed, set_value
 from tests.hostile.stores import npz, plain
 from tests.hostile.worlds import training
-from utils.errors import UserError
+from utils.errors import RecordError, UserError
 from utils.files import read_json
 
 
@@ -190,6 +192,67 @@ def _only_plain(value: Any) -> None:
         value = [*value.keys(), *value.values()]
     for member in value if isinstance(value, list | tuple) else ():
         _only_plain(member)
+
+
+SUBTITLES = (
+    "1\n00:00:01,000 --> 00:00:02,500\n<i>Hi</i> {\\an8}&amp; <v\n\n"
+    "2\n00:00:03,000 --> 00:00:04,000\n42\n",
+    "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:9,LOCAL:00:00.000\n\nSTYLE\n::cue{}\n\n"
+    "id\n00:01.000 --> 00:02.000 line:0\n<v Ada>one<00:01.500><c> two</c>\n"
+    "WEBVTT\n\n00:03.000 --> 00:04.000\nthree",
+    "[Script Info]\n[Events]\nFormat: Layer, Start, End, Text\n"
+    "Dialogue: 0,0:00:01.00,0:00:02.00,{\\p1}m 0 0{\\p0}one\\Ntwo, {three}\n",
+    "{1}{1}25\n{25}{50}{y:i}one|two\n{75}{99}three\n",
+    "[10][20]/one|two\n[30][40]three\n",
+    '<tt xmlns="http://www.w3.org/ns/ttml"><body><div><p begin="1.5s" end="00:00:02.000">one<br/>'
+    "</p></div></body></tt>",
+)
+FILES = st.sampled_from(SUBTITLES).flatmap(
+    lambda text: st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252", "utf-32"]).flatmap(
+        lambda encoding: damaged(text.encode(encoding))
+    )
+)
+
+
+@budget(1500)
+@given(content=FILES | st.binary(max_size=60), doubled=st.booleans())
+def test_a_subtitle_file(content, doubled):
+    began = time.process_time()
+    try:
+        found = parse_subtitles(content + content if doubled else content)
+    except RecordError as error:
+        assert str(error).isprintable() and len(str(error)) <= LINE_CHARACTERS, str(error)
+    else:
+        assert all(0 <= cue.start <= cue.end < 1e6 and cue.text.strip() for cue in found.cues)
+        assert found.cues == sorted(found.cues, key=lambda cue: cue.start)
+        assert all(note.isprintable() for note in found.notes)
+        assert found.cues or found.notes
+    assert time.process_time() - began < 2
+
+
+PIECES = ["<", ">", "{", "}", "\n", "\r", " ", "1:", "00:", "-->", "->", "&", ":", ",", "1\n", "é"]
+PIECES += [
+    "WEBVTT\n",
+    "X-TIMESTAMP-MAP=",
+    "{\\p1}",
+    "[1]",
+    "Dialogue:,",
+    "<tt ",
+    "<font a=",
+    "<v ",
+    "0",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_long_subtitle_file_takes_no_longer_than_long(piece):
+    """Time grows with the length of a file, not with its square."""
+    for head in ("", *(text[:70] for text in SUBTITLES)):
+        content = (head + piece * (200_000 // len(piece))).encode()
+        began = time.process_time()
+        with suppress(RecordError):
+            parse_subtitles(content)
+        assert time.process_time() - began < 4
 
 
 NAMES = st.lists(

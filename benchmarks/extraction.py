@@ -1,0 +1,138 @@
+"""Films per minute of feature extraction, and what of it decoding and each network take.
+
+    python benchmarks/extraction.py [--films 3] [--seconds 60] [--size 1280x720] [--workers 1 2]
+
+Makes films (H.264, 25 frames a second, moving shapes and noise), then measures each part alone,
+with one thread: decoding all windows of all films, ResNet-152 and SlowFast R50 (untrained: their
+work is the same) over batches of windows. At last the whole extraction, by so many decoding
+processes and with PyTorch's usual number of threads. Nothing is compared with a plain version: the
+share of each part tells where time is to be had.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import utils.runtime  # noqa: F401  before PyTorch
+
+# isort: split
+import av
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from data.prepare.extract_videos import extract_videos
+from data.prepare.extraction import Provenance
+from data.prepare.feature_folder import FeatureFolder
+from data.prepare.find_videos import find_videos
+from data.prepare.video_frames import Sampling, read_windows
+from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.extractor import FeatureExtractor
+
+INTERVAL, RATE, BATCH = 1.5, 25, 8
+
+
+def make_film(path: Path, seconds: int, size: tuple[int, int], seed: int) -> None:
+    """A film as a camera's: things move, and pixels are noisy."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    noise = rng.integers(0, 24, (8, height, width, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[:height, :width]
+    still = np.stack([rows % 200, columns % 200, (rows + columns) % 200], -1).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(seconds * RATE):
+            image = np.roll(still, 3 * number, axis=1) + noise[number % 8]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
+    """CPU time of some work, all threads of this process together: the median of some runs."""
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return statistics.median(taken)
+
+
+def parts(folder: Path, models: dict[str, torch.nn.Module], repeats: int) -> dict[str, float]:
+    """CPU seconds a film of decoding and of each network."""
+    extractor = FeatureExtractor(models, torch.device("cpu"))
+    sampling = Sampling(INTERVAL, extractor.times)
+    films = sorted(folder.iterdir())
+
+    def decode() -> int:
+        return sum(1 for film in films for _ in read_windows(film, sampling, threads=1))
+
+    windows = decode()
+    times = {"decoding": cpu_seconds(decode, repeats)}
+    for name, model in models.items():
+        alone = FeatureExtractor({name: model}, torch.device("cpu"))
+        batch = np.zeros((BATCH, len(alone.times), 224, 224, 3), np.uint8)
+        alone(batch)
+        times[name] = cpu_seconds(partial(alone, batch), repeats) / BATCH * windows
+    return {name: taken / len(films) for name, taken in times.items()}
+
+
+def whole(folder: Path, models: dict[str, torch.nn.Module], workers: int) -> float:
+    """Seconds of an extraction, start to end."""
+    extractor = FeatureExtractor(models, torch.device("cpu"))
+    sampling = Sampling(INTERVAL, extractor.times)
+    made_by = {
+        name: Provenance(model.title, None, None, INTERVAL, model.width)
+        for name, model in models.items()
+    }
+    videos = find_videos(folder).videos
+    with tempfile.TemporaryDirectory() as output:
+        features = FeatureFolder(output, made_by, force=False)
+        start = time.monotonic()
+        sizes = {"batch_size": BATCH, "workers": workers}
+        outcomes = list(extract_videos(videos, extractor, sampling, features, **sizes))
+        taken = time.monotonic() - start
+    assert all(outcome.problem is None for outcome in outcomes)
+    return taken
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--films", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=60, help="of a film")
+    parser.add_argument("--size", default="1280x720")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3, help="of each part")
+    options = parser.parse_args(argv)
+    width, height = map(int, options.size.split("x"))
+    device = torch.device("cpu")
+    models = {name: build_extractor(name, None, device, half=False) for name in EXTRACTORS}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for number in range(options.films):
+            make_film(folder / f"{number}.mp4", options.seconds, (width, height), number)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        taken = parts(folder, models, options.repeats)
+        torch.set_num_threads(threads)
+        total = sum(taken.values())
+        rows = [(name, f"{of:.2f}", f"{of / total:.1%}") for name, of in taken.items()]
+        print(tabulate(rows, ("part", "CPU seconds a film", "share"), disable_numparse=True))
+        for workers in options.workers:
+            seconds = whole(folder, models, workers)
+            rate = 60 * options.films / seconds
+            print(f"--workers {workers}: {rate:.2f} films of {options.seconds} s a minute")
+
+
+if __name__ == "__main__":
+    main()
