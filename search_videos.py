@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     answers = dict(zip(sentences, engine.search(sentences, options.top), strict=True))
     print("\n\n".join(as_text(sentence, moments) for sentence, moments in answers.items()))
     if engine.note:
-        LOGGER.warning("these answers mean nothing: %s", engine.note)
+        LOGGER.warning("%s", engine.note)
     if options.json:
         write_json(options.json, as_records(answers), indent=2)
     if options.html:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -16,9 +18,20 @@ from search.pictures import THUMBNAIL_WIDTH, thumbnail
 from search.queries import check_sentences
 from search.scan import Corpus
 from search.scorer import Candidates, Scorer
-from search.store import Film, Index, Maker, require_maker
+from search.store import (
+    Film,
+    Index,
+    IndexArrays,
+    IndexWriter,
+    Maker,
+    NewFilm,
+    require_maker,
+)
 from utils.errors import UserError
 from utils.logger import LOGGER
+
+if TYPE_CHECKING:
+    from search.adding import FilmReader, Spoken
 
 NMS_THRESHOLD = 0.5  # highest temporal IoU of two moments listed of a film
 TOP = 5
@@ -45,30 +58,46 @@ class MomentSearch:
     """Searches an index with the model that made it.
 
     Args:
-        index: of films: a folder's (:meth:`open`), or one of arrays in memory.
-        scorer: the model.
+        index: of films: a folder's (:meth:`open`), or one of arrays; None: an empty one in memory,
+            for :meth:`add`.
+        scorer: the model; None: the one that the next four name.
+        run: folder of a finished run of HERO.
+        checkpoint: its step or best; without a run, an exported model.
+        clip: an image–text model instead.
+        toker: tokenizer, where the run has none.
+        device: where all is computed.
         nms_thd: highest temporal IoU of two moments of a film that are both listed; −1: any.
         percentile: moments that score below this percentile of the scores of unrelated sentences
             are doubtful; 0: none is.
-        device: where frames and sentences are compared.
+        networks: what :meth:`add` extracts features with, as options of ``index_videos.py``:
+            ``resnet_weights="…", slowfast_weights="…"``, or ``random_weights=True``.
 
     Raises:
-        UserError: another model made the index.
+        UserError: another model made the index, or there is no such model.
     """
 
     def __init__(
         self,
-        index: Index,
-        scorer: Scorer,
+        index: Index | None = None,
+        scorer: Scorer | None = None,
         *,
+        run: str | Path | None = None,
+        checkpoint: str | Path | None = None,
+        clip: str | Path | None = None,
+        toker: str | None = None,
+        device: str = "cpu",
         nms_thd: float = NMS_THRESHOLD,
         percentile: float = PERCENTILE,
-        device: str = "cpu",
+        **networks: Any,
     ) -> None:
+        if scorer is None:
+            scorer = name_scorer(run, checkpoint, clip, toker, device)
+        if index is None:
+            index = IndexArrays(scorer.maker, [])
         require_maker(index, scorer.maker)
         self.scorer = scorer
         self.nms_thd, self.percentile = nms_thd, percentile
-        self._device = device
+        self._device, self._networks = device, networks
         self._state = _State.of(index, device)
         self._unrelated = UnrelatedScores(index.folder)
 
@@ -110,10 +139,10 @@ class MomentSearch:
 
     @property
     def note(self) -> str:
-        """What makes every answer worthless; empty where nothing does."""
-        untrained = self.index.maker.untrained
-        notes = [f"the {name} features come from an untrained network" for name in untrained]
-        return "; ".join([*self.scorer.notes, *notes])
+        """What must be said with every answer: that it is not HERO's, that it means nothing."""
+        untrained = " and ".join(self.index.maker.untrained)
+        warning = f"the {untrained} features come from an untrained network: scores mean nothing"
+        return "; ".join(filter(None, (self.scorer.label, untrained and warning)))
 
     def refresh(self) -> bool:
         """Take over a newer state of the index; return whether there was one.
@@ -126,6 +155,59 @@ class MomentSearch:
         require_maker(newest, self.scorer.maker)
         self._state = _State.of(newest, self._device)
         return True
+
+    def add(
+        self,
+        film: str | Path,
+        subtitles: str | Path | Spoken | None = None,
+        features: np.ndarray | None = None,
+        seconds: float | None = None,
+    ) -> Film:
+        """Put one film more into the index, or replace the one of its name.
+
+        In a folder's index it stays until ``index_videos.py`` finds that it is not among its films.
+
+        Args:
+            film: its file; with ``features`` just its name.
+            subtitles: a file, or (start, end, text) of what is spoken.
+            features: (T, D) of the film, where they are there already.
+            seconds: how long the film is, beside ``features``.
+
+        Raises:
+            UserError: the film, its subtitles or features cannot be used; or another process
+                writes to the index.
+        """
+        from search.adding import as_material, encode_film  # with FFmpeg and more
+
+        path, index = Path(film), self.index
+        known = index.by_name.get(path.name)
+        other = known is not None and known.file not in (None, path.absolute())
+        name = str(path.absolute()) if other else path.name
+        maker = index.maker
+        if features is None:
+            material = self._reader.read(path, name, subtitles)
+            maker = dataclasses.replace(maker, extractors=self._reader.extractors)
+        else:
+            material = as_material(name, path, features, subtitles, self.scorer, seconds)
+        require_maker(index, maker)
+        self._put(encode_film(self.scorer, material), maker)
+        return self.index.by_name[name]
+
+    @cached_property
+    def _reader(self) -> FilmReader:
+        from search.adding import FilmReader  # with FFmpeg and the networks
+
+        return FilmReader(self.scorer, self._device, self._networks)
+
+    def _put(self, film: NewFilm, maker: Maker) -> None:
+        index = self.index
+        if index.folder is not None:
+            with IndexWriter(index.folder, maker) as writer:
+                writer.put(film)
+            self.refresh()
+            return
+        films = {each.name: _as_new(index, each) for each in index.films} | {film.name: film}
+        self._state = _State.of(IndexArrays(maker, films.values()), self._device)
 
     @overload
     def search(self, sentences: str, top: int = TOP) -> list[Moment]: ...
@@ -285,6 +367,38 @@ class MomentSearch:
             )
             seconds = (start + end) / 2
         return thumbnail(film.file, seconds, width)
+
+
+def _as_new(index: Index, film: Film) -> NewFilm:
+    """A film of an index, to be put into another."""
+    segments = [
+        (each.first_frame, index.frames[each.first_row : each.first_row + each.rows])
+        for each in index.segments
+        if each.film == film.id
+    ]
+    about = (film.file, film.note, film.source)
+    return NewFilm(film.name, film.seconds, segments, index.lines(film.id), *about)
+
+
+def name_scorer(
+    run: str | Path | None,
+    checkpoint: str | Path | None,
+    clip: str | Path | None,
+    toker: str | None,
+    device: str,
+) -> Scorer:
+    """The model that is named.
+
+    Raises:
+        UserError: none is, or there is no such model.
+    """
+    if clip is not None:
+        from search.clip_scorer import ClipScorer
+
+        return ClipScorer.open(str(clip), device)
+    from search.hero_scorer import HeroScorer
+
+    return HeroScorer.open(run, checkpoint, toker, device)
 
 
 def open_scorer(

@@ -64,7 +64,7 @@ class HeroScorer:
         known: what made the index that is to be searched.
     """
 
-    notes: tuple[str, ...] = ()
+    label = ""
 
     def __init__(
         self,

@@ -63,14 +63,14 @@ class Scorer(Protocol):
         feature_width: D of the features that :meth:`encode_segments` takes; None: any.
         window: most frames that are encoded together; a longer film is cut into segments.
         overlap: frames that two segments of a film have in common.
-        notes: what makes answers worthless, such as untrained weights; said with every answer.
+        label: what answers are by, where not by HERO; said with every answer.
     """
 
     maker: Maker
     feature_width: int | None
     window: int
     overlap: int
-    notes: tuple[str, ...]
+    label: str
 
     def encode_segments(
         self, segments: Sequence[tuple[np.ndarray, Sequence[Line]]]

@@ -282,7 +282,7 @@ def test_untrained_features_are_a_note_of_every_moment(scorer, source):
     maker = dataclasses.replace(scorer.maker, extractors=extractors)
     engine = MomentSearch(IndexArrays(maker, films_of(scorer, source)), scorer, percentile=0)
     assert {m.note for m in engine.search(SENTENCES[0])} == {
-        "the resnet features come from an untrained network"
+        "the resnet features come from an untrained network: scores mean nothing"
     }
     assert "note" in engine.search(SENTENCES[0])[0].record()
 
