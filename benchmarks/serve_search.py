@@ -6,8 +6,8 @@
 Starts serve_search.py on an index of benchmarks/search.py (a model of full size with random
 weights, films of 20…80 frames), whose films lie in a few real files, and asks it over HTTP, every
 time another sentence: drawn ones, or the "desc" of a JSON-lines file. The clients are threads that
-sleep in the kernel until their answer comes. The mixed requests are searches, films that are left in the
-middle, and thumbnails; memory and open descriptors of the service are read all along.
+sleep in the kernel until their answer comes. The mixed requests are searches, films that are left
+in the middle, and thumbnails; memory and open descriptors of the service are read all along.
 """
 
 import argparse

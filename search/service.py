@@ -63,7 +63,7 @@ class MomentEntry(BaseModel):
     score: float = Field(description="higher is better; comparable between sentences")
     text: str = Field(description="what is spoken there")
     doubtful: bool = Field(False, description="it scores no better than unrelated sentences do")
-    note: str = Field("", description="what makes it worthless, such as untrained weights")
+    note: str = Field("", description="what has to be said with it, such as untrained weights")
 
 
 class SearchAnswer(BaseModel):
@@ -119,7 +119,7 @@ class Health(BaseModel):
     frames: int
     model: str
     generation: int = Field(description="number of the index's state")
-    note: str = Field(description="what makes all answers worthless")
+    note: str = Field(description="what has to be said with every answer")
     problem: str = Field(description="why the newest index cannot be taken over")
 
 
@@ -139,7 +139,7 @@ class SearchService:
         self.problem = ""
         self._device = device
         self._identity = _identity(engine.index)
-        self._batcher = Batcher(lambda *asked: self.engine.search(*asked), SENTENCES_AT_ONCE)
+        self._batcher = Batcher(self._answer, SENTENCES_AT_ONCE)
         self._files = ThreadPoolExecutor(FILE_THREADS, "films")
         self._watcher = ThreadPoolExecutor(1, "index")
         self._reading = 0
@@ -186,6 +186,10 @@ class SearchService:
             return await loop.run_in_executor(self._files, function, *arguments)
         finally:
             self._reading -= 1
+
+    def _answer(self, sentences: Sequence[str], top: int) -> list[list[Moment]]:
+        engine = self.engine
+        return engine.search(sentences, top) if engine.films else [[] for _ in sentences]
 
     async def _watch(self) -> None:
         while True:

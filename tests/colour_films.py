@@ -57,8 +57,8 @@ class ColourScorer:
     feature_width = 3
     window, overlap = 100, 10
 
-    def __init__(self, *notes: str) -> None:
-        self.notes = notes
+    def __init__(self, label: str = "") -> None:
+        self.label = label
 
     def encode_segments(self, segments: Sequence) -> list[np.ndarray]:
         """Features are embeddings."""
@@ -94,7 +94,9 @@ class ColourScorer:
 
     def frame_scores(self, corpus: Corpus, segment: int, queries: Queries) -> np.ndarray:
         """Cosines."""
-        frames = corpus.segment_frames([segment])[0][0]
+        place = corpus.index.segments[segment]
+        rows = corpus.index.frames[place.first_row : place.first_row + place.rows]
+        frames = torch.tensor(rows, dtype=torch.float32)
         return torch.cosine_similarity(queries.vectors[:, None], frames[None], dim=2).numpy()
 
 

@@ -236,6 +236,12 @@ def test_nothing_found_is_said(page, picture):
     picture(page, "doubtful")
 
 
+def test_what_must_be_said_is_said(page, site, monkeypatch):
+    monkeypatch.setattr(site.service.engine.scorer, "label", "by <b>colours</b>, not by HERO")
+    ask(page, "green")
+    assert page.locator("#note").inner_text() == "Mind: by <b>colours</b>, not by HERO."
+
+
 def test_it_begins_with_what_can_be_searched(page, picture):
     page.goto("/")
     page.wait_for_function(

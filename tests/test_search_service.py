@@ -98,12 +98,12 @@ def test_moments(get, running, films):
 
 
 def test_notes_are_said(films):
-    scorer = ColourScorer("the model is untrained")
+    scorer = ColourScorer("by colours, not by HERO")
     with serving(MomentSearch(Index.open(films / "index"), scorer)) as running:
         found = requests.get(f"{running.url}/api/search?q=red", timeout=20).json()["moments"]
-        assert found[0]["note"] == "the model is untrained"
+        assert found[0]["note"] == "by colours, not by HERO"
         health = requests.get(f"{running.url}/api/health", timeout=20).json()
-        assert health["note"] == "the model is untrained"
+        assert health["note"] == "by colours, not by HERO"
 
 
 def test_an_index_without_films(tmp_path):

@@ -152,7 +152,7 @@ async function tell(found) {
 }
 
 function note(text) {
-  $("note").textContent = text ? `These answers mean nothing: ${text}.` : "";
+  $("note").textContent = text && `Mind: ${text}.`;
   $("note").hidden = !text;
 }
 
