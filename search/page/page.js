@@ -48,11 +48,15 @@ function clock(seconds) {
 
 const span = (moment) => `${clock(moment.start)} – ${clock(moment.end)}`;
 const WORD = /[\p{L}\p{N}]+/gu;
+// Marked only where a sentence has no others.
+const COMMON = new Set(
+  "a an and are as at be by for from has he her his in into is it its of on or she that the their they to up was with".split(" "),
+);
 
 function wanted(sentence) {
   const words = sentence.toLowerCase().match(WORD) ?? [];
-  const long = words.filter((word) => word.length > 2);
-  return new Set(long.length ? long : words);
+  const rare = words.filter((word) => !COMMON.has(word));
+  return new Set(rare.length ? rare : words);
 }
 
 // A text as nodes, the words of a set marked.
