@@ -47,8 +47,6 @@ from utils.files import check_output, named_path
 if TYPE_CHECKING:
     import torch
 
-CLIP_INTERVAL = 1.5  # seconds a frame, where no training says
-
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line.
@@ -66,7 +64,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--interval",
         type=positive,
-        help=f"seconds a frame, with --clip (default: {CLIP_INTERVAL}; HERO's is that of its run)",
+        help="seconds a frame, with --clip (default: 1.5; HERO's is that of its run)",
     )
     parser.add_argument("--language", help="of the subtitles: en for film.en.srt")
     parser.add_argument(
@@ -113,9 +111,7 @@ def open_scorer(options: argparse.Namespace, device: "torch.device") -> Scorer:
     if options.clip:
         from search.clip_scorer import ClipScorer
 
-        return ClipScorer.open(
-            options.clip, str(device), interval=options.interval or CLIP_INTERVAL
-        )
+        return ClipScorer.open(options.clip, str(device), options.interval)
     from search.hero_scorer import HeroScorer
 
     return HeroScorer.open(options.run, options.checkpoint, options.toker, str(device))

@@ -94,12 +94,11 @@ def make_index(folder: Path, scorer: HeroScorer, videos: int) -> None:
 
 
 def sentences(count: int) -> list[str]:
-    """Different ones, of TVR's length (12 words)."""
+    """Different ones, of 16 tokens on average, as TVR's are."""
     draw = random.Random(0)
-    words = [
-        "".join(draw.choices(string.ascii_lowercase, k=draw.randint(2, 7))) for _ in range(999)
-    ]
-    return [" ".join(draw.choices(words, k=12)) for _ in range(count)]
+    letters = string.ascii_lowercase
+    words = ["".join(draw.choices(letters, k=draw.randint(2, 5))) for _ in range(1000)]
+    return [" ".join(draw.choices(words, k=8)) for _ in range(count)]
 
 
 def medians(run: Callable[[], object], repeats: int) -> tuple[float, float]:

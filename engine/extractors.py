@@ -7,8 +7,15 @@ import torch
 from torch import nn
 
 from data.prepare.extraction import Provenance
-from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.build import (
+    EXTRACTORS,
+    HERO_EXTRACTORS,
+    build_extractor,
+    find_class,
+    source_file,
+)
 from model.extractors.extractor import FeatureExtractor
+from model.extractors.image_text import ClipFeatures
 from model.extractors.weights import file_sha256
 from utils.errors import UserError
 from utils.tensor_files import weights_file
@@ -17,10 +24,17 @@ from utils.tensor_files import weights_file
 def add_extractors(parser: argparse.ArgumentParser) -> None:
     """Add the options that name networks, their weights, and how they compute."""
     parser.add_argument(
-        "--models", nargs="+", choices=EXTRACTORS, default=list(EXTRACTORS), help="which to run"
+        "--models",
+        nargs="+",
+        type=_extractor,
+        metavar="MODEL",
+        default=list(HERO_EXTRACTORS),
+        help=f"which to run: {', '.join(EXTRACTORS)}, or a class of yours, package.module:Class "
+        f"(default: {' '.join(HERO_EXTRACTORS)})",
     )
-    for name in EXTRACTORS:
+    for name in HERO_EXTRACTORS:
         parser.add_argument(f"--{name}_weights", help="file of weights: see above")
+    parser.add_argument("--clip_weights", help="CLIP or SigLIP of the hub, or its folder")
     parser.add_argument(
         "--random_weights",
         action="store_true",
@@ -33,6 +47,16 @@ def add_extractors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--half", action="store_true", help="compute in half precision (GPU)")
 
 
+def _extractor(word: str) -> str:
+    """A name of an extractor, as far as that can be seen without loading anything."""
+    if word not in EXTRACTORS and ":" not in word:
+        names = ", ".join(map(repr, EXTRACTORS))
+        raise argparse.ArgumentTypeError(
+            f"invalid choice: {word!r} (choose from {names}, or package.module:Class)"
+        )
+    return word
+
+
 def check_extractors(options: argparse.Namespace) -> None:
     """Refuse networks that are untrained though nobody asked for that.
 
@@ -43,7 +67,9 @@ def check_extractors(options: argparse.Namespace) -> None:
     if options.batch_size < 1:
         raise UserError("--batch_size must be at least 1")
     for name in options.models:
-        if getattr(options, f"{name}_weights") is None and not options.random_weights:
+        if name not in EXTRACTORS:
+            find_class(name)
+        elif _weights_of(options, name) is None and not options.random_weights:
             raise UserError(
                 f"--{name}_weights is missing: download {EXTRACTORS[name].source} on a "
                 "machine with a network and give its path (--help lists other files); "
@@ -74,20 +100,43 @@ def choose_device(name: str | None, half: bool, workers: int) -> torch.device:
 def build_extractors(
     options: argparse.Namespace, interval: float, device: torch.device
 ) -> tuple[FeatureExtractor, dict[str, Provenance]]:
-    """The networks, and what will have made the features of each."""
+    """The networks, and what will have made the features of each.
+
+    Raises:
+        UserError: one cannot be built, or they do not see the same pictures.
+    """
     models, made_by = {}, {}
-    for name in dict.fromkeys(options.models):
-        weights = getattr(options, f"{name}_weights")
-        models[name] = build_extractor(name, weights, device, options.half)
-        made_by[name] = _describe(models[name], weights, interval)
-        if weights is None:
+    for option in dict.fromkeys(options.models):
+        weights = _weights_of(options, option)
+        model = build_extractor(option, weights, device, options.half)
+        name = option if option in EXTRACTORS else model.name
+        models[name] = model
+        made_by[name] = describe(model, weights, interval)
+        if made_by[name].weights is None:
             print(f"WARNING: {name} is untrained (--random_weights): its features mean nothing")
+    pictures = {name: model.whole_pictures for name, model in models.items()}
+    if len(set(pictures.values())) > 1:
+        whole = [name for name in pictures if pictures[name]]
+        raise UserError(
+            f"{' and '.join(whole)} sees whole pictures, the others of --models a frame's centre: "
+            "extract them one after the other, into the same folder"
+        )
     return FeatureExtractor(models, device), made_by
 
 
-def _describe(model: nn.Module, weights: str | None, interval: float) -> Provenance:
+def _weights_of(options: argparse.Namespace, name: str) -> str | None:
+    return getattr(options, f"{name}_weights", None)
+
+
+def describe(model: nn.Module, weights: str | None, interval: float) -> Provenance:
     """What will have made the features of a network."""
-    if weights is None:
-        return Provenance(model.title, None, None, interval, model.width)
-    digest = file_sha256(weights_file(weights))
-    return Provenance(model.title, Path(weights).name, digest, interval, model.width)
+    if isinstance(model, ClipFeatures):
+        digest = model.sha256
+    elif type(model) not in EXTRACTORS.values():  # of the user's: its code is what makes them
+        weights = f"{type(model).__module__}:{type(model).__name__}"
+        digest = file_sha256(source_file(type(model)))
+        return Provenance(model.name, weights, digest, interval, model.width)
+    else:
+        digest = None if weights is None else file_sha256(weights_file(weights))
+    name = None if weights is None else Path(weights).name
+    return Provenance(model.title, name, digest, interval, model.width)

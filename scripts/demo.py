@@ -18,7 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.demo_corpus.demo_tasks import DEFAULT_OUTPUT, DemoTask, demo_tasks
+import utils.runtime  # noqa: F401  before PyTorch
+
+# isort: split
+from scripts.demo_corpus.demo_task import DEFAULT_OUTPUT, DemoTask
+from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.make_demo_data import SIZES
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path
@@ -56,18 +60,8 @@ def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
         size: of the corpus.
         train_options: for the training script, after the demo's own.
     """
-    out = task.output
-    raw = ["--ann_dir", out / "ann", "--feature_dir", out / "features", "--toker", out / "toker"]
-    call(
-        "Make the corpus",
-        *("scripts/make_demo_data.py", "--output", out, "--size", size),
-        *("--datasets", *task.corpora),
-    )
-    call(
-        "Make databases of it",
-        *("scripts/prepare_data.py", "--dataset", *task.data, "--from", "raw"),
-        *("--storage", out, *raw),
-    )
+    for what, command in task.preparation(size):
+        call(what, *command)
     call("Train", task.train, "--config", task.recipe(task.name), *train_options)
     checkpoint = task.last_checkpoint()
     for what, command in task.evaluation(checkpoint):

@@ -1,4 +1,4 @@
-"""Extract ResNet-152 and SlowFast features from raw video.
+"""Extract ResNet-152, SlowFast or CLIP features from raw video.
 
 python scripts/extract_features.py --video_dir videos --output features \
     --resnet_weights resnet152-394f9c45.pth --slowfast_weights SLOWFAST_8x8_R50.pyth
@@ -17,6 +17,13 @@ Weights that are known (by the names within the file):
   --resnet_weights    torchvision's resnet152-*.pth, or a Hugging Face model (folder or file) such
                       as microsoft/resnet-152
   --slowfast_weights  Kinetics-400 SLOWFAST_8x8_R50 of PyTorchVideo, or of PySlowFast
+  --clip_weights      CLIP or SigLIP (--models clip): a model of the Hugging Face hub such as
+                      openai/clip-vit-base-patch32, or its folder. It sees the whole frame at the
+                      window's centre, through its own image processor; the others see the centre
+                      224 × 224 of the frame scaled to 256. So it runs alone, and before or after
+                      it the others, into the same folder. Its image embedding (512 values) is the
+                      CLIP-ViT feature of the VALUE benchmark.
+A class of yours (--models package.module:Class) needs no weights: see model/extractors/build.py.
 """
 
 import argparse
@@ -51,7 +58,7 @@ def extract(
     options: argparse.Namespace,
 ) -> int:
     """Extract and keep the features of videos; returns of how many."""
-    sampling = Sampling(options.interval, extractor.times)
+    sampling = Sampling(options.interval, extractor.times, whole=extractor.whole)
     sizes = {"batch_size": options.batch_size, "workers": options.workers}
     with tqdm(total=len(videos), unit="video", disable=None) as progress:
         made = 0

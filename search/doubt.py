@@ -1,25 +1,28 @@
 """When nothing was found: what sentences that fit no film in particular score on the same index.
 
 A best moment there always is. It says something only where its score is above what unrelated
-sentences reach, so those of a fixed set are searched for once in every state of an index, and their
-best scores kept beside it.
+sentences reach, so those of a fixed set are searched for once in a state of an index, and their
+best scores kept beside it; a few films more or less do not change them much.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
+import msgspec
 import numpy as np
 
+from utils.decoding import Finite
 from utils.errors import UserError
-from utils.files import atomic_write, read_json
+from utils.files import read_json, write_json
 from utils.logger import LOGGER
 
 FILE = "unrelated.json"  # in the index's folder
 PERCENTILE = 90.0
+MOST_CHANGES = 0.1  # of the films, before scores are computed anew
 
 UNRELATED = (
     "The central bank left its interest rate unchanged this quarter.",
@@ -65,8 +68,35 @@ UNRELATED = (
 )
 
 
+@dataclass(frozen=True)
+class State:
+    """What scores are of: the model, and how an index was.
+
+    Attributes:
+        model: its SHA-256.
+        generation: number of the index's state.
+        films: how many.
+    """
+
+    model: str
+    generation: int
+    films: int
+
+    def is_near(self, other: Self) -> bool:
+        """Whether so little lies between two states that scores of one serve for the other."""
+        apart = max(abs(self.generation - other.generation), abs(self.films - other.films))
+        return self.model == other.model and apart <= MOST_CHANGES * self.films
+
+
+class _Kept(msgspec.Struct):
+    model: str
+    generation: int
+    films: int
+    scores: dict[str, Finite]
+
+
 class UnrelatedScores:
-    """Best scores of :data:`UNRELATED`, of the state of an index that they were computed for.
+    """Best scores of :data:`UNRELATED`, and the state of an index that they were computed in.
 
     Args:
         folder: of the index, where they are kept; None: it is in memory, and so are they.
@@ -74,48 +104,46 @@ class UnrelatedScores:
 
     def __init__(self, folder: Path | None) -> None:
         self._path = None if folder is None else folder / FILE
-        self._known: tuple[str, np.ndarray] | None = None
+        self._known: tuple[State, np.ndarray] | None = None
 
     def threshold(
         self,
-        state: str,
+        state: State,
         percentile: float,
         best_scores: Callable[[Sequence[str]], Sequence[float]],
     ) -> float:
         """Return the score below which a moment is doubtful.
 
         Args:
-            state: tells one state of the index, and its model, from all others.
+            state: of the index.
             percentile: of the unrelated sentences' best scores.
-            best_scores: searches for sentences; called where the state's scores are not known yet.
+            best_scores: searches for sentences; called where no scores of such a state are known.
         """
-        state = hashlib.sha256(json.dumps([state, UNRELATED]).encode()).hexdigest()
-        if self._known is None or self._known[0] != state:
-            scores = self._read(state)
-            if scores is None:
-                scores = np.array(best_scores(UNRELATED), dtype=np.float64)
-                self._write(state, scores)
+        if self._known is None or not state.is_near(self._known[0]):
+            self._known = self._read()
+        if self._known is None or not state.is_near(self._known[0]):
+            scores = np.array(best_scores(UNRELATED), dtype=np.float64)
+            self._write(state, scores)
             self._known = state, scores
-        scores = self._known[1]
-        return float(np.percentile(scores, percentile)) if len(scores) else 0.0
+        return float(np.percentile(self._known[1], percentile))
 
-    def _read(self, state: str) -> np.ndarray | None:
+    def _read(self) -> tuple[State, np.ndarray] | None:
         if self._path is None or not self._path.is_file():
             return None
         try:
-            kept = read_json(self._path, dict)
-            if kept.get("state") != state:
-                return None
-            return np.array(list(kept["scores"].values()), dtype=np.float64)
-        except (UserError, KeyError, AttributeError, TypeError, ValueError):
-            return None  # damaged: computed again
+            kept = read_json(self._path, _Kept)
+        except UserError:
+            return None  # damaged: they are computed again
+        if tuple(kept.scores) != UNRELATED:
+            return None
+        state = State(kept.model, kept.generation, kept.films)
+        return state, np.array(list(kept.scores.values()))
 
-    def _write(self, state: str, scores: np.ndarray) -> None:
+    def _write(self, state: State, scores: np.ndarray) -> None:
         if self._path is None:
             return
-        kept = {"state": state, "scores": dict(zip(UNRELATED, scores.tolist()))}
+        kept = asdict(state) | {"scores": dict(zip(UNRELATED, scores.tolist(), strict=True))}
         try:
-            with atomic_write(self._path) as temporary:
-                temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            write_json(self._path, kept, indent=1)
         except OSError as error:  # somebody else's index: the next process computes them again
             LOGGER.info("%s cannot be kept (%s)", self._path, error.strerror)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 
 from evaluation.nms import temporal_nms
+from search import doubt
 from search.answers import Moment
-from search.doubt import PERCENTILE, UnrelatedScores
 from search.pictures import THUMBNAIL_WIDTH, thumbnail
 from search.queries import check_sentences
 from search.scan import Corpus
@@ -87,7 +87,7 @@ class MomentSearch:
         toker: str | None = None,
         device: str = "cpu",
         nms_thd: float = NMS_THRESHOLD,
-        percentile: float = PERCENTILE,
+        percentile: float = doubt.PERCENTILE,
         **networks: Any,
     ) -> None:
         if scorer is None:
@@ -99,7 +99,7 @@ class MomentSearch:
         self.nms_thd, self.percentile = nms_thd, percentile
         self._device, self._networks = device, networks
         self._state = _State.of(index, device)
-        self._unrelated = UnrelatedScores(index.folder)
+        self._unrelated = doubt.UnrelatedScores(index.folder)
 
     @classmethod
     def open(
@@ -208,6 +208,7 @@ class MomentSearch:
             return
         films = {each.name: _as_new(index, each) for each in index.films} | {film.name: film}
         self._state = _State.of(IndexArrays(maker, films.values()), self._device)
+        self._unrelated = doubt.UnrelatedScores(None)
 
     @overload
     def search(self, sentences: str, top: int = TOP) -> list[Moment]: ...
@@ -245,6 +246,11 @@ class MomentSearch:
             ]
         return found[0] if isinstance(sentences, str) else found
 
+    def calibrate(self) -> None:
+        """Search for the unrelated sentences now, not when the first question comes."""
+        if len(self._state.corpus):
+            self._doubtful_below(self._state)
+
     def _find(self, state: _State, sentences: Sequence[str], count: int) -> list[Candidates]:
         found = []
         for begin in range(0, len(sentences), SENTENCES_AT_ONCE):
@@ -261,8 +267,8 @@ class MomentSearch:
             return [float(c.scores.max(initial=0)) for c in self._find(state, sentences, 1)]
 
         index = state.index
-        facts = (index.generation, len(index.frames), len(index.films), index.maker.model_sha256)
-        return self._unrelated.threshold(repr(facts), self.percentile, best_scores)
+        now = doubt.State(index.maker.model_sha256, index.generation, len(index.films))
+        return self._unrelated.threshold(now, self.percentile, best_scores)
 
     def _answer(
         self, state: _State, candidates: Candidates, top: int, lowest: float
@@ -425,6 +431,8 @@ def open_scorer(
         return ClipScorer.open(str(checkpoint or was.get("checkpoint")), device, known=maker)
     from search.hero_scorer import HeroScorer
 
+    if run is not None and checkpoint is None:
+        checkpoint = Path(was.get("checkpoint") or "best").name  # the same, where it lies now
     if run is None and checkpoint is None:
         run, checkpoint = was.get("run"), was.get("checkpoint")
         gone = [path for path in (run, checkpoint) if path and not Path(path).exists()]

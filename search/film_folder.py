@@ -76,7 +76,8 @@ class FilmFolder:
         self.extractors: Mapping[str, Mapping[str, Any]] = {n: asdict(made_by[n]) for n in made_by}
         self._found = found
         self._extractor, self._names = extractor, list(made_by)
-        self._sampling = Sampling(next(iter(made_by.values())).interval, extractor.times)
+        interval = next(iter(made_by.values())).interval
+        self._sampling = Sampling(interval, extractor.times, whole=extractor.whole)
         self._encodings = tuple(encodings)
         self._sizes = {"batch_size": batch_size, "workers": workers}
         self._videos = {self._name(video.path): video for video in found.videos}

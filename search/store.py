@@ -32,7 +32,7 @@ import numpy as np
 
 from utils.decoding import decode_json
 from utils.errors import RecordError, UserError, shorten
-from utils.files import check_output, named_path, naming
+from utils.files import check_output, named_path, naming, remove_leftovers
 from utils.locks import FileLock, HeldError
 
 DATABASE, LOCK = "index.sqlite", "index.lock"
@@ -335,7 +335,9 @@ class IndexWriter:
             raise
 
     def _open(self) -> None:
-        """Begin with what was committed last; what a killed process left beside it goes."""
+        """Begin with what was committed last; what killed processes left beside it goes."""
+        for folder, _, _ in os.walk(self.folder):
+            remove_leftovers(Path(folder))
         self._tables = _Tables.connect(self.folder / DATABASE, read_only=False)
         if self._tables.is_new():
             self._tables.create(self.maker, _frames_name(0))

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 import index_videos
+import search_videos
 from model.extractors.build import EXTRACTORS
 from search.hero_scorer import HeroScorer
 from search.indexing import cut_segments
 from search.store import Index, IndexWriter
 from tests.index_kills import ODD_NAMES, OPTIONS, content, make_film
 from tests.small_extractors import SmallResNet, SmallSlowFast, use_small_networks
+from tests.small_image_text import save_tiny_clip
 from tests.test_search_videos import make_run, model_options
 from tests.videos import make_video
 from utils.errors import UserError
@@ -369,6 +371,35 @@ def test_damaged_records_of_databases_are_reported(tmp_path, model, capsys):
         db.put("bad", rows)
     index_videos.main([*place, *model])
     assert counts(capsys.readouterr().out) == (1, 1, 0, 0)
+
+
+def test_from_films_to_moments(tmp_path, index):
+    make_video(tmp_path / "films" / "a.mp4", 6.0)
+    (tmp_path / "films" / "a.srt").write_text(SRT)
+    index()
+    place = ["--index", str(tmp_path / "index"), "--top", "2"]
+    (moments,) = search_videos.main([*place, "--query", "Yusuf lifts the rope."]).values()
+    assert moments[0].file == str(tmp_path / "films" / "a.mp4")
+    assert 0 <= moments[0].start < moments[0].end <= 6.0
+    assert "resnet features come from an untrained network" in moments[0].note
+
+
+def test_an_image_text_model(tmp_path, capsys):
+    clip = save_tiny_clip(tmp_path / "clip")
+    make_video(tmp_path / "films" / "a.mp4", 6.0, size=(96, 64))
+    (tmp_path / "films" / "a.srt").write_text(SRT)
+    place = ["--videos", str(tmp_path / "films"), "--index", str(tmp_path / "index")]
+    arguments = [*place, "--clip", str(clip), "--workers", "1", "--device", "cpu"]
+    index_videos.main([*arguments, "--interval", "0.5"])
+    found = Index.open(tmp_path / "index")
+    assert found.maker.kind == "clip" and found.maker.interval == 0.5
+    assert found.frames.shape == (12, 12)
+    assert np.linalg.norm(found.frames.astype(float), axis=1) == pytest.approx(1, abs=1e-3)
+    assert found.words(found.films[0].id, 0, 9) == "Yusuf lifts & drops the tiny rope."
+    with pytest.raises(UserError, match=r"was made with the interval 0.5, not 1.5"):
+        index_videos.main(arguments)
+    (moments,) = search_videos.main([*place[2:], "--query", "a red disc"]).values()
+    assert moments and 0 <= moments[0].start < moments[0].end <= 6.0
 
 
 @pytest.mark.slow

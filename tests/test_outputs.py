@@ -53,6 +53,7 @@ FOLDERS = {
     "scripts.export_model": "--run {nothing} --output {}",
     "scripts.extract_features": "--video_dir {nothing} --random_weights --output {}",
     "scripts.make_demo_data": "--output {}",
+    "scripts.make_demo_films": "--output {}",
     "scripts.make_pretrain_splits": "--name tv --sub_txt_db {nothing} --vfeat_db {nothing} "
     "--output {}",
     "scripts.prepare_data": "--dataset tvr --from raw --ann_dir {world}/ann --toker {nothing} "
@@ -62,6 +63,7 @@ FOLDERS = {
     "--frame_length 1.5 --output {}",
     "scripts.prepro_tvc": "--annotation {nothing} --subtitles {nothing} --toker {nothing} "
     "--output {}",
+    "index_videos": "--videos {nothing} --run {run} --checkpoint 9 --random_weights --index {}",
     "search_videos:clips": "--index {nothing} --query hello --clips {}",
     "train_vcmr": "--config {recipe} --output_dir {}",
     "train_vr": "--config {root}/config/train-msrvtt_video_sub-4gpu.json {model} --output_dir {}",

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from scripts import export_model
 from search import MomentSearch
+from search.engine import open_scorer
 from search.pictures import thumbnail, write_clip
 from search.store import Index, IndexWriter
 from search_videos import main
@@ -200,14 +202,32 @@ def test_no_index_and_an_empty_one(index, tmp_path):
 def test_a_model_that_moved_or_changed(index, made, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(made / "run", moved)
-    named = ["--run", str(moved), "--checkpoint", "1"]
-    assert search(index, *named) == search(index)
+    named = ["--run", str(moved)]
+    assert search(index, *named) == search(index, *named, "--checkpoint", "1") == search(index)
     weights = moved / "ckpt" / "model_step_1.pt"
     state = torch.load(weights)
     state["video_query_linear.bias"] += 1
     torch.save(state, weights)
     with pytest.raises(UserError, match="SHA-256"):
         search(index, *named)
+
+
+def test_an_exported_model(index, made, tmp_path):
+    exported = tmp_path / "model"
+    toker = Index.open(index).maker.opened_by["toker"]
+    words = ["--run", str(made / "run"), "--checkpoint", "1", "--toker", toker]
+    export_model.main([*words, "--output", str(exported)])
+    engine = MomentSearch(checkpoint=exported, percentile=0)
+    assert engine.scorer.maker.opened_by["run"] is None
+    assert engine.scorer.maker.opened_by["toker"] == str(exported)
+    # Its file is another, the embeddings are not.
+    features = np.random.default_rng(0).standard_normal((9, 24))
+    run = MomentSearch(run=made / "run", checkpoint="1", toker=toker, percentile=0)
+    for each in (engine, run):
+        each.add("film", features=features)
+    assert engine.search(QUERIES) == run.search(QUERIES)
+    reopened = open_scorer(engine.scorer.maker)
+    assert reopened.maker == engine.scorer.maker
 
 
 def test_a_newer_state_is_taken_over(index):
@@ -220,7 +240,8 @@ def test_a_newer_state_is_taken_over(index):
     assert engine.refresh()
     after = engine.search(QUERIES[0], 100)
     assert {m.name for m in before} - {m.name for m in after} == {"grey"}
-    assert [m.score for m in after] == [m.score for m in before if m.name != "grey"]
+    kept = [moment.score for moment in before if moment.name != "grey"]
+    assert [moment.score for moment in after] == pytest.approx(kept, rel=1e-5)
 
 
 def test_the_command_itself(index):

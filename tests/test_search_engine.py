@@ -316,9 +316,12 @@ def test_unrelated_scores_are_kept_beside_the_index(engine, scorer, tmp_path, mo
     assert sum(calls) == len(UNRELATED) + 1
     kept = read_json(tmp_path / "unrelated.json")
     assert list(kept["scores"]) == list(UNRELATED)
+    for change, searched in ((0, 1), (1, 1), (2, len(UNRELATED) + 1)):  # of ten films
+        calls.clear()
+        engine.index.generation += change
+        found = MomentSearch(engine.index, scorer).search(SENTENCES[0])
+        assert found == first and sum(calls) == searched
     calls.clear()
-    assert MomentSearch(engine.index, scorer).search(SENTENCES[0]) == first
-    assert sum(calls) == 1
-    engine.index.generation += 1
-    MomentSearch(engine.index, scorer).search(SENTENCES[0])
-    assert sum(calls) == len(UNRELATED) + 2
+    (tmp_path / "unrelated.json").write_text('{"scores": {}}')
+    MomentSearch(engine.index, scorer).calibrate()
+    assert sum(calls) == len(UNRELATED)

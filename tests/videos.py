@@ -1,14 +1,19 @@
 """Small videos whose grey level tells the time, and videos whose frames carry their number."""
 
-from collections.abc import Iterable
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
+from data.prepare.video_frames import Problem, Sampling, read_windows
+
 BITS, STRIPE = 10, 4  # of a frame's number; pixels
-RATE = 48000  # of sound
+CENTRES = Sampling(1.5, (0.5,))
 
 
 def make_video(
@@ -46,6 +51,7 @@ def make_numbered(
     first: int = 0,
     times: list[Fraction] | None = None,
     sound: float = 0,
+    sound_starts: float = 0,
     coding: dict[str, str] | None = None,
     **options: str,
 ) -> Path:
@@ -54,11 +60,22 @@ def make_numbered(
     Args:
         path, rate, codec, times, options: as :func:`make_video`.
         count: of frames.
-        sound: seconds of it; 0: none.
+        sound, sound_starts: when it ends and starts, in seconds; 0: none.
         coding: options of the codec.
     """
     pictures = (numbered(first + number) for number in range(count))
-    return _write(path, pictures, rate, (64, 48), codec, times, options, sound, coding)
+    return _write(
+        path, pictures, rate, (64, 48), codec, times, options, (sound_starts, sound), coding
+    )
+
+
+def make_sound(path: Path, seconds: float, **options: str) -> Path:
+    """A file of sound alone."""
+    with av.open(str(path), "w", options=options) as container:
+        voice = _Sound(container, path.suffix, 0)
+        voice.play(seconds)
+        voice.end()
+    return path
 
 
 def numbered(number: int) -> np.ndarray:
@@ -87,7 +104,7 @@ def _write(
     codec: str,
     times: list[Fraction] | None,
     options: dict[str, str],
-    sound: float = 0,
+    sound: tuple[float, float] = (0, 0),
     coding: dict[str, str] | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,18 +113,18 @@ def _write(
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        voice = _Sound(container, path.suffix) if sound else None
+        voice = _Sound(container, path.suffix, sound[0]) if sound[1] else None
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if times:
                 frame.time_base = Fraction(1, 1000)
                 frame.pts = int(times[number] * 1000)
-            container.mux(stream.encode(frame))
             if voice is not None:
-                voice.play(min(sound, float(times[number]) if times else number / rate))
+                voice.play(min(sound[1], float(times[number]) if times else number / rate))
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if voice is not None:
-            voice.play(sound)
+            voice.play(sound[1])
             voice.end()
     return path
 
@@ -115,23 +132,80 @@ def _write(
 class _Sound:
     """A silent track, written beside the pictures."""
 
-    def __init__(self, container: av.container.OutputContainer, suffix: str) -> None:
-        codec = {".webm": "libopus", ".mp4": "aac", ".mov": "aac", ".flv": "aac"}.get(suffix, "mp2")
+    def __init__(self, container: av.container.OutputContainer, suffix: str, start: float) -> None:
+        codecs = {".webm": "libopus", ".mp4": "aac", ".mov": "aac", ".flv": "libmp3lame"}
+        self._rate = 48000 if suffix == ".webm" else 44100
         self._container = container
-        self._stream = container.add_stream(codec, rate=RATE, layout="mono")
-        self._samples = 0
+        self._stream = container.add_stream(
+            codecs.get(suffix, "mp2"), rate=self._rate, layout="mono"
+        )
+        self._samples = round(start * self._rate)
 
     def play(self, seconds: float) -> None:
         """Go on up to a time."""
         step = self._stream.codec_context.frame_size or 960
         kind = self._stream.codec_context.format.name
-        zeros = np.zeros((1, step), np.int16 if kind.startswith("s16") else np.float32)
-        while self._samples < seconds * RATE:
+        dtypes = {"s16": np.int16, "s32": np.int32}
+        zeros = np.zeros((1, step), dtypes.get(kind.rstrip("p"), np.float32))
+        while self._samples < seconds * self._rate:
             frame = av.AudioFrame.from_ndarray(zeros, kind, "mono")
-            frame.sample_rate, frame.pts, frame.time_base = RATE, self._samples, Fraction(1, RATE)
+            frame.sample_rate, frame.pts = self._rate, self._samples
+            frame.time_base = Fraction(1, self._rate)
             self._container.mux(self._stream.encode(frame))
             self._samples += step
 
     def end(self) -> None:
         """Write what the encoder holds."""
         self._container.mux(self._stream.encode())
+
+
+def read_film(
+    path: Path, sampling: Sampling = CENTRES, threads: int = 1
+) -> tuple[list[int], Problem | None]:
+    """The number of each window's first frame, and what is wrong with the film."""
+    windows = read_windows(path, sampling, threads)
+    numbers = []
+    try:
+        while True:
+            numbers.append(number_of(next(windows)))
+    except StopIteration as end:
+        return numbers, end.value
+
+
+def centres(count: int, rate: int, interval: float = 1.5, first: int = 0) -> list[int]:
+    """The number of the frame at the centre of each window of a film."""
+    windows = -(-count // round(interval * rate))
+    return [first + min(int((w + 0.5) * interval * rate), count - 1) for w in range(windows)]
+
+
+def assert_close(found: list[int], right: list[int]) -> None:
+    """At most one frame off."""
+    assert len(found) == len(right)
+    np.testing.assert_allclose(found, right, atol=1)
+
+
+def ffmpeg_count(path: Path, otherwise: float) -> float:
+    """How many frames FFmpeg's own program decodes; ``otherwise`` where it is not installed."""
+    if shutil.which("ffmpeg") is None:
+        return otherwise
+    command = ["ffmpeg", "-hide_banner", "-i", str(path), "-map", "0:v:0", "-f", "null", "-"]
+    ended = subprocess.run(command, capture_output=True, check=False)
+    return int(re.findall(rb"frame=\s*(\d+)", ended.stderr)[-1])
+
+
+def remux(source: Path, target: Path, edit: Callable[[list[av.Packet]], None]) -> Path:
+    """Write the packets of a video anew, edited."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        streams = {s.index: written.add_stream_from_template(s) for s in read.streams}
+        packets = [packet for packet in read.demux() if packet.dts is not None]
+        edit(packets)
+        for packet in packets:
+            packet.stream = streams[packet.stream_index]
+            written.mux(packet)
+    return target
+
+
+def joined(path: Path, *parts: Path) -> Path:
+    """One file after another, as ``cat`` joins them."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path

@@ -48,10 +48,12 @@ class Promise:
     Attributes:
         seconds: 0 where it does not say.
         of_pictures: the pictures alone; False: pictures or sound, whichever lasts longer.
+        breaks_off: the file ends before what it begins to hold.
     """
 
     seconds: float
     of_pictures: bool
+    breaks_off: bool = False
 
 
 def re_encode(path: Path) -> str:
@@ -89,11 +91,14 @@ def why_unreadable(path: Path, error: Exception) -> VideoError:
             return VideoError(f"it is {kind}, no video; unpack or convert it")
     if not any(head):
         return VideoError(f"it begins with zeros, as a download that has not ended; {FETCH_AGAIN}")
-    if _lacks_index(path):
+    boxes, breaks_off = _boxes(path)
+    if boxes & {b"ftyp", b"mdat"} and b"moov" not in boxes:
         return VideoError(
             "its index (moov) is missing, as when a recording or a download breaks off; "
             f"{FETCH_AGAIN}"
         )
+    if breaks_off:
+        return VideoError(f"it is cut short; {FETCH_AGAIN}")
     return VideoError(
         f"it cannot be decoded ({said(error)}): no video, or its beginning is damaged; "
         f"{FETCH_AGAIN}"
@@ -132,9 +137,16 @@ def promised_length(
         return Promise(max(own, float(stream.frames / Fraction(rate)) if rate else 0.0), True)
     if kind == "asf":  # FFmpeg forgets the length of a file whose size is not what its header says
         return Promise(max(own, _asf_length(path)), False)
-    if kind in ("matroska,webm", "flv"):
+    if kind == "flv":
         return Promise((container.duration or 0) / av.time_base, False)
-    return Promise(own if kind.startswith("mov,") or kind in ("mxf", "rm") else 0.0, True)
+    if kind == "matroska,webm":
+        end, size = _segment_end(path), path.stat().st_size
+        is_whole = end is not None and end <= size  # then its subtitles may last longer
+        length = 0.0 if is_whole else (container.duration or 0) / av.time_base
+        return Promise(length, False, end is not None and not is_whole)
+    if kind.startswith("mov,"):
+        return Promise(own, True, _boxes(path)[1])
+    return Promise(own if kind in ("mxf", "rm") else 0.0, True)
 
 
 def _head(path: Path, size: int = HEAD_BYTES) -> bytes:
@@ -153,9 +165,9 @@ def _is_text(head: bytes) -> bool:
     return all(character >= " " or character in "\t\n\r\f" for character in text)
 
 
-def _lacks_index(path: Path) -> bool:
-    """Whether a file is made of MP4's boxes and none is the index."""
-    kinds = set()
+def _boxes(path: Path) -> tuple[set[bytes], bool]:
+    """Return the kinds of an MP4 file's whole boxes, and whether one ends after the file."""
+    kinds, end = set(), path.stat().st_size
     with path.open("rb") as file:
         for _ in range(_MOST_BOXES):
             start = file.tell()
@@ -163,13 +175,32 @@ def _lacks_index(path: Path) -> bool:
             size, kind = int.from_bytes(header[:4], "big"), header[4:8]
             if not re.fullmatch(rb"[a-z]{4}", kind):
                 break
-            kinds.add(kind)
             if size == 1:  # the size follows
                 size = int.from_bytes(header[8:], "big")
+            if start + size > end:
+                return kinds | {b"ftyp"}, True
+            kinds.add(kind)
             if size < 8:  # 0: up to the end of the file
                 break
             file.seek(start + size)
-    return bool(kinds & {b"ftyp", b"mdat"}) and b"moov" not in kinds
+    return kinds, False
+
+
+def _segment_end(path: Path) -> int | None:
+    """Return where a Matroska file's header says that it ends, None where it does not say."""
+    head = _head(path)
+    end = 0
+    for _ in range(2):  # the header, then all the rest: an identity (4 bytes), its size, itself
+        start = end + 4
+        if len(head) <= start or not head[start]:
+            return None
+        width = 9 - head[start].bit_length()  # leading zeros tell how many bytes it has
+        most = (1 << 7 * width) - 1
+        size = int.from_bytes(head[start : start + width], "big") & most
+        if size == most:  # it was not known yet
+            return None
+        end = start + width + size
+    return end
 
 
 def _asf_length(path: Path) -> float:

@@ -7,7 +7,8 @@ first one, past the end the last one. A video has ⌈duration / i⌉ windows, at
 the display of its last frame.
 
 Every frame is scaled to 256 pixels on its shorter side, and the centre 224 × 224 is kept (what
-ImageNet and Kinetics networks are evaluated with), turned upright where the file says how.
+ImageNet and Kinetics networks are evaluated with), turned upright where the file says how. A model
+with a preprocessing of its own gets whole pictures, in the size of the film's first one.
 """
 
 import itertools
@@ -41,11 +42,13 @@ class Sampling:
         interval: seconds of a window.
         times: as fractions of the window, ascending, each ≥ 0 and < 1.
         first: window to begin with; those before it are passed over.
+        whole: pictures as the file has them, instead of their scaled centre.
     """
 
     interval: float
     times: tuple[float, ...]
     first: int = 0
+    whole: bool = False
 
     def count(self, duration: float, frame: float = 0.0) -> int:
         """Windows of a video that lasts ``duration`` seconds.
@@ -80,6 +83,8 @@ def read_windows(
 ) -> Generator[np.ndarray, None, Problem | None]:
     """The wanted frames of each window, (K, 224, 224, 3) uint8 RGB, decoded as one goes along.
 
+    Whole pictures (``sampling.whole``) are (K, height, width, 3), the same for all of a video.
+
     The generator returns what is wrong with a video that is used all the same, None if all is well.
 
     Args:
@@ -100,8 +105,10 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
     window: list[np.ndarray] = []
     instants = sampling.instants()
     instant = next(instants)
-    given, last, shown = sampling.first, None, Picture()
+    given, last, shown = sampling.first, None, Picture(sampling.whole)
     for frame in frames:
+        if last is None:
+            shown.size = frame.image.width, frame.image.height
         while instant < frame.start:
             window.append(shown.of((last or frame).image))
             instant = next(instants)
@@ -118,15 +125,24 @@ def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.nd
 
 
 class Picture:
-    """Converts frames; one that is asked for again is not converted again."""
+    """Converts frames; one that is asked for again is not converted again.
 
-    def __init__(self) -> None:
+    Args:
+        whole: keep all of a picture.
+
+    Attributes:
+        size: width and height of whole pictures; None: each has its own.
+    """
+
+    def __init__(self, whole: bool = False) -> None:
+        self._whole = whole
+        self.size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
         self._frame: av.VideoFrame | None = None
         self._pixels: np.ndarray | None = None
 
     def of(self, frame: av.VideoFrame) -> np.ndarray:
-        """(224, 224, 3) uint8 RGB."""
+        """(224, 224, 3) uint8 RGB, or of the size of whole pictures."""
         if frame is not self._frame:
             self._frame, self._pixels = frame, self._convert(frame)
         return self._pixels
@@ -135,14 +151,18 @@ class Picture:
         short, long = sorted((frame.width, frame.height))
         if long > MOST_STRETCHED * short:
             raise VideoError(f"its pictures are {frame.width} × {frame.height}: too thin to use")
-        scale = SHORT_SIDE / short
-        width, height = round(frame.width * scale), round(frame.height * scale)
+        if self._whole:
+            width, height = self.size or (frame.width, frame.height)
+        else:
+            scale = SHORT_SIDE / short
+            width, height = round(frame.width * scale), round(frame.height * scale)
         scaled = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
         ).to_ndarray()
-        top, left = (height - CROP) // 2, (width - CROP) // 2
-        square = scaled[top : top + CROP, left : left + CROP]
-        return np.ascontiguousarray(_upright(square, frame))
+        if not self._whole:
+            top, left = (height - CROP) // 2, (width - CROP) // 2
+            scaled = scaled[top : top + CROP, left : left + CROP]
+        return np.ascontiguousarray(_upright(scaled, frame))
 
 
 def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

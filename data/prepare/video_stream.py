@@ -27,6 +27,7 @@ from data.prepare.video_files import (
 DEFAULT_RATE = Fraction(25)  # where nothing tells how long a picture lasts
 BACK_SECONDS = 0.1  # that broadcasts' decoding times may go back; more is a recording's joint
 BACK_FRAMES = 16  # in other files, whose decoding times FFmpeg may have to guess
+BACK_SOUND = 1.0  # the same for sound
 GAP_SECONDS = 10.0  # without a picture in broadcasts (MPEG-TS and the like); more is a joint
 LONGEST_GAP = 3600.0  # in other files; more is a broken time stamp
 SOUND_PACKET_SECONDS = 10.0  # a packet of sound lasts at most
@@ -98,7 +99,8 @@ def _open(path: Path, **options: str) -> av.container.InputContainer:
         # "file:" as names may hold colons. Time stamps do not depend on the encoding of tags.
         container = av.open(
             f"file:{path}",
-            options={"max_pixels": str(MOST_PIXELS), **options},
+            # As FFmpeg's own program: a broadcast's streams may be listed anew on the way.
+            options={"max_pixels": str(MOST_PIXELS), "scan_all_pmts": "1", **options},
             metadata_errors="replace",
         )
     except (av.FFmpegError, ValueError) as error:
@@ -152,30 +154,47 @@ class _Clock:
         self.offset = 0.0
         self._last: float | None = None  # of the film's packets
         self._next = 0.0  # when its next one is due
+        self._sound: float | None = None  # when its next packet is due
+        self._sound_breaks = False  # since the last joint
         self.jumped: tuple[float, float] | None = None
         self.left_out = 0.0
 
-    def shift(self, stamp: float, lasts: float, heard: float) -> float:
+    def hear(self, stamp: float, lasts: float) -> None:
+        """Follow a packet of sound, which tells a joint from a picture that stands still."""
+        step = 0.0 if self._sound is None else stamp - self._sound
+        self._sound_breaks |= not -BACK_SOUND <= step <= GAP_SECONDS
+        self._sound = stamp + lasts
+
+    def shift(self, stamp: float, lasts: float) -> float:
         """Return the seconds to add to the time stamps of a film's packet.
 
         Args:
             stamp: when it is to be decoded, in seconds.
             lasts: seconds until the next one.
-            heard: seconds of sound in the file since the last one: time that did pass.
         """
-        stamp += self.offset
+        shifted = stamp + self.offset
         if self._last is not None:
-            jump = stamp - self._next
-            longest = GAP_SECONDS if self._restarts else LONGEST_GAP
-            if stamp < self._last - self._back or (jump > longest and heard < jump / 2):
-                if jump > longest and not self._restarts:
-                    self.jumped = self.jumped or (self._last, stamp)
+            jump = shifted - self._next
+            goes_back = shifted < self._last - self._back
+            leaps = jump > (GAP_SECONDS if self._restarts else LONGEST_GAP)
+            if goes_back or (leaps and not self._is_heard(stamp)):
+                if leaps and not self._restarts:
+                    self.jumped = self.jumped or (self._last, shifted)
                     self.left_out += jump
                 self.offset -= jump
-                stamp -= jump
-        self._last = stamp
-        self._next = stamp + lasts
+                shifted -= jump
+                self._sound_breaks = False
+        self._last = shifted
+        self._next = shifted + lasts
         return self.offset
+
+    def _is_heard(self, stamp: float) -> bool:
+        """Whether the sound went on up to a time."""
+        return (
+            self._sound is not None
+            and not self._sound_breaks
+            and abs(stamp - self._sound) < GAP_SECONDS
+        )
 
 
 class _Stamps:
@@ -224,8 +243,7 @@ class Film:
         self._container = container
         self._stream = stream
         self._base = stream.time_base or Fraction(1, av.time_base)
-        rate = stream.average_rate or stream.guessed_rate
-        self._usual = 1 / Fraction(rate or DEFAULT_RATE)
+        self._usual = 1 / _rate(stream)
         self._promise = promised_length(path, container, stream)
         self._origin = _start(container, stream)
         self._clock = _Clock(bool(container.format.flags & _RESTARTS), float(self._usual))
@@ -238,9 +256,8 @@ class Film:
         self._errors: list[tuple[float, str]] = []
         self._pending: list[float] = []  # of errors, until a frame is later
         self._stamps: list[int] = []  # of the packets before, ascending
-        self._heard_before = 0.0  # at the last packet
         self._lost = 0.0  # seconds without a picture, because of damage
-        self._overlong = 0.0  # seconds that the last frame is not shown
+        self._overlong = 0.0  # seconds that the last packet is said to last, which are too many
 
     def frames(self, wanted: Callable[[float, float], bool]) -> Iterator[TimedFrame]:
         """Frames in the order of display. The last one comes again if sound lets it stay longer.
@@ -265,6 +282,8 @@ class Film:
             start = self._end if stamp is None else stamp * self._base - self._origin
             if last is not None and start <= before:
                 continue
+            if image.is_corrupt:
+                self._note(float(self._end), "a picture with errors")
             self._note_gap(float(start))
             self._end = start + self._lasting(image)
             before, last = start, TimedFrame(image, float(start), float(self._end))
@@ -288,6 +307,10 @@ class Film:
         if promised - until > max(SLACK_SECONDS, SLACK_SHARE * promised):
             reason = f"it is cut short: it ends at {until:.1f} of {promised:.1f} seconds"
             mend, whole = FETCH_AGAIN, max(whole, promised)
+        elif self._promise.breaks_off or (
+            self._errors and end <= self._errors[0][0] and until - end <= SLACK_SECONDS
+        ):
+            reason, mend = f"it is cut short: it breaks off at {end:.1f} seconds", FETCH_AGAIN
         elif self._errors:
             first, words = self._errors[0]
             reason = f"it is damaged at {first:.1f} seconds ({words})"
@@ -329,12 +352,8 @@ class Film:
 
     def _lasting(self, image: av.VideoFrame) -> Fraction:
         """Return how long a frame is shown."""
-        lasts = image.duration * self._base if image.duration else self._usual
-        self._overlong = 0.0
-        if lasts > LONGEST_GAP:
-            self._overlong = float(lasts - self._usual)
-            return self._usual
-        return lasts
+        lasts = image.duration * self._base
+        return lasts if 0 < lasts <= LONGEST_GAP else self._usual
 
     def _sounds_until(self, end: float) -> float:
         """Return when the last frame goes: of stills, when the sound ends.
@@ -371,7 +390,7 @@ class Film:
         except IndexError:
             pass  # at the end, PyAV may wish to flush a stream that appeared on the way
         except av.FFmpegError as error:
-            self._fail(self._read_until[0], error)
+            self._note(self._read_until[0], said(error))
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
@@ -381,11 +400,11 @@ class Film:
         except (av.FFmpegError, ValueError) as error:
             stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
             end = self._read_until[0]
-            self._fail(end if stamp is None else self._seconds(stamp), error)
+            self._note(end if stamp is None else self._seconds(stamp), said(error))
             return []
 
-    def _fail(self, time: float, error: Exception) -> None:
-        self._errors.append((max(0.0, time), said(error)))
+    def _note(self, time: float, error: str) -> None:
+        self._errors.append((max(0.0, time), error))
         self._pending.append(time)
 
     def _seconds(self, stamp: int) -> float:
@@ -397,6 +416,7 @@ class Film:
         lasts = min(SOUND_PACKET_SECONDS, (packet.duration or 0) * base)
         self._heard += lasts
         if packet.pts is not None:
+            self._clock.hear(packet.pts * base, lasts)
             end = packet.pts * base + self._clock.offset - float(self._origin or 0) + lasts
             self._read_until[1] = max(self._read_until[1], end)
 
@@ -404,11 +424,11 @@ class Film:
         """Let the time stamps of a film's packet run on from those before."""
         self._packets += 1
         lasts = (packet.duration or 0) * self._base
-        lasts = lasts if 0 < lasts < LONGEST_GAP else self._usual
+        self._overlong = float(lasts) if lasts > LONGEST_GAP else 0.0
+        lasts = lasts if 0 < lasts <= LONGEST_GAP else self._usual
         if packet.dts is not None:
             stamp = float(packet.dts * self._base)
-            offset = self._clock.shift(stamp, float(lasts), self._heard - self._heard_before)
-            self._heard_before = self._heard
+            offset = self._clock.shift(stamp, float(lasts))
             ticks = round(offset / self._base)
             packet.dts += ticks
             if packet.pts is not None:
@@ -435,6 +455,12 @@ class Film:
         self._stamps.insert(place, stamp)
         del self._stamps[:-_AHEAD]
         return later is None or wanted(self._seconds(stamp), self._seconds(later))
+
+
+def _rate(stream: av.VideoStream) -> Fraction:
+    """Return the frames a second that are usual; one broken time stamp spoils their average."""
+    rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate and rate >= 1)
+    return Fraction(next(rates, DEFAULT_RATE))
 
 
 def _start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:

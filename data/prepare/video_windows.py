@@ -16,6 +16,7 @@ from utils.errors import UserError, shorten
 from utils.processes import dead_workers, follow_parent, noted_reading
 
 PIECES_AHEAD = 2  # that a process decodes before they are asked for
+PIECE_BYTES = 64 << 20  # of large pictures fewer windows are held at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Piece:
 
     Attributes:
         place: of the video in the list.
-        frames: (B, K, S, S, 3) uint8; None in the last piece.
+        frames: (B, K, height, width, 3) uint8; None in the last piece.
         problem: what is wrong with the video; only in the last piece, None if all is well.
     """
 
@@ -79,7 +80,7 @@ def _next_windows(
     """At most ``size`` windows, whether there are no more, and what is wrong with the video."""
     batch: list[np.ndarray] = []
     try:
-        while len(batch) < size:
+        while len(batch) < size and sum(window.nbytes for window in batch) < PIECE_BYTES:
             batch.append(next(windows))
     except StopIteration as end:
         return batch, True, end.value

@@ -61,6 +61,7 @@ class ResNetFeatures(nn.Module):
     layouts = (TORCHVISION, HUGGING_FACE)
     branch_end = ".layer.2.normalization"  # the last normalisation of a block's branch
     frame_times = (0.5,)  # of the window that a feature covers: its centre
+    whole_pictures = False
 
     def __init__(
         self,

@@ -157,6 +157,7 @@ class SlowFastFeatures(nn.Module):
     branch_end = ".c.norm"  # the last normalisation of a block's branch
     # Of the window that a feature covers: the centres of 32 equal parts.
     frame_times = tuple((place + 0.5) / CLIP_FRAMES for place in range(CLIP_FRAMES))
+    whole_pictures = False
 
     def __init__(self, stem_width: int = STEM_WIDTH, depths: tuple[int, ...] = DEPTHS) -> None:
         super().__init__()

@@ -4,102 +4,18 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
 from config.config import VcmrEvalOptions, VideoQaEvalOptions, load_run_options
-from engine.restore import RunFolder
 from evaluation.caption_metrics import score_lines
 from evaluation.chance import MomentBounds, random_recall
 from scripts.demo_corpus.answer_report import plot_answers
+from scripts.demo_corpus.demo_task import DemoTask
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.pretrain_demo import Command, Transfer
-from scripts.preparation.datasets import DATASETS
-from utils.errors import UserError
-from utils.files import read_json, read_jsonl, write_json
-
-DEFAULT_OUTPUT = Path("demo")  # where the recipes find databases, and write
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoTask:
-    """What all tasks have in common: data, a recipe, a training script, an evaluation.
-
-    Attributes:
-        name: the recipe is ``config/debug-{name}.json``.
-        data: names of its data sets; the first is trained on.
-        train, evaluate: scripts.
-        output: the demo's folder.
-    """
-
-    name: str
-    data: tuple[str, ...]
-    train: str
-    evaluate: str
-    output: Path
-
-    @property
-    def corpora(self) -> list[str]:
-        """Whose videos it needs."""
-        return list(dict.fromkeys(DATASETS[name].corpus for name in self.data))
-
-    @property
-    def ann(self) -> Path:
-        """Raw annotations."""
-        return self.output / "ann"
-
-    @property
-    def run(self) -> Path:
-        """The run's folder."""
-        return self.output / "runs" / self.name
-
-    def recipe(self, name: str) -> Path:
-        """``config/debug-{name}.json``, or, in another folder, a copy whose paths lead there."""
-        recipe = Path(f"config/debug-{name}.json")
-        if self.output == DEFAULT_OUTPUT:
-            return recipe
-        moved = self.output / recipe.name
-        write_json(moved, self._moved(read_json(recipe)), indent=2)
-        return moved
-
-    def _moved(self, value: Any) -> Any:
-        """A recipe's value with its paths taken from the demo's folder."""
-        if isinstance(value, dict):
-            return {name: self._moved(member) for name, member in value.items()}
-        if isinstance(value, list):
-            return [self._moved(member) for member in value]
-        if isinstance(value, str) and value.startswith(f"{DEFAULT_OUTPUT}/"):
-            return str(self.output / value.removeprefix(f"{DEFAULT_OUTPUT}/"))
-        return value
-
-    def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        """What to do with a checkpoint: a line that says it, and the command."""
-        options = ["--split", "val", "--output_dir", self.run, "--checkpoint", checkpoint]
-        yield "Evaluate", [self.evaluate, *options]
-
-    def results(self, checkpoint: int) -> Path:
-        """What the evaluation found."""
-        return self.run / "results_val" / f"results_{checkpoint}_all.json"
-
-    def metrics(self, checkpoint: int) -> Path:
-        """What the evaluation measured."""
-        return self.run / "results_val" / f"metrics_{checkpoint}.json"
-
-    def report(self, checkpoint: int) -> None:
-        """Print what the run found."""
-        raise NotImplementedError
-
-    def last_checkpoint(self) -> int:
-        """The step of the latest checkpoint.
-
-        Raises:
-            UserError: there is none.
-        """
-        steps = RunFolder(self.run).steps()
-        if not steps:
-            raise UserError(f"{self.run / 'ckpt'} has no checkpoint; did the training end early?")
-        return max(steps)[0]
+from scripts.demo_corpus.search_demo import SearchTask
+from utils.files import read_json, read_jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,5 +174,6 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
         CaptionTask(name="tvc", data=("tvc",), **captions),
         PretrainTask(name="pretrain", data=("tvr", "tv_pretrain"), **pretraining),
         PretrainTask(name="pretrain_ht", data=("tvr", "tv_pretrain", "ht_pretrain"), **pretraining),
+        SearchTask(name="search", data=(), **moments),
     )
     return {task.name: task for task in tasks}

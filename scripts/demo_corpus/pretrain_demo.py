@@ -10,7 +10,7 @@ from tabulate import tabulate
 from evaluation.chance import random_recall
 from utils.files import read_json
 
-Command = list[str | Path | int]  # script and options
+Command = list[str | Path | int | float]  # script and options
 PRETRAINED, SCRATCH = "pre-trained", "scratch"
 _K = 5  # recall among the first K videos
 _BATCH_SIZE = 8  # small, so that a few steps from scratch do not yet suffice

@@ -1,0 +1,191 @@
+"""Image–text models of ``transformers``: CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343).
+
+Frames and sentences become vectors of one space, to be compared by their cosine. Pictures go
+through the model's own image processor, which takes whole ones: CLIP's keeps the centre square,
+SigLIP's squeezes all of the picture into one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPConfig
+
+from model.extractors.weights import file_sha256
+from utils.errors import UserError
+from utils.hub import NotFetchedError, fetch_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SAFE_WEIGHTS = "model*.safetensors"
+OLD_WEIGHTS = "pytorch_model*.bin"
+_DESCRIPTION = ("*.json", "*.txt", "*.model")  # sizes, preprocessing, tokenizer
+_MEND = (
+    "download one on a machine with a network (hf download openai/clip-vit-base-patch32 "
+    "--local-dir clip) and give the path of its folder"
+)
+
+
+class ClipFeatures(nn.Module):
+    """One feature a picture, and vectors of sentences beside it: CLIP, SigLIP, or one like them.
+
+    Args:
+        network: the model.
+        processor: of its pictures.
+        folder: where it lies; None: it is untrained.
+
+    Attributes:
+        width: D, of the space that pictures and sentences share.
+        sha256: of the file of weights, or of the files' together; None: it is untrained.
+    """
+
+    source = "https://huggingface.co/openai/clip-vit-base-patch32"
+    frame_times = (0.5,)  # of the window that a feature covers: its centre
+    whole_pictures = True
+
+    def __init__(
+        self, network: PreTrainedModel, processor: object, folder: Path | None = None
+    ) -> None:
+        super().__init__()
+        self.network, self._processor, self._folder = network, processor, folder
+        self._tokenizer = None
+        self.title: str = network.config.model_type
+        self.width = _shared_width(network)
+
+    @classmethod
+    def load(cls, name: str | None) -> Self:
+        """A model of the hub or of a folder; None: CLIP ViT-B/32 with random weights.
+
+        Raises:
+            UserError: there is none, it cannot be read, or is of another kind.
+        """
+        if name is None:
+            from transformers import CLIPImageProcessor
+
+            return cls(AutoModel.from_config(CLIPConfig()), CLIPImageProcessor())
+        folder = find_model(name)
+        try:
+            config = AutoConfig.from_pretrained(folder)
+            network, loaded = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True
+            )
+            processor = AutoImageProcessor.from_pretrained(folder)
+        except Exception as error:  # transformers and safetensors raise all sorts
+            raise UserError(f"{name} cannot be used ({_first_line(error)}); {_MEND}") from error
+        if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features")):
+            raise UserError(f"{name} is no image–text model but a {config.model_type}; {_MEND}")
+        if missing := sorted(loaded["missing_keys"]):
+            raise UserError(
+                f"{name} lacks {missing[0]} (one of {len(missing)} weights): it is damaged, or "
+                f"another model; {_MEND}"
+            )
+        return cls(network.eval(), processor, folder)
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """See the class."""
+        if self._folder is None:
+            return None
+        digests = [file_sha256(path) for path in _weights(self._folder)]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def stamp(self) -> str:
+        """What changes with the files of weights."""
+        known = [path.stat() for path in _weights(self._folder)]
+        return " ".join(f"{each.st_size} {each.st_mtime_ns}" for each in known)
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a sentence."""
+        return self.network.config.text_config.max_position_embeddings
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, height, width, 3) uint8, RGB → (B, width)."""
+        pictures = list(images[:, 0].cpu().numpy())
+        inputs = self._processor(images=pictures, return_tensors="pt")
+        weights = next(self.network.parameters())
+        inputs = inputs.to(weights.device, weights.dtype)
+        return _pooled(self.network.get_image_features(**inputs))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return the vectors (N, width) of sentences; of a long one the beginning counts.
+
+        Raises:
+            UserError: the model's folder has no tokenizer.
+        """
+        tokenizer = self._open_tokenizer()
+        # SigLIP learnt from sentences that were all filled up to the longest.
+        padding = "max_length" if self.title.startswith("siglip") else True
+        tokens = tokenizer(
+            list(texts),
+            padding=padding,
+            truncation=True,
+            max_length=self.most_tokens,
+            return_tensors="pt",
+        )
+        tokens = tokens.to(next(self.network.parameters()).device)
+        return _pooled(self.network.get_text_features(**tokens))
+
+    def _open_tokenizer(self):
+        if self._tokenizer is None:
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self._folder)
+            except Exception as error:  # all sorts, as above
+                raise UserError(
+                    f"the tokenizer in {self._folder} cannot be read ({_first_line(error)})"
+                ) from error
+        return self._tokenizer
+
+
+def find_model(name: str) -> Path:
+    """Return the folder of a model that is named, fetched from the hub where it is no folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = fetch_folder(name, (*_DESCRIPTION, SAFE_WEIGHTS))
+            if not any(folder.glob(SAFE_WEIGHTS)):
+                folder = fetch_folder(name, (*_DESCRIPTION, OLD_WEIGHTS))
+        except NotFetchedError as reason:
+            raise UserError(
+                f"the image–text model {name!r} is no local folder and cannot be fetched from the "
+                f"hub ({reason}); {_MEND}"
+            ) from reason
+    if not _weights(folder):
+        raise UserError(f"{name} holds no weights ({SAFE_WEIGHTS} or {OLD_WEIGHTS}); {_MEND}")
+    return folder
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(OLD_WEIGHTS))
+
+
+def _shared_width(network: PreTrainedModel) -> int:
+    """CLIP projects to a width of its own; SigLIP's text model says how wide it makes sentences."""
+    config = network.config
+    width = getattr(config, "projection_dim", None)
+    return width or getattr(config.text_config, "projection_size", config.text_config.hidden_size)
+
+
+def _pooled(found: Tensor | object) -> Tensor:
+    """transformers ≥ 5 gives more than the vectors."""
+    return found if isinstance(found, Tensor) else found.pooler_output
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]
