@@ -39,7 +39,7 @@ from tests.colour_films import make_film
 from utils.files import read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FILES, FILM_SECONDS = 8, 130
+FILES, FILM_SECONDS, FILM_BYTES = 8, 130, 32 << 20
 CLIENTS, ALONE, PIECE = 16, 100, 1 << 16
 SAMPLE_SECONDS = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -58,6 +58,8 @@ def prepare(folder: Path, videos: int) -> Path:
             make_film(folder / f"film-{n}.mp4", [("red", 30), ("blue", 100)], size=(640, 360))
             for n in range(FILES)
         ]
+        for file in files:  # more than the buffers between two programs hold
+            os.truncate(file, FILM_BYTES)
         with IndexWriter(index, scorer.maker) as writer:
             places = zip(writer.state().films, itertools.cycle(files))
             writer.move({film.name: file for film, file in places})

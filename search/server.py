@@ -22,7 +22,7 @@ KEEP_ALIVE_SECONDS = 15
 END_SECONDS = 3  # for answers that are under way when the service ends
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Ends at the signals that all commands end at."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
@@ -112,7 +112,7 @@ def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> N
     Raises:
         Stopped: by the signal.
     """
-    server = _Server(server_config(app), ready)
+    server = Server(server_config(app), ready)
     with postponed_signals():
         try:
             server.run([listener])

@@ -127,7 +127,7 @@ class SearchService:
     """One engine for many clients, and what takes its place when the index changes.
 
     The model runs on one thread, in batches; films are read on others; a further one looks whether
-    the index has changed, and makes its new state ready while the old one answers.
+    the index has changed, and opens its new state while the old one answers.
 
     Args:
         engine: the first state.
@@ -195,8 +195,7 @@ class SearchService:
         while True:
             begun = time.monotonic()
             try:
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._watcher, self._renew)
+                await self._renew()
                 self.problem = ""
             except Exception as error:  # answers go on with the state there is
                 self._tell(error)
@@ -210,13 +209,24 @@ class SearchService:
             LOGGER.warning("the index of before stays: %s", said, exc_info=not expected)
         self.problem = said or type(error).__name__
 
-    def _renew(self) -> None:
+    async def _renew(self) -> None:
         """Make the newest state of the index ready, then let it answer."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._watcher, self._newest)
+        if found is None:
+            return
+        renewed, identity = found
+        await self._batcher.call(warm_up, renewed)
+        self.engine, self._identity = renewed, identity
+        LOGGER.info("the index has %d films now", len(renewed.films))
+
+    def _newest(self) -> tuple[MomentSearch, tuple[int, int] | None] | None:
+        """An engine for the newest state of the index; None if that is what answers."""
         engine, identity = self.engine, _identity(self.engine.index)
         same = identity == self._identity
         newest = engine.index.refresh() if same else Index.open(engine.index.folder)
         if newest is engine.index:
-            return
+            return None
         renewed = MomentSearch(
             newest,
             engine.scorer,
@@ -224,9 +234,7 @@ class SearchService:
             percentile=engine.percentile,
             device=self._device,
         )
-        warm_up(renewed)
-        self.engine, self._identity = renewed, identity
-        LOGGER.info("the index has %d films now", len(newest.films))
+        return renewed, identity
 
 
 def warm_up(engine: MomentSearch) -> None:

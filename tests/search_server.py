@@ -34,7 +34,7 @@ def serving(engine: MomentSearch, *allowed_hosts: str) -> Iterator[Running]:
     begun = threading.Event()
     service = SearchService(engine)
     app = make_app(service, allowed_hosts)
-    http = server._Server(server.server_config(app), begun.set)
+    http = server.Server(server.server_config(app), begun.set)
     thread = threading.Thread(target=lambda: asyncio.run(http.serve([listener])))
     thread.start()
     try:
