@@ -19,7 +19,7 @@ ADDRESS = "127.0.0.1"
 MAX_CLIENTS = 128  # connections, those that are kept open among them
 REQUEST_SECONDS = 10.0  # from a connection's begin to the end of its first request's headers
 KEEP_ALIVE_SECONDS = 15
-END_SECONDS = 3  # for answers that are under way when the service ends
+END_SECONDS = 2  # for answers that are under way when the service ends
 
 
 class Server(uvicorn.Server):
@@ -42,6 +42,15 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether it is time to end."""
         return received_signal() is not None or await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; whoever has not taken the answer by then, such as a paused film, is cut off."""
+        asyncio.get_running_loop().call_later(END_SECONDS, self._cut_off)
+        await super().shutdown(sockets)
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 class _Protocol(H11Protocol):
@@ -136,6 +145,6 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=MAX_CLIENTS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=END_SECONDS,
+        timeout_graceful_shutdown=2 * END_SECONDS,
         proxy_headers=False,
     )

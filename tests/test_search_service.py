@@ -155,7 +155,7 @@ def test_the_page_needs_nothing_from_elsewhere(get, path):
 
 
 def test_the_interface_is_described(get):
-    described = get("/api/openapi.json").json()
+    described = get("/openapi.json").json()
     assert set(described["paths"]) == {
         "/api/search",
         "/api/health",

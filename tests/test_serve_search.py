@@ -38,6 +38,7 @@ def index(tvr_options, world, tmp_path) -> Path:
     features = np.random.default_rng(0).standard_normal((20, scorer.feature_width), np.float32)
     lines = [Line(3, 6, "Hello there.")]
     (frames,) = scorer.encode_segments([(features, lines)])
+    os.truncate(film, 64 << 20)  # more than buffers hold
     with IndexWriter(tmp_path / "index", scorer.maker) as writer:
         writer.put(NewFilm("film.mp4", 30, [(0, frames)], lines, film))
     return tmp_path / "index"
@@ -70,7 +71,12 @@ def test_it_answers_until_it_is_told_to_end(index, number, code, said):
         assert there.json()["videos"] == 1
         assert requests.get(url, headers={"Host": "other.example"}, timeout=60).status_code == 400
         address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.create_connection(address):  # somebody who asks nothing holds nothing up
+        # Neither somebody who asks nothing nor a film that is paused holds it up.
+        with (
+            socket.create_connection(address),
+            requests.get(f"{url}/api/videos/1/stream", stream=True, timeout=60) as film,
+        ):
+            assert film.status_code == 200
             process.send_signal(number)
             assert process.wait(30) == code
         assert process.stderr.read() == said and process.stdout.read() == ""

@@ -36,7 +36,7 @@ function operation(path, method, told) {
   ];
 }
 
-const api = await (await fetch("api/openapi.json")).json();
+const api = await (await fetch("openapi.json")).json();
 for (const [path, methods] of Object.entries(api.paths)) {
   for (const [method, told] of Object.entries(methods)) {
     document.getElementById("paths").append(...operation(path, method, told));
