@@ -20,7 +20,7 @@ from data.prepare.work import script_parser
 from search.answers import Moment, as_records, as_text, write_clips, write_page
 from search.store import Index
 from utils.errors import UserError, run_main
-from utils.files import check_output, write_json
+from utils.files import check_output, named_path, write_json
 from utils.logger import LOGGER
 
 TOP = 5
@@ -63,9 +63,9 @@ _DOUBT = (
 
 def check_outputs(options: argparse.Namespace) -> None:
     """See, before the search, that its results can be written."""
-    check_output(*filter(None, (options.json, options.html)))
-    if options.clips:
-        check_output(Path(options.clips, "clip.mp4"))
+    check_output(*(path for path in (options.json, options.html) if path is not None))
+    if options.clips is not None:
+        check_output(named_path(options.clips) / "clip.mp4")
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
@@ -93,11 +93,11 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     print("\n\n".join(as_text(sentence, moments) for sentence, moments in answers.items()))
     if engine.note:
         LOGGER.warning("%s", engine.note)
-    if options.json:
+    if options.json is not None:
         write_json(options.json, as_records(answers), indent=2)
-    if options.html:
+    if options.html is not None:
         write_page(answers, engine.thumbnail, Path(options.html))
-    if options.clips:
+    if options.clips is not None:
         write_clips(answers, Path(options.clips))
     return answers
 

@@ -47,11 +47,13 @@ class _State:
     index: Index
     corpus: Corpus
     first_frames: np.ndarray  # (S,)
+    seconds: np.ndarray  # (films,)
 
     @classmethod
     def of(cls, index: Index, device: str) -> Self:
         first_frames = np.array([each.first_frame for each in index.segments], dtype=np.int64)
-        return cls(index, Corpus(index, device), first_frames)
+        seconds = np.array([film.seconds for film in index.films], dtype=np.float64)
+        return cls(index, Corpus(index, device), first_frames, seconds)
 
 
 class MomentSearch:
@@ -276,7 +278,7 @@ class MomentSearch:
         """The best moments of a sentence, each once."""
         index, interval = state.index, state.index.maker.interval
         places = state.corpus.films.numpy()[candidates.segment]
-        seconds = np.array([film.seconds for film in index.films])[places]
+        seconds = state.seconds[places]
         first = state.first_frames[candidates.segment] + candidates.first
         last = state.first_frames[candidates.segment] + candidates.last
         start = np.minimum(first * interval, seconds)
