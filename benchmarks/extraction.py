@@ -10,6 +10,7 @@ share of each part tells where time is to be had.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.video_frames import Sampling, read_windows
-from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.build import HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import FeatureExtractor
 
 INTERVAL, RATE, BATCH = 1.5, 25, 8
@@ -84,8 +85,8 @@ def parts(folder: Path, models: dict[str, torch.nn.Module], repeats: int) -> dic
     return {name: taken / len(films) for name, taken in times.items()}
 
 
-def whole(folder: Path, models: dict[str, torch.nn.Module], workers: int) -> float:
-    """Seconds of an extraction, start to end."""
+def whole(folder: Path, models: dict[str, torch.nn.Module], workers: int) -> tuple[float, float]:
+    """Seconds of an extraction, start to end, and CPU seconds of all its processes."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
     sampling = Sampling(INTERVAL, extractor.times)
     made_by = {
@@ -95,12 +96,17 @@ def whole(folder: Path, models: dict[str, torch.nn.Module], workers: int) -> flo
     videos = find_videos(folder).videos
     with tempfile.TemporaryDirectory() as output:
         features = FeatureFolder(output, made_by, force=False)
-        start = time.monotonic()
+        start, used = time.monotonic(), cpu_of_all()
         sizes = {"batch_size": BATCH, "workers": workers}
         outcomes = list(extract_videos(videos, extractor, sampling, features, **sizes))
-        taken = time.monotonic() - start
+        taken = time.monotonic() - start, cpu_of_all() - used
     assert all(outcome.problem is None for outcome in outcomes)
     return taken
+
+
+def cpu_of_all() -> float:
+    """CPU seconds of this process and of those it has ended."""
+    return sum(os.times()[:4])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     width, height = map(int, options.size.split("x"))
     device = torch.device("cpu")
-    models = {name: build_extractor(name, None, device, half=False) for name in EXTRACTORS}
+    models = {name: build_extractor(name, None, device, half=False) for name in HERO_EXTRACTORS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number in range(options.films):
@@ -127,11 +133,14 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(threads)
         total = sum(taken.values())
         rows = [(name, f"{of:.2f}", f"{of / total:.1%}") for name, of in taken.items()]
-        print(tabulate(rows, ("part", "CPU seconds a film", "share"), disable_numparse=True))
+        columns = ("part", "CPU seconds a film", "share")
+        print(tabulate(rows, columns, disable_numparse=True), flush=True)
         for workers in options.workers:
-            seconds = whole(folder, models, workers)
-            rate = 60 * options.films / seconds
-            print(f"--workers {workers}: {rate:.2f} films of {options.seconds} s a minute")
+            seconds, used = whole(folder, models, workers)
+            print(
+                f"--workers {workers}: {60 * options.films / seconds:.2f} films of "
+                f"{options.seconds} s a minute; {used / options.films:.1f} CPU seconds a film"
+            )
 
 
 if __name__ == "__main__":

@@ -210,17 +210,18 @@ def measure_mixed(
     watcher.join()
     del works
     time.sleep(20)  # connections that are kept open end
-    tenth = max(1, len(samples) // 10)
-    middle = [memory for memory, _ in samples]
     return [
         ["searches, streams, thumbnails", " ".join(str(sum(counts[n::3])) for n in range(3))],
         ["failed requests", len(failures)],
-        ["memory at first (MiB)", middle[0]],
-        ["memory, second tenth (MiB)", statistics.mean(middle[tenth : 2 * tenth] or middle)],
-        ["memory, last tenth (MiB)", statistics.mean(middle[-tenth:])],
+        ["memory at first, after each fifth (MiB)", _fifths([memory for memory, _ in samples])],
         ["descriptors at first, at most, after", _descriptors(samples, process)],
         *([f"  {failure}", 1] for failure in sorted(set(failures))[:3]),
     ]
+
+
+def _fifths(values: list[float]) -> str:
+    places = [round(fifth * (len(values) - 1) / 5) for fifth in range(6)]
+    return " ".join(f"{values[place]:.0f}" for place in places)
 
 
 def _descriptors(samples: list[tuple[float, int]], process: Process) -> str:

@@ -100,13 +100,16 @@ def _problem(video: VideoFiles) -> str | None:
     for part, paths in video.found.items():
         if not paths:
             return f"no {part} file beside {next(filter(None, video.found.values()))[0]}"
-    several = [part for part, paths in video.found.items() if len(paths) > 1]
+    several = {
+        part: sorted(paths, key=modified) for part, paths in video.found.items() if len(paths) > 1
+    }
     if not several:
         return None
-    older = [str(path) for part in several for path in sorted(video.found[part], key=modified)[:-1]]
+    newest = ", ".join(str(paths[-1]) for paths in several.values())
+    older = ", ".join(str(path) for paths in several.values() for path in paths[:-1])
     return (
-        f"several {' and '.join(several)} files; delete those that are not of the video any more: "
-        f"{', '.join(older)}"
+        f"several {' and '.join(several)} files: was the video moved, or has another its name? "
+        f"Delete {older}, or else {newest}"
     )
 
 

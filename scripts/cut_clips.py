@@ -63,8 +63,8 @@ def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list
 def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]:
     """Frames of whole videos, those of clips ``<video>.<n>`` summed up.
 
-    A video may be called as another's clip: in a table of nothing but clips, no name is that of a
-    whole video; in any other, a name that is there counts before its clips.
+    A video may be called as another's clip, and be known by its own clips: in a table of nothing
+    but clips these count; in any other the name itself does.
 
     Args:
         vid2nframe: frames of videos, of clips, or of both.
@@ -78,7 +78,7 @@ def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]
     cut = {stem: of for stem, of in clips.items() if _are_clips(of, clip_frames)}
     whole = {stem: sum(of.values()) for stem, of in cut.items()}
     if sum(map(len, cut.values())) == len(vid2nframe):
-        return whole
+        return {**vid2nframe, **whole}
     return {**whole, **vid2nframe}
 
 

@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output(named_path(options.output) / FAILED_FILE)
     found = find_videos(options.video_dir)
     for note in found.notes():
-        print(f"{options.video_dir}: {note}")
+        print(f"{shown(options.video_dir)}: {note}")
     if not (found.videos or found.unusable or options.prune_most):
         raise UserError(f"{options.video_dir} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
     device = choose_device(options.device, options.half, options.workers)
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     seconds = time.monotonic() - start
     there = len(found.videos) + len(found.unusable) - folder.problems.failures - made
     print(
-        f"{options.output}: {made} videos extracted ({60 * made / seconds:.1f} a minute), "
+        f"{shown(options.output)}: {made} videos extracted ({60 * made / seconds:.1f} a minute), "
         f"{there} were there already, {folder.problems.failures} failed"
     )
     if report := folder.problems.report(found.top):

@@ -57,8 +57,6 @@ class ClipScorer:
         known: what made the index that is to be searched.
     """
 
-    notes: tuple[str, ...] = ()
-
     def __init__(
         self,
         model: ClipFeatures,
@@ -99,10 +97,10 @@ class ClipScorer:
 
     @property
     def label(self) -> str:
-        """What answers are by; said with them."""
+        """See :class:`search.scorer.Scorer`."""
         name = Path(self._name).name if Path(self._name).is_absolute() else self._name
         kind = self.model.title
-        return f"the image–text model {name} ({kind}), which sees single frames: not HERO"
+        return f"not HERO: by the image–text model {name} ({kind}), which sees single frames"
 
     @property
     def longest(self) -> int:

@@ -19,9 +19,11 @@ from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import FoundVideos, VideoFile
 from data.prepare.problems import Problems
+from data.prepare.subtitle_encoding import require_encodings
 from data.prepare.subtitle_files import read_subtitles
 from data.prepare.subtitle_matching import match_subtitles
-from data.prepare.video_frames import Problem, Sampling
+from data.prepare.video_frames import Sampling
+from data.prepare.video_stream import Problem
 from model.extractors.extractor import FeatureExtractor
 from search.indexing import Failure, Material
 from search.store import Film, Line
@@ -71,6 +73,7 @@ class FilmFolder:
         batch_size: int = 8,
         workers: int = 1,
     ) -> None:
+        require_encodings(encodings)
         self.place = str(found.top)
         self.problems = problems
         self.extractors: Mapping[str, Mapping[str, Any]] = {n: asdict(made_by[n]) for n in made_by}
@@ -174,8 +177,8 @@ class FilmFolder:
         except (OSError, UserError) as error:
             self._note_subtitles(path, str(error).removeprefix(f"{path}: "))
             return None, []
-        for note in subtitles.notes:
-            self.problems.note(path, Problem(note, 0.0, used=True))
+        if subtitles.notes:
+            self.problems.note(path, Problem("; ".join(subtitles.notes), 0.0, used=True))
         lines = [
             Line(cue.start, cue.end, html.unescape(cue.text).strip()) for cue in subtitles.cues
         ]

@@ -1,12 +1,18 @@
 """Search with an image–text model: curves and peaks by hand, and the whole way through an index."""
 
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import index_videos
+import search_videos
 from model.extractors.image_text import ClipFeatures
 from search import MomentSearch
 from search.clip_scorer import (
@@ -20,9 +26,10 @@ from search.engine import open_scorer
 from search.peaks import find_peaks, smooth
 from search.scan import Corpus
 from search.scorer import Queries
-from search.store import IndexArrays, IndexWriter, Line, NewFilm
+from search.store import Index, IndexArrays, IndexWriter, Line, NewFilm
 from tests.small_image_text import save_tiny_clip, save_tiny_siglip
 from tests.test_image_text import colourful
+from tests.videos import make_video
 from utils.errors import UserError
 
 WIDTH = 12  # of the tiny CLIP
@@ -232,3 +239,64 @@ def test_what_makes_its_features(scorer, clip):
 def test_features_that_are_not_finite_are_refused(scorer):
     with pytest.raises(UserError, match="not finite"):
         scorer.encode_segments([(np.full((2, WIDTH), np.nan, np.float32), [])])
+
+
+# --- The scripts ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def films(tmp_path) -> Path:
+    """A film of 9 s with subtitles, a silent one of 5 s, and one that is none."""
+    folder = tmp_path / "films"
+    make_video(folder / "day" / "loud.mp4", 9, size=(64, 48))
+    make_video(folder / "silent.mkv", 5, size=(96, 48))
+    (folder / "broken.mp4").write_bytes(b"not a film")
+    srt = "1\n00:00:03,000 --> 00:00:05,000\nThe kettle boils.\n"
+    (folder / "day" / "loud.srt").write_text(srt)
+    return folder
+
+
+def test_films_are_indexed_and_searched(films, clip, tmp_path, capsys):
+    words = ["--videos", str(films), "--index", str(tmp_path / "index"), "--workers", "1"]
+    index_videos.main([*words, "--clip", str(clip)])
+    assert "2 films put in" in capsys.readouterr().out
+    summary = index_videos.main([*words, "--clip", str(clip)])
+    assert (summary.made, summary.same) == (0, 2)
+    index = Index.open(tmp_path / "index")
+    assert {film.name: film.seconds for film in index.films} == {"day/loud.mp4": 9, "silent.mkv": 5}
+    assert index.maker.kind == "clip"
+    assert index.maker.interval == 1.5
+    assert index.maker.extractors["clip"]["weights_sha256"] == index.maker.model_sha256
+
+    sentence = "Where is a kettle?"
+    answers = search_videos.main(
+        ["--index", str(tmp_path / "index"), "--query", sentence, "--json", str(tmp_path / "a")]
+    )
+    assert {moment.name for moment in answers[sentence]} == {"day/loud.mp4", "silent.mkv"}
+    assert all("not HERO" in moment.note for moment in answers[sentence])
+    record = json.loads((tmp_path / "a").read_text())[sentence][0]
+    assert {"file", "start", "end", "score", "text"} <= set(record)
+    assert len(MomentSearch.open(tmp_path / "index").score("day/loud.mp4", sentence)) == 6
+
+
+def test_an_index_of_another_model_is_left_alone(films, clip, tmp_path):
+    words = ["--videos", str(films), "--index", str(tmp_path / "index"), "--workers", "1"]
+    index_videos.main([*words, "--clip", str(clip)])
+    with pytest.raises(UserError, match="SHA-256"):
+        index_videos.main([*words, "--clip", str(save_tiny_siglip(tmp_path / "other"))])
+
+
+def test_a_model_that_is_not_there_ends_the_command_with_one_line(films, tmp_path):
+    words = ["--videos", str(films), "--index", str(tmp_path / "index")]
+    done = subprocess.run(
+        [sys.executable, "index_videos.py", *words, "--clip", "nobody/nothing"],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "nobody/nothing" in line
+    assert "hf download" in line

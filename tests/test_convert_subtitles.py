@@ -74,7 +74,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, capsys):
     said = report(tmp_path)
     assert said["b.srt"][0].startswith("it holds no subtitles of a known format")
     assert {name: used for name, (_, used) in said.items()} == {"b.srt": 0, "c.srt": 0, "d.srt": 2}
-    assert "line 10: '00:00:09 -->' has no times" in said["d.srt"][0]
+    assert "line 10: '00:00:09 -->' cannot be read" in said["d.srt"][0]
     for name in "bcd":
         write(tmp_path, f"{name}.srt")
     convert(tmp_path)
@@ -137,7 +137,7 @@ def test_videos_without_subtitles_get_a_line_and_files_without_a_video_none(tmp_
 def test_no_file_of_any_video(tmp_path):
     write(tmp_path, "a.en.srt")
     (tmp_path / "frames.json").write_text('{"a": 3}')
-    with pytest.raises(UserError, match=r"its --language is not asked for: .*a.en.srt; .* pass"):
+    with pytest.raises(UserError, match=r"not asked for \(--language\): .*a.en.srt; .* pass"):
         convert(tmp_path, "--vid2nframe", str(tmp_path / "frames.json"))
 
 

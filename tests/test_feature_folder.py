@@ -235,6 +235,15 @@ def test_the_table_shows_the_failed_first_and_not_too_many(videos, damaged, caps
     assert len(failed(videos)) == 31
 
 
+@pytest.mark.parametrize("made_of", ["{}", "[1]", "no JSON", 7, "x" * 2**20])
+def test_a_note_that_is_odd_is_none(tmp_path, made_of):
+    path = tmp_path / "v.npz"
+    np.savez(path, features=np.zeros((1, 1), np.float32), made_by='{"a": 1}', made_of=made_of)
+    is_endless = len(str(made_of)) > 100
+    assert read_making(path) == ({} if is_endless else {"a": 1}, None)
+    assert read_making(tmp_path / "none.npz") == ({}, None)
+
+
 # --- Moved and removed films ----------------------------------------------------------------------
 
 
@@ -289,7 +298,7 @@ def test_nothing_is_pruned_without_the_folder(videos):
     assert lengths(videos.parent / "features") == before
 
 
-def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch):
+def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch, capsys):
     make_video(videos / "private" / "d.mp4", 1)
     before = extract(videos)
     list_folder = Path.iterdir
@@ -304,6 +313,8 @@ def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch):
         extract(videos, "--prune")
     assert lengths(videos.parent / "features") == before
     assert failed(videos).keys() == {"private"}
+    extract(videos)
+    assert "that are gone" not in capsys.readouterr().out
 
 
 def test_features_of_another_folder_of_videos_are_left_alone(videos, capsys):
@@ -353,6 +364,19 @@ def test_names_of_all_kinds_reach_the_database(videos):
     assert table.keys() == {path.stem for path in videos.iterdir()}
 
 
+def test_names_that_are_no_text_are_said_and_stop_nothing(videos, capsys):
+    folder = videos / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (videos / "a.mp4").rename(folder / "a.mp4")
+    shutil.copy(videos / "b.mp4", folder / os.fsdecode(b"caf\xe9.mp4"))
+    assert "resnet_features/caf\\xe9/a.npz" in extract(videos, models="resnet slowfast")
+    said = capsys.readouterr().out
+    said.encode()
+    assert "caf\\udce9.mp4'  failed" in said and "its name is no text; rename it" in said
+    table = json.loads((gather(videos) / "id2nframe.json").read_text())
+    assert table.keys() == {"a", "b", "c"}
+
+
 def test_features_of_a_film_that_moved_and_changed_are_named(videos):
     both = "resnet slowfast"
     extract(videos, models=both)
@@ -361,10 +385,16 @@ def test_features_of_a_film_that_moved_and_changed_are_named(videos):
     extract(videos, models=both)
     gather(videos)
     problem = json.loads((videos.parent / "db/mine/corrupted.json").read_text())["a"]
-    features = videos.parent / "features"
+    older, newer = (
+        ", ".join(
+            f"{videos.parent}/features/{kind}_features/{folder}/a.npz"
+            for kind in ("resnet", "slowfast")
+        )
+        for folder in ("videos", "season")
+    )
     assert problem == (
-        "several resnet and slowfast files; delete those that are not of the video any more: "
-        f"{features}/resnet_features/videos/a.npz, {features}/slowfast_features/videos/a.npz"
+        "several resnet and slowfast files: was the video moved, or has another its name? "
+        f"Delete {older}, or else {newer}"
     )
     extract(videos, "--prune", models=both)
     gather(videos, "--force")

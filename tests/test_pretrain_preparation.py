@@ -106,8 +106,8 @@ PARTS = {"lecture.0.0": 30, "lecture.1.0": 40, "lecture.1.1": 30}  # of lecture.
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        (LECTURE, {"lecture": 100}),
-        (LECTURE | PARTS, {"lecture": 100, "lecture.0": 30, "lecture.1": 70}),
+        (LECTURE, LECTURE | {"lecture": 100}),
+        (LECTURE | PARTS, LECTURE | PARTS | {"lecture": 100, "lecture.0": 30, "lecture.1": 70}),
         # Whole videos, one of which is called as another's clips are.
         ({"lecture": 90, "lecture.0": 30, "lecture.1": 70}, None),
         ({"lecture": 90, "lecture.0": 40, "lecture.1": 30}, None),

@@ -104,6 +104,7 @@ def test_a_narrower_language(tmp_path):
         ("v.en.cc.srt", "v.en.auto.srt"),
         ("v.en.srt", "v.srt"),
         ("v.srt", "v.forced.srt"),
+        ("v.en-US.srt", "v.en-forced.srt"),
         ("v.en.srt", "v.en-US.srt"),
         ("v.en.srt", "v.eng.srt"),
         ("v.en.srt", "v.en.vtt"),
@@ -144,7 +145,7 @@ def test_names_tell_the_films_where_none_are_known(tmp_path):
 def test_a_language_that_nobody_asked_for(tmp_path):
     found = match(tmp_path, "v.en.srt", "w.srt", films={"v", "w"})
     assert set(found.files) == {"w"}
-    assert list(found.passed_over) == ["its --language is not asked for"]
+    assert list(found.passed_over) == ["its language is not asked for (--language)"]
 
 
 def test_folders(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
+from data.prepare.video_stream import open_film
 from tests.videos import (
     assert_close,
     centres,
@@ -78,17 +79,36 @@ def test_threads_change_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("interval", [0.1, 1.5, 4.0])
-@pytest.mark.parametrize(("name", "codec"), [("v.mp4", "libx264"), ("v.mpg", "mpeg2video")])
+@pytest.mark.parametrize(
+    ("name", "codec", "flags"),
+    [
+        ("v.mp4", "libx264", "+bitexact"),
+        ("v.mpg", "mpeg2video", "+bitexact"),
+        ("interlaced.ts", "libx264", "+ildct+ilme"),
+        ("interlaced.vob", "mpeg2video", "+ildct+ilme"),
+    ],
+)
 def test_frames_that_no_other_needs_are_left_out_where_they_are_not_shown(
-    tmp_path, interval, name, codec
+    tmp_path, interval, name, codec, flags
 ):
     """The decoder is told before it sees a packet; the frames on display stay the right ones."""
-    path = make_numbered(tmp_path / name, 300, 25, codec, coding={"bf": "3"})
+    path = make_numbered(tmp_path / name, 300, 25, codec, coding={"bf": "3", "flags": flags})
     sampling = Sampling(interval, (0.0, 0.313, 0.505, 0.973))
     found = [number_of(window[k:]) for window in read_windows(path, sampling) for k in range(4)]
     ticks = [(w + t) * interval for w in range(len(found) // 4) for t in sampling.times]
     right = [min(int(tick * 25 + 1e-6), 299) for tick in ticks]
     np.testing.assert_allclose(found, right, atol=0 if name == "v.mp4" else 1)
+
+
+def test_how_many_frames_are_left_out(tmp_path):
+    path = make_numbered(tmp_path / "v.mp4", 300, 25, coding={"bf": "3"})
+    counts = []
+    for wanted in (lambda start, end: True, lambda start, end: False):
+        with open_film(path) as film:
+            counts.append(len(list(film.frames(wanted))))
+            assert film.problem() is None
+    assert counts[0] == 300
+    assert counts[1] < 200
 
 
 # --- Joined recordings ----------------------------------------------------------------------------

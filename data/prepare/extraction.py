@@ -9,6 +9,7 @@
 
 import dataclasses
 import json
+import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from utils.files import atomic_write, read_json
 from utils.fingerprints import Fingerprint
 
 EXTRACTION_FILE = "extraction.json"
+_MAX_TEXT_BYTES = 1 << 20  # of what a feature file says of itself
 META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTION_FILE said
 
 
@@ -116,14 +118,26 @@ def save_features(
 def read_making(path: Path) -> tuple[dict[str, Any], MadeOf | None]:
     """What a feature file says of what made it, and of which video; {} and None if nothing."""
     try:
-        with np.load(path, allow_pickle=False) as entries:
-            made_by = decode_json(str(entries["made_by"]), dict)
-            made_of = entries.get("made_of")
+        with zipfile.ZipFile(path) as archive:
+            made_by = decode_json(_read_text(archive, "made_by"), dict)
+            made_of = _read_text(archive, "made_of")
     except Exception:  # NumPy and zipfile raise all sorts: whatever it says, it is not ours
         return {}, None
     with suppress(RecordError):
-        return made_by, made_of and decode_json(str(made_of), MadeOf)
+        return made_by, made_of and decode_json(made_of, MadeOf)
     return made_by, None
+
+
+def _read_text(archive: zipfile.ZipFile, name: str) -> str | None:
+    """A text in a feature file; None if there is none."""
+    member = f"{name}.npy"
+    if member not in archive.namelist():
+        return None
+    info = archive.getinfo(member)
+    if info.file_size > _MAX_TEXT_BYTES:
+        raise ValueError(f"{info.file_size} bytes, which no such text has")
+    with archive.open(info) as entry:
+        return str(np.lib.format.read_array(entry, allow_pickle=False))
 
 
 def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, Any] | None:

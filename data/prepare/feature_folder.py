@@ -26,7 +26,8 @@ from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
 from data.prepare.problems import FAILED_FILE, Problems
 from data.prepare.unfinished import UnfinishedFeatures
-from data.prepare.video_frames import Problem, VideoError
+from data.prepare.video_files import VideoError
+from data.prepare.video_stream import Problem
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
 from utils.fingerprints import fingerprint
@@ -176,8 +177,11 @@ class FeatureFolder:
     def gone(self, found: FoundVideos) -> dict[str, list[Path]]:
         """{video: feature files} that no file below ``found.top`` belongs to any more.
 
-        Those that say that they are of a video of another folder are left alone.
+        Those that say that they are of a video of another folder are left alone. Where a folder
+        could not be read nobody knows.
         """
+        if found.unread:
+            return {}
         folder_of = {video.vid: video.folder for video in found.videos}
         unusable = found.names() - folder_of.keys()
         gone: dict[str, list[Path]] = defaultdict(list)
@@ -197,12 +201,12 @@ class FeatureFolder:
         Raises:
             UserError: more than half are, or a folder could not be read.
         """
-        gone = self.gone(found)
         if found.unread:
             raise UserError(
                 f"{shown(found.unread[0])} cannot be read, so nobody knows which videos are gone: "
                 "mend its permissions, or leave out --prune"
             )
+        gone = self.gone(found)
         there = len(self._files.keys() & found.names())
         lost = len(gone.keys() - found.names())
         if 2 * lost > lost + there and not most:

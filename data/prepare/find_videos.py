@@ -61,7 +61,7 @@ class FoundVideos:
     @property
     def origin(self) -> str:
         """``top`` without links, as text."""
-        return os.fsencode(os.path.realpath(self.top)).decode("utf-8", "backslashreplace")
+        return _as_text(os.path.realpath(self.top))
 
     def names(self) -> set[str]:
         """Names of all videos, also of those that cannot be used."""
@@ -142,8 +142,13 @@ def _take(found: FoundVideos, vid: str, paths: list[Path]) -> None:
 
 
 def _feature_folder(top: Path, path: Path) -> str:
-    """The folder's names in one, as far as a name may be that long."""
-    name = os.fsencode("_".join(path.relative_to(top).parts[:-1])) or TOP_FOLDER.encode()
-    if len(name) > _LONGEST_NAME:
-        name = name[:_KEPT] + hashlib.sha256(name).hexdigest()[:_DIGITS].encode()
-    return os.fsdecode(name)
+    """The folders' names in one, as text, and as far as a name may be that long."""
+    name = _as_text("_".join(path.relative_to(top).parts[:-1])) or TOP_FOLDER
+    if len(name.encode()) > _LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        name = name.encode()[:_KEPT].decode(errors="ignore") + digest[:_DIGITS]
+    return name
+
+
+def _as_text(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from data.prepare.find_videos import shown
-from data.prepare.video_frames import Problem
+from data.prepare.video_stream import Problem
 from utils.files import write_json
 
 FAILED_FILE = "failed.json"
@@ -75,6 +75,6 @@ class Problems:
         ]
         if not rows:
             return ""
-        table = tabulate(rows, ("file", "", "seconds used", "what"), disable_numparse=True)
+        table = tabulate(rows, ("file", "result", "seconds used", "what"), disable_numparse=True)
         more = f"\n… and {len(worst) - _ROWS} more" if len(worst) > _ROWS else ""
-        return f"{table}{more}\nall of them: {self.path}"
+        return f"{table}{more}\nall of them: {shown(self.path)}"

@@ -3,6 +3,7 @@
 import codecs
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import charset_normalizer
@@ -31,6 +32,7 @@ _OTHERS = (
     *("cp1251", "cp1253", "cp1255", "cp1256", "gb18030", "big5", "cp932", "cp949", "euc_jp"),
     *("koi8_r", "cp866", "cp874", *dict(_LATIN)),
 )
+_ISO_2022 = re.compile(rb"\x1b\$[@B]")
 _SAMPLE_BYTES = 1 << 16
 
 
@@ -72,6 +74,9 @@ def decode_text(data: bytes, encodings: Sequence[str] = ()) -> Decoded:
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     if (certain := marked or _wide_encoding(data)) is not None:
         return _decode(data, certain)
+    if _ISO_2022.search(data):  # seven bits a letter, as ASCII has
+        with suppress(UnicodeDecodeError):
+            return Decoded(data.decode("iso2022_jp_ext"), "iso-2022-jp")
     try:
         return Decoded(data.decode(), "utf-8")
     except UnicodeDecodeError:

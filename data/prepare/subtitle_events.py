@@ -1,6 +1,9 @@
 """What a reader of any subtitle format gives: texts with their times."""
 
+import re
 from dataclasses import dataclass
+
+OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}; other braces are text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from utils.files import read_bytes
 SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")  # of their names; content tells the format
 _MAX_BYTES = 64 << 20  # a film has 0.1 MB
 _NO_BREAK_SPACE = re.compile(r"&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
+_NO_LETTERS = re.compile(r"[\ufeff\0-\x08\x0e-\x1b\x7f]")
 _INVISIBLE = {"Cc", "Cf", "Zl", "Zp", "Zs"}  # categories of characters
 
 
@@ -84,7 +85,7 @@ def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
     problems = [f"line {event.line}: {said}" for event in events if (said := _problem(event))]
     cues = list(filter(None, map(_to_cue, events)))
     if problems and not cues:
-        raise RecordError(f"{problems[0]}; mend the times")
+        raise RecordError(f"{problems[0]}; mend it")
     if problems:
         notes.append(f"{len(problems)} subtitles are left out, the first in {problems[0]}")
     if not cues:
@@ -94,17 +95,18 @@ def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
 
 
 def _with_line_feeds(text: str) -> str:
-    """Lines end with a line feed; no byte-order marks, which joined files have within, no zeros."""
+    """Lines end with a line feed; no byte-order marks, which joined files have within; no zeros
+    and what else is no letter, as old systems end files with."""
     if 2 * text.count("\r\r\n") > text.count("\n"):
         text = text.replace("\r\r\n", "\n")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.replace("\ufeff", "").replace("\0", "")
+    return _NO_LETTERS.sub("", text)
 
 
 def _problem(event: Event) -> str | None:
     """Why an event cannot be used."""
     if event.times is None:
-        return f"{brief(event.source.strip())} has no times"
+        return f"{brief(event.source.strip())} cannot be read"
     start, end = event.times
     if end < start:
         return "it ends before it starts"

@@ -12,14 +12,18 @@ from itertools import pairwise
 
 import pysubs2
 
-from data.prepare.subtitle_events import Event, seconds
+from data.prepare.subtitle_events import OVERRIDE, Event, seconds
 from data.prepare.webvtt import HEADER, read_webvtt
-from utils.errors import RecordError, shorten
+from utils.errors import RecordError, brief
 
-_STAMP = r"-?\d{1,9}: ?\d{1,2}(?:: ?\d{1,2})?(?: ?[.,] ?\d{1,9})?"
+_DECIMALS = r"(?: ?[.,] ?\d{1,9})"
+_STAMP = rf"-?\d{{1,9}}: ?\d{{1,2}}(?:: ?\d{{1,2}}{_DECIMALS}?|{_DECIMALS})"
 _ARROW = r"(?:-{1,3} ?>|[–—] ?>|→)"  # what text recognition makes of it, too
 _TIMES = re.compile(rf"[ \t]*({_STAMP})[ \t]*{_ARROW}[ \t]*({_STAMP})(?:[ \t]+(.*))?", re.ASCII)
-_LIKE_TIMES = re.compile(rf"^[^\n]{{0,80}}?\d:[^\n]{{0,80}}?{_ARROW}", re.ASCII | re.MULTILINE)
+_LIKE_TIMES = re.compile(
+    rf"^(?:[ \t]*{_STAMP}[ \t]*{_ARROW}[ \t]*{_STAMP}|[^\n]{{0,80}}?\d:[^\n]{{0,80}}?-->)",
+    re.ASCII | re.MULTILINE,
+)
 _PLACE = re.compile(r"[ \t]*(?:[\w-]+:[^\s:]+(?:[ \t]+|\Z))*", re.ASCII)  # X1:10, or align:start
 _NUMBER = re.compile(r"[ \t]*(\d{1,9})[ \t]*", re.ASCII)
 _ATTRIBUTE = r"""[ ]+[\w:-]+[ ]?=[ ]?(?:"[^"<>]*"|'[^'<>]*'|[^\s<>"']+)"""
@@ -30,7 +34,6 @@ _HTML = re.compile(
     re.IGNORECASE | re.ASCII | re.MULTILINE,
 )
 _BREAK = re.compile(r"(?i:< ?br ?/?>)|\\[Nh]")
-_OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}; other braces are text
 
 _SECTION = re.compile(r"\[[^\]]*[a-z][^\]]*\]")  # letters of encoded fonts are upper case
 _EVENTS = "[events]"
@@ -67,7 +70,7 @@ def read_events(text: str) -> Iterator[Event]:
     Raises:
         RecordError: it is of a format that is not read, or broken.
     """
-    if HEADER.fullmatch(text.lstrip("\n").partition("\n")[0]):
+    if HEADER.fullmatch(text.lstrip().partition("\n")[0]):
         return read_webvtt(text)
     signs = {name: sign.search(text) for name, sign in _FORMATS.items()}
     found = {name: sign.start() for name, sign in signs.items() if sign is not None}
@@ -136,7 +139,7 @@ def _number_above(lines: list[str], at: int, above: int) -> int | None:
 
 
 def _without_html(text: str) -> str:
-    return _HTML.sub("", _BREAK.sub("\n", _OVERRIDE.sub("", text)))
+    return _HTML.sub("", _BREAK.sub("\n", OVERRIDE.sub("", text)))
 
 
 def read_ass(text: str) -> Iterator[Event]:
@@ -201,6 +204,6 @@ def _read_by_pysubs2(text: str, kind: str) -> Iterator[Event]:
             "has: put it there"
         ) from None
     except Exception as error:  # of XML and numbers, whatever its reader meets
-        raise RecordError(f"it is no sound {kind} ({shorten(error)}); mend it") from None
+        raise RecordError(f"it is no sound {kind} ({brief(str(error))}); mend it") from None
     for event in events:
         yield Event(0, _times(event), _without_drawings(event.text))

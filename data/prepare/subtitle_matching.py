@@ -99,6 +99,7 @@ def match_subtitles(
     Raises:
         UserError: ``language`` is none.
     """
+    films = None if films is None else frozenset(films)
     wanted = None if language is None else require_language(language)
     matches = SubtitleMatches()
     found = FolderFiles(source, [source]) if source.is_file() else list_files(source)
@@ -121,7 +122,10 @@ def match_subtitles(
             matches.pass_over(path, "there is no such video")
         elif (rank := tags.rank(wanted)) is None:
             matches.pass_over(
-                path, f"not of language {language}" if wanted else "its --language is not asked for"
+                path,
+                f"not of language {language}"
+                if wanted
+                else "its language is not asked for (--language)",
             )
         else:
             rank = (*rank, SUFFIXES.index(suffix))
@@ -162,6 +166,9 @@ def _read_tags(parts: list[str]) -> _Tags | None:
     language = parse_language(others[0]) if len(others) == 1 else None
     if len(others) > 1 or (others and language is None):
         return None
+    if language is not None and language[1] in _KINDS:  # en-forced
+        kinds.append(language[1])
+        language = language[0], ""
     return _Tags(language, max((_KINDS[kind] for kind in kinds), default=0))
 
 

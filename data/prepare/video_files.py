@@ -58,7 +58,8 @@ class Promise:
 
 def re_encode(path: Path) -> str:
     """Return the advice to write a video anew."""
-    return f"re-encode it (ffmpeg -i {shlex.quote(path.name)} new.mp4)"
+    name = " ".join(path.name.split())
+    return f"re-encode it (ffmpeg -i {shlex.quote(name)} new.mp4)"
 
 
 def refuse_text(path: Path) -> None:
@@ -119,7 +120,7 @@ def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -
     finally:
         av.logging.set_level(level)
     found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (.*)", summary)
-    name, tag = re.match(r"(\w+)(?:.*?\((\w+) / 0x)?", found[1]).groups() if found else ("", "")
+    name, tag = re.match(r"(\w*)(?:.*?\((\w+) / 0x)?", found[1]).groups() if found else ("", "")
     return (tag if name in ("none", "") else name) or "unknown"
 
 

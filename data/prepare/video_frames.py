@@ -22,7 +22,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from data.prepare.video_files import VideoError
+from data.prepare.video_files import FETCH_AGAIN, VideoError, said
 from data.prepare.video_stream import Problem, TimedFrame, open_film
 
 SHORT_SIDE, CROP = 256, 224
@@ -64,12 +64,9 @@ class Sampling:
     def wants(self, start: float, end: float) -> bool:
         """Whether a frame is asked for that is on display from ``start`` to ``end`` seconds."""
         window = max(self.first, math.floor(start / self.interval))
-        for place in itertools.count(window):
-            for time in self.times:
-                instant = (place + time) * self.interval
-                if instant >= start - EDGE_SECONDS:
-                    return instant <= end + EDGE_SECONDS
-        return False
+        later = ((w + t) * self.interval for w in itertools.count(window) for t in self.times)
+        instant = next(time for time in later if time >= start - EDGE_SECONDS)
+        return instant <= end + EDGE_SECONDS
 
     def instants(self) -> Iterator[float]:
         """Wanted times in seconds, without end."""
@@ -95,9 +92,15 @@ def read_windows(
     Raises:
         VideoError: the file is damaged, cut short, or has no video.
     """
-    with open_film(path, threads) as film:
-        yield from _windows(film.frames(sampling.wants), sampling)
-        return film.problem()
+    try:
+        with open_film(path, threads) as film:
+            yield from _windows(film.frames(sampling.wants), sampling)
+            return film.problem()
+    except VideoError:
+        raise
+    except Exception as error:  # whatever FFmpeg's bindings raise, it is of this file
+        reason = said(error) or type(error).__name__
+        raise VideoError(f"it cannot be decoded ({reason}); {FETCH_AGAIN}") from error
 
 
 def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.ndarray]:

@@ -37,6 +37,12 @@ MOST_PIXELS = 1 << 27  # of a picture; 12K films have 75 million
 _RESTARTS = 0x0200  # AVFMT_TS_DISCONT: the format's time stamps may start again
 _MAKE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: AVI's are out of order then
 _LATE_STREAMS = ("mpegts", "mpeg", "flv")  # formats whose streams are found on the way
+_PROTECTED = "it is protected (DRM)"
+_NO_DECODER = {
+    "encv": _PROTECTED,
+    "drmi": _PROTECTED,
+    "unknown": f"its header is damaged; {FETCH_AGAIN}",
+}
 _AHEAD = 32  # packets whose order of display is looked at
 
 
@@ -121,17 +127,13 @@ def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
             if has_cover
             else f"it has no video stream (only {kinds})"
         )
-    try:
-        stream = container.streams.best("video")
-    except av.FFmpegError:  # FFmpeg has no decoder
-        stream = films[0]
+    stream = container.streams.best("video")
     if stream not in films:  # of which only the cover picture has a decoder
         stream = films[0]
     if stream.codec_context is None:
-        raise VideoError(
-            f"there is no decoder for its codec ({codec_name(container, stream)}); "
-            "export it as H.264 with the program or the camera's software that made it"
-        )
+        name = codec_name(container, stream)
+        mend = _NO_DECODER.get(name, "export it as H.264 with the software of whatever made it")
+        raise VideoError(f"there is no decoder for its codec ({name}): {mend}")
     return stream
 
 
@@ -255,6 +257,7 @@ class Film:
         self._end = Fraction(0)
         self._errors: list[tuple[float, str]] = []
         self._pending: list[float] = []  # of errors, until a frame is later
+        self._may_skip = False  # before the first frame, which tells
         self._stamps: list[int] = []  # of the packets before, ascending
         self._lost = 0.0  # seconds without a picture, because of damage
         self._overlong = 0.0  # seconds that the last packet is said to last, which are too many
@@ -279,6 +282,7 @@ class Film:
             stamp = stamps.of(image, self._first_dts)
             if last is None:
                 self._set_origin(stamp, lags=bool(stamps.lag))
+            self._may_skip = not image.interlaced_frame
             start = self._end if stamp is None else stamp * self._base - self._origin
             if last is not None and start <= before:
                 continue
@@ -445,9 +449,10 @@ class Film:
     def _is_needed(self, stamp: int | None, wanted: Callable[[float, float], bool]) -> bool:
         """Whether a frame that no other refers to must be decoded all the same.
 
-        A picture that is known to come later bounds how long this one is on display.
+        A picture that is known to come later bounds how long this one is on display. Of interlaced
+        films all is decoded, as a packet may be half a frame, and so is all after an error.
         """
-        if stamp is None or self._origin is None or self._errors:
+        if stamp is None or self._origin is None or not self._may_skip or self._errors:
             self._stamps.clear()
             return True
         place = bisect.bisect_right(self._stamps, stamp)

@@ -1,14 +1,14 @@
 """WebVTT by the parsing algorithm of its standard.
 
 It is the W3C's, https://www.w3.org/TR/webvtt1/#file-parsing. Besides: decimals of another number
-than three, or after a comma, are read; files joined to one (segments of a live stream) are read one
-after the other.
+than three, or after a comma, are read; override tags of SubStation are no text; files joined to one
+(segments of a live stream) are read one after the other.
 """
 
 import re
 from collections.abc import Iterator
 
-from data.prepare.subtitle_events import Event, seconds
+from data.prepare.subtitle_events import OVERRIDE, Event, seconds
 
 HEADER = re.compile(r"WEBVTT(?:[ \t].*)?", re.ASCII)
 _ARROW = "-->"
@@ -29,7 +29,8 @@ def read_webvtt(text: str) -> Iterator[Event]:
     first; a cue that several of them repeat comes once.
     """
     lines = text.split("\n")
-    starts = [at for at in range(len(lines)) if _is_header(lines, at)]
+    begin = next(at for at, line in enumerate(lines) if line.strip())
+    starts = [at for at in range(begin, len(lines)) if at == begin or _is_header(lines, at)]
     first: tuple[int, float] | None = None
     seen: set[tuple] = set()
     for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
@@ -48,10 +49,10 @@ def read_webvtt(text: str) -> Iterator[Event]:
 
 
 def _is_header(lines: list[str], at: int) -> bool:
-    """Whether a line is the header of a file, not text that begins with the same word."""
+    """Whether a line is the header of another file, not text that begins with the same word."""
     if HEADER.fullmatch(lines[at]) is None:
         return False
-    if at == 0 or not lines[at - 1]:
+    if not lines[at - 1]:
         return True
     following = lines[at + 1] if at + 1 < len(lines) else ""
     alone = lines[at].strip() == "WEBVTT" and _ARROW not in lines[at - 1]
@@ -81,7 +82,7 @@ def _read_block(
     times = None
     if stamps is not None:
         times = (round(seconds(stamps[1]) + shift, 3), round(seconds(stamps[2]) + shift, 3))
-    plain = _TAG.sub("", _BREAK.sub("\n", "\n".join(text)))
+    plain = _TAG.sub("", _BREAK.sub("\n", OVERRIDE.sub("", "\n".join(text))))
     return at, Event(timed + 1, times, plain, lines[timed])
 
 

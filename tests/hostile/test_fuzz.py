@@ -214,7 +214,7 @@ FILES = st.sampled_from(SUBTITLES).flatmap(
 )
 
 
-@budget(1500)
+@budget(1000)
 @given(content=FILES | st.binary(max_size=60), doubled=st.booleans())
 def test_a_subtitle_file(content, doubled):
     began = time.process_time()
