@@ -21,6 +21,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -513,6 +514,8 @@ class _Tables:
         self._connection = connection
         self._path = path
         self._turn = threading.RLock()
+        # A connection is part of a cycle, its cache of statements: it would stay open for long.
+        weakref.finalize(self, connection.close)
 
     @classmethod
     def connect(cls, path: Path | str, read_only: bool) -> Self:
