@@ -12,8 +12,8 @@ from typing import NoReturn, TextIO
 from utils.processes import close_bars, is_other_rank, loader_death
 from utils.signals import stoppable
 
-# Long enough for launchers to end the other ranks once the first has failed.
-FIRST_RANK_SPEAKS_SECONDS = 5.0
+# Long enough for launchers to end the other ranks once the first has failed, on a busy machine too.
+FIRST_RANK_SPEAKS_SECONDS = 20.0
 # What a shell says of a program whose output nobody reads any more (128 + SIGPIPE).
 NOBODY_READS = 141
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 
 from model.extractors.weights import file_sha256
 from utils.errors import UserError
-from utils.hub import NotFetchedError, fetch_folder
+from utils.hub import fetch_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -156,15 +156,13 @@ def find_model(name: str) -> Path:
     """
     folder = Path(name)
     if not folder.is_dir():
-        try:
-            folder = fetch_folder(name, (*_DESCRIPTION, SAFE_WEIGHTS))
-            if not any(folder.glob(SAFE_WEIGHTS)):
-                folder = fetch_folder(name, (*_DESCRIPTION, OLD_WEIGHTS))
-        except NotFetchedError as reason:
-            raise UserError(
-                f"the image–text model {name!r} is no local folder and cannot be fetched from the "
-                f"hub ({reason}); {_MEND}"
-            ) from reason
+        problem = (
+            f"the image–text model {name!r} is no local folder and cannot be fetched from the hub"
+        )
+        for weights in (SAFE_WEIGHTS, OLD_WEIGHTS):  # the second where there is no first
+            folder = fetch_folder(name, (*_DESCRIPTION, weights), problem, _MEND)
+            if any(folder.glob(weights)):
+                break
     if not _weights(folder):
         raise UserError(f"{name} holds no weights ({SAFE_WEIGHTS} or {OLD_WEIGHTS}); {_MEND}")
     return folder
