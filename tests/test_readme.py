@@ -12,18 +12,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PACKAGES = (
-    "config",
-    "data",
-    "engine",
-    "evaluation",
-    "model",
-    "optim",
-    "scripts",
-    "search",
-    "utils",
-    "benchmarks",
-)
 
 
 def commands() -> list[list[str]]:
@@ -76,18 +64,13 @@ def test_recipes_that_are_named_exist():
         assert (REPOSITORY / name).is_file(), name
 
 
-def test_the_layout_lists_every_file_and_no_other():
+def test_files_and_folders_of_the_layout_exist():
     section = README.partition("## Layout")[2].partition("\n## ")[0]
-    listed = set(re.findall(r"^\| `([^`]+)`", section, flags=re.MULTILINE))
-    files = {
-        path.relative_to(REPOSITORY).as_posix()
-        for package in PACKAGES
-        for path in (REPOSITORY / package).rglob("*")
-        if path.suffix in (".py", ".sh") and path.name != "__init__.py"
-    } | {path.name for path in REPOSITORY.glob("*.py")}
-    assert listed >= files, f"not listed: {sorted(files - listed)}"
-    for name in listed:
-        assert (REPOSITORY / name).exists(), name
+    first_cells = re.findall(r"^\| (`.+?) \|", section, flags=re.MULTILINE)
+    names = " ".join(re.findall(r"`([^`]+)`", " ".join(first_cells))).split()
+    assert len(names) > 10
+    for name in names:
+        assert list(REPOSITORY.glob(name)), name
 
 
 def test_no_requirement_is_older_than_what_was_tested():
