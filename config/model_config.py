@@ -118,8 +118,8 @@ class ModelConfig:
     def _check(self, source: str) -> None:
         if self.f_config.vocab_size is None:
             raise UserError(f"{source}: f_config needs vocab_size (the rows of the word embedding)")
-        blocks = [self.f_config, self.c_config, self.q_config, self.d_config]
-        blocks = [block for block in blocks if block is not None]
+        every = (self.f_config, self.c_config, self.q_config, self.d_config)
+        blocks = [block for block in every if block is not None]
         values = sum(block.num_values for block in blocks)
         if values > _MAX_VALUES:
             raise UserError(f"{source}: a model of {values:.1e} values; is a size mistyped?")

@@ -118,7 +118,7 @@ def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
         return [_map_texts(part, change) for part in value]
     if isinstance(value, dict):
         return {key: _map_texts(part, change) for key, part in value.items()}
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         parts = {each.name: getattr(value, each.name) for each in fields(value)}
         return replace(value, **_map_texts(parts, change))
     return value

@@ -30,7 +30,7 @@ def convert(value: Any, hint: Any) -> Any:
         return _convert_union(value, hint)
     if origin is list:
         return _convert_list(value, hint)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return _convert_dataclass(value, hint)
     if hint is float and type(value) is int and abs(value) < _END:
         value = float(value)

@@ -15,9 +15,9 @@ class TensorBatch:
         """A copy with ``function`` applied to every tensor."""
         changed = {
             field.name: _map(getattr(self, field.name), function)
-            for field in dataclasses.fields(self)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]  # of its dataclass
         }
-        return dataclasses.replace(self, **changed)
+        return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str) -> Self:
         """A copy on ``device``; from pinned memory the copies do not block the host."""

@@ -71,7 +71,7 @@ class FileLock:
 
     def _forget(self) -> None:
         """In a forked child: the lock is the parent's alone."""
-        if self._finalizer is not None and self._finalizer.detach():
+        if self._finalizer is not None and self._finalizer.detach() and self._file:
             self._file.close()
 
 

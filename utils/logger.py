@@ -109,6 +109,7 @@ class MetricsWriter:
 
     def _write(self, step: int, values: Mapping[str, float | str]) -> None:
         for name, value in values.items():
+            kept: float | str | None
             if isinstance(value, str):
                 self._events.add_text(name, value, step)
                 kept = value

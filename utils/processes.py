@@ -60,7 +60,8 @@ def loader_death(error: Exception) -> str | None:
     dead = dead_workers(error)
     if not dead:
         return None
-    cause = (_DEAD_LOADER.search(str(error))[2] or "it exited").strip()
+    found = _DEAD_LOADER.search(str(error))
+    cause = ((found and found[2]) or "it exited").strip()
     read = list(filter(None, dead.values()))
     if read:
         return (
@@ -106,7 +107,8 @@ def follow_parent() -> None:
 
 def _exit_with_parent() -> None:
     """A worker whose parent is killed would wait for ever, and keep the parent's lock."""
-    wait([multiprocessing.parent_process().sentinel])
+    if parent := multiprocessing.parent_process():
+        wait([parent.sentinel])
     os._exit(1)
 
 

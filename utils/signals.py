@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from utils.processes import close_bars, is_other_rank, is_rank, leave_group
 
@@ -86,7 +86,7 @@ def _speaks() -> bool:
     return not is_other_rank() and multiprocessing.parent_process() is None
 
 
-def _install() -> dict[int, object]:
+def _install() -> dict[signal.Signals, Any]:
     """Handle both signals, unless they are ignored, as a shell has it for jobs of scripts."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handled = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}

@@ -127,10 +127,11 @@ def _check_pickle(stream: IO[bytes]) -> None:
     name = "it"
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name == "BINUNICODE":
-            name = _short(argument)
-        if opcode.name != "GLOBAL" or _GLOBALS.fullmatch(argument):
+            name = _short(str(argument))
+        function = str(argument)
+        if opcode.name != "GLOBAL" or _GLOBALS.fullmatch(function):
             continue
-        kind = _KINDS.get(argument) or _short(argument.replace(" ", "."))
+        kind = _KINDS.get(function) or _short(function.replace(" ", "."))
         raise UnreadableFileError(
             f"cannot be read (it holds a {kind}, not only tensors and plain values: {name})"
         )

@@ -22,7 +22,7 @@ class CollectiveError(RuntimeError):
 class Pending:
     """A collective under way."""
 
-    def __init__(self, wait: Callable[[], None]) -> None:
+    def __init__(self, wait: Callable[[], object]) -> None:
         self._wait = wait
 
     def wait(self) -> None:
@@ -100,7 +100,7 @@ class Communicator(ABC):
 
     def all_gather_object(self, obj: Any) -> list[Any]:
         """Every rank's picklable object, in rank order."""
-        return [pickle.loads(part.numpy()) for part in self.all_gather_parts(_to_bytes(obj))]
+        return [pickle.loads(part.numpy().data) for part in self.all_gather_parts(_to_bytes(obj))]
 
     def broadcast_object(self, obj: Any, root: int = 0) -> Any:
         """Rank ``root``'s picklable object."""
@@ -108,7 +108,7 @@ class Communicator(ABC):
         length = self.broadcast_(torch.tensor([content.numel()]), root)
         if self.rank != root:
             content = torch.empty(int(length), dtype=torch.uint8)
-        return pickle.loads(self.broadcast_(content, root).numpy())
+        return pickle.loads(self.broadcast_(content, root).numpy().data)
 
     def barrier(self) -> None:
         """Return when every rank has come here."""
@@ -128,7 +128,7 @@ class Communicator(ABC):
             )
 
     @abstractmethod
-    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
+    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], object]:
         """Start the reduction; the function returned waits for it."""
 
     @abstractmethod
@@ -165,7 +165,7 @@ class SingleProcess(Communicator):
     def __init__(self) -> None:
         super().__init__(rank=0, size=1, local_rank=0)
 
-    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
+    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], object]:
         return lambda: None
 
     def _broadcast(self, tensor: Tensor, root: int) -> None:

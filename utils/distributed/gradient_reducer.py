@@ -17,6 +17,13 @@ class _Bucket(NamedTuple):
     parameters: list[Tensor]
     flat: Tensor
 
+    def gradients(self) -> list[Tensor]:
+        """Of every parameter; zeros where it has none yet."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
 
 class GradientReducer:
     """Averages the gradients of ``parameters`` over the ranks of ``comm``.
@@ -97,7 +104,7 @@ class GradientReducer:
         self._start(self._split([i for i, n in enumerate(counts) if n and i not in steady]))
         for bucket, pending in self._started:
             pending.wait()
-            gradients = [parameter.grad for parameter in bucket.parameters]
+            gradients = bucket.gradients()
             parts = bucket.flat.split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(parts, gradients)])
         self._keep_steady(counts)
@@ -123,10 +130,7 @@ class GradientReducer:
 
     def _start(self, buckets: list[_Bucket]) -> None:
         for bucket in buckets:
-            for parameter in bucket.parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            torch.cat([p.grad.reshape(-1) for p in bucket.parameters], out=bucket.flat)
+            torch.cat([grad.reshape(-1) for grad in bucket.gradients()], out=bucket.flat)
             name = f"gradients.{len(self._started)}"
             pending = self._comm.all_reduce_async(bucket.flat, "mean", name)
             self._started.append((bucket, pending))

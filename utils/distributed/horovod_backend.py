@@ -47,7 +47,7 @@ class HorovodRanks(Communicator):
         super().shutdown()
         self._hvd.shutdown()
 
-    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
+    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], object]:
         handle = self._hvd.allreduce_async_(tensor, op=self._ops[op], name=name)
         deadline = time.monotonic() + self._timeout_seconds
         return lambda: self._wait(handle, deadline)

@@ -52,7 +52,7 @@ class TorchDistributed(Communicator):
             gc.collect()
             dist.destroy_process_group()
 
-    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], None]:
+    def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], object]:
         reduce_op = dist.ReduceOp.MAX if op == "max" else dist.ReduceOp.SUM
         work = dist.all_reduce(tensor, reduce_op, async_op=True)
 

@@ -84,7 +84,7 @@ class RankWatch:
             line = self._read(following)
             silent = silent + 1 if line == before and line not in (None, ENDED) else 0
             before = line
-            if silent > self._silent_beats:
+            if line is not None and silent > self._silent_beats:
                 _end_run(
                     f"rank {following} of {self._size} has given no sign of life for "
                     f"{silent * BEAT_SECONDS:.0f} s (it is stopped, or its host is gone), "
