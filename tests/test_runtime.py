@@ -15,7 +15,7 @@ SCRIPTS = sorted(
     path.relative_to(REPOSITORY)
     for folder in (".", "scripts")
     for path in (REPOSITORY / folder).glob("*.py")
-    if path.name != "__init__.py"
+    if path.name not in ("__init__.py", "report_environment.py")  # it loads nothing
 )
 # Ends at the first import of PyTorch, and tells what it would have found.
 LOAD = """
