@@ -34,6 +34,14 @@ class Kind(StrEnum):
     CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
 
 
+class Channel(StrEnum):
+    """What of a video a run reads."""
+
+    VIDEO_SUB = "video_sub"  # frames and subtitles
+    VIDEO_ONLY = "video_only"  # frames
+    SUB_ONLY = "sub_only"  # subtitles, over frames without features
+
+
 @dataclass(frozen=True, kw_only=True)
 class StorageOptions(Options):
     """Folders"""
