@@ -7,7 +7,7 @@ from config.groups import Channel
 from data.batch import QueryBatch
 from data.loader import ItemKey
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
-from data.video import VideoBatch, collate_videos
+from data.video import collate_videos
 from data.video_pool import video_pool
 from model.ranking_loss import RankingLoss
 from model.vcmr import HeroForVcmr, MomentSchedule
@@ -60,3 +60,61 @@ def test_frame_embeddings(value, model, value_recorded, kind, corpus, name, cont
         assert_recorded(frames, value_recorded[f"{kind}/{vid}"], vid)
         subtitles = sum(subtitle.positions for subtitle in item.subtitles)
         assert videos.source.positions(vid) == subtitles
+
+
+def split_queries(value, task) -> QueryBatch:
+    queries = CorpusQueries(value.texts(f"{task}_val"), raw_ids=False)
+    return queries.collate([queries[number] for number in range(len(queries))])
+
+
+@pytest.mark.parametrize("task", CORPUS)
+@torch.no_grad()
+def test_query_vectors(value, model, value_recorded, task):
+    queries = split_queries(value, task)
+    assert sorted(queries.qids) == sorted(recorded_ids(value_recorded, f"query/{task}"))
+    for qid, vector in zip(queries.qids, model.encode_queries(queries), strict=True):
+        assert_recorded(vector, value_recorded[f"query/{task}/{qid}"], qid)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "name"),
+    [
+        *((f"q2v/{task}", task, "video_sub") for task in CORPUS),
+        *((f"q2v/{name}/yc2r", "yc2r", name) for name in VARIANTS),
+    ],
+)
+@torch.no_grad()
+def test_video_scores(value, model, value_recorded, kind, task, name):
+    """The pool and its numbers are the same for every channel."""
+    videos, model = variant(value, model, name, CORPUS[task])
+    db = value.texts(f"{task}_val")
+    _, numbers = video_pool("val", db, videos.subtitles, videos.source, required=True)
+    indices = videos.subtitles.side("vid2dur_idx.json")["val"]
+    assert numbers == {vid: index for vid, (_, index) in indices.items()}
+    video = collate_videos([videos.source(vid) for vid in sorted(numbers)])
+    queries = split_queries(value, task)
+    assert sorted(queries.qids) == sorted(recorded_ids(value_recorded, kind))
+    frames = model.encode_videos(video)
+    scores = model.video_scores(model.encode_queries(queries), frames, video.layout)
+    for qid, row in zip(queries.qids, scores, strict=True):
+        assert_recorded(row, value_recorded[f"{kind}/{qid}"], qid)
+
+
+@pytest.mark.parametrize("hard", ["", "_hard"])
+@pytest.mark.parametrize("form", ["hinge", "lse"])
+@pytest.mark.parametrize("task", CORPUS)
+def test_ranking_losses(value, value_recorded, task, form, hard):
+    schedule = MomentSchedule(
+        RankingLoss(form, 0.1),
+        hard_start_steps=[0] if hard else [],
+        hard_pool_sizes=[2] if hard else [],
+        hard_weights=[10.0] if hard else [],
+    )
+    model = value.model(HeroForVr, schedule=schedule).train()
+    videos = value.videos(CORPUS[task], context=1)
+    data = MomentDataset(value.texts(f"{task}_train"), videos.source)
+    place = {ids[0]: number for number, ids in enumerate(data.groups)}
+    qids = value.expected_json("batches")[task]
+    losses = model(collate_moments([data[ItemKey(place[qid])] for qid in qids]))
+    weighted = torch.stack([10 * losses["neg_ctx"], 10 * losses["neg_q"]])
+    assert_recorded(weighted, value_recorded[f"vr_loss/{task}/{form}{hard}"])
