@@ -1,4 +1,4 @@
-"""VALUE's recipes hold the published numbers: those that ran, not those that a misspelt key meant."""
+"""VALUE's recipes hold the published numbers: those that ran, not what a misspelt key meant."""
 
 import json
 from pathlib import Path
