@@ -48,6 +48,7 @@ class ValueTask:
         evaluated: file of every split to evaluate: a query database, or clips to caption.
         selection: split that selects a checkpoint.
         submitted: its two splits in a submission.
+        span_weight: option that weighs its span loss.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ValueTask:
     evaluated: Mapping[str, str]
     selection: str
     submitted: tuple[str, str]
+    span_weight: str | None = None
 
     @property
     def subtitles(self) -> str:
@@ -106,6 +108,7 @@ def _captions(name: str, corpus: str, train: tuple[str, ...], splits: tuple[str,
 _TEST = {"val": "val", "test": "test"}
 _PUBLIC = {"val": "val", "test_public": "test_public"}
 _HOW2R = {"val": "val_1k", "test_public": "test_public_1k"}
+_VLEP = {"dev": "dev", "test": "test"}
 _VIOLIN = _TEST | {"test_private": "test_private"}
 _VATEX_EN_C = ("vatex_en_r_train.db", "vatex_en_r_val.db")
 
@@ -113,17 +116,17 @@ _VATEX_EN_C = ("vatex_en_r_train.db", "vatex_en_r_val.db")
 TASKS: Mapping[str, ValueTask] = {
     each.name: each
     for each in (
-        _queries("tvr", "vcmr", Kind.MOMENTS, "tv", _TEST),
-        _queries("how2r", "vcmr", Kind.MOMENTS, "how2", _HOW2R),
+        _queries("tvr", "vcmr", Kind.MOMENTS, "tv", _TEST, span_weight="lw_st_ed"),
+        _queries("how2r", "vcmr", Kind.MOMENTS, "how2", _HOW2R, span_weight="lw_st_ed"),
         _queries("yc2r", "vr", Kind.VIDEOS, "yc2", _TEST),
         _queries("vatex_en_r", "vr", Kind.VIDEOS, "vatex", _PUBLIC),
-        _queries("tvqa", "videoQA", Kind.QUESTIONS, "tv", _TEST),
-        _queries("how2qa", "videoQA", Kind.QUESTIONS, "how2", _PUBLIC),
+        _queries("tvqa", "videoQA", Kind.QUESTIONS, "tv", _TEST, span_weight="qa_lw_st_ed"),
+        _queries("how2qa", "videoQA", Kind.QUESTIONS, "how2", _PUBLIC, span_weight="qa_lw_st_ed"),
         _queries(
             *("violin", "violin", Kind.STATEMENTS, "violin", _VIOLIN),
             submitted=("test", "test_private"),
         ),
-        _queries("vlep", "videoQA", Kind.QUESTIONS, "vlep", {"dev": "dev", "test": "test"}),
+        _queries("vlep", "videoQA", Kind.QUESTIONS, "vlep", _VLEP, span_weight="vlep_lw_st_ed"),
         _captions("tvc", "tv", ("tvc_train.db",), ("val", "test")),
         _captions("yc2c", "yc2", ("yc2r_train.db",), ("val", "test")),
         _captions("vatex_en_c", "vatex", _VATEX_EN_C, ("test_public", "test_private")),
