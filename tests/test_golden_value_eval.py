@@ -9,6 +9,10 @@ import eval_vcmr
 import eval_videoQA
 import eval_violin
 import eval_vr
+import two_stream_eval.eval_vcmr as two_stream_vcmr
+import two_stream_eval.eval_videoQA as two_stream_qa
+import two_stream_eval.eval_violin as two_stream_violin
+import two_stream_eval.eval_vr as two_stream_vr
 from evaluation import retrieval_split
 from tests.recorded_value_runs import (
     STEP,
@@ -119,3 +123,51 @@ def test_answers(golden_value, tmp_path, script, task, split, corpus, key):
         key.format("loss"): loss,
         key.format("acc"): accuracy,
     }
+
+
+TWO_STREAMS = [
+    (two_stream_vcmr, "tvr", "tvr", "val", "tv"),
+    (two_stream_vr, "yc2r_video_sub", "yc2r", "val", "yc2"),
+    (two_stream_qa, "vlep", "vlep", "dev", "vlep"),
+    (two_stream_violin, "violin", "violin", "val", "tv"),
+]
+
+
+@pytest.mark.parametrize(("script", "named", "task", "split", "corpus"), TWO_STREAMS)
+def test_two_streams(golden_value, tmp_path, searched, script, named, task, split, corpus):
+    video = recorded_run(golden_value, f"exp_{task}", tmp_path / "video")
+    sub = recorded_run(golden_value, f"exp_{task}", tmp_path / "sub")
+    words = databases(golden_value, corpus, f"{task}_{split}")
+    if task == "tvr":
+        words += ["--full_eval_tasks", "VCMR", "VR"]
+    metrics = script.main([*two_runs(video, sub), "--task", named, "--split", split, *words])
+    folder = f"results_{named}_{split}_two_stream"
+    recorded = read_results(golden_value / "expected" / f"exp_{task}" / folder)
+    ours = read_results(video / folder)
+    assert [path.name for path in sub.iterdir() if path.name.startswith("results")] == []
+    wanted = recorded_metrics(golden_value, f"exp_{task}/{folder}")
+    if searched:
+        assert_same_results(ours, recorded, searched)
+        assert metrics[f"{'VCMR' if task == 'tvr' else 'VR'}/AveR"] == pytest.approx(wanted["AveR"])
+    else:
+        assert ours == recorded
+        assert metrics["accuracy"] == pytest.approx(wanted["accuracy"], abs=0.01)
+
+
+def test_averaged_probabilities(golden_value, value_recorded, tmp_path):
+    run = recorded_run(golden_value, "exp_vlep", tmp_path)
+    words = [*databases(golden_value, "vlep", "vlep_dev"), "--task", "vlep", "--split", "dev"]
+    two_stream_qa.main([*two_runs(run, run), *words, "--save_logits"])
+    folder = run / "results_vlep_dev_two_stream_w_logit"
+    found = json.loads((folder / f"logits_{STEP}_all.json").read_text())
+    assert found
+    for id_, chances in found.items():
+        assert chances == pytest.approx(value_recorded[f"vlep/two_stream/{id_}"].tolist(), abs=2e-4)
+
+
+def two_runs(video: Path, sub: Path) -> list[str]:
+    """Words that name the runs of both streams."""
+    return [
+        *("--video_only_model_dir", str(video), "--video_only_checkpoint", STEP),
+        *("--sub_only_model_dir", str(sub), "--sub_only_checkpoint", STEP, "--n_workers", "0"),
+    ]
