@@ -4,7 +4,8 @@
                                                interval, width}}: what made the files
 <folder>/<extractor>_features/<sub>/<vid>.npz  "features" (T, D) float32; "made_by": the
                                                extractor's entry in extraction.json at that time;
-                                               "made_of": the video file (:class:`MadeOf`)
+                                               "made_of": the video file (:class:`MadeOf`);
+                                               or as VALUE's (:mod:`data.prepare.feature_parts`)
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ def part_folder(feature_dir: Path, part: str) -> Path | None:
     names = (
         f"{part}{_SUFFIX}",
         _VALUE_FOLDERS.get(part, part),
-        f"{_EXTRACTED_AS.get(part, part)}{_SUFFIX}",
+        f"{extractor_of(part)}{_SUFFIX}",
     )
     return next(filter(Path.is_dir, map(feature_dir.joinpath, names)), None)
 
@@ -28,6 +28,20 @@ def part_folder(feature_dir: Path, part: str) -> Path | None:
 def is_value_folder(folder: Path) -> bool:
     """Whether a part's folder is called as VALUE's are, not ``<part>_features``."""
     return not folder.name.endswith(_SUFFIX)
+
+
+def extractor_of(part: str) -> str:
+    """Return what extract_features.py calls the extractor of a part."""
+    return _EXTRACTED_AS.get(part, part)
+
+
+def extracted_folder(root: Path, extractor: str, of_value: bool) -> Path:
+    """Return the folder of an extractor's files, called as VALUE's or as HERO's."""
+    if not of_value:
+        return root / f"{extractor}{_SUFFIX}"
+    parts = {name: part for part, name in _EXTRACTED_AS.items()}
+    part = parts.get(extractor, extractor)
+    return root / _VALUE_FOLDERS.get(part, part)
 
 
 def part_files(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.prepare.extraction import database_extraction, database_parts, extraction_of
 from data.prepare.feature_files import FeatureFileError, load_parts, read_paths, require_usable
-from data.prepare.feature_parts import PUBLISHED
+from data.prepare.feature_parts import PUBLISHED, extractor_of
 from data.stores.frame_counts import COUNTS_FILE, counts_path, version_and_interval
 from data.stores.lmdb_io import FeatureDb
 from utils.errors import UserError
@@ -65,7 +65,7 @@ class FileFeatures:
         self._paths = read_paths(self.path)
         self.frames = {vid: paths.frames for vid, paths in self._paths.items()}
         files = (file for paths in self._paths.values() for file in paths.files)
-        parts = {part for paths in self._paths.values() for part in paths.parts}
+        parts = {extractor_of(part) for paths in self._paths.values() for part in paths.parts}
         made_by = extraction_of(files, interval) or {}
         self.extraction = {part: made_by[part] for part in made_by if part in parts} or None
         first = next(iter(self._paths.values()), None)
