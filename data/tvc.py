@@ -229,6 +229,12 @@ class WholeVideoCaptions:
         return pack_captions(items, self.db.meta)
 
 
+def caption_texts(path: str | Path, vocab_size: int | None = None) -> TextDb:
+    """The texts of a caption database, or of a query database of whole videos."""
+    is_of_clips = (Path(path) / "cap.db").is_dir()
+    return CaptionDb(path, vocab_size).captions if is_of_clips else TextDb(path, vocab_size)
+
+
 def open_captions(
     paths: Sequence[str | Path],
     videos: VideoSource,
