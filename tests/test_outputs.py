@@ -45,6 +45,8 @@ FILES = {
 }
 FOLDERS = {
     "scripts.collect_video_feature_paths": "--feature_dir {nothing} --output {} --dataset tv",
+    "scripts.convert_video_db_single_feature": "--feature_dir {world}/feat/resnet_features "
+    "--output {} --dataset tv",
     "scripts.convert_videodb": "--vfeat_db {world}/video_db/tv --output {} --dataset tv",
     "scripts.cut_clips:features": "--annotation {nothing} --vid2nframe {nothing} "
     "--vfeat_db {nothing} --clip_vfeat_db {} --output {free}",
