@@ -24,6 +24,8 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 
 from utils.errors import UserError
 
+Tokens = dict[str, list[str]]  # by clip: texts, the tokens of each joined by spaces
+
 METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
 
 _METEOR = Path(meteor.__file__).parent / meteor.METEOR_JAR
@@ -76,17 +78,66 @@ def _try_scorers(java: str) -> None:
     caption_scores({"trial": ["a dog runs"]}, {"trial": ["a dog is running home"]})
 
 
-def score_lines(captions: Iterable[Mapping], references: Iterable[Mapping]) -> dict[str, float]:
+def score_lines(
+    captions: Iterable[Mapping], references: Iterable[Mapping], first_reference: bool = False
+) -> dict[str, float]:
     """:func:`caption_scores` of JSON lines ``{"clip_id", "descs": [{"desc"}, …]}``.
 
-    Of a clip's captions the first counts; its references all do.
+    Args:
+        captions: of a clip's captions the first counts.
+        references: the clips and what is true of them.
+        first_reference: of a clip's references the first counts, too; else all do.
 
     Raises:
         UserError: as :func:`caption_scores`.
     """
-    return caption_scores(
+    return _scores(*_tokens_of_lines(captions, references, first_reference))
+
+
+def score_paragraphs(
+    captions: Iterable[Mapping], references: Iterable[Mapping]
+) -> dict[str, float]:
+    """Scores of whole source videos, whose clips are called ``<source>_<number>`` (YouCook2).
+
+    A source video's captions, tokenised one by one, are joined in the order of the numbers; so are
+    its clips' first references.
+
+    Args:
+        captions, references: as of :func:`score_lines`; references with ``vid_name``.
+
+    Raises:
+        UserError: as :func:`caption_scores`.
+    """
+    references = list(references)
+    own, wanted = _tokens_of_lines(captions, references, first_reference=True)
+    sources: dict[str, list[tuple[int, str]]] = {}
+    for line in references:
+        source, number = _source_of(str(line["vid_name"]))
+        sources.setdefault(source, []).append((number, str(line["clip_id"])))
+    parts = {source: [clip for _, clip in sorted(clips)] for source, clips in sources.items()}
+
+    def joined(tokens: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        return {
+            source: [" ".join(filter(None, (tokens[clip][0] for clip in clips)))]
+            for source, clips in parts.items()
+        }
+
+    return _scores(joined(own), joined(wanted))
+
+
+def _source_of(vid: str) -> tuple[str, int]:
+    """The source video of a clip ``<source>_<number>``, and the number; of another: itself, 0."""
+    source, _, number = vid.rpartition("_")
+    return (source, int(number)) if source and number.isdecimal() else (vid, 0)
+
+
+def _tokens_of_lines(
+    captions: Iterable[Mapping], references: Iterable[Mapping], first_reference: bool
+) -> tuple[Tokens, Tokens]:
+    most = 1 if first_reference else None
+    return _tokens(
         {str(line["clip_id"]): _texts(line)[:1] for line in captions},
-        {str(line["clip_id"]): _texts(line) for line in references},
+        {str(line["clip_id"]): _texts(line)[:most] for line in references},
     )
 
 
@@ -112,6 +163,13 @@ def caption_scores(
     Raises:
         UserError: the clips differ (names those missing), or Java is missing or fails.
     """
+    return _scores(*_tokens(captions, references))
+
+
+def _tokens(
+    captions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
+) -> tuple[Tokens, Tokens]:
+    """Both tokenised, in the order of the references."""
     _require_same_clips(captions, references)
     require_java()
     ids = list(references)
@@ -120,6 +178,10 @@ def caption_scores(
     for i in ids:
         own[i] = [next(tokenized) for _ in captions[i]]
         wanted[i] = [next(tokenized) for _ in references[i]]
+    return own, wanted
+
+
+def _scores(own: Tokens, wanted: Tokens) -> dict[str, float]:
     bleu, _ = Bleu(4).compute_score(wanted, own, verbose=0)
     rouge, _ = Rouge().compute_score(wanted, own)
     cider, _ = Cider().compute_score(wanted, own)
