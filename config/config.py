@@ -13,6 +13,7 @@ from config.options import options_to_dict
 from config.parsing import changed_options, load_run_options, parse_options
 from config.pretraining import CorpusOptions, PretrainOptions, SplitOptions
 from config.training import TvcOptions, VcmrOptions, VideoQaOptions, ViolinOptions, VrOptions
+from config.value import ValueOptions
 
 __all__ = [
     "CorpusOptions",
@@ -22,6 +23,7 @@ __all__ = [
     "SplitOptions",
     "TvcInferenceOptions",
     "TvcOptions",
+    "ValueOptions",
     "VcmrEvalOptions",
     "VcmrOptions",
     "VideoQaEvalOptions",

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     STATEMENTS = "statements"  # true or false
     CAPTIONS = "captions"  # and the clips that they tell of
     CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
+    LISTS = "lists"  # several data sets, each of one of these kinds
 
 
 class Channel(StrEnum):

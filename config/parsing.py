@@ -19,6 +19,7 @@ from config.original import (
     FIXED_OPTIONS,
     FLAGS_WITHOUT_EFFECT,
     IGNORED_KEYS,
+    NEGATED_KEYS,
     json_names,
     other_defaults,
 )
@@ -196,7 +197,7 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
     chosen = _chosen_keys(cls, raw)
     for key in (key for key in raw if key in names):
         taken = chosen[names[key]]
-        if raw[key] == raw[taken]:
+        if _plain_value(raw, key) == _plain_value(raw, taken):
             continue
         if names[key] not in EVALUATION_BATCH_SIZES:
             raise UserError(f"{source}: {taken} and {key} are one option; keep one of them")
@@ -213,13 +214,19 @@ def _chosen_keys(cls: type[Options], raw: Mapping[str, Any]) -> dict[str, str]:
     return chosen
 
 
+def _plain_value(raw: Mapping[str, Any], key: str) -> Any:
+    """Return what a key of parsed JSON says of its option."""
+    value = raw[key]
+    return not value if key in NEGATED_KEYS and isinstance(value, bool) else value
+
+
 def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Convert those entries of parsed JSON that ``cls`` has."""
     hints = field_hints(cls)
     values: dict[str, Any] = {}
     for name, key in _chosen_keys(cls, raw).items():
         try:
-            values[name] = convert(raw[key], hints[name])
+            values[name] = convert(_plain_value(raw, key), hints[name])
         except ValueError as error:
             raise UserError(f"{source}: option {key}: {error}") from None
     return values
