@@ -6,7 +6,7 @@ python eval_vcmr.py --query_txt_db /txt/tvr_val.db/ --split val --vfeat_db /vide
 """
 
 from config.config import VcmrEvalOptions, VrEvalOptions, parse_options
-from data.run_features import is_video_only
+from data.run_features import channel_of
 from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
 from data.video import longest_video
@@ -38,7 +38,7 @@ def evaluate_retrieval(
     """
     run = start_evaluation(options)
     queries = TextDb(options.query_txt_db, run.vocab_size)
-    videos = open_videos(options, queries, is_video_only(options.task))
+    videos = open_videos(options, queries, channel_of(options.task))
     run.warn_of_other_tokenizer(queries, videos.subtitles)
     split = RetrievalSplit(options.split, queries, videos, run, settings)
     model = build_for_evaluation(

@@ -27,18 +27,20 @@ class SubtitleSequences(TensorBatch):
     """S sequences ``[frames of the subtitle, its tokens]`` for the cross-modal transformer.
 
     A slot is a frame's place in a sequence. Slots and tokens are embedded apart; row p of the
-    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``.
+    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. A sequence whose frames are not
+    read has no slots: what the transformer says of its first token goes to each of its frames.
     """
 
     slot_frames: Tensor  # (K,) long, which of the batch's F frames stands in the slot
     slot_positions: Tensor  # (K,) long, its place among the frames of the sequence
-    slot_targets: Tensor  # (K,) long, output row to which the slot's result is added
-    slot_rows: Tensor  # (K,) long, the slot's row in the packed sequences
+    slot_rows: Tensor  # (R,) long, the packed rows that are read: every slot's, or a first token's
+    slot_targets: Tensor  # (T,) long, output row of every frame of every sequence
+    slot_sources: Tensor | None  # (T,) long, which of the R rows is added there; None: each its own
     token_ids: Tensor  # (P − K,) long
     token_positions: Tensor  # (P − K,) long
     order: Tensor  # (P,) long
     layout: PackedLayout  # S sequences of P positions in all
-    longest_slots: int  # most frames that one sequence shows
+    longest_slots: int  # most slots of one sequence
 
     def join(self, slots: Tensor, tokens: Tensor) -> Tensor:
         """Return embedded slots (K, H) and tokens (P − K, H) as packed sequences (P, H)."""

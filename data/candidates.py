@@ -118,7 +118,7 @@ def pack_candidates(items: Sequence[CandidateItem]) -> CandidateBatch:
         every = list(range(item.video.num_frames))
         for copy, text in enumerate(item.texts):
             own = int(first) + copy * total
-            subtitles += [(first, Subtitle(sub.tokens + text, sub.frames)) for sub in shown]
+            subtitles += [(first, replace(sub, tokens=sub.tokens + text)) for sub in shown]
             targets_from += [own] * len(shown)
             temporal.append((own, Subtitle(text, every)))
             runs.append(item.video.num_frames)

@@ -24,8 +24,6 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 
 from utils.errors import UserError
 
-Tokens = dict[str, list[str]]  # by clip: texts, the tokens of each joined by spaces
-
 METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
 
 _METEOR = Path(meteor.__file__).parent / meteor.METEOR_JAR
@@ -78,70 +76,30 @@ def _try_scorers(java: str) -> None:
     caption_scores({"trial": ["a dog runs"]}, {"trial": ["a dog is running home"]})
 
 
-def score_lines(
-    captions: Iterable[Mapping], references: Iterable[Mapping], first_reference: bool = False
-) -> dict[str, float]:
+def score_lines(captions: Iterable[Mapping], references: Iterable[Mapping]) -> dict[str, float]:
     """:func:`caption_scores` of JSON lines ``{"clip_id", "descs": [{"desc"}, …]}``.
 
-    Args:
-        captions: of a clip's captions the first counts.
-        references: the clips and what is true of them.
-        first_reference: of a clip's references the first counts, too; else all do.
+    Of a clip's captions the first counts; its references all do.
 
     Raises:
         UserError: as :func:`caption_scores`.
     """
-    return _scores(*_tokens_of_lines(captions, references, first_reference))
-
-
-def score_paragraphs(
-    captions: Iterable[Mapping], references: Iterable[Mapping]
-) -> dict[str, float]:
-    """Scores of whole source videos, whose clips are called ``<source>_<number>`` (YouCook2).
-
-    A source video's captions, tokenised one by one, are joined in the order of the numbers; so are
-    its clips' first references.
-
-    Args:
-        captions, references: as of :func:`score_lines`; references with ``vid_name``.
-
-    Raises:
-        UserError: as :func:`caption_scores`.
-    """
-    references = list(references)
-    own, wanted = _tokens_of_lines(captions, references, first_reference=True)
-    sources: dict[str, list[tuple[int, str]]] = {}
-    for line in references:
-        source, number = _source_of(str(line["vid_name"]))
-        sources.setdefault(source, []).append((number, str(line["clip_id"])))
-    parts = {source: [clip for _, clip in sorted(clips)] for source, clips in sources.items()}
-
-    def joined(tokens: Mapping[str, list[str]]) -> dict[str, list[str]]:
-        return {
-            source: [" ".join(filter(None, (tokens[clip][0] for clip in clips)))]
-            for source, clips in parts.items()
-        }
-
-    return _scores(joined(own), joined(wanted))
-
-
-def _source_of(vid: str) -> tuple[str, int]:
-    """The source video of a clip ``<source>_<number>``, and the number; of another: itself, 0."""
-    source, _, number = vid.rpartition("_")
-    return (source, int(number)) if source and number.isdecimal() else (vid, 0)
-
-
-def _tokens_of_lines(
-    captions: Iterable[Mapping], references: Iterable[Mapping], first_reference: bool
-) -> tuple[Tokens, Tokens]:
-    most = 1 if first_reference else None
-    return _tokens(
-        {str(line["clip_id"]): _texts(line)[:1] for line in captions},
-        {str(line["clip_id"]): _texts(line)[:most] for line in references},
+    return caption_scores(
+        first_texts(captions), {str(line["clip_id"]): line_texts(line) for line in references}
     )
 
 
-def _texts(line: Mapping) -> list[str]:
+def first_texts(lines: Iterable[Mapping]) -> dict[str, list[str]]:
+    """The first caption of each JSON line, by clip id, as lists of one."""
+    return {str(line["clip_id"]): line_texts(line)[:1] for line in lines}
+
+
+def line_texts(line: Mapping) -> list[str]:
+    """Captions of a JSON line.
+
+    Raises:
+        UserError: it has none.
+    """
     texts = [desc["desc"] for desc in line.get("descs", [])]
     if not texts:
         raise UserError(f"clip {line['clip_id']} has no captions (descs) to score with")
@@ -163,13 +121,37 @@ def caption_scores(
     Raises:
         UserError: the clips differ (names those missing), or Java is missing or fails.
     """
-    return _scores(*_tokens(captions, references))
+    return _scores(*_tokenized(captions, references))
 
 
-def _tokens(
+def paragraph_scores(
+    captions: Mapping[str, Sequence[str]],
+    references: Mapping[str, Sequence[str]],
+    paragraphs: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """:func:`caption_scores`, and the same of paragraphs, each one caption with one reference.
+
+    Args:
+        captions, references: by clip id, lists of one.
+        paragraphs: of each the ids of its clips, in the order in which their tokens are joined.
+
+    Raises:
+        UserError: as :func:`caption_scores`.
+    """
+    sides = _tokenized(captions, references)
+    joined = (
+        {name: [" ".join(side[i][0] for i in ids)] for name, ids in paragraphs.items()}
+        for side in sides
+    )
+    return _scores(*sides), _scores(*joined)
+
+
+Tokenized = dict[str, list[str]]  # by clip id, texts of tokens that are joined by spaces
+
+
+def _tokenized(
     captions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
-) -> tuple[Tokens, Tokens]:
-    """Both tokenised, in the order of the references."""
+) -> tuple[Tokenized, Tokenized]:
     _require_same_clips(captions, references)
     require_java()
     ids = list(references)
@@ -181,7 +163,7 @@ def _tokens(
     return own, wanted
 
 
-def _scores(own: Tokens, wanted: Tokens) -> dict[str, float]:
+def _scores(own: Tokenized, wanted: Tokenized) -> dict[str, float]:
     bleu, _ = Bleu(4).compute_score(wanted, own, verbose=0)
     rouge, _ = Rouge().compute_score(wanted, own)
     cider, _ = Cider().compute_score(wanted, own)

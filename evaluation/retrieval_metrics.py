@@ -5,7 +5,6 @@ Times and IoUs are float32, so an IoU of exactly 0.7 is a hit.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from utils.names import QUERY_NAMES, NameFields, get_name
 
 TASKS = ("VCMR", "SVMR", "VR")
 TOP_K = (1, 5, 10, 100)
-AVERAGED_K = (1, 5, 10)  # VALUE's AveR
 IOU_THRESHOLDS = (0.5, 0.7)
 QUERY_TYPES = ("v", "t", "vt")  # answered by what is seen, said, or both
 MIN_ANNOTATORS = 4  # from so many spans on, two must be hit
@@ -194,14 +192,3 @@ def _recalls_by_type(
         for kind in types
     )
     return recalls
-
-
-def average_recall(metrics: Mapping[str, Mapping[str, float | str]]) -> float:
-    """VALUE's AveR: the mean of R@1, R@5 and R@10, in percent.
-
-    Args:
-        metrics: as of :func:`retrieval_metrics`; those of moments (IoU ≥ 0.7) count where there are
-            any, else those of videos.
-    """
-    task, criterion = ("VCMR", f"{IOU_THRESHOLDS[-1]}-") if "VCMR" in metrics else ("VR", "")
-    return fmean(metrics[task][f"{criterion}r{k}"] for k in AVERAGED_K)

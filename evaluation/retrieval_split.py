@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from config.evaluation import VcmrEvalOptions, VrEvalOptions
-from config.groups import MomentEvalOptions
+from config.groups import Channel, MomentEvalOptions
 from config.training import RetrievalOptions
 from data.annotations import read_lines
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from data.coverage import Coverage
 from data.loader import evaluation_batches
 from data.moments import warn_of_single_moments
-from data.run_features import is_video_only
+from data.run_features import channel_of
 from data.sources import VideoData
 from data.stores.lmdb_io import TextDb
 from data.stores.records import TruthLine
@@ -63,7 +63,7 @@ class RetrievalSplit:
         self.run = run
         self.settings = settings
         moments = settings.searched_videos > 0
-        own_indices = moments and not is_video_only(run.options.task)
+        own_indices = moments and channel_of(run.options.task) != Channel.VIDEO_ONLY
         pool, self.video2idx = video_pool(
             name, queries, videos.subtitles, videos.source, own_indices
         )

@@ -47,7 +47,7 @@ from data.prepare.work import is_finished, map_lines, pack_line, text_parser
 from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, tokenizer_meta
-from data.video_indices import split_indices
+from data.video_indices import required_indices
 from utils.errors import UserError, brief, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
@@ -249,19 +249,6 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
         LOGGER.warning("%s: all %d texts are empty", options.annotation, len(id2len))
 
 
-def split_videos(path: str, split: str | None) -> list[str]:
-    """The videos of a split.
-
-    Raises:
-        UserError: the file is unreadable or malformed, or has no such split.
-    """
-    splits = read_json(path)
-    videos = split_indices(splits, str(split), path)
-    if split not in splits:
-        raise UserError(f"{path} has no split {split!r}; --split is one of {', '.join(splits)}")
-    return list(videos)
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = text_parser(__doc__)
@@ -277,7 +264,9 @@ def main(argv: list[str] | None = None) -> None:
     recipe = {name: getattr(options, name) for name in ("annotation", "output", "toker", "task")}
     sides = {}
     if options.vid2dur_idx:
-        sides["video_ids.json"] = split_videos(options.vid2dur_idx, options.split)
+        splits = read_json(options.vid2dur_idx)
+        indices = required_indices(splits, str(options.split), options.vid2dur_idx)
+        sides["video_ids.json"] = list(indices)
     output = Path(options.output)
     if not options.force and is_finished(output, recipe, [options.annotation], sides=sides):
         return

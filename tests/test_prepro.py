@@ -355,7 +355,7 @@ def test_video_ids_of_a_split_without_videos(world, toker, tmp_path):
     videos = ["--vid2dur_idx", str(tmp_path / "idx.json"), "--split"]
     db = prepare_queries(tmp_path / "a.jsonl", tmp_path / "db", "tvr", toker, *videos, "test")
     assert db.side("video_ids.json") == ["z", "a"]
-    with pytest.raises(UserError, match="no split 'tset'; --split is one of val, test"):
+    with pytest.raises(UserError, match="no split 'tset'; it has val, test"):
         prepare_queries(tmp_path / "a.jsonl", tmp_path / "d", "tvr", toker, *videos, "tset")
     with pytest.raises(UserError, match=r"with another video_ids\.json; choose another --output"):
         prepare_queries(tmp_path / "a.jsonl", tmp_path / "db", "tvr", toker, *videos, "val")

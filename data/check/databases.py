@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.groups import Kind, QueryDbOptions, TrainingOptions
+from config.groups import Channel, Kind, QueryDbOptions, TrainingOptions
 from config.pretraining import CorpusOptions, PretrainOptions
 from config.training import TvcOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.clips import captions_by_video, read_clip_lines
-from data.run_features import is_video_only, open_features
+from data.run_features import channel_of, open_features
 from data.stores.lmdb_io import FeatureDb, TextDb, feature_db_path
 from data.video_indices import VIDEO_INDICES
 from data.video_pool import feature_name, named_videos, numbered_videos, query_videos, read_split
@@ -215,7 +215,7 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
     corpus = Corpus(
         options.vfeat_interval,
         options.max_clip_len,
-        reads_text=not is_video_only(options.task),
+        reads_text=channel_of(options.task) != Channel.VIDEO_ONLY,
         only_available=options.only_available,
     )
     data.corpora.append(corpus)
