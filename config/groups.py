@@ -134,10 +134,15 @@ class RetrievalDbOptions(VideoDbOptions):
     task: str = option(help="data set and kind of input")
     sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)
 
+    @property
+    def reads_subtitles(self) -> bool:
+        """Whether subtitles are read."""
+        return not self.task.endswith(f"_{Channel.VIDEO_ONLY}")
+
     def check(self) -> None:
         """A task that reads subtitles knows their database."""
         super().check()
-        if self.sub_txt_db is None and not self.task.endswith("_video_only"):
+        if self.sub_txt_db is None and self.reads_subtitles:
             raise UserError(f"missing options: --sub_txt_db (task {self.task} reads subtitles)")
 
 

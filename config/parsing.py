@@ -146,7 +146,7 @@ def _evaluation_options(cls: type[OptionsT], values: dict[str, Any]) -> OptionsT
     if model is None:
         _require(cls, values, [cls.RUN_FOLDER])
         return load_run_options(cls, values[cls.RUN_FOLDER], values)
-    if not cls.RESULTS_IN_RUN:
+    if not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
         values = {cls.RUN_FOLDER: str(model.folder)} | values
     _require(cls, values, [cls.RUN_FOLDER])
     own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
@@ -157,6 +157,7 @@ def _build_upon(
     cls: type[OptionsT], saved: Mapping[str, Any], given: Mapping[str, Any], source: Path
 ) -> OptionsT:
     """Given options, and what ``saved`` ones of ``source`` may set."""
+    cls = cls.class_for(saved)
     inherited = cls.from_run(saved, given)
     inherited["storage"] = usable_storage(saved.get("storage"))
     chosen = {key: value for key, value in inherited.items() if value is not None}

@@ -224,6 +224,8 @@ class ListOptions(
 ):
     """VALUE's data sets"""
 
+    VALUE: ClassVar[bool] = True
+
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
     lw_st_ed: float | None = redefault(SpanLossOptions, "lw_st_ed", None)
     qa_lw_st_ed: float | None = option(

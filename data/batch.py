@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from config.groups import Kind
 from utils.batch import TensorBatch
 from utils.packing import PackedLayout, length_mask
 
@@ -159,6 +160,20 @@ class ObjectiveBatch(TensorBatch):
     """A batch of a pre-training objective."""
 
     method: str  # of the model, which answers it
+    batch: TensorBatch
+
+    @property
+    def ids(self) -> list[str]:
+        """What to name when something goes wrong."""
+        return self.batch.ids
+
+
+@dataclass
+class SetBatch(TensorBatch):
+    """A batch of one of several data sets."""
+
+    data_set: str  # what its losses are called after
+    kind: Kind
     batch: TensorBatch
 
     @property

@@ -56,7 +56,7 @@ class CandidateDataset:
         self.db = db
         self.videos = videos
         self.training = training
-        self.ids = usable_query_ids(db, max_txt_len, self.record_type is QuestionRecord)
+        self.ids = usable_query_ids(db, max_txt_len, self.record_type.shared)
         self.video_of = video_of = query_videos(db, videos.features.id2nframe)
         without = [id_ for id_ in self.ids if id_ not in video_of]
         if without:

@@ -40,7 +40,7 @@ def query_tokens(input_ids: Sequence[int], meta: dict) -> list[int]:
     return [meta["CLS"], *input_ids]
 
 
-def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> list[str]:
+def usable_query_ids(db: TextDb, max_txt_len: int = -1, shared: int | None = None) -> list[str]:
     """Ids in database order, without those whose text is longer than ``max_txt_len`` (−1: all).
 
     A question's length is that of the question plus its longest answer.
@@ -48,12 +48,14 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> 
     Args:
         db: of the queries.
         max_txt_len: tokens.
-        parts: they are questions with answers, which have a length each.
+        shared: they have several texts, so many of which (a question) stand before each of the
+            others; None: one text.
 
     Raises:
         UserError: none is left, one has no record, or they are none of the kind.
     """
     lengths = db.side("id2len.json")
+    parts = shared is not None
     odd = next((i for i, value in lengths.items() if isinstance(value, list) != parts), None)
     if odd is not None:
         wanted = "of a question and its answers" if parts else "of one text"
@@ -69,7 +71,7 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> 
         )
 
     def length(value: int | list[int]) -> int:
-        return value[0] + max(value[1:]) if isinstance(value, list) else value
+        return sum(value[:shared]) + max(value[shared:]) if isinstance(value, list) else value
 
     ids = [i for i, value in lengths.items() if max_txt_len < 0 or length(value) <= max_txt_len]
     if not ids:

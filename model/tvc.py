@@ -46,19 +46,24 @@ class HeroForTvc(nn.Module):
         config: with ``d_config``.
         feature_size: D.
         label_smoothing: ε of the loss.
+        encoder: to share with another model; None: one of its own.
 
     Raises:
         UserError: ``config`` has no decoder.
     """
 
     def __init__(
-        self, config: ModelConfig, feature_size: int = FEATURE_SIZE, label_smoothing: float = 0.0
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        label_smoothing: float = 0.0,
+        encoder: HierarchicalEncoder | None = None,
     ) -> None:
         super().__init__()
         if config.d_config is None:
             raise UserError("the model config has no d_config (caption decoder); see hero_tvc.json")
         decoder = config.d_config
-        self.v_encoder = HierarchicalEncoder(config, feature_size)
+        self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
         self.position_embeddings = nn.Embedding(
             decoder.max_position_embeddings, decoder.hidden_size
         )

@@ -1,16 +1,24 @@
 """VALUE's tasks against the record: frames, queries, scores, losses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from config.groups import Channel
+from config.model_config import ModelConfig
 from data.batch import QueryBatch
 from data.loader import ItemKey
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
 from data.video_pool import video_pool
+from data.videoQA import EventDataset, QuestionDataset
+from data.violin import SingleStatementDataset
+from model.checkpoint import load_weights
 from model.ranking_loss import RankingLoss
 from model.vcmr import HeroForVcmr, MomentSchedule
+from model.videoQA import HeroForVideoQA
+from model.violin import HeroForStatements
 from model.vr import HeroForVr
 from tests.recorded import assert_recorded
 from tests.recorded_value import WIDE, WIDE_SIZE, ValueWorld, recorded_ids
@@ -18,6 +26,7 @@ from tests.recorded_value import WIDE, WIDE_SIZE, ValueWorld, recorded_ids
 pytestmark = pytest.mark.golden_value
 
 CORPUS = {"yc2r": "yc2", "vatex_en_r": "vatex"}
+HEAD = "violin_pred_head.linear_1.weight"
 VARIANTS = [WIDE, Channel.SUB_ONLY, Channel.VIDEO_ONLY]
 
 
@@ -118,3 +127,109 @@ def test_ranking_losses(value, value_recorded, task, form, hard):
     losses = model(collate_moments([data[ItemKey(place[qid])] for qid in qids]))
     weighted = torch.stack([10 * losses["neg_ctx"], 10 * losses["neg_q"]])
     assert_recorded(weighted, value_recorded[f"vr_loss/{task}/{form}{hard}"])
+
+
+def dataset(value, cls, task, split, channel=Channel.VIDEO_SUB, context=0, training=False):
+    corpus = "vlep" if task == "vlep" else "tv"
+    videos = value.videos(corpus, context, channel)
+    return cls(value.texts(f"{task}_{split}"), videos.source, training=training)
+
+
+def both_ways(model, data):
+    """Every item's answers, alone and in one batch with all others."""
+    items = [data[number] for number in range(len(data))]
+    together = model.answer(data.collate(items))
+    for number, id_ in enumerate(data.ids):
+        yield id_, model.answer(data.collate([items[number]])), 0
+        yield id_, together, number
+
+
+@pytest.mark.parametrize("channel", Channel)
+@torch.no_grad()
+def test_which_event_comes_next(value, value_recorded, channel):
+    data = dataset(value, EventDataset, "vlep", "dev", channel)
+    kind = "vlep/logits" if channel == Channel.VIDEO_SUB else f"vlep/logits_{channel}"
+    assert sorted(data.ids) == sorted(recorded_ids(value_recorded, kind))
+    for id_, answers, row in both_ways(value.model(HeroForVideoQA), data):
+        assert_recorded(answers.scores[row], value_recorded[f"{kind}/{id_}"], id_)
+        if channel == Channel.VIDEO_SUB:
+            loss = value_recorded[f"vlep/loss/{id_}"].reshape(())
+            assert_recorded(answers.losses["qa"][row], loss, id_)
+
+
+@torch.no_grad()
+def test_two_channels_of_events_averaged(value, value_recorded):
+    model = value.model(HeroForVideoQA)
+    sets = [
+        dataset(value, EventDataset, "vlep", "dev", channel)
+        for channel in (Channel.VIDEO_ONLY, Channel.SUB_ONLY)
+    ]
+    assert sorted(sets[0].ids) == sorted(recorded_ids(value_recorded, "vlep/two_stream"))
+    for number, id_ in enumerate(sets[0].ids):
+        streams = [model.answer(data.collate([data[number]])).scores[0] for data in sets]
+        mean = torch.stack(streams).softmax(dim=-1).mean(dim=0)
+        assert_recorded(mean, value_recorded[f"vlep/two_stream/{id_}"], id_)
+
+
+def test_spans_of_events_teach_nothing_by_default(value):
+    """Whatever they say: the span head's gradient is zero, the others' that of the choice alone."""
+    data = dataset(value, EventDataset, "vlep", "train", training=True)
+    batch = data.collate([data[number] for number in range(len(data))])
+    assert (batch.spans >= 0).any()
+    gradients = []
+    for spans in (batch.spans, torch.full_like(batch.spans, -1)):
+        model = value.model(HeroForVideoQA).train()
+        losses = model(replace(batch, spans=spans, counts=batch.counts | {"st_ed": len(spans)}))
+        (losses["qa"] + 0.0 * losses["st_ed"]).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        if name.startswith("st_ed_"):
+            assert not gradient.any()
+        elif gradient is not None:
+            torch.testing.assert_close(gradient, gradients[1][name], atol=1e-7, rtol=0)
+
+
+@torch.no_grad()
+def test_single_statements(value, value_recorded):
+    data = dataset(value, SingleStatementDataset, "violin", "val", context=2)
+    assert sorted(data.ids) == sorted(recorded_ids(value_recorded, "violin/logit"))
+    for id_, answers, row in both_ways(value.model(HeroForStatements), data):
+        logit, loss = (value_recorded[f"violin/{kind}/{id_}"] for kind in ("logit", "loss"))
+        assert_recorded(answers.scores[row : row + 1], logit.reshape(1), id_)
+        assert_recorded(answers.losses["violin"][row], loss.reshape(()), id_)
+
+
+def test_a_statement_comes_alone_in_training(value):
+    data = dataset(value, SingleStatementDataset, "violin", "train", training=True)
+    assert [data[number].ids for number in range(len(data))] == [[id_] for id_ in data.ids]
+
+
+def test_statements_read_the_names_of_either_head(value):
+    model = value.model(HeroForStatements)
+    state = {name.replace("qa_p", "violin_p"): w for name, w in model.state_dict().items()}
+    assert "violin_pool.weight" in state and "qa_pool.weight" not in state
+    other = HeroForStatements(ModelConfig.from_json(value.expected / "model_finetune.json"))
+    report = load_weights(other, state)
+    assert not (report.new_heads or report.missing or report.unexpected)
+    assert "violin_pool.weight → qa_pool.weight" in report.renamed
+    torch.testing.assert_close(other.qa_pred_head.linear_1.weight, state[HEAD])
+    both = state | {HEAD.replace("violin", "qa"): torch.ones_like(state[HEAD])}
+    report = load_weights(other, both)
+    assert (other.qa_pred_head.linear_1.weight == 1).all() and report.unexpected == [HEAD]
+
+
+@torch.no_grad()
+def test_questions(value, value_recorded):
+    data = dataset(value, QuestionDataset, "tvqa", "val")
+    assert sorted(data.ids) == sorted(recorded_ids(value_recorded, "tvqa/logits"))
+    for id_, answers, row in both_ways(value.model(HeroForVideoQA), data):
+        assert_recorded(answers.scores[row], value_recorded[f"tvqa/logits/{id_}"], id_)
+        losses = torch.stack([answers.losses[name][row] for name in ("qa", "st_ed")])
+        assert_recorded(losses, value_recorded[f"tvqa/loss/{id_}"], id_)
+
+
+@pytest.mark.parametrize("cls", [HeroForVcmr, HeroForVideoQA])
+def test_weight_names_are_the_contract(value, cls):
+    contract = value.expected_json("state_dict_keys")[cls.__name__]["parameters"]
+    own = value.model(cls).state_dict()
+    assert {name: list(weight.shape) for name, weight in own.items()} == contract

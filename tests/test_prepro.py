@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,15 @@ def toker(world: Path) -> str:
 
 
 def assert_same_database(
-    made: Path, recorded: Path, token_ids: Mapping[str, list] | None = None
+    made: Path,
+    recorded: Path,
+    token_ids: Mapping[str, list] | None = None,
+    own: Container[str] = (),
 ) -> None:
     """The same records (fields in the same order), side files and meta.json.
 
-    If ``token_ids`` are given, the tokens, and the lengths that follow from them, are those.
+    If ``token_ids`` are given, the tokens, and the lengths that follow from them, are those. The
+    made meta.json may have entries of its ``own``.
     """
     new, old = TextDb(made), TextDb(recorded)
     assert list(new.keys()) == list(old.keys())
@@ -62,8 +66,9 @@ def assert_same_database(
             lengths = side_of_lengths(name, old.side(name), wanted)
             assert (new.path / name).read_text() == json.dumps(lengths)
     # Recorded databases have no fingerprint.
-    assert list(new.meta) == [*old.meta] + [FINGERPRINT] * (FINGERPRINT not in old.meta)
-    assert {k: v for k, v in new.meta.items() if k not in (*ORIGIN, FINGERPRINT)} == {
+    ours = [key for key in new.meta if key not in own]
+    assert ours == [*old.meta] + [FINGERPRINT] * (FINGERPRINT not in old.meta)
+    assert {k: v for k, v in new.meta.items() if k not in (*ORIGIN, FINGERPRINT, *own)} == {
         k: v for k, v in old.meta.items() if k not in (*ORIGIN, FINGERPRINT)
     }
 

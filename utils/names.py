@@ -26,6 +26,7 @@ VIDEO_QUERY_NAMES = NameFields(  # MSR-VTT; its public files say video_id
     ids=("sen_id", "retrieval_key", "desc_id"), videos=("clip_name", "vid_name", "video_id")
 )
 QUESTION_NAMES = NameFields(ids=("qid",))
+EXAMPLE_NAMES = NameFields(ids=("example_id", "desc_id"))  # VALUE's, and VIOLIN's own
 CLIP_NAMES = NameFields(ids=("clip_id",))
 
 _PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
@@ -35,6 +36,8 @@ def names_of_task(task: str | None) -> NameFields:
     """Where lines of a task's queries, questions or statements have their names."""
     if task in ("msrvtt", "msrvtt_video_sub", "msrvtt_video_only"):
         return VIDEO_QUERY_NAMES
+    if task in ("vlep", "violin"):
+        return EXAMPLE_NAMES
     return QUESTION_NAMES if task in ("tvqa", "how2qa") else QUERY_NAMES
 
 

@@ -95,6 +95,7 @@ class StatementRecord(_OfVideo):
     input_ids: Tokens
     target: int | None = None
 
+    shared: ClassVar[int | None] = None  # it is one text
     choices: ClassVar[int] = 2
 
 
@@ -105,10 +106,18 @@ class QuestionRecord(_OfVideo):
     target: int | None = None
     ts: Any = None
 
+    shared: ClassVar[int] = 1  # texts that stand before every answer
+
     @property
     def choices(self) -> int:
         """How many answers there are."""
-        return len(self.input_ids) - 1
+        return len(self.input_ids) - self.shared
+
+
+class EventRecord(QuestionRecord):
+    """Events, one of which comes next; ``ts`` is what came before."""
+
+    shared: ClassVar[int] = 0
 
 
 class CaptionRecord(msgspec.Struct):
