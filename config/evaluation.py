@@ -208,6 +208,11 @@ class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
     # fp16 is the published default here; a machine without CUDA then computes in fp32.
     fp16: bool | None = option(None, help="half precision (null: where there is CUDA)")
 
+    @property
+    def task(self) -> str:
+        """The data set."""
+        return "tvc"
+
     def output_file(self, label: str) -> Path:
         """Where the captions of the checkpoint ``label`` go."""
         return Path(self.output)
