@@ -48,7 +48,7 @@ class CaptionSplit:
         run: Run[TvcOptions | TvcInferenceOptions | SetOptions],
         need_references: bool = False,
     ) -> None:
-        self.clips = TargetClips(target, videos)
+        self.clips = TargetClips(target, videos, whole_videos=run.options.task != "tvc")
         self.vocabulary = vocabulary
         self.run = run
         self.settings = DecodingSettings.from_options(

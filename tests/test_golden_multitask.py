@@ -35,7 +35,10 @@ def find_item(opened: OpenSet, name: str) -> int:
     dataset = opened.dataset
     if opened.entry.kind in (Kind.MOMENTS, Kind.VIDEOS):
         return dataset.groups.index([name])
-    ids = dataset.vids if opened.entry.data_set == "tvc" else dataset.ids
+    if opened.entry.kind is not Kind.CAPTIONS:
+        return dataset.ids.index(name)
+    of_clips = opened.entry.data_set == "tvc"
+    ids = dataset.vids if of_clips else [id_ for _, id_, _ in dataset.items]
     return ids.index(name)
 
 
