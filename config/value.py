@@ -277,6 +277,11 @@ class ValueOptions(ListOptions):
 
     train_datasets: list[DataSet] = option(help="data sets to train on, drawn by their ratio")
     val_datasets: list[DataSet] = option(help="data sets to validate on")
+    keep_validation_apart: bool = option(
+        False,
+        help="learn no captions from queries that val_datasets validate (the published mixes learn "
+        "VATEX-EN-C's from vatex_en_r_val too)",
+    )
 
     @property
     def NEXT(self) -> str:  # noqa: N802 (that of other trainings is a constant)
@@ -308,6 +313,7 @@ class ValueOptions(ListOptions):
                 for each in getattr(self, name)
             ]
             object.__setattr__(self, name, entries)
+        self._part_captions()
         if retrieval and self.lr_mul != 1:
             LOGGER.warning(
                 "lr_mul %g has no effect where retrieval trains: every parameter has the plain "
@@ -315,6 +321,24 @@ class ValueOptions(ListOptions):
                 self.lr_mul,
             )
             object.__setattr__(self, "lr_mul", 1.0)
+
+    def _part_captions(self) -> None:
+        """Leave out captions of queries that are validated, or say that they are learnt from."""
+        validated = {each.query_txt_db for each in self.val_datasets}
+        both = [path for each in self.train_datasets for path in each.cap_txt_db]
+        both = [path for path in both if path in validated]
+        if both and self.keep_validation_apart:
+            entries = [
+                replace(each, cap_txt_db=[p for p in each.cap_txt_db if p not in both])
+                for each in self.train_datasets
+            ]
+            object.__setattr__(self, "train_datasets", entries)
+        elif both:
+            LOGGER.warning(
+                "captions are learnt from %s, whose queries are validated too, as in the published "
+                "mixes: --keep_validation_apart leaves it out",
+                ", ".join(both),
+            )
 
     def check(self) -> None:
         """Every list has an entry, no entry is there twice, and each has what it needs."""
