@@ -209,6 +209,7 @@ class WholeVideoCaptions:
                 )
             of_db = learnable_queries(db, videos, max_txt_len)
             self.items += [(db, id_, vid) for id_, vid in of_db.items()]
+            LOGGER.info("captions to learn from: %d of %s", len(of_db), db.path)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -230,9 +231,14 @@ class WholeVideoCaptions:
 
 
 def caption_texts(path: str | Path, vocab_size: int | None = None) -> TextDb:
-    """The texts of a caption database, or of a query database of whole videos."""
-    is_of_clips = (Path(path) / "cap.db").is_dir()
-    return CaptionDb(path, vocab_size).captions if is_of_clips else TextDb(path, vocab_size)
+    """The captions of a caption database, or a query database of whole videos."""
+    path = Path(path)
+    return TextDb(path / "cap.db" if _has_clips(path) else path, vocab_size)
+
+
+def _has_clips(path: str | Path) -> bool:
+    """Whether a database is one of captions of clips."""
+    return (Path(path) / "cap.db").is_dir()
 
 
 def open_captions(
@@ -252,7 +258,7 @@ def open_captions(
     Raises:
         UserError: see the two classes; or there are several caption databases.
     """
-    of_clips = [path for path in paths if (Path(path) / "cap.db").is_dir()]
+    of_clips = [path for path in paths if _has_clips(path)]
     if not of_clips:
         return WholeVideoCaptions([TextDb(path, vocab_size) for path in paths], videos, max_txt_len)
     if len(paths) > 1:
