@@ -11,6 +11,7 @@ from config.config import TvcInferenceOptions, parse_options
 from config.groups import Channel
 from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
+from data.tvc import caption_texts
 from data.video import longest_video
 from data.vocabulary import Vocabulary
 from engine.build import build_for_evaluation
@@ -44,7 +45,10 @@ def metrics_file(output: Path, run: Run[TvcInferenceOptions]) -> Path:
 def open_clips(run: Run[TvcInferenceOptions]) -> tuple[CaptionSplit, HeroForTvc]:
     """The clips that a run's options name, and the model to caption them."""
     options = run.options
-    texts = TextDb(options.sub_txt_db or options.special_tokens, run.vocab_size)
+    if options.sub_txt_db:
+        texts = TextDb(options.sub_txt_db, run.vocab_size)
+    else:
+        texts = caption_texts(options.cap_txt_db, run.vocab_size)
     videos = open_videos(options, texts, Channel(options.channel or Channel.VIDEO_SUB))
     run.warn_of_other_tokenizer(texts)
     vocabulary = Vocabulary.of(texts, options.toker)

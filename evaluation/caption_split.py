@@ -14,7 +14,7 @@ from config.value import SetOptions
 from data.batch import ClipsToCaption
 from data.loader import evaluation_batches
 from data.tvc import CaptionDataset, TargetClips
-from data.video import SubtitleSource
+from data.video import VideoSource
 from data.vocabulary import Vocabulary
 from engine.run import Run, on_main
 from evaluation.caption_metrics import score_lines
@@ -43,7 +43,7 @@ class CaptionSplit:
     def __init__(
         self,
         target: str | Path,
-        videos: SubtitleSource,
+        videos: VideoSource,
         vocabulary: Vocabulary,
         run: Run[TvcOptions | TvcInferenceOptions | SetOptions],
         need_references: bool = False,

@@ -9,10 +9,15 @@ import eval_vcmr
 import eval_videoQA
 import eval_violin
 import eval_vr
+import inf_tvc
+import inf_vatex_en_c
+import inf_yc2c
 import two_stream_eval.eval_vcmr as two_stream_vcmr
 import two_stream_eval.eval_videoQA as two_stream_qa
 import two_stream_eval.eval_violin as two_stream_violin
 import two_stream_eval.eval_vr as two_stream_vr
+import two_stream_eval.inf_yc2c as two_stream_yc2c
+from data.tokenize import load_tokenizer
 from evaluation import retrieval_split
 from tests.recorded_value_runs import (
     STEP,
@@ -171,3 +176,61 @@ def two_runs(video: Path, sub: Path) -> list[str]:
         *("--video_only_model_dir", str(video), "--video_only_checkpoint", STEP),
         *("--sub_only_model_dir", str(sub), "--sub_only_checkpoint", STEP, "--n_workers", "0"),
     ]
+
+
+CAPTIONS = [
+    (inf_tvc, "tvc", "val", "tv"),
+    (inf_yc2c, "yc2c", "val", "yc2"),
+    (inf_vatex_en_c, "vatex_en_c", "test_public", "vatex"),
+]
+
+
+def clips_of(golden_value: Path, task: str, split: str) -> list[str]:
+    """Words that name the clips to caption."""
+    target = golden_value / "world" / "ann" / f"{task}_{split}_release.jsonl"
+    return ["--target_clip", str(target), "--n_workers", "0", "--max_gen_step", "16"]
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.java
+@pytest.mark.parametrize(("script", "task", "split", "corpus"), CAPTIONS)
+def test_captions(golden_value, tmp_path, script, task, split, corpus):
+    run = recorded_run(golden_value, f"exp_{task}", tmp_path)
+    name = f"{task}_{split}_output.jsonl"
+    words = ["--model_dir", str(run), "--ckpt_step", STEP, "--output", name]
+    words += [*clips_of(golden_value, task, split), *databases(golden_value, corpus)]
+    words += ["--toker", str(golden_value / "world" / "toker")]
+    metrics = script.main(words)
+    recorded = read_lines(golden_value / "expected" / f"exp_{task}" / name)
+    ours = read_lines(run / name)
+    assert [list(line.items()) for line in ours] == [list(line.items()) for line in recorded]
+    wanted = recorded_metrics(golden_value, task)
+    paragraphs = wanted.get("paragraph", {})
+    flat = {**wanted.get("micro", wanted), **{f"paragraph/{k}": v for k, v in paragraphs.items()}}
+    assert metrics == pytest.approx(flat, abs=1e-2)
+
+
+@pytest.mark.parametrize("stream", ["sub_only", "video_only", "two_stream"])
+def test_captions_of_channels(golden_value, tmp_path, stream):
+    run = recorded_run(golden_value, "exp_yc2c", tmp_path)
+    toker = str(golden_value / "world" / "toker")
+    target = tmp_path / "yc2c_val_release.jsonl"  # without references: no metrics are wanted
+    lines = read_lines(golden_value / "world" / "ann" / target.name)
+    bare = [{key: value for key, value in line.items() if key != "descs"} for line in lines]
+    target.write_text("".join(json.dumps(line) + "\n" for line in bare))
+    words = ["--target_clip", str(target), "--max_gen_step", "16", "--toker", toker]
+    words += [*databases(golden_value, "yc2"), "--n_workers", "0"]
+    if stream == "two_stream":
+        assert two_stream_yc2c.main([*two_runs(run, run), *words]) == {}
+        output = run / "results_yc2c_val_two_stream" / f"yc2c_test_step{STEP}.jsonl"
+    else:
+        words += ["--model_dir", str(run), "--checkpoint", STEP, "--channel", stream]
+        assert inf_yc2c.main(words) == {}
+        output = run / f"yc2c_test_step{STEP}.jsonl"
+    recorded = json.loads((golden_value / "expected" / "greedy.json").read_text())[f"yc2c_{stream}"]
+    decode = load_tokenizer(toker).decode
+    written = {str(line["clip_id"]): line["descs"][0]["desc"] for line in read_lines(output)}
+    assert written == {clip: decode(ids) for clip, ids in recorded.items()}
