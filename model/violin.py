@@ -8,7 +8,7 @@ from torch import nn
 from config.model_config import ModelConfig
 from data.batch import StatementBatch
 from model.candidates import Answers, CandidateModel
-from model.hero import FEATURE_SIZE
+from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import PredictionHead
 
 
@@ -31,8 +31,13 @@ class HeroForStatements(CandidateModel):
 
     OTHER_NAMES: ClassVar[dict[str, str]] = {"violin_": "qa_"}
 
-    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
-        super().__init__(config, feature_size)
+    def __init__(
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        encoder: HierarchicalEncoder | None = None,
+    ) -> None:
+        super().__init__(config, feature_size, encoder)
         hidden = config.c_config.hidden_size
         self.qa_pool = nn.Linear(hidden, 1, bias=False)
         self.qa_pred_head = PredictionHead(hidden, 1)

@@ -18,10 +18,10 @@ Subtitles: txt_db/<corpus>_subtitles.db from
   Those of ht (HowTo100M) tell of whole videos, and are cut into clips as the features are.
 Features: video_db/<corpus> from per-video files of both extractors, in a folder <corpus> below
   --feature_dir, in several <corpus>_0, <corpus>_1, … (shards: a database each), or, where all data
-  sets are of one corpus, in --feature_dir itself. Or a feature database that is there already, as
-  other projects hand HERO's own on: a folder resnet_slowfast_<interval> with data.mdb, which
-  --feature_dir names or has anywhere below it. It is linked, not copied, and its frames are counted
-  where it has no id2nframe.json.
+  sets are of one corpus, in --feature_dir itself; also in folders named as VALUE's. Or a feature
+  database that is there already, as other projects hand HERO's own on: a folder
+  resnet_slowfast_<interval> with data.mdb, which --feature_dir names or has anywhere below it. It
+  is linked, not copied, and its frames are counted where it has no id2nframe.json.
 Pre-training: txt_db/pretrain_splits/<corpus>_{train,val}.json (a training list for each shard),
   copies of <corpus>_pretrain_{train,val}.json, or else chosen from the databases of subtitles and
   features, without the videos that fine-tuning is validated on, if its annotations are there.
@@ -34,10 +34,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from data.prepare.feature_parts import PUBLISHED, is_value_folder, part_folder
 from data.prepare.folder_files import list_files
 from data.prepare.subtitle_files import SUFFIXES
 from data.stores.build_folder import build_folder, is_database
-from data.stores.frame_counts import COUNTS_FILE
+from data.stores.frame_counts import COUNTS_FILE, counts_path, own_counts_path
 from data.stores.lmdb_io import FeatureDb, feature_db_path
 from data.stores.records import ID2NFRAME
 from scripts.preparation.datasets import CORPORA, DATASETS, Corpus
@@ -157,7 +158,16 @@ class RawFiles:
 
     def frames(self, corpus: str) -> tuple[Path, ...]:
         """{video: frames} of each feature database that is there, or to be."""
-        return tuple(self.video_db / name / "id2nframe.json" for name in self.shards(corpus))
+        return tuple(self.counts(corpus, name) for name in self.shards(corpus))
+
+    def counts(self, corpus: str, name: str) -> Path:
+        """The same of the feature database ``name`` of (a shard of) a corpus."""
+        folder, interval = self.video_db / name, CORPORA[corpus].interval
+        extracted = self.extracted(name)
+        resnet = extracted and part_folder(extracted, "resnet")
+        if resnet and is_value_folder(resnet) and not (folder / COUNTS_FILE).is_file():
+            return own_counts_path(folder, interval)
+        return counts_path(folder, interval)
 
 
 def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
@@ -260,7 +270,8 @@ def take_database(source: Path, target: Path, corpus: Corpus) -> None:
     Raises:
         UserError: it is damaged.
     """
-    counts, told = target.parent / COUNTS_FILE, source.parent / COUNTS_FILE
+    counts = target.parent / COUNTS_FILE
+    told = counts_path(source.parent, corpus.interval)
     if source.resolve() != target.resolve():
         link_folder(source, target)
         counts.unlink(missing_ok=True)
@@ -292,12 +303,12 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
         return
     of, folder = CORPORA[corpus], files.video_db / name
     paths, target = folder / "video_feat_info.pkl", ("--output", files.video_db, "--dataset", name)
-    workers = ("--workers", files.workers)
+    workers, parts = ("--workers", files.workers), ("--parts", *PUBLISHED)
     yield Step(
         f"video_db/{name}/video_feat_info.pkl",
         "pair the feature files",
         lambda _: run_script(
-            "collect_video_feature_paths", "--feature_dir", extracted, *target, *workers
+            "collect_video_feature_paths", "--feature_dir", extracted, *parts, *target, *workers
         ),
         # The list stays untouched, and so the database current, where it would say the same.
         (folder / "corrupted.json", paths),
@@ -313,7 +324,7 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
         f"video_db/{name}",
         "gather the features in a database",
         _script(f"video_db/{name}", "convert_videodb", *options),
-        (database, folder / "id2nframe.json"),
+        (database, files.counts(corpus, name)),
         (paths,),
         check=partial(check_features, of, folder),
     )
