@@ -12,7 +12,7 @@ from data.loader import ItemKey
 from data.tvc import TargetClips, open_captions
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
-from data.video_pool import video_pool
+from data.video_pool import numbered_videos, video_pool
 from data.videoQA import EventDataset, QuestionDataset
 from data.violin import SingleStatementDataset
 from data.vocabulary import Vocabulary
@@ -26,6 +26,8 @@ from model.violin import HeroForStatements
 from model.vr import HeroForVr
 from tests.recorded import assert_recorded
 from tests.recorded_value import WIDE, WIDE_SIZE, ValueWorld, recorded_ids
+from utils.errors import UserError
+from utils.files import write_json
 
 pytestmark = pytest.mark.golden_value
 
@@ -112,6 +114,29 @@ def test_video_scores(value, model, value_recorded, kind, task, name):
     scores = model.video_scores(model.encode_queries(queries), frames, video.layout)
     for qid, row in zip(queries.qids, scores, strict=True):
         assert_recorded(row, value_recorded[f"{kind}/{qid}"], qid)
+
+
+@pytest.mark.parametrize("task", CORPUS)
+def test_pools_of_splits_without_videos(value, task, tmp_path, caplog):
+    """And of one that the file lacks, or without the file."""
+    videos = value.videos(CORPUS[task])
+    table = videos.subtitles.side("vid2dur_idx.json")
+    known = videos.features.id2nframe
+    split = "test" if task == "yc2r" else "test_public"
+    db = value.texts(f"{task}_{split}")
+    assert not (db.has_side("query2video.json") or db.has_side("video_ids.json"))
+    pool = numbered_videos(split, db, videos.subtitles, known, required=True)
+    assert pool.numbers == {vid: index for vid, (_, index) in table[split].items()}
+    names = ", ".join(table)
+    with pytest.raises(UserError, match=f"has no split 'dev'; it has {names}"):
+        numbered_videos("dev", db, videos.subtitles, known, required=True)
+    write_json(tmp_path / "other.json", {"dev": table[split]})
+    pool = numbered_videos("dev", db, None, known, required=True, indices=tmp_path / "other.json")
+    assert len(pool.numbers) == len(table[split]) and pool.file == tmp_path / "other.json"
+    train = value.texts(f"{task}_train")
+    named = numbered_videos("train", train, None, known, required=True).numbers
+    assert named == {vid: sorted(known).index(vid) for vid in named} != {}
+    assert "which no server reads" in caplog.text
 
 
 @pytest.mark.parametrize("hard", ["", "_hard"])
