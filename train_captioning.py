@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tune HERO on VALUE's captioning: TVC, YC2C, VATEX-EN-C; another name of train_all_multitask.py.
+"""Another name of train_all_multitask.py, for captioning: TVC, YC2C, VATEX-EN-C.
 
 horovodrun -np 8 python train_captioning.py --config config/value/train-yc2c-8gpu.json
 """

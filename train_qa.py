@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tune HERO on VALUE's questions, events and statements: TVQA, How2QA, VLEP, VIOLIN; another name of train_all_multitask.py.
+"""Another name of train_all_multitask.py, for questions, events and statements.
 
 horovodrun -np 8 python train_qa.py --config config/value/train-vlep-8gpu.json
 """

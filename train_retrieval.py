@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tune HERO on VALUE's retrieval: TVR, How2R, YC2R, VATEX-EN-R; another name of train_all_multitask.py.
+"""Another name of train_all_multitask.py, for retrieval: TVR, How2R, YC2R, VATEX-EN-R.
 
 python train_retrieval.py --config config/value/train-yc2r-4gpu.json
 """

@@ -4,10 +4,12 @@ from config.evaluation import (
     ScorerOptions,
     SearchOptions,
     TvcInferenceOptions,
+    VatexInferenceOptions,
     VcmrEvalOptions,
     VideoQaEvalOptions,
     ViolinEvalOptions,
     VrEvalOptions,
+    Yc2cInferenceOptions,
 )
 from config.options import options_to_dict
 from config.parsing import changed_options, load_run_options, parse_options
@@ -24,6 +26,7 @@ __all__ = [
     "TvcInferenceOptions",
     "TvcOptions",
     "ValueOptions",
+    "VatexInferenceOptions",
     "VcmrEvalOptions",
     "VcmrOptions",
     "VideoQaEvalOptions",
@@ -32,6 +35,7 @@ __all__ = [
     "ViolinOptions",
     "VrEvalOptions",
     "VrOptions",
+    "Yc2cInferenceOptions",
     "changed_options",
     "load_run_options",
     "options_to_dict",

@@ -204,9 +204,17 @@ class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
     output: str = option(
         help="JSON lines to write, in the format of the TVC server; of VALUE's runs: in model_dir"
     )
+    cap_txt_db: str | None = option(
+        None, help="database of captions, for its special tokens where no subtitles are read"
+    )
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
     # fp16 is the published default here; a machine without CUDA then computes in fp32.
     fp16: bool | None = option(None, help="half precision (null: where there is CUDA)")
+
+    @property
+    def task(self) -> str:
+        """The data set."""
+        return "tvc"
 
     def output_file(self, label: str) -> Path:
         """Where the captions of the checkpoint ``label`` go."""
@@ -251,27 +259,30 @@ class ValueForm(Options):
         """What is not given is that of the run's entry for the data set; failing that, databases
         are those of the container."""
         entries = listed_data_sets(saved)
-        listed = [entry.data_set for entry in entries]
-        named = (given.get("task"), saved.get("task"), *listed)
+        named = (given.get("task"), saved.get("task"), *(entry.data_set for entry in entries))
         name = next((name for name in named if name in cls.task_names()), cls.task_names()[0])
         split = given.get("split", TASKS[name].selection)
         inherited = super().from_run(saved, given)
         if saved.get("task", name) != name:  # what the run names is another data set's
             inherited |= dict.fromkeys(("query_txt_db", "sub_txt_db", "vfeat_db"))
-        own = [entry for entry in entries if entry.data_set == name]
-        own.sort(key=lambda entry: entry.split != split)
+        own = sorted(
+            (entry for entry in entries if entry.data_set == name),
+            key=lambda entry: entry.split != split,
+        )
         channels = {entry.channel for entry in own[:1] or entries}
         channel = channels.pop() if len(channels) == 1 else Channel.VIDEO_SUB
-        found = _container_files(TASKS[name], split)
-        found |= {key: value for key, value in inherited.items() if value is not None}
+        files = _container_files(TASKS[name], split)
+        files |= {key: value for key, value in inherited.items() if value is not None}
         for entry in own[:1]:
-            found |= _entry_files(entry, split)
-        storage = given.get("storage") or usable_storage(saved.get("storage"))
-        if given.get("channel", channel) == Channel.VIDEO_ONLY and not _is_there(
-            found["sub_txt_db"], storage
-        ):
-            found["sub_txt_db"] = None
-        return found | {"task": name, "split": split, "channel": channel.value}
+            files |= _entry_files(entry, split)
+        if given.get("channel", channel) == Channel.VIDEO_ONLY:
+            storage = given.get("storage") or usable_storage(saved.get("storage"))
+            subtitles = given.get("sub_txt_db", files["sub_txt_db"])
+            if subtitles is None or not Path(from_container(subtitles, storage)).is_dir():
+                captions = [each.cap_txt_db[0] for each in own if each.cap_txt_db]
+                captions.append(f"/txt/{TASKS[name].train[0]}")
+                files |= {"sub_txt_db": None, "cap_txt_db": captions[0]}
+        return files | {"task": name, "split": split, "channel": channel.value}
 
     @property
     def reads_subtitles(self) -> bool:
@@ -312,10 +323,6 @@ def _entry_files(entry: DataSet, split: str) -> dict[str, Any]:
     if entry.split == split:
         files |= {"query_txt_db": entry.query_txt_db, "target_clip": entry.gt_anno}
     return {name: file for name, file in files.items() if file is not None}
-
-
-def _is_there(path: str, storage: str | None) -> bool:
-    return Path(from_container(path, storage)).is_dir()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,6 +133,12 @@ TASKS: Mapping[str, ValueTask] = {
     )
 }
 RETRIEVAL = (Kind.MOMENTS, Kind.VIDEOS)
+# Kinds of one head have one name of it.
+HEADS = {
+    **dict.fromkeys(RETRIEVAL, "retrieval"),
+    **dict.fromkeys((Kind.QUESTIONS, Kind.STATEMENTS), "answers"),
+    Kind.CAPTIONS: "captions",
+}
 
 # Other names of data sets, as the published lists and scripts have them.
 OTHER_NAMES = {"vatex": "vatex_en_r"}
@@ -210,6 +216,15 @@ class DataSet:
         """What its databases hold."""
         return self.value_task.kind
 
+    @property
+    def evaluation(self) -> str:
+        """The command that evaluates a run on it, with the names of what is put in."""
+        script = f"python {self.value_task.script}"
+        if self.kind is Kind.CAPTIONS:
+            return f"{script} --model_dir {{output_dir}} --checkpoint {{best}}"
+        place = "--output_dir {output_dir} --checkpoint {best}"
+        return f"{script} {place} --task {self.data_set} --split {self.split}"
+
 
 def is_value(saved: Mapping[str, Any]) -> bool:
     """Whether a config or saved options are of a run by VALUE's rules: none of HERO's has them."""
@@ -262,6 +277,17 @@ class ValueOptions(ListOptions):
 
     train_datasets: list[DataSet] = option(help="data sets to train on, drawn by their ratio")
     val_datasets: list[DataSet] = option(help="data sets to validate on")
+    keep_validation_apart: bool = option(
+        False,
+        help="learn no captions from queries that val_datasets validate (the published mixes learn "
+        "VATEX-EN-C's from vatex_en_r_val too)",
+    )
+
+    @property
+    def NEXT(self) -> str:  # noqa: N802 (that of other trainings is a constant)
+        """What one does with a finished run: the commands that evaluate it."""
+        commands = dict.fromkeys(each.evaluation for each in self.val_datasets)
+        return "evaluate it: " + "; ".join(commands)
 
     @property
     def trains_retrieval(self) -> bool:
@@ -287,6 +313,7 @@ class ValueOptions(ListOptions):
                 for each in getattr(self, name)
             ]
             object.__setattr__(self, name, entries)
+        self._part_captions()
         if retrieval and self.lr_mul != 1:
             LOGGER.warning(
                 "lr_mul %g has no effect where retrieval trains: every parameter has the plain "
@@ -295,15 +322,37 @@ class ValueOptions(ListOptions):
             )
             object.__setattr__(self, "lr_mul", 1.0)
 
+    def _part_captions(self) -> None:
+        """Leave out captions of queries that are validated, or say that they are learnt from."""
+        validated = {each.query_txt_db for each in self.val_datasets}
+        both = [path for each in self.train_datasets for path in each.cap_txt_db]
+        both = [path for path in both if path in validated]
+        if both and self.keep_validation_apart:
+            entries = [
+                replace(each, cap_txt_db=[p for p in each.cap_txt_db if p not in both])
+                for each in self.train_datasets
+            ]
+            object.__setattr__(self, "train_datasets", entries)
+        elif both:
+            LOGGER.warning(
+                "captions are learnt from %s, whose queries are validated too, as in the published "
+                "mixes: --keep_validation_apart leaves it out",
+                ", ".join(both),
+            )
+
     def check(self) -> None:
         """Every list has an entry, no entry is there twice, and each has what it needs."""
         super().check()
         for name in ("train_datasets", "val_datasets"):
             self._check_list(name, getattr(self, name))
-        single = len(self.train_datasets) == 1
-        self.require(
-            self.token_budget is None or single, "token_budget", "null: data sets are mixed"
-        )
+        trained = {HEADS[each.kind] for each in self.train_datasets}
+        strange = [each.name for each in self.val_datasets if HEADS[each.kind] not in trained]
+        rule = f"of tasks that are trained: no data set trains the head of {''.join(strange[:1])}"
+        self.require(not strange, "val_datasets", rule)
+        self.require(self.token_budget is None, "token_budget", "null: data sets are mixed")
+        listed = "VCMR" in self.full_eval_tasks
+        moments = any(each.kind is Kind.MOMENTS for each in self.val_datasets)
+        self.require(listed or not moments, "full_eval_tasks", "a list with VCMR: it is scored")
 
     def _check_list(self, name: str, entries: Iterable[DataSet]) -> None:
         training = name == "train_datasets"
@@ -328,6 +377,7 @@ class SetOptions(ListOptions):
     """One of VALUE's data sets, as if it were alone"""
 
     task: str = option(help="data set")
+    channel: str = option(help="what is read of the videos")
     sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)
     vfeat_db: str = redefault(VideoDbOptions, "vfeat_db", "")
 
@@ -336,4 +386,5 @@ class SetOptions(ListOptions):
         """The entry's databases and batch size, and what all data sets of a run share."""
         sizes = dict.fromkeys(("train_batch_size", "val_batch_size"), entry.batch_size)
         databases = {"sub_txt_db": entry.sub_txt_db, "vfeat_db": entry.vfeat_db}
-        return cls(**dict(shared) | sizes | databases, task=entry.data_set)
+        own = {"task": entry.data_set, "channel": entry.channel.value}
+        return cls(**dict(shared) | sizes | databases | own)

@@ -12,7 +12,7 @@ from data.loader import ItemKey, SizedDataset
 from data.mix import Part
 from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.tvc import CaptionDataset, CaptionDb
+from data.tvc import caption_texts, open_captions
 from data.vcmr import MomentDataset, collate_moments
 from data.videoQA import EventDataset, QuestionDataset
 from data.violin import SingleStatementDataset
@@ -159,9 +159,8 @@ def open_items(
 def _open_captions(
     databases: Databases, entry: DataSet
 ) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], TensorBatch]]:
-    (path,) = entry.cap_txt_db
-    captions = CaptionDb(path, databases.vocab_size)
-    source = databases.videos(entry, captions.captions).source
-    options = databases.options
-    dataset = CaptionDataset(captions, source, -1, options.max_txt_len, options.seed)
-    return captions.captions, dataset, dataset.collate
+    texts = caption_texts(entry.cap_txt_db[0], databases.vocab_size)
+    source = databases.videos(entry, texts).source
+    longest = databases.options.max_txt_len
+    dataset = open_captions(entry.cap_txt_db, source, databases.vocab_size, longest)
+    return texts, dataset, dataset.collate

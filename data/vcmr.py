@@ -81,6 +81,28 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, shared: int | None = Non
     return ids
 
 
+def learnable_queries(db: TextDb, videos: VideoSource, max_txt_len: int = -1) -> dict[str, str]:
+    """The queries to train on or to compute losses of, and their videos, in database order.
+
+    Args:
+        db: of the queries.
+        videos: where videos come from.
+        max_txt_len: longer queries are left out; −1 keeps all.
+
+    Raises:
+        UserError: none is left, or one has no video.
+    """
+    ids, video_of = usable_query_ids(db, max_txt_len), query_videos(db, videos.features.id2nframe)
+    without = [i for i in ids if i not in video_of]
+    if without:
+        raise UserError(
+            f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
+            "split cannot train or validate a loss; use one whose annotation names vid_name"
+        )
+    ids, _ = available_items(ids, video_of, videos, db.path, "queries")
+    return {i: video_of[i] for i in ids}
+
+
 @dataclass
 class MomentItem:
     """A video and one or more queries about it."""
@@ -114,15 +136,8 @@ class MomentDataset:
         self.db = db
         self.videos = videos
         self.seed = seed
-        self.video_of = video_of = query_videos(db, videos.features.id2nframe)
-        ids = usable_query_ids(db, max_txt_len)
-        without = [i for i in ids if i not in video_of]
-        if without:
-            raise UserError(
-                f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
-                "split cannot train or validate a loss; use one whose annotation names vid_name"
-            )
-        ids, _ = available_items(ids, video_of, videos, db.path, "queries")
+        self.video_of = video_of = learnable_queries(db, videos, max_txt_len)
+        ids = list(video_of)
         read = ((i, training_moment(db.read(i, QueryRecord))) for i in ids)
         moments = [(i, moment) for i, moment in read if moment is not None]
         warn_of_clamped(moments, db.path)

@@ -73,8 +73,8 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
         UserError: also where the table lacks it; names those that it has.
     """
     splits = _splits(table, where)
-    parts = [split] if split in splits else PARTS.get(split, [])
-    if not parts or any(part not in splits for part in parts):
+    parts = _parts(splits, split)
+    if not parts:
         raise UserError(
             f"{where} has no split {split!r}; it has {', '.join(splits) or 'none'}: name one of "
             "these, or give the file of this data set"
@@ -83,6 +83,17 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
         _require_none(split_faults(part, splits[part]), where)
     entries = {vid: entry for part in parts for vid, entry in splits[part].items()}
     return split_indices({split: entries}, split, where)
+
+
+def has_split(table: Any, split: str, where: object) -> bool:
+    """Whether a table has a split, be it in parts; UserError if it is no table."""
+    return bool(_parts(_splits(table, where), split))
+
+
+def _parts(splits: dict[str, Any], split: str) -> list[str]:
+    """The names under which a table has a split; empty where it lacks it."""
+    parts = [split] if split in splits else PARTS.get(split, [])
+    return list(parts) if all(part in splits for part in parts) else []
 
 
 def require_indices(table: Any, where: object) -> None:

@@ -127,8 +127,8 @@ class Precision:
         scale.overflows += 1
         if scale.overflows >= MOST_OVERFLOWS_IN_A_ROW:
             raise UserError(
-                f"fp16 gradients overflowed {scale.overflows} times in a row; train with --bf16, or "
-                "lower learning_rate"
+                f"fp16 gradients overflowed {scale.overflows} times in a row; train with --bf16, "
+                "or lower learning_rate"
             )
         return False
 

@@ -339,7 +339,8 @@ class Trainer:
         losses = [
             f"{name} {self.metrics[name]:.4f}" for name in metrics if name.startswith("loss/")
         ]
-        LOGGER.info("validated after step %d: %s", self.steps_done, ", ".join(losses))
+        said = f": {', '.join(losses)}" if losses else ""
+        LOGGER.info("validated after step %d%s", self.steps_done, said)
 
     # --- saving and restoring ---------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from evaluation.answer_split import AnswerSplit
 from evaluation.caption_split import CaptionSplit
 from evaluation.ranking import SearchSettings
 from evaluation.retrieval_split import RetrievalSplit
-from evaluation.value_metrics import average_recall, meta_average
+from evaluation.value_metrics import meta_average
 from model.multitask import HeroForMultiTask, set_weights
 from utils.logger import LOGGER
 
@@ -46,12 +46,7 @@ class ListedSet:
         if metric != AVERAGE_RECALL:
             return metrics.get(metric)
         ranking = "VCMR" if self.entry.kind is Kind.MOMENTS else "VR"
-        recalls = {
-            name.removeprefix(f"{ranking}/"): value
-            for name, value in metrics.items()
-            if name.startswith(f"{ranking}/")
-        }
-        return average_recall(recalls) if recalls else None
+        return metrics.get(f"{ranking}/{metric}")
 
 
 def open_validation(run: Run[ValueOptions], databases: Databases) -> list[ListedSet]:
@@ -125,12 +120,7 @@ def validate_listed(
         return metrics
     total = meta_average(scores)
     LOGGER.info("validation after step %d\n%s", step, format_table(sets, found, scores, total))
-    recalls = {
-        f"{each.label}/{AVERAGE_RECALL}": scores[each.label]
-        for each in sets
-        if each.label in scores and each.entry.value_task.metric == AVERAGE_RECALL
-    }
-    return {META_AVERAGE: total, **recalls, **metrics}
+    return {META_AVERAGE: total, **metrics}
 
 
 def format_table(
@@ -140,9 +130,8 @@ def format_table(
     total: float,
 ) -> str:
     """A line per set: its losses, what it is scored by, and its score."""
-    names = list(
-        dict.fromkeys(name for each in found.values() for name in each if name.startswith("loss/"))
-    )
+    names = dict.fromkeys(n for each in found.values() for n in each if n.startswith("loss/"))
+    names = sorted(names, key="loss/total".__eq__)
     rows = [
         [
             each.label,

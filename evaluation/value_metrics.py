@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from evaluation.caption_metrics import first_texts, paragraph_scores
 
 AVERAGED_TOP_K = (1, 5, 10)
+PARAGRAPH = "paragraph/"  # before the names of metrics of source videos
 _SEGMENT = re.compile(r"(.+)_(\d+)")  # a source video's name, and which segment of it
 
 
@@ -52,4 +53,4 @@ def segment_metrics(captions: Iterable[Mapping], references: Iterable[Mapping]) 
     for clip in sorted(order, key=order.__getitem__):
         paragraphs.setdefault(order[clip][0], []).append(clip)
     micro, joined = paragraph_scores(first_texts(captions), first_texts(references), paragraphs)
-    return micro | {f"paragraph/{name}": value for name, value in joined.items()}
+    return micro | {f"{PARAGRAPH}{name}": value for name, value in joined.items()}

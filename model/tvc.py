@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from config.model_config import ModelConfig
 from data.batch import CaptionBatch, ClipBatch, VideoBatch
 from model.decoder import CaptionDecoder, DecoderSteps
-from model.decoding import DecodingSettings, search, until_end
+from model.decoding import DecodingSettings, Stepper, search, until_end
 from model.embed import check_positions
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import HEAD_NORM_EPS
@@ -107,10 +107,24 @@ class HeroForTvc(nn.Module):
         Returns:
             C lists of token ids, without ``<s>`` and ``</s>``.
         """
+        return write_captions(self.stepper(video, clips, settings), clips, settings)
+
+    @torch.no_grad()
+    def stepper(
+        self, video: VideoBatch, clips: ClipBatch, settings: DecodingSettings
+    ) -> "CaptionStepper":
+        """What writes a caption for every clip, token by token; see :meth:`generate`."""
         self._check_length(settings.max_steps)
-        stepper = CaptionStepper(self, self.v_encoder(video), clips, settings)
-        count = len(clips.first)
-        return until_end(search(stepper, count, clips.first.device, settings), settings.end)
+        return CaptionStepper(self, self.v_encoder(video), clips, settings)
+
+
+@torch.no_grad()
+def write_captions(
+    stepper: Stepper, clips: ClipBatch, settings: DecodingSettings
+) -> list[list[int]]:
+    """Write a caption for every clip; see :meth:`HeroForTvc.generate`."""
+    count = len(clips.first)
+    return until_end(search(stepper, count, clips.first.device, settings), settings.end)
 
 
 class CaptionStepper:

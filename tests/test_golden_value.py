@@ -9,23 +9,30 @@ from config.groups import Channel
 from config.model_config import ModelConfig
 from data.batch import QueryBatch
 from data.loader import ItemKey
+from data.tvc import TargetClips, open_captions
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
-from data.video_pool import video_pool
+from data.video_pool import numbered_videos, video_pool
 from data.videoQA import EventDataset, QuestionDataset
 from data.violin import SingleStatementDataset
+from data.vocabulary import Vocabulary
 from model.checkpoint import load_weights
+from model.decoding import DecodingSettings
 from model.ranking_loss import RankingLoss
+from model.tvc import HeroForTvc
 from model.vcmr import HeroForVcmr, MomentSchedule
 from model.videoQA import HeroForVideoQA
 from model.violin import HeroForStatements
 from model.vr import HeroForVr
 from tests.recorded import assert_recorded
 from tests.recorded_value import WIDE, WIDE_SIZE, ValueWorld, recorded_ids
+from utils.errors import UserError
+from utils.files import write_json
 
 pytestmark = pytest.mark.golden_value
 
 CORPUS = {"yc2r": "yc2", "vatex_en_r": "vatex"}
+STEPS = 16  # tokens of a recorded caption
 HEAD = "violin_pred_head.linear_1.weight"
 VARIANTS = [WIDE, Channel.SUB_ONLY, Channel.VIDEO_ONLY]
 
@@ -107,6 +114,29 @@ def test_video_scores(value, model, value_recorded, kind, task, name):
     scores = model.video_scores(model.encode_queries(queries), frames, video.layout)
     for qid, row in zip(queries.qids, scores, strict=True):
         assert_recorded(row, value_recorded[f"{kind}/{qid}"], qid)
+
+
+@pytest.mark.parametrize("task", CORPUS)
+def test_pools_of_splits_without_videos(value, task, tmp_path, caplog):
+    """And of one that the file lacks, or without the file."""
+    videos = value.videos(CORPUS[task])
+    table = videos.subtitles.side("vid2dur_idx.json")
+    known = videos.features.id2nframe
+    split = "test" if task == "yc2r" else "test_public"
+    db = value.texts(f"{task}_{split}")
+    assert not (db.has_side("query2video.json") or db.has_side("video_ids.json"))
+    pool = numbered_videos(split, db, videos.subtitles, known, required=True)
+    assert pool.numbers == {vid: index for vid, (_, index) in table[split].items()}
+    names = ", ".join(table)
+    with pytest.raises(UserError, match=f"has no split 'dev'; it has {names}"):
+        numbered_videos("dev", db, videos.subtitles, known, required=True)
+    write_json(tmp_path / "other.json", {"dev": table[split]})
+    pool = numbered_videos("dev", db, None, known, required=True, indices=tmp_path / "other.json")
+    assert len(pool.numbers) == len(table[split]) and pool.file == tmp_path / "other.json"
+    train = value.texts(f"{task}_train")
+    named = numbered_videos("train", train, None, known, required=True).numbers
+    assert named == {vid: sorted(known).index(vid) for vid in named} != {}
+    assert "which no server reads" in caplog.text
 
 
 @pytest.mark.parametrize("hard", ["", "_hard"])
@@ -233,3 +263,76 @@ def test_weight_names_are_the_contract(value, cls):
     contract = value.expected_json("state_dict_keys")[cls.__name__]["parameters"]
     own = value.model(cls).state_dict()
     assert {name: list(weight.shape) for name, weight in own.items()} == contract
+
+
+def caption_sets(value, corpus, *names, channel=Channel.VIDEO_SUB, max_txt_len=-1):
+    databases = [value.world / "txt_db" / f"{name}.db" for name in names]
+    videos = value.videos(corpus, context=1, channel=channel)
+    return open_captions(databases, videos.source, max_txt_len=max_txt_len)
+
+
+@pytest.mark.parametrize(
+    ("task", "corpus", "names"),
+    [
+        ("yc2c", "yc2", ["yc2r_train"]),
+        ("vatex_en_c", "vatex", ["vatex_en_r_train", "vatex_en_r_val"]),
+        ("tvc", "tv", ["tvc_train"]),
+    ],
+)
+@torch.no_grad()
+def test_token_losses(value, value_recorded, task, corpus, names):
+    model = value.model(HeroForTvc, label_smoothing=0.1)
+    data = caption_sets(value, corpus, *names)
+    items = [data[number] for number in range(len(data))]
+    keys = [item.video.vid if task == "tvc" else item.ids[0] for item in items]
+    assert sorted(keys) == sorted(recorded_ids(value_recorded, f"{task}/token_loss"))
+    alone = [model(data.collate([item]))["caption"] for item in items]
+    for key, losses in zip(keys, alone, strict=True):
+        assert_recorded(losses, value_recorded[f"{task}/token_loss/{key}"], key)
+    together = model(data.collate(items))["caption"]
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-4, rtol=1e-5)
+
+
+def test_longer_captions_are_left_out(value):
+    for name, recorded in value.expected_json("caption_items").items():
+        corpus = name.partition("_")[0].replace("yc2r", "yc2")
+        data = caption_sets(value, corpus, name, max_txt_len=recorded["max_txt_len"])
+        assert [id_ for _, id_, _ in data.items] == recorded["ids"]
+        assert len(data) == len(recorded["ids"]) < len(caption_sets(value, corpus, name))
+
+
+def written(value, model, name, corpus, channel=Channel.VIDEO_SUB, batch_size=1):
+    """Greedy captions of all clips of a file, by clip."""
+    whole = corpus != "tv"
+    videos = value.videos(corpus, context=1, channel=channel)
+    data = TargetClips(value.annotation(name), videos.source, whole_videos=whole)
+    vocabulary = Vocabulary.of(videos.subtitles, str(value.world / "toker"))
+    settings = DecodingSettings(vocabulary.begin, vocabulary.end, vocabulary.known_ids, STEPS)
+    texts = {}
+    for first in range(0, len(data), batch_size):
+        chosen = range(first, min(first + batch_size, len(data)))
+        batch = data.collate([data[number] for number in chosen])
+        rows = model.generate(batch.video, batch.clips, settings)
+        texts |= {str(data.lines[p]["clip_id"]): row for p, row in zip(batch.places, rows)}
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("key", "corpus", "channel"),
+    [
+        ("yc2c", "yc2", Channel.VIDEO_SUB),
+        ("vatex_en_c", "vatex", Channel.VIDEO_SUB),
+        ("tvc", "tv", Channel.VIDEO_SUB),
+        ("yc2c", "yc2", Channel.VIDEO_ONLY),
+        ("yc2c", "yc2", Channel.SUB_ONLY),
+    ],
+)
+def test_greedy_captions(value, key, corpus, channel):
+    greedy = value.expected_json("greedy")
+    recorded = greedy[key] if channel == Channel.VIDEO_SUB else greedy[f"{key}_{channel}"]
+    model = value.model(HeroForTvc)
+    for batch_size in (1, 3):
+        texts = {}
+        for file in sorted((value.world / "ann").glob(f"{key}_*_release.jsonl")):
+            texts |= written(value, model, file.stem, corpus, channel, batch_size)
+        assert {clip_id: texts[clip_id] for clip_id in recorded} == recorded != {}

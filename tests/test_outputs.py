@@ -72,6 +72,10 @@ FOLDERS = {
     "train_videoQA": "--config {root}/config/train-tvqa-8gpu.json {model} --output_dir {}",
     "train_violin": "--config {root}/config/train-violin-8gpu.json {model} --output_dir {}",
     "train_tvc": "--config {root}/config/train-tvc-8gpu.json {model} --output_dir {}",
+    **dict.fromkeys(
+        ("train_all_multitask", "train_retrieval", "train_qa", "train_captioning"),
+        "--config {root}/config/value/train-yc2r-4gpu.json {model} --output_dir {}",
+    ),
     "pretrain": "--config {root}/config/pretrain-tv-16gpu.json {model} --output_dir {}",
 }
 # Write into a run's folder: see test_evaluations below.

@@ -36,7 +36,10 @@ VLEP_TRAIN = VLEP | {"name": "vlep_sub_only_train", "query_txt_db": "/txt/vlep_t
 
 @pytest.fixture
 def parse(tmp_path: Path):
-    def parse(train: list[dict], val: list[dict] = (VLEP,), *words: str, **values) -> ValueOptions:
+    def parse(train: list[dict], val: list[dict] = (), *words: str, **values) -> ValueOptions:
+        val = val or [
+            each | ({"gt_anno": "/txt/x.jsonl"} if "cap_txt_db" in each else {}) for each in train
+        ]
         lists = {"train_datasets": list(train), "val_datasets": list(val)}
         config = tmp_path / "config.json"
         config.write_text(json.dumps(lists | {"output_dir": "/storage/run"} | values))
@@ -48,8 +51,9 @@ def parse(tmp_path: Path):
 def test_an_entry_tells_data_set_channel_and_split(parse):
     odd = TVR | {"task": "vr", "name": "vatex_video_sub_val", "query_txt_db": "/txt/v.db"}
     how2r = TVR | {"name": "how2r_video_only_val_1k", "sub_txt_db": None}
-    options = parse([TVR | {"ratio": 5, "batch_size": 3}, YC2C], [VLEP, odd, how2r])
-    tvr, yc2c = options.train_datasets
+    trained = [TVR | {"ratio": 5, "batch_size": 3}, YC2C, VLEP_TRAIN]
+    options = parse(trained, [VLEP, odd, how2r])
+    tvr, yc2c, _ = options.train_datasets
     assert (tvr.data_set, tvr.channel, tvr.split) == ("tvr", Channel.VIDEO_SUB, "train")
     assert (tvr.ratio, tvr.batch_size, yc2c.ratio, yc2c.batch_size) == (5, 3, 1, 32)
     assert [(each.data_set, each.channel, each.split) for each in options.val_datasets] == [
@@ -103,7 +107,7 @@ def test_an_entry_is_listed_once(parse):
     ],
 )
 def test_half_precision_is_on_unless_turned_off(parse, given, words, fp16):
-    options = parse([TVR], [VLEP], *words, **given)
+    options = parse([TVR], (), *words, **given)
     assert (options.fp16, options.pin_mem) == (fp16, True)
 
 
@@ -158,3 +162,10 @@ def test_the_table_names_eleven_tasks():
     assert metrics == ["AveR"] * 4 + ["accuracy"] * 4 + ["CIDEr"] * 3
     assert all(set(task.submitted) <= task.evaluated.keys() for task in TASKS.values())
     assert all(task.selection in task.evaluated for task in TASKS.values())
+
+
+def test_only_what_is_trained_is_validated(parse):
+    with pytest.raises(UserError, match="no data set trains the head of vlep_sub_only_dev"):
+        parse([TVR], [VLEP])
+    with pytest.raises(UserError, match="full_eval_tasks = VR must be a list with VCMR"):
+        parse([TVR], full_eval_tasks=["VR"])

@@ -147,13 +147,18 @@ class Description(msgspec.Struct):
     desc: str
 
 
-class ClipLine(msgspec.Struct):
-    """A line of clips to caption, or of captions."""
+class VideoLine(msgspec.Struct, kw_only=True):
+    """A line of whole videos to caption, or of captions."""
 
     vid_name: Name
     clip_id: Name
-    ts: Moment
     descs: list[Description] | None = None
+
+
+class ClipLine(VideoLine, kw_only=True):
+    """The same of clips."""
+
+    ts: Moment
 
 
 class TruthLine(msgspec.Struct):
