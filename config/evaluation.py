@@ -115,9 +115,10 @@ class EvalOptions(ChannelOptions, RunOptions):
     def check(self) -> None:
         """The run's rules know task and split."""
         super().check()
-        for name, known in (("task", self.task_names()), ("split", self.splits)):
-            rule = f"one of {', '.join(known)} for this run"
-            self.require(getattr(self, name) in known, name, rule)
+        names = self.task_names()
+        self.require(self.task in names, "task", f"one of {', '.join(names)} for this run")
+        splits = self.splits
+        self.require(self.split in splits, "split", f"one of {', '.join(splits)} for this task")
 
 
 @dataclass(frozen=True, kw_only=True)
