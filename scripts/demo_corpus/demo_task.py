@@ -54,6 +54,11 @@ class DemoTask:
         return Path("config")
 
     @property
+    def train_options(self) -> Command:
+        """What its training is given besides the recipe."""
+        return []
+
+    @property
     def split(self) -> str:
         """What is evaluated."""
         return "val"
