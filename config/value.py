@@ -290,6 +290,13 @@ class ValueOptions(ListOptions):
         return "evaluate it: " + "; ".join(commands)
 
     @property
+    def validated_captions(self) -> list[str]:
+        """Databases whose queries are captions to learn from, and validate retrieval."""
+        validated = {each.query_txt_db for each in self.val_datasets}
+        learnt = (path for each in self.train_datasets for path in each.cap_txt_db)
+        return [path for path in learnt if path in validated]
+
+    @property
     def trains_retrieval(self) -> bool:
         """Whether a data set of retrieval is among those to train on."""
         return any(each.kind in RETRIEVAL for each in self.train_datasets)
@@ -323,22 +330,13 @@ class ValueOptions(ListOptions):
             object.__setattr__(self, "lr_mul", 1.0)
 
     def _part_captions(self) -> None:
-        """Leave out captions of queries that are validated, or say that they are learnt from."""
-        validated = {each.query_txt_db for each in self.val_datasets}
-        both = [path for each in self.train_datasets for path in each.cap_txt_db]
-        both = [path for path in both if path in validated]
-        if both and self.keep_validation_apart:
+        """Leave out captions of queries that are validated, if so asked."""
+        if (both := self.validated_captions) and self.keep_validation_apart:
             entries = [
                 replace(each, cap_txt_db=[p for p in each.cap_txt_db if p not in both])
                 for each in self.train_datasets
             ]
             object.__setattr__(self, "train_datasets", entries)
-        elif both:
-            LOGGER.warning(
-                "captions are learnt from %s, whose queries are validated too, as in the published "
-                "mixes: --keep_validation_apart leaves it out",
-                ", ".join(both),
-            )
 
     def check(self) -> None:
         """Every list has an entry, no entry is there twice, and each has what it needs."""

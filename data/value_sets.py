@@ -120,6 +120,12 @@ def open_training_sets(databases: Databases) -> list[OpenSet]:
         UserError: a database is missing or damaged, or has nothing to learn from.
     """
     entries = databases.options.train_datasets
+    if both := databases.options.validated_captions:
+        LOGGER.warning(
+            "captions are learnt from %s, whose queries are validated too, as in the published "
+            "mixes: --keep_validation_apart leaves it out",
+            ", ".join(both),
+        )
     names = labels(entries)
     opened = []
     for entry in entries:

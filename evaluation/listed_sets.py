@@ -11,6 +11,7 @@ from torch import nn
 
 from config.groups import Kind
 from config.value import AVERAGE_RECALL, META_AVERAGE, DataSet, ValueOptions
+from data.tvc import caption_texts
 from data.value_sets import Databases, labels, open_items
 from data.vocabulary import Vocabulary
 from engine.run import Run
@@ -94,7 +95,7 @@ def _captions_file(folder: Path, split: str, step: int) -> Path:
 def _open_clips(run: Run[ValueOptions], databases: Databases, entry: DataSet) -> CaptionSplit:
     training = databases.options.train_datasets
     learnt = [path for each in training for path in each.cap_txt_db]
-    texts = databases.texts(entry.sub_txt_db or learnt[0])
+    texts = caption_texts(learnt[0], databases.vocab_size)
     videos = databases.videos(entry, texts)
     vocabulary = Vocabulary.of(texts, run.options.toker)
     return CaptionSplit(entry.gt_anno, videos.source, vocabulary, run, need_references=True)

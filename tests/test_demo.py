@@ -80,7 +80,7 @@ def test_every_task_calls_scripts_and_a_recipe_that_exist(task, monkeypatch):
     commands = [*task.preparation("tiny"), *task.evaluation(1)]
     scripts = [task.train, *(command[0] for _, command in commands)]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert task.recipe(task.name) == Path(f"config/debug-{task.name}.json")
+    assert task.recipe(task.name) == task.recipes / f"debug-{task.name}.json"
     assert (ROOT / task.recipe(task.name)).is_file()
     assert DATASETS.keys() >= set(task.data)
 
@@ -93,7 +93,7 @@ def test_short_names_mean_tasks_that_exist():
 @pytest.mark.parametrize("name", demo_tasks(Path("demo")))
 def test_a_recipe_is_moved_to_another_folder(tmp_path, name):
     moved = demo_tasks(tmp_path)[name].recipe(name).read_text()
-    recipe = (ROOT / f"config/debug-{name}.json").read_text()
+    recipe = (ROOT / demo_tasks(Path("demo"))[name].recipe(name)).read_text()
     assert json.loads(moved) == json.loads(recipe.replace('"demo/', f'"{tmp_path}/'))
     assert '"demo/' in recipe
 

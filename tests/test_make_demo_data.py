@@ -123,14 +123,14 @@ def test_every_split_of_every_task_is_there(corpus):
 
 
 def test_vleps_likelier_event_is_what_always_follows(corpus):
-    """Its verb is the one that follows the scene's; the other event has one word wrong."""
+    """Its verb is the one that follows the scene's; the other event is of another scene."""
     third = {verb.third: verb for verb in VERBS}
     answers = Counter()
     for row in lines(corpus / "ann/vlep_train.jsonl"):
         likely, other = row["events"][row["answer"]], row["events"][1 - row["answer"]]
         answers[row["answer"]] += 1
         words = [event.rstrip(".").split() for event in (likely, other)]
-        assert sum(a != b for a, b in zip(*words, strict=True)) == 1
+        assert sum(a != b for a, b in zip(*words, strict=True)) >= 2
         (follows,) = (third[word] for word in words[0] if word in third)
         seen = VERBS[VERBS.index(follows) - 1]
         assert seen.base in visible(corpus, "vlep", row["vid_name"])

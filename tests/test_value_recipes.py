@@ -9,7 +9,7 @@ import pytest
 from config.config import ValueOptions, options_to_dict, parse_options
 from config.groups import Channel, Kind
 from config.model_config import ModelConfig
-from config.value import TASKS, is_value
+from config.value import RETRIEVAL, TASKS, is_value
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "config" / "value"
@@ -170,7 +170,10 @@ def entry(data_set: str, channel: str, training: bool, **others: Any) -> dict[st
     """An entry of the lists."""
     split = "train" if training else SELECTED.get(data_set, "val")
     corpus = CORPORA[data_set]
-    subtitles = None if channel == Channel.VIDEO_ONLY else f"/txt/{corpus}_subtitles.db"
+    reads_text = channel != Channel.VIDEO_ONLY
+    # Without text they tell the indices of the videos that retrieval lists.
+    named = reads_text or TASKS[data_set].kind in RETRIEVAL
+    subtitles = f"/txt/{corpus}_subtitles.db" if named else None
     given = {
         "task": TASKS[data_set].task,
         "name": f"{data_set}_{channel}_{split}",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from config.groups import Kind
-from config.value import TASKS
+from config.value import RETRIEVAL, TASKS
 
 CORPORA = {"violin": "tv"}  # in the recorded world; elsewhere as everywhere
 
@@ -23,7 +23,7 @@ def recorded_entry(
         "vfeat_db": str(world / "video_db" / corpus),
         "sub_txt_db": str(databases / f"{corpus}_subtitles.db"),
     }
-    if channel == "video_only":
+    if channel == "video_only" and task.kind not in RETRIEVAL:  # which needs its indices
         del entry["sub_txt_db"]
     file = task.evaluated[task.selection]
     if task.kind is not Kind.CAPTIONS:

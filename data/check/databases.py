@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from config.groups import Channel, Kind, QueryDbOptions, TrainingOptions
 from config.pretraining import CorpusOptions, PretrainOptions
 from config.training import TvcOptions
+from config.value import DataSet, ValueOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.clips import captions_by_video, read_clip_lines
 from data.run_features import channel_of, open_features
@@ -212,6 +213,9 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
         for corpus in options.corpora():
             _open_pretraining(data, options, corpus)
         return data
+    if options.KIND == Kind.LISTS:
+        _open_lists(data, options)
+        return data
     corpus = Corpus(
         options.vfeat_interval,
         options.max_clip_len,
@@ -245,6 +249,42 @@ def _open_videos(
         corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
 
 
+def _open_lists(data: RunData, options: ValueOptions) -> None:
+    """All data sets of VALUE's lists: each corpus once, for every channel that is read of it."""
+    corpora: dict[tuple, Corpus] = {}
+    opened = set()
+    for entry in options.train_datasets + options.val_datasets:
+        own = options.of(entry)
+        key = entry.vfeat_db, entry.sub_txt_db, entry.channel
+        if key not in corpora:
+            reads_text = entry.channel != Channel.VIDEO_ONLY
+            corpus = Corpus(
+                own.vfeat_interval,
+                own.max_clip_len,
+                reads_text,
+                only_available=own.only_available,
+            )
+            _open_videos(data, corpus, own, [own.vfeat_db], own.sub_txt_db)
+            corpora[key] = corpus
+            data.corpora.append(corpus)
+        for path in (entry.query_txt_db, *entry.cap_txt_db, entry.gt_anno):
+            if path and (key, path) not in opened:
+                opened.add((key, path))
+                _open_listed(data, corpora[key], entry, path)
+
+
+def _open_listed(data: RunData, corpus: Corpus, entry: DataSet, path: str) -> None:
+    """A file of texts that an entry names."""
+    if path == entry.gt_anno:
+        _open_clips(data, corpus, path, whole_videos=entry.data_set != "tvc")
+    elif entry.kind is not Kind.CAPTIONS:
+        _open_query_set(data, corpus, path, entry.kind, entry.split, value=True)
+    elif entry.data_set == "tvc":
+        _open_captions_of_clips(data, corpus, path)
+    else:
+        _open_query_set(data, corpus, path, Kind.VIDEOS, "train")
+
+
 def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kind: Kind) -> None:
     paths = {
         "train": options.train_query_txt_db,
@@ -256,28 +296,43 @@ def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kin
         if not path or path in opened:
             continue
         opened.add(path)
-        queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
-        if queries is None:
-            continue
-        corpus.queries.append(queries)
-        vids = list(dict.fromkeys(queries.videos.values()))
-        corpus.wanted += [WantedVideos(path, vids)] if vids else []
-        if queries.searches and split != "train":
-            corpus.wanted += _pools(corpus, queries)
+        _open_query_set(data, corpus, path, kind, split)
 
 
-def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
-    """The videos that a split's queries search; none if the tables of videos are useless."""
-    own_indices = queries.kind == Kind.MOMENTS and corpus.reads_text
+def _open_query_set(
+    data: RunData, corpus: Corpus, path: str, kind: Kind, split: str, value: bool = False
+) -> None:
+    queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
+    if queries is None:
+        return
+    corpus.queries.append(queries)
+    vids = list(dict.fromkeys(queries.videos.values()))
+    corpus.wanted += [WantedVideos(path, vids)] if vids else []
+    if queries.searches and split != "train":
+        corpus.wanted += _pools(corpus, queries, value)
+
+
+def _pools(corpus: Corpus, queries: QuerySet, value: bool) -> Iterator[WantedVideos]:
+    """The videos that a split's queries search; none if the tables of videos are useless.
+
+    Args:
+        corpus, queries: what is searched, and for what.
+        value: VALUE's rules hold: the split is searched as the file of indices has it.
+    """
+    own_indices = value or (queries.kind == Kind.MOMENTS and corpus.reads_text)
     # Evaluation may call the test split by either name.
     names = [queries.split, f"{queries.split}_public"] if queries.split == "test" else ["val"]
+    if value:
+        names = [queries.split]
     if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         indexed = corpus.subtitles.side(VIDEO_INDICES)
         names = [name for name in names if name in indexed] or names[:1]
         corpus.indexed |= {"train", *names}
     try:
         pools = [
-            numbered_videos(name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices)
+            numbered_videos(
+                name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices, required=value
+            )
             for name in names
         ]
     except UserError:
@@ -289,15 +344,23 @@ def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
 
 def _open_caption_sets(data: RunData, corpus: Corpus, options: TvcOptions) -> None:
     for path in dict.fromkeys((options.train_db, options.val_db)):
-        captions = data.open(path, _open_captions, path, corpus.id2nframe)
-        if captions is not None:
-            corpus.captions.append(captions)
-            corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
-    lines = data.open(options.val_ref, read_clip_lines, options.val_ref)
+        _open_captions_of_clips(data, corpus, path)
+    _open_clips(data, corpus, options.val_ref)
+
+
+def _open_captions_of_clips(data: RunData, corpus: Corpus, path: str) -> None:
+    captions = data.open(path, _open_captions, path, corpus.id2nframe)
+    if captions is not None:
+        corpus.captions.append(captions)
+        corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
+
+
+def _open_clips(data: RunData, corpus: Corpus, path: str, whole_videos: bool = False) -> None:
+    lines = data.open(path, read_clip_lines, path, whole_videos)
     if lines is not None:
         vids = (get_name(line, *CLIP_NAMES.videos) for line in lines)
         known = (feature_name(vid, corpus.id2nframe) for vid in vids)
-        corpus.wanted.append(WantedVideos(options.val_ref, list(dict.fromkeys(known))))
+        corpus.wanted.append(WantedVideos(path, list(dict.fromkeys(known))))
 
 
 def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOptions) -> None:

@@ -244,16 +244,20 @@ def _annotators(scene: Scene, video: Video, rng: np.random.Generator) -> list[li
 
 
 def vlep(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
-    """Make VLEP's pairs of events after a scene; the test split hides which one is likelier."""
+    """Make VLEP's pairs of events after a scene: the unlikely one has nothing of the video.
+
+    The test split hides which one is likelier.
+    """
     ids = count(20000)
     files = {}
     for split, videos in data.splits.items():
         files[f"vlep_{split}.jsonl"] = rows = []
         for video in videos:
             for told in describe(video, per_video, rng, {"v": EVENTS}, next_scene):
-                likely = told.text
-                while (other := false_version(told.template, told.scene, video, rng)) == likely:
-                    pass
+                likely, elsewhere = told.text, told.scene
+                for slot in ("person", "verb", "thing", "place"):
+                    elsewhere = swap_word(elsewhere, slot, video, rng)
+                other = tell(told.template, elsewhere)
                 answer = int(rng.integers(2))
                 row = {
                     "example_id": next(ids),

@@ -127,8 +127,7 @@ _KINDS = {
     "didemo": _Kind(1.5, ("train", "val", "test"), _flickr_name, _didemo_lengths),
     "msrvtt": _Kind(2.0, ("train", "val", "test"), lambda n, _: f"video{n}", _msrvtt_lengths),
     "how2": _Kind(2.0, ("train", "val"), lambda _, rng: _youtube_id(rng), _how2_lengths),
-    # One sentence a segment: there are as many of these as the others have sentences.
-    "yc2": _Kind(1.5, ("train", "val", "test"), _yc2_name, _yc2_lengths, train_factor=4),
+    "yc2": _Kind(1.5, ("train", "val", "test"), _yc2_name, _yc2_lengths),
     "vatex": _Kind(
         1.5,
         ("train", "val", "test_public", "test_private"),
