@@ -92,7 +92,8 @@ class MultitaskTask(DemoTask):
         mean = [f"{fmean(values):.1f}" for values in means.values()]
         chance = meta_average({task.name: task.chance() for task in self.tasks})
         rows.append([META_AVERAGE, "mean", *mean, f"{chance:.1f}"])
-        return tabulate(rows, headers=("data set", "metric", _MULTI, _SINGLE, "chance"))
+        headers = ("data set", "metric", _MULTI, _SINGLE, "chance")
+        return tabulate(rows, headers=headers, disable_numparse=True)
 
     def report(self, checkpoint: int) -> None:
         each = self.steps_each(checkpoint)
