@@ -7,15 +7,21 @@ python eval_violin.py --query_txt_db /txt/violin_test.db/ --split test --vfeat_d
 
 from config.config import ViolinEvalOptions, parse_options
 from data.violin import StatementDataset
-from eval_videoQA import evaluate_answers
-from model.violin import HeroForViolin
+from eval_videoQA import Judging, evaluate_answers
+from model.violin import HeroForStatements, HeroForViolin
 from utils.errors import run_main
+
+
+def statements(options: ViolinEvalOptions) -> Judging:
+    """How statements are judged; VALUE's heads have other names."""
+    model_class = HeroForStatements if options.VALUE else HeroForViolin
+    return Judging(StatementDataset, model_class, "violin")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the results file; returns its metrics where the split has ground truth."""
     options = parse_options(ViolinEvalOptions, argv)
-    return evaluate_answers(options, StatementDataset, HeroForViolin, "violin")
+    return evaluate_answers(options, statements(options))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Rank a corpus of videos with a fine-tuned model: MSR-VTT.
+"""Rank a corpus of videos with a fine-tuned model: MSR-VTT; YC2R and VATEX-EN-R of VALUE.
 
 python eval_vr.py --query_txt_db /txt/msrvtt_test.db --split test --vfeat_db /video/msrvtt \\
     --sub_txt_db /txt/msrvtt_subtitles.db --output_dir /storage/msrvtt --checkpoint 4000

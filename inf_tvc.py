@@ -8,12 +8,14 @@ python inf_tvc.py --model_dir /storage/tvc_default --checkpoint best \\
 from pathlib import Path
 
 from config.config import TvcInferenceOptions, parse_options
+from config.groups import Channel
 from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
+from data.tvc import caption_texts
 from data.video import longest_video
 from data.vocabulary import Vocabulary
 from engine.build import build_for_evaluation
-from engine.run import on_main, start_evaluation
+from engine.run import Run, on_main, start_evaluation
 from evaluation.caption_split import CaptionSplit, show_metrics
 from model.tvc import HeroForTvc
 from utils.errors import run_main
@@ -22,22 +24,44 @@ from utils.files import check_output, write_json
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
-    options = parse_options(TvcInferenceOptions, argv)
+    return caption_clips(parse_options(TvcInferenceOptions, argv))
+
+
+def caption_clips(options: TvcInferenceOptions) -> dict[str, float]:
+    """Caption the clips of any data set."""
     run = start_evaluation(options)
-    metrics_file = Path(options.output).parent / f"metrics_{run.checkpoint.label}.json"
-    on_main(run.comm, lambda: check_output(options.output, metrics_file))
-    subtitles = TextDb(options.sub_txt_db, run.vocab_size)
-    videos = open_videos(options, subtitles)
-    run.warn_of_other_tokenizer(subtitles)
-    vocabulary = Vocabulary.of(subtitles, options.toker)
+    output = options.output_file(run.checkpoint.label)
+    on_main(run.comm, lambda: check_output(output, metrics_file(output, run)))
+    split, model = open_clips(run)
+    metrics = split.evaluate(model, output)
+    return save_metrics(metrics, split, metrics_file(output, run))
+
+
+def metrics_file(output: str | Path, run: Run[TvcInferenceOptions]) -> Path:
+    """Where the metrics of the captions in ``output`` go."""
+    return Path(output).parent / f"metrics_{run.checkpoint.label}.json"
+
+
+def open_clips(run: Run[TvcInferenceOptions]) -> tuple[CaptionSplit, HeroForTvc]:
+    """The clips that a run's options name, and the model to caption them."""
+    options = run.options
+    if options.sub_txt_db:
+        texts = TextDb(options.sub_txt_db, run.vocab_size)
+    else:
+        texts = caption_texts(options.cap_txt_db, run.vocab_size)
+    videos = open_videos(options, texts, Channel(options.channel or Channel.VIDEO_SUB))
+    run.warn_of_other_tokenizer(texts)
+    vocabulary = Vocabulary.of(texts, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
-    model = build_for_evaluation(
-        HeroForTvc, run, videos.features.width, longest_video(videos.features)
-    )
-    metrics = split.evaluate(model, options.output)
+    longest = longest_video(videos.features)
+    return split, build_for_evaluation(HeroForTvc, run, videos.features.width, longest)
+
+
+def save_metrics(metrics: dict[str, float], split: CaptionSplit, file: Path) -> dict[str, float]:
+    """Show and write metrics, if there are any; returns them."""
     if metrics:
         print(show_metrics(metrics))
-        write_json(metrics_file, split.clips.coverage.mark() | metrics, indent=2)
+        write_json(file, split.clips.coverage.mark() | metrics, indent=2)
     return metrics
 
 

@@ -12,7 +12,7 @@ from config.config import VcmrOptions, parse_options
 from config.training import RetrievalOptions
 from data.check.checkup import check_before_training
 from data.loader import TrainLoader
-from data.run_features import is_video_only
+from data.run_features import channel_of
 from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
 from data.vcmr import MomentDataset, collate_moments
@@ -58,7 +58,7 @@ def train_retrieval(
     check_before_training(options, run.model_config)
     queries = TextDb(options.train_query_txt_db, run.vocab_size)
     run.keep_tokenizer(queries)
-    videos = open_videos(options, queries, is_video_only(options.task))
+    videos = open_videos(options, queries, channel_of(options.task))
     train = MomentDataset(
         queries, videos.source, options.max_txt_len, options.sampled_by_q, options.seed
     )

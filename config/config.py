@@ -4,15 +4,18 @@ from config.evaluation import (
     ScorerOptions,
     SearchOptions,
     TvcInferenceOptions,
+    VatexInferenceOptions,
     VcmrEvalOptions,
     VideoQaEvalOptions,
     ViolinEvalOptions,
     VrEvalOptions,
+    Yc2cInferenceOptions,
 )
 from config.options import options_to_dict
 from config.parsing import changed_options, load_run_options, parse_options
 from config.pretraining import CorpusOptions, PretrainOptions, SplitOptions
 from config.training import TvcOptions, VcmrOptions, VideoQaOptions, ViolinOptions, VrOptions
+from config.value import ValueOptions
 
 __all__ = [
     "CorpusOptions",
@@ -22,6 +25,8 @@ __all__ = [
     "SplitOptions",
     "TvcInferenceOptions",
     "TvcOptions",
+    "ValueOptions",
+    "VatexInferenceOptions",
     "VcmrEvalOptions",
     "VcmrOptions",
     "VideoQaEvalOptions",
@@ -30,6 +35,7 @@ __all__ = [
     "ViolinOptions",
     "VrEvalOptions",
     "VrOptions",
+    "Yc2cInferenceOptions",
     "changed_options",
     "load_run_options",
     "options_to_dict",

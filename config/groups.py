@@ -32,6 +32,15 @@ class Kind(StrEnum):
     STATEMENTS = "statements"  # true or false
     CAPTIONS = "captions"  # and the clips that they tell of
     CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
+    LISTS = "lists"  # several data sets, each of one of these kinds
+
+
+class Channel(StrEnum):
+    """What of a video a run reads."""
+
+    VIDEO_SUB = "video_sub"  # frames and subtitles
+    VIDEO_ONLY = "video_only"  # frames
+    SUB_ONLY = "sub_only"  # subtitles, over frames without features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +134,15 @@ class RetrievalDbOptions(VideoDbOptions):
     task: str = option(help="data set and kind of input")
     sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)
 
+    @property
+    def reads_subtitles(self) -> bool:
+        """Whether subtitles are read."""
+        return not self.task.endswith(f"_{Channel.VIDEO_ONLY}")
+
     def check(self) -> None:
         """A task that reads subtitles knows their database."""
         super().check()
-        if self.sub_txt_db is None and not self.task.endswith("_video_only"):
+        if self.sub_txt_db is None and self.reads_subtitles:
             raise UserError(f"missing options: --sub_txt_db (task {self.task} reads subtitles)")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from config.storage import to_container
 from utils.errors import UserError, shorten
@@ -69,6 +69,7 @@ class Options:
 
     RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
     RESULTS_IN_RUN: ClassVar[bool] = False  # and whether results are written there
+    VALUE: ClassVar[bool] = False  # whether it is a run by VALUE's rules
 
     @property
     def run_folder(self) -> Path:
@@ -78,6 +79,11 @@ class Options:
     def __post_init__(self) -> None:
         self.resolve()
         self.check()
+
+    @classmethod
+    def class_for(cls, saved: Mapping[str, Any]) -> type[Self]:
+        """The class that reads a run with these saved options: this one, or a form of it."""
+        return cls
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

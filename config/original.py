@@ -18,6 +18,9 @@ from config.training import TvcOptions, VrOptions
 # another one, and captions of a test split have no references to validate with.
 IGNORED_KEYS = frozenset({"rank", "n_gpu", "local_rank", "config", "test_db"})
 
+# Switches that JSON files may have turned round.
+NEGATED_KEYS: Mapping[str, str] = {"no_fp16": "fp16", "no_pin_mem": "pin_mem"}
+
 # Options that a script of the original took and that have no effect here: video retrieval has no
 # moments to train on or to list.
 FLAGS_WITHOUT_EFFECT: Mapping[type[Options], tuple[str, ...]] = {
@@ -62,7 +65,7 @@ def json_names(cls: type[Options]) -> dict[str, str]:
     counterpart = next((name for name in EVALUATION_BATCH_SIZES if name in names), None)
     if counterpart:
         names.setdefault("batch_size", counterpart)
-    return names
+    return names | {key: name for key, name in NEGATED_KEYS.items() if name in names}
 
 
 def other_defaults(opts: Options, given: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ from config.original import (
     FIXED_OPTIONS,
     FLAGS_WITHOUT_EFFECT,
     IGNORED_KEYS,
+    NEGATED_KEYS,
     json_names,
     other_defaults,
 )
@@ -145,7 +146,7 @@ def _evaluation_options(cls: type[OptionsT], values: dict[str, Any]) -> OptionsT
     if model is None:
         _require(cls, values, [cls.RUN_FOLDER])
         return load_run_options(cls, values[cls.RUN_FOLDER], values)
-    if not cls.RESULTS_IN_RUN:
+    if not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
         values = {cls.RUN_FOLDER: str(model.folder)} | values
     _require(cls, values, [cls.RUN_FOLDER])
     own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
@@ -156,6 +157,7 @@ def _build_upon(
     cls: type[OptionsT], saved: Mapping[str, Any], given: Mapping[str, Any], source: Path
 ) -> OptionsT:
     """Given options, and what ``saved`` ones of ``source`` may set."""
+    cls = cls.class_for(saved)
     inherited = cls.from_run(saved, given)
     inherited["storage"] = usable_storage(saved.get("storage"))
     chosen = {key: value for key, value in inherited.items() if value is not None}
@@ -196,7 +198,7 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
     chosen = _chosen_keys(cls, raw)
     for key in (key for key in raw if key in names):
         taken = chosen[names[key]]
-        if raw[key] == raw[taken]:
+        if _plain_value(raw, key) == _plain_value(raw, taken):
             continue
         if names[key] not in EVALUATION_BATCH_SIZES:
             raise UserError(f"{source}: {taken} and {key} are one option; keep one of them")
@@ -213,13 +215,19 @@ def _chosen_keys(cls: type[Options], raw: Mapping[str, Any]) -> dict[str, str]:
     return chosen
 
 
+def _plain_value(raw: Mapping[str, Any], key: str) -> Any:
+    """Return what a key of parsed JSON says of its option."""
+    value = raw[key]
+    return not value if key in NEGATED_KEYS and isinstance(value, bool) else value
+
+
 def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Convert those entries of parsed JSON that ``cls`` has."""
     hints = field_hints(cls)
     values: dict[str, Any] = {}
     for name, key in _chosen_keys(cls, raw).items():
         try:
-            values[name] = convert(raw[key], hints[name])
+            values[name] = convert(_plain_value(raw, key), hints[name])
         except ValueError as error:
             raise UserError(f"{source}: option {key}: {error}") from None
     return values

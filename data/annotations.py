@@ -135,3 +135,10 @@ def get_spans(raw: dict) -> list[tuple[float, float]]:
         if not is_span(list(span)):
             raise RecordError(f"start and end of a subtitle must be seconds, not {brief(span)}")
     return spans
+
+
+def subtitles_in_order(raw: dict) -> dict:
+    """The line with its subtitles ``sub`` sorted by start, equals as they stand; RecordError as
+    :func:`get_spans`."""
+    get_spans(raw)
+    return {**raw, "sub": sorted(raw["sub"], key=lambda subtitle: subtitle["start"])}

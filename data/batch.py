@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from config.groups import Kind
 from utils.batch import TensorBatch
 from utils.packing import PackedLayout, length_mask
 
@@ -27,18 +28,20 @@ class SubtitleSequences(TensorBatch):
     """S sequences ``[frames of the subtitle, its tokens]`` for the cross-modal transformer.
 
     A slot is a frame's place in a sequence. Slots and tokens are embedded apart; row p of the
-    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``.
+    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. A sequence whose frames are not
+    read has no slots: what the transformer says of its first token goes to each of its frames.
     """
 
     slot_frames: Tensor  # (K,) long, which of the batch's F frames stands in the slot
     slot_positions: Tensor  # (K,) long, its place among the frames of the sequence
-    slot_targets: Tensor  # (K,) long, output row to which the slot's result is added
-    slot_rows: Tensor  # (K,) long, the slot's row in the packed sequences
+    slot_rows: Tensor  # (R,) long, the packed rows that are read: every slot's, or a first token's
+    slot_targets: Tensor  # (T,) long, output row of every frame of every sequence
+    slot_sources: Tensor | None  # (T,) long, which of the R rows is added there; None: each its own
     token_ids: Tensor  # (P − K,) long
     token_positions: Tensor  # (P − K,) long
     order: Tensor  # (P,) long
     layout: PackedLayout  # S sequences of P positions in all
-    longest_slots: int  # most frames that one sequence shows
+    longest_slots: int  # most slots of one sequence
 
     def join(self, slots: Tensor, tokens: Tensor) -> Tensor:
         """Return embedded slots (K, H) and tokens (P − K, H) as packed sequences (P, H)."""
@@ -157,6 +160,20 @@ class ObjectiveBatch(TensorBatch):
     """A batch of a pre-training objective."""
 
     method: str  # of the model, which answers it
+    batch: TensorBatch
+
+    @property
+    def ids(self) -> list[str]:
+        """What to name when something goes wrong."""
+        return self.batch.ids
+
+
+@dataclass
+class SetBatch(TensorBatch):
+    """A batch of one of several data sets."""
+
+    data_set: str  # what its losses are called after
+    kind: Kind
     batch: TensorBatch
 
     @property

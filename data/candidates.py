@@ -56,7 +56,7 @@ class CandidateDataset:
         self.db = db
         self.videos = videos
         self.training = training
-        self.ids = usable_query_ids(db, max_txt_len, self.record_type is QuestionRecord)
+        self.ids = usable_query_ids(db, max_txt_len, self.record_type.shared)
         self.video_of = video_of = query_videos(db, videos.features.id2nframe)
         without = [id_ for id_ in self.ids if id_ not in video_of]
         if without:
@@ -118,7 +118,7 @@ def pack_candidates(items: Sequence[CandidateItem]) -> CandidateBatch:
         every = list(range(item.video.num_frames))
         for copy, text in enumerate(item.texts):
             own = int(first) + copy * total
-            subtitles += [(first, Subtitle(sub.tokens + text, sub.frames)) for sub in shown]
+            subtitles += [(first, replace(sub, tokens=sub.tokens + text)) for sub in shown]
             targets_from += [own] * len(shown)
             temporal.append((own, Subtitle(text, every)))
             runs.append(item.video.num_frames)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.annotations import UniqueIds, read_lines
 from data.stores.lmdb_io import TextDb
-from data.stores.records import ClipLine
+from data.stores.records import ClipLine, VideoLine
 from data.video_pool import feature_name
 from utils.decoding import check
 from utils.names import CLIP_NAMES, get_name
@@ -43,20 +43,25 @@ def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str,
     return groups
 
 
-def read_clip_lines(path: str | Path) -> list[dict]:
+def read_clip_lines(path: str | Path, whole_videos: bool = False) -> list[dict]:
     """Lines of an annotation or submission file, checked; names as they stand there.
+
+    Args:
+        path: the file.
+        whole_videos: a clip is a whole video; its line needs no ``ts``.
 
     Raises:
         UserError: names file and line of what is missing, malformed or there twice.
     """
+    kind = VideoLine if whole_videos else ClipLine
+
+    def checked(raw: dict) -> dict:
+        check(raw, kind)
+        return raw
+
     lines, ids = [], UniqueIds()
     for line in read_lines(path):
-        raw = line.read(_check_clip_line)
+        raw = line.read(checked)
         ids.claim(get_name(raw, *CLIP_NAMES.ids), line)
         lines.append(raw)
     return lines
-
-
-def _check_clip_line(raw: dict) -> dict:
-    check(raw, ClipLine)
-    return raw

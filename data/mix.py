@@ -23,6 +23,7 @@ class Part:
     name: str
     dataset: SizedDataset
     weight: float  # chance to be drawn, relative to the others'
+    batch_size: int | None = None  # items per batch, None: as the others have
 
 
 class MixKey(NamedTuple):
@@ -54,7 +55,7 @@ class MixedBatches(BatchSampler):
 
     Args:
         parts: the data sets.
-        batch_size: items per batch.
+        batch_size: items per batch, of parts that have none of their own.
         accumulation: batches per optimizer step.
         rank, size: of the ranks.
         seed: of the draws and orders.
@@ -75,7 +76,13 @@ class MixedBatches(BatchSampler):
         weights = np.array([part.weight for part in parts], dtype=np.float64)
         self.chances = weights / weights.sum()
         self.samplers = [
-            RankBatches(len(part.dataset), batch_size, rank, size, part_seed(seed, number))
+            RankBatches(
+                len(part.dataset),
+                part.batch_size or batch_size,
+                rank,
+                size,
+                part_seed(seed, number),
+            )
             for number, part in enumerate(parts)
         ]
 

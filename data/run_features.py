@@ -1,6 +1,6 @@
 """The feature database that a run's options name, opened without PyTorch."""
 
-from config.groups import VideoOptions
+from config.groups import Channel, VideoOptions
 from data.stores.lmdb_io import FeatureDb
 
 
@@ -25,6 +25,6 @@ def open_features(options: VideoOptions, folder: str, interval: float) -> Featur
     )
 
 
-def is_video_only(task: str) -> bool:
-    """Whether a task's videos come without subtitles (``…_video_only``)."""
-    return task.endswith("_video_only")
+def channel_of(task: str) -> Channel:
+    """What of a video a task reads: its name may end in a channel's."""
+    return next((each for each in Channel if task.endswith(f"_{each}")), Channel.VIDEO_SUB)

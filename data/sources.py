@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from config.groups import VideoDbOptions
+from config.groups import Channel, VideoDbOptions
 from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.video import SubtitleSource, VideoOnlySource, VideoSource
+from data.video import SubtitleOnlySource, SubtitleSource, VideoOnlySource, VideoSource
 from utils.logger import LOGGER
 
 
@@ -18,14 +18,16 @@ class VideoData:
     source: VideoSource
 
 
-def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = False) -> VideoData:
+def open_videos(
+    options: VideoDbOptions, queries: TextDb, channel: Channel = Channel.VIDEO_SUB
+) -> VideoData:
     """Open the video databases that ``options`` name.
 
     Args:
         options: of a run.
         queries: a query database. Subtitles must have tokens of its ``vocab_size``; where there are
             none, it says which token ``<s>`` is.
-        video_only: leave the subtitles' text out.
+        channel: what of them is read.
 
     Raises:
         UserError: a database is missing or damaged.
@@ -40,8 +42,9 @@ def open_videos(options: VideoDbOptions, queries: TextDb, video_only: bool = Fal
             "frames than they were spoken over",
             *(subtitles.path, told, features.interval),
         )
-    if video_only:
+    if channel == Channel.VIDEO_ONLY:
         frames = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
         return VideoData(features, subtitles, frames)
-    source = SubtitleSource(subtitles, features, options.sub_ctx_len, options.only_available)
+    kind = SubtitleOnlySource if channel == Channel.SUB_ONLY else SubtitleSource
+    source = kind(subtitles, features, options.sub_ctx_len, options.only_available)
     return VideoData(features, subtitles, source)

@@ -1,10 +1,12 @@
-"""Clips and their captions: TVC.
+"""Clips and their captions: TVC, and whole videos: YC2C, VATEX-EN-C.
 
-An item is one video with its clips, so that a video is encoded once however many clips it has.
+An item of TVC is one video with its clips, so that a video is encoded once however many clips it
+has; one of the others is a caption with its video.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from data.coverage import Coverage, available_items
 from data.loader import ItemKey, first_usable
 from data.moments import warn_of_clamped
 from data.stores.lmdb_io import TextDb
-from data.stores.records import CaptionRecord
-from data.video import SubtitleSource, VideoItem, collate_texts, collate_videos, cut_texts
+from data.stores.records import CaptionRecord, QueryRecord
+from data.tokenize import other_tokenizer
+from data.vcmr import learnable_queries
+from data.video import VideoItem, VideoSource, collate_texts, collate_videos, cut_texts
 from data.video_pool import feature_name
 from utils.errors import UserError
 from utils.logger import LOGGER
@@ -82,7 +86,7 @@ class CaptionDataset:
     def __init__(
         self,
         db: CaptionDb,
-        videos: SubtitleSource,
+        videos: VideoSource,
         max_cap_per_vid: int = -1,
         max_txt_len: int = -1,
         seed: int = 0,
@@ -173,23 +177,124 @@ class CaptionDataset:
         )
 
     def collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
-        """Pack items; captions stand clip by clip, clips video by video."""
-        begin, end = self.db.meta["BOS"], self.db.meta["EOS"]
-        clips = [captions for item in items for captions in item.captions]
-        captions = [caption for clip in clips for caption in clip]
-        read = cut_texts([[begin, *caption] for caption in captions], self.max_txt_len)
-        wanted = cut_texts([[*caption, end] for caption in captions], self.max_txt_len)
-        lengths = iter(map(len, read))
-        return CaptionBatch(
-            ids=[item.video.vid for item in items],
-            video=collate_videos([item.video for item in items]),
-            clips=collate_clips([(item.video, item.clips) for item in items]),
-            text=collate_texts(read),
-            targets=torch.tensor([token for target in wanted for token in target]),
-            by_clip=PackedLayout.from_lengths(
-                [sum(islice(lengths, len(clip))) for clip in clips], max_buckets=1
-            ),
+        """Pack items."""
+        return pack_captions(items, self.db.meta, self.max_txt_len)
+
+
+class WholeVideoCaptions:
+    """Captions of whole videos to learn from: queries of one database or more, taken for captions.
+
+    Longer captions are left out.
+
+    Args:
+        dbs: query databases of one tokenizer, with videos.
+        videos: where videos come from.
+        max_txt_len: tokens that a caption may have; −1 keeps all.
+
+    Raises:
+        UserError: no caption is left in a database, one has no video, a database lacks a video, or
+            the databases are of different tokenizers.
+    """
+
+    def __init__(self, dbs: Sequence[TextDb], videos: VideoSource, max_txt_len: int = -1) -> None:
+        self.videos = videos
+        self.db = dbs[0]
+        self.items: list[tuple[TextDb, str, str]] = []  # database, id, video
+        for db in dbs:
+            difference = other_tokenizer(self.db.meta, db.meta)
+            if difference:
+                raise UserError(
+                    f"{self.db.path} and {db.path} were made with different tokenizers "
+                    f"({difference}); make one of them again with the other's --toker"
+                )
+            of_db = learnable_queries(db, videos, max_txt_len)
+            self.items += [(db, id_, vid) for id_, vid in of_db.items()]
+            LOGGER.info("captions to learn from: %d of %s", len(of_db), db.path)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def positions(self) -> np.ndarray:
+        """(items,) positions that the cross-modal transformer sees of each item's video."""
+        count = cache(self.videos.positions)
+        return np.array([count(vid) for _, _, vid in self.items])
+
+    def __getitem__(self, key: ItemKey | int) -> CaptionItem:
+        db, id_, vid = self.items[ItemKey.of(key).index]
+        video = self.videos(vid)
+        caption = db.read(id_, QueryRecord).input_ids
+        return CaptionItem(video, [id_], [(0, video.num_frames)], [[caption]])
+
+    def collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
+        """Pack items."""
+        return pack_captions(items, self.db.meta)
+
+
+def caption_texts(path: str | Path, vocab_size: int | None = None) -> TextDb:
+    """The captions of a caption database, or a query database of whole videos."""
+    path = Path(path)
+    return TextDb(path / "cap.db" if _has_clips(path) else path, vocab_size)
+
+
+def _has_clips(path: str | Path) -> bool:
+    """Whether a database is one of captions of clips."""
+    return (Path(path) / "cap.db").is_dir()
+
+
+def open_captions(
+    paths: Sequence[str | Path],
+    videos: VideoSource,
+    vocab_size: int | None = None,
+    max_txt_len: int = -1,
+) -> CaptionDataset | WholeVideoCaptions:
+    """Captions to learn from: one caption database, or query databases of whole videos.
+
+    Args:
+        paths: of the databases.
+        videos: where videos come from.
+        vocab_size: of the model.
+        max_txt_len: tokens that are kept of a caption, or that one may have; −1: all.
+
+    Raises:
+        UserError: see the two classes; or there are several caption databases.
+    """
+    of_clips = [path for path in paths if _has_clips(path)]
+    if not of_clips:
+        return WholeVideoCaptions([TextDb(path, vocab_size) for path in paths], videos, max_txt_len)
+    if len(paths) > 1:
+        raise UserError(
+            f"{of_clips[0]} is a caption database: captions of clips are read from one alone; give "
+            "one database (cap_txt_db)"
         )
+    return CaptionDataset(CaptionDb(paths[0], vocab_size), videos, max_txt_len=max_txt_len)
+
+
+def pack_captions(
+    items: Sequence[CaptionItem], meta: Mapping[str, int], max_txt_len: int = -1
+) -> CaptionBatch:
+    """Pack items; captions stand clip by clip, clips video by video.
+
+    Args:
+        items: videos with their captions.
+        meta: ids of the special tokens.
+        max_txt_len: longer inputs and targets are cut; −1: none.
+    """
+    begin, end = meta["BOS"], meta["EOS"]
+    clips = [captions for item in items for captions in item.captions]
+    captions = [caption for clip in clips for caption in clip]
+    read = cut_texts([[begin, *caption] for caption in captions], max_txt_len)
+    wanted = cut_texts([[*caption, end] for caption in captions], max_txt_len)
+    lengths = iter(map(len, read))
+    return CaptionBatch(
+        ids=[item.video.vid for item in items],
+        video=collate_videos([item.video for item in items]),
+        clips=collate_clips([(item.video, item.clips) for item in items]),
+        text=collate_texts(read),
+        targets=torch.tensor([token for target in wanted for token in target]),
+        by_clip=PackedLayout.from_lengths(
+            [sum(islice(lengths, len(clip))) for clip in clips], max_buckets=1
+        ),
+    )
 
 
 def collate_clips(videos: Iterable[tuple[VideoItem, Sequence[tuple[int, int]]]]) -> ClipBatch:
@@ -217,14 +322,16 @@ class TargetClips:
     Args:
         path: the file.
         videos: where videos come from.
+        whole_videos: a clip is a whole video, whatever ``ts`` says.
 
     Raises:
         UserError: a line lacks one of them, a clip stands there twice, or a database lacks a video.
     """
 
-    def __init__(self, path: str | Path, videos: SubtitleSource) -> None:
-        self.videos = videos
-        lines = {get_name(line, *CLIP_NAMES.ids): line for line in read_clip_lines(path)}
+    def __init__(self, path: str | Path, videos: VideoSource, whole_videos: bool = False) -> None:
+        self.videos, self.whole_videos = videos, whole_videos
+        read = read_clip_lines(path, whole_videos)
+        lines = {get_name(line, *CLIP_NAMES.ids): line for line in read}
         known = videos.features.id2nframe
         video_of = {
             id_: feature_name(get_name(line, *CLIP_NAMES.videos), known)
@@ -233,13 +340,16 @@ class TargetClips:
         ids, self.coverage = available_items(list(lines), video_of, videos, path, "clips")
         self.lines = [lines[id_] for id_ in ids]
         by_video: dict[str, list[int]] = {}
-        beyond = []
-        for place, (id_, line) in enumerate(zip(ids, self.lines, strict=True)):
+        for place, id_ in enumerate(ids):
             by_video.setdefault(video_of[id_], []).append(place)
-            frames = videos.num_frames(video_of[id_])
-            if starts_beyond(line["ts"][0], videos.interval, frames):
-                beyond.append(line["clip_id"])
         self.by_video = list(by_video.items())
+        if whole_videos:
+            return
+        beyond = [
+            line["clip_id"]
+            for id_, line in zip(ids, self.lines, strict=True)
+            if starts_beyond(line["ts"][0], videos.interval, videos.num_frames(video_of[id_]))
+        ]
         warn_of_clips_beyond(beyond, "are captioned from that frame")
         warn_of_clamped(((line["clip_id"], line["ts"]) for line in self.lines), path)
 
@@ -249,6 +359,8 @@ class TargetClips:
     def __getitem__(self, key: ItemKey | int) -> TargetItem:
         vid, places = self.by_video[ItemKey.of(key).index]
         video = self.videos(vid)
+        if self.whole_videos:
+            return TargetItem(video, [(0, video.num_frames)] * len(places), places)
         interval = self.videos.interval
         spans = (self.lines[place]["ts"] for place in places)
         clips = [clip_frames(*span, interval, video.num_frames) for span in spans]

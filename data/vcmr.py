@@ -40,7 +40,7 @@ def query_tokens(input_ids: Sequence[int], meta: dict) -> list[int]:
     return [meta["CLS"], *input_ids]
 
 
-def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> list[str]:
+def usable_query_ids(db: TextDb, max_txt_len: int = -1, shared: int | None = None) -> list[str]:
     """Ids in database order, without those whose text is longer than ``max_txt_len`` (−1: all).
 
     A question's length is that of the question plus its longest answer.
@@ -48,12 +48,14 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> 
     Args:
         db: of the queries.
         max_txt_len: tokens.
-        parts: they are questions with answers, which have a length each.
+        shared: they have several texts, so many of which (a question) stand before each of the
+            others; None: one text.
 
     Raises:
         UserError: none is left, one has no record, or they are none of the kind.
     """
     lengths = db.side("id2len.json")
+    parts = shared is not None
     odd = next((i for i, value in lengths.items() if isinstance(value, list) != parts), None)
     if odd is not None:
         wanted = "of a question and its answers" if parts else "of one text"
@@ -69,7 +71,7 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> 
         )
 
     def length(value: int | list[int]) -> int:
-        return value[0] + max(value[1:]) if isinstance(value, list) else value
+        return sum(value[:shared]) + max(value[shared:]) if isinstance(value, list) else value
 
     ids = [i for i, value in lengths.items() if max_txt_len < 0 or length(value) <= max_txt_len]
     if not ids:
@@ -77,6 +79,28 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, parts: bool = False) -> 
             f"{db.path} has no query of at most {max_txt_len} tokens; raise max_txt_len"
         )
     return ids
+
+
+def learnable_queries(db: TextDb, videos: VideoSource, max_txt_len: int = -1) -> dict[str, str]:
+    """The queries to train on or to compute losses of, and their videos, in database order.
+
+    Args:
+        db: of the queries.
+        videos: where videos come from.
+        max_txt_len: longer queries are left out; −1 keeps all.
+
+    Raises:
+        UserError: none is left, or one has no video.
+    """
+    ids, video_of = usable_query_ids(db, max_txt_len), query_videos(db, videos.features.id2nframe)
+    without = [i for i in ids if i not in video_of]
+    if without:
+        raise UserError(
+            f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
+            "split cannot train or validate a loss; use one whose annotation names vid_name"
+        )
+    ids, _ = available_items(ids, video_of, videos, db.path, "queries")
+    return {i: video_of[i] for i in ids}
 
 
 @dataclass
@@ -112,15 +136,8 @@ class MomentDataset:
         self.db = db
         self.videos = videos
         self.seed = seed
-        self.video_of = video_of = query_videos(db, videos.features.id2nframe)
-        ids = usable_query_ids(db, max_txt_len)
-        without = [i for i in ids if i not in video_of]
-        if without:
-            raise UserError(
-                f"query {without[0]} of {db.path} has no video ({len(without)} such queries): this "
-                "split cannot train or validate a loss; use one whose annotation names vid_name"
-            )
-        ids, _ = available_items(ids, video_of, videos, db.path, "queries")
+        self.video_of = video_of = learnable_queries(db, videos, max_txt_len)
+        ids = list(video_of)
         read = ((i, training_moment(db.read(i, QueryRecord))) for i in ids)
         moments = [(i, moment) for i, moment in read if moment is not None]
         warn_of_clamped(moments, db.path)

@@ -6,7 +6,7 @@ forward pass has no Python loop over subtitles or frames.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,10 +23,22 @@ from utils.packing import PackedLayout, segment_positions
 
 @dataclass
 class Subtitle:
-    """What the cross-modal transformer reads at once: a few frames and a text."""
+    """What the cross-modal transformer reads at once: a few frames and a text.
+
+    Where the frames are ``unseen`` it reads the text alone, and all of them get what it says of the
+    text's first token.
+    """
 
     tokens: list[int]
     frames: list[int]
+    unseen: bool = False
+
+    @property
+    def positions(self) -> int:
+        """How many the transformer sees; none of a subtitle without frames."""
+        if not self.frames:
+            return 0
+        return len(self.tokens) + (0 if self.unseen else len(self.frames))
 
 
 @dataclass
@@ -62,6 +74,12 @@ class VideoSource(Protocol):
     def __contains__(self, vid: str) -> bool:
         """Whether a video is there, and has a frame."""
 
+    def num_frames(self, vid: str) -> int:
+        """Return how many frames :meth:`__call__` will read of a video that is there.
+
+        They are not read: where the features have fewer than ``id2nframe.json`` says, fewer are.
+        """
+
     def positions(self, vid: str) -> int:
         """Frames and tokens that the cross-modal transformer sees of a video; reads no features."""
 
@@ -90,6 +108,10 @@ class _FromFeatures:
     def __contains__(self, vid: str) -> bool:
         """See :class:`VideoSource`."""
         return self.features.id2nframe.get(vid, 0) > 0 and vid in self.features
+
+    def num_frames(self, vid: str) -> int:
+        """See :class:`VideoSource`."""
+        return cut_frames(self.features, vid)
 
     def seconds(self, vid: str) -> float:
         """See :class:`VideoSource`."""
@@ -167,17 +189,10 @@ class SubtitleSource(_FromFeatures):
                 "(--only_available)"
             )
 
-    def num_frames(self, vid: str) -> int:
-        """Return how many frames :meth:`__call__` will read of a video that is there.
-
-        They are not read: where the features have fewer than ``id2nframe.json`` says, fewer are.
-        """
-        return cut_frames(self.features, vid)
-
     def positions(self, vid: str) -> int:
         """See :class:`VideoSource`."""
         subtitles = self.with_context(self.transcript(vid, self.num_frames(vid)))
-        return sum(len(s.frames) + len(s.tokens) for s in subtitles if s.frames)
+        return sum(subtitle.positions for subtitle in subtitles)
 
     def transcript(self, vid: str, num_frames: int) -> Transcript:
         """Return what is said over a video whose features have ``num_frames`` frames.
@@ -219,7 +234,29 @@ class VideoOnlySource(_FromFeatures):
 
     def positions(self, vid: str) -> int:
         """See :class:`VideoSource`."""
-        return cut_frames(self.features, vid) + 1
+        return self.num_frames(vid) + 1
+
+
+class SubtitleOnlySource(SubtitleSource):
+    """Subtitles over frames that are not read: their features are zero, and a text begins with
+    ``<s>``."""
+
+    def __call__(self, vid: str) -> VideoItem:
+        """Read one video.
+
+        Raises:
+            UserError: a database lacks the video.
+        """
+        item = super().__call__(vid)
+        return replace(item, features=np.zeros_like(item.features))
+
+    def with_context(self, transcript: Transcript) -> list[Subtitle]:
+        """See :class:`SubtitleSource`."""
+        begin = self.subtitles.meta["CLS"]
+        return [
+            Subtitle([begin, *subtitle.tokens[1:]], subtitle.frames, unseen=True)
+            for subtitle in super().with_context(transcript)
+        ]
 
 
 def cut_frames(db: FeatureDb, vid: str) -> int:
@@ -330,11 +367,13 @@ def pack_sequences(
         targets_from: where the output rows of each sequence's video begin; None = where its frames
             do. (Candidate answers run the same frames several times, into rows of their own.)
     """
-    slots = np.array([len(subtitle.frames) for _, subtitle in sequences], dtype=np.int64)
-    tokens = np.array([len(subtitle.tokens) for _, subtitle in sequences], dtype=np.int64)
+    subtitles = [subtitle for _, subtitle in sequences]
+    unseen = np.array([subtitle.unseen for subtitle in subtitles], dtype=bool)
+    shown = np.array([len(subtitle.frames) for subtitle in subtitles], dtype=np.int64)
+    tokens = np.array([len(subtitle.tokens) for subtitle in subtitles], dtype=np.int64)
     firsts = np.array([first for first, _ in sequences], dtype=np.int64)
     targets = firsts if targets_from is None else np.asarray(targets_from, dtype=np.int64)
-    frames = _flat([subtitle.frames for _, subtitle in sequences])
+    slots = np.where(unseen, 0, shown)
     starts = np.cumsum(slots + tokens) - slots - tokens
     slot_positions = segment_positions(slots)
     token_positions = segment_positions(tokens)
@@ -343,12 +382,21 @@ def pack_sequences(
     order = np.empty(len(slot_rows) + len(token_rows), dtype=np.int64)
     order[slot_rows] = np.arange(len(slot_rows))
     order[token_rows] = len(slot_rows) + np.arange(len(token_rows))
+    in_slots = _flat([subtitle.frames for subtitle in subtitles if not subtitle.unseen])
+    frames = _flat([subtitle.frames for subtitle in subtitles])
+    sources = None
+    if unseen.any():  # one row, that of the first token, for all frames of a sequence
+        rows = np.where(unseen, np.minimum(shown, 1), shown)
+        slot_rows = np.repeat(starts, rows) + segment_positions(rows)
+        places = np.where(np.repeat(unseen, shown), 0, segment_positions(shown))
+        sources = torch.from_numpy(np.repeat(np.cumsum(rows) - rows, shown) + places)
     return SubtitleSequences(
-        slot_frames=frames + torch.from_numpy(np.repeat(firsts, slots)),
+        slot_frames=in_slots + torch.from_numpy(np.repeat(firsts, slots)),
         slot_positions=torch.from_numpy(slot_positions),
-        slot_targets=frames + torch.from_numpy(np.repeat(targets, slots)),
+        slot_targets=frames + torch.from_numpy(np.repeat(targets, shown)),
         slot_rows=torch.from_numpy(slot_rows),
-        token_ids=_flat([subtitle.tokens for _, subtitle in sequences]),
+        slot_sources=sources,
+        token_ids=_flat([subtitle.tokens for subtitle in subtitles]),
         token_positions=torch.from_numpy(token_positions),
         order=torch.from_numpy(order),
         layout=PackedLayout.from_lengths(slots + tokens),

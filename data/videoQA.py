@@ -1,8 +1,12 @@
 # ruff: noqa: N999 (the name under which the task is published)
-"""Questions about a video with several answers, one of them right: TVQA (5), How2QA (4)."""
+"""Questions about a video with several answers, one of them right: TVQA (5), How2QA (4).
+
+Events, one of which comes next, are answers without a question: VLEP (2).
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -10,7 +14,7 @@ from data.batch import QuestionBatch
 from data.candidates import UNKNOWN, CandidateDataset, CandidateItem, pack_candidates
 from data.loader import ItemKey
 from data.moments import parse_seconds, warn_of_clamped, warn_of_units
-from data.stores.records import QuestionRecord
+from data.stores.records import EventRecord, QuestionRecord
 from data.vcmr import moment_frames
 from utils.errors import UserError
 
@@ -40,8 +44,8 @@ class QuestionDataset(CandidateDataset):
             self.num_answers = self.num_answers or record.choices
             if record.choices != self.num_answers:
                 raise UserError(
-                    f"question {id_} of {self.db.path} has {record.choices} answers, question "
-                    f"{self.ids[0]} has {self.num_answers}; all must have equally many"
+                    f"{self.kind} {id_} of {self.db.path} has {record.choices} answers, "
+                    f"{self.kind} {self.ids[0]} has {self.num_answers}; all must have equally many"
                 )
             self.target(id_, record)
             moment = parse_seconds(record.ts)
@@ -52,15 +56,16 @@ class QuestionDataset(CandidateDataset):
 
     def __getitem__(self, key: ItemKey | int) -> QuestionItem:
         id_ = self.ids[ItemKey.of(key).index]
-        record = self.db.read(id_, QuestionRecord)
-        question, *answers = record.input_ids
+        record = self.db.read(id_, self.record_type)
         separator = self.db.meta["SEP"]
+        parts = [[separator, *part] for part in record.input_ids]
+        question = list(chain(*parts[: record.shared]))
         video = self.videos(self.video_of[id_])
         seconds = parse_seconds(record.ts)
         return QuestionItem(
             ids=[id_],
             video=video,
-            texts=[[separator, *question, separator, *answer] for answer in answers],
+            texts=[question + answer for answer in parts[record.shared :]],
             targets=[self.target(id_, record)],
             span=moment_frames(*seconds, self.videos.interval, video.num_frames)
             if seconds
@@ -87,3 +92,9 @@ class QuestionDataset(CandidateDataset):
                 "st_ed": len(spans) - spans.count(NO_SPAN),
             },
         )
+
+
+class EventDataset(QuestionDataset):
+    """Events with their video, one of which comes next."""
+
+    kind, label, record_type = "example", "right event's index", EventRecord

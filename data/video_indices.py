@@ -3,7 +3,7 @@
 The index is an id: in results files a video of the split is known by it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from data.annotations import is_seconds
 from utils.errors import UserError, brief
 
 VIDEO_INDICES = "vid2dur_idx.json"
+# Published parts of splits that TVR's file does not have as a whole.
+PARTS = {"test": ("test_public", "test_challenge")}
 _END = 2**53  # predictions are float64 rows: larger whole numbers would be rounded
 
 
@@ -62,6 +64,36 @@ def split_indices(table: Any, split: str, where: object) -> dict[str, int]:
     entries = _splits(table, where).get(split, {})
     _require_none(split_faults(split, entries), where)
     return {vid: int(index) for vid, (_, index) in entries.items()}
+
+
+def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
+    """:func:`split_indices` of a split that must be there, be it in parts.
+
+    Raises:
+        UserError: also where the table lacks it; names those that it has.
+    """
+    splits = _splits(table, where)
+    parts = split_parts(splits, split)
+    if not parts:
+        raise UserError(
+            f"{where} has no split {split!r}; it has {', '.join(splits) or 'none'}: name one of "
+            "these, or give the file of this data set"
+        )
+    for part in parts:
+        _require_none(split_faults(part, splits[part]), where)
+    entries = {vid: entry for part in parts for vid, entry in splits[part].items()}
+    return split_indices({split: entries}, split, where)
+
+
+def has_split(table: Any, split: str, where: object) -> bool:
+    """Whether a table has a split, be it in parts; UserError if it is no table."""
+    return bool(split_parts(_splits(table, where), split))
+
+
+def split_parts(splits: Mapping[str, Any], split: str) -> list[str]:
+    """The names under which a table has a split; empty where it lacks it."""
+    parts = [split] if split in splits else PARTS.get(split, [])
+    return list(parts) if all(part in splits for part in parts) else []
 
 
 def require_indices(table: Any, where: object) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.stores.lmdb_io import TextDb
-from data.video_indices import VIDEO_INDICES, split_indices
+from data.stores.lmdb_io import TextDb, read_side
+from data.video_indices import VIDEO_INDICES, required_indices, split_indices
 from utils.errors import UserError
 from utils.files import read_json
 from utils.logger import LOGGER
@@ -50,13 +50,21 @@ def query_videos(db: TextDb, known: Container[str] = ()) -> dict[str, str]:
     return {q: feature_name(str(vid), known) for q, vid in table.items() if vid is not None}
 
 
-def _indexed_videos(split: str, subtitles: TextDb | None, known: Container[str]) -> dict[str, int]:
-    """Index of a split's videos in ``vid2dur_idx.json``; empty where there is none."""
-    if subtitles is None or not subtitles.has_side(VIDEO_INDICES):
+def _indexed_videos(
+    split: str, file: Path | None, known: Container[str], required: bool
+) -> dict[str, int]:
+    """Index of a split's videos in a ``vid2dur_idx.json``; empty where there is none."""
+    if file is None:
         return {}
-    table = subtitles.side(VIDEO_INDICES)
-    indices = split_indices(table, split, subtitles.path / VIDEO_INDICES)
+    read = required_indices if required else split_indices
+    indices = read(read_side(file), split, file)
     return {feature_name(vid, known): index for vid, index in indices.items()}
+
+
+def indices_file(subtitles: TextDb | None) -> Path | None:
+    """The subtitle database's ``vid2dur_idx.json``; None where it has none."""
+    has_one = subtitles is not None and subtitles.has_side(VIDEO_INDICES)
+    return subtitles.path / VIDEO_INDICES if has_one else None
 
 
 def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
@@ -86,6 +94,8 @@ def numbered_videos(
     subtitles: TextDb | None,
     known: Iterable[str],
     own_indices: bool = True,
+    required: bool = False,
+    indices: str | Path | None = None,
 ) -> VideoPool:
     """Videos to search for a split's queries, and the number that a results file gives each.
 
@@ -94,13 +104,29 @@ def numbered_videos(
     queries name, these, by their place among the sorted names of the features (``known``; −1 for
     one that is not there).
 
+    Args:
+        split, queries, subtitles, known, own_indices: see above.
+        required: as VALUE has it, whatever the task and the channel: the split must be in the file
+            of indices, where there is one.
+        indices: that file; None: the subtitle database's.
+
     Raises:
-        UserError: a list or table of videos is malformed, or two videos have one index.
+        UserError: a list or table of videos is malformed, two videos have one index, or the split
+            is not where it must be.
     """
     place = {vid: number for number, vid in enumerate(sorted(known))}
-    indexed = _indexed_videos(split, subtitles, place) if own_indices else {}
+    file = Path(indices) if indices else indices_file(subtitles)
+    indexed = {}
+    if own_indices or required:
+        indexed = _indexed_videos(split, file, place, required)
     if indexed:
-        return VideoPool(subtitles.path / VIDEO_INDICES, indexed)
+        return VideoPool(file, indexed)
+    if required:
+        LOGGER.warning(
+            "no %s of the videos that %s searches (it lies in the subtitle database): results "
+            "number them by their sorted names, which no server reads",
+            *(VIDEO_INDICES, queries.path),
+        )
     numbers = {vid: place.get(vid, -1) for vid in named_videos(queries, place)}
     lists = ("query2video.json", "video_ids.json")
     by_ids = not query_videos(queries, place) and queries.has_side(lists[1])
@@ -113,6 +139,8 @@ def video_pool(
     subtitles: TextDb | None,
     source: "VideoSource",
     own_indices: bool = True,
+    required: bool = False,
+    indices: str | Path | None = None,
 ) -> tuple[VideoPool, dict[str, int]]:
     """:func:`numbered_videos`, and the numbers of those that are there: all, as a rule (see
     :meth:`data.video.VideoSource.require`).
@@ -120,7 +148,8 @@ def video_pool(
     Raises:
         UserError: also where no videos are named, or some are not there.
     """
-    pool = numbered_videos(split, queries, subtitles, source.features.id2nframe, own_indices)
+    known = source.features.id2nframe
+    pool = numbered_videos(split, queries, subtitles, known, own_indices, required, indices)
     if not pool.numbers:
         raise UserError(
             f"split {split} names no videos: neither {queries.path} nor the subtitle database's "

@@ -18,10 +18,11 @@ class StatementDataset(CandidateDataset):
     """
 
     kind, label, record_type = "statement", "label", StatementRecord
+    in_pairs = True
 
     def __getitem__(self, key: ItemKey | int) -> CandidateItem:
         id_ = self.ids[ItemKey.of(key).index]
-        ids = [id_, *self._partner(id_)] if self.training else [id_]
+        ids = [id_, *self._partner(id_)] if self.training and self.in_pairs else [id_]
         records = [self.db.read(one, StatementRecord) for one in ids]
         return CandidateItem(
             ids=ids,
@@ -47,3 +48,9 @@ class StatementDataset(CandidateDataset):
             targets=torch.tensor(targets),
             counts={"violin": len(targets) - targets.count(UNKNOWN)},
         )
+
+
+class SingleStatementDataset(StatementDataset):
+    """The same, each alone in training too, as VALUE has it."""
+
+    in_pairs = False

@@ -12,7 +12,7 @@ from utils.logger import LOGGER
 
 BEST = "best"  # the name of that checkpoint on command lines
 # Main metric of a task: of those that a validation gave, the first. All are better when higher.
-MAIN_METRICS = ("VCMR/0.7-r1", "SVMR/0.7-r1", "VR/r1", "accuracy", "CIDEr")
+MAIN_METRICS = ("VCMR/0.7-r1", "SVMR/0.7-r1", "VR/r1", "accuracy", "CIDEr", "Meta-Ave")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ fp32 have it (autocast's lists, and ``.float()`` in the models).
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,8 +21,28 @@ FIRST_LOSS_SCALE = 2.0**16
 MOST_OVERFLOWS_IN_A_ROW = 30  # from 2^16 down to 2^-14: no scale would help
 
 
+@dataclass
+class LossScale:
+    """A factor on losses that follows the gradients that they have."""
+
+    scaler: torch.amp.GradScaler
+    overflows: int = 0  # in a row
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` takes up."""
+        return {"scaler": self.scaler.state_dict(), "overflows": self.overflows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved scale."""
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.overflows = state["overflows"]
+
+
 class Precision:
     """Autocast, loss scaling and the optimizer step of one number format.
+
+    Losses of different kinds, trained in turn, may have a scale each (:meth:`choose_scale`).
 
     Args:
         mode: number format.
@@ -32,10 +53,8 @@ class Precision:
         _check_device(mode, device)
         self.mode = mode
         self.device = device
-        self.overflows = 0  # in a row
-        self._scaler = torch.amp.GradScaler(
-            device.type, init_scale=FIRST_LOSS_SCALE, enabled=mode == "fp16"
-        )
+        self._scales: dict[str, LossScale] = {}
+        self.choose_scale("")
 
     @classmethod
     def from_options(cls, options: PrecisionOptions, device: torch.device) -> "Precision":
@@ -53,18 +72,39 @@ class Precision:
         dtype = torch.float16 if self.mode == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.mode != "fp32")
 
+    def choose_scale(self, name: str) -> None:
+        """Let a loss scale hold from now on; one that is new starts at the first scale."""
+        if name not in self._scales:
+            fp16 = self.mode == "fp16"
+            scaler = torch.amp.GradScaler(
+                self.device.type, init_scale=FIRST_LOSS_SCALE, enabled=fp16
+            )
+            self._scales[name] = LossScale(scaler)
+        self._scale = self._scales[name]
+
     @property
     def loss_scale(self) -> float:
         """Present factor on the loss (1 unless fp16)."""
-        return self._scaler.get_scale()
+        return self._scale.scaler.get_scale()
+
+    @property
+    def overflows(self) -> int:
+        """Steps in a row that the present scale has skipped."""
+        return self._scale.overflows
+
+    @property
+    def loss_scales(self) -> dict[str, float]:
+        """All factors by their names, that of the only one being ""."""
+        named = {name: scale for name, scale in self._scales.items() if name} or self._scales
+        return {name: scale.scaler.get_scale() for name, scale in named.items()}
 
     def backward(self, loss: Tensor) -> None:
         """Backward of the (scaled) loss."""
-        self._scaler.scale(loss).backward()
+        self._scale.scaler.scale(loss).backward()
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the loss scale out of the gradients, after they were reduced over ranks."""
-        self._scaler.unscale_(optimizer)
+        self._scale.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Step the optimizer; False where gradients overflowed (fp16) and nothing was updated.
@@ -77,29 +117,33 @@ class Precision:
         # Asked of the optimizer, not of the scale: reading that would wait for the device.
         taken: list[bool] = []
         hook = optimizer.register_step_post_hook(lambda *_: taken.append(True))
-        self._scaler.step(optimizer)
+        scale = self._scale
+        scale.scaler.step(optimizer)
         hook.remove()
-        self._scaler.update()
+        scale.scaler.update()
         if taken:
-            self.overflows = 0
+            scale.overflows = 0
             return True
-        self.overflows += 1
-        if self.overflows >= MOST_OVERFLOWS_IN_A_ROW:
+        scale.overflows += 1
+        if scale.overflows >= MOST_OVERFLOWS_IN_A_ROW:
             raise UserError(
-                f"fp16 gradients overflowed {self.overflows} times in a row; train with --bf16, or "
-                "lower learning_rate"
+                f"fp16 gradients overflowed {scale.overflows} times in a row; train with --bf16, "
+                "or lower learning_rate"
             )
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Loss scale and overflow count."""
-        return {"scaler": self._scaler.state_dict(), "overflows": self.overflows}
+        """Loss scales and overflow counts."""
+        first, *others = self._scales.items()
+        return first[1].state_dict() | {"scales": {n: each.state_dict() for n, each in others}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved loss scale."""
-        if self._scaler.is_enabled() and state["scaler"]:
-            self._scaler.load_state_dict(state["scaler"])
-        self.overflows = state["overflows"]
+        """Go on from saved loss scales."""
+        # Earlier restore points hold one.
+        for name, saved in {"": state, **state.get("scales", {})}.items():
+            self.choose_scale(name)
+            self._scale.load_state_dict(saved)
+        self.choose_scale("")
 
 
 def _check_device(mode: Mode, device: torch.device) -> None:

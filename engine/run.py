@@ -11,8 +11,10 @@ from config.config import changed_options, options_to_dict
 from config.evaluation import RunOptions
 from config.groups import OptimizerOptions, RankingLossOptions, TrainingOptions
 from config.model_config import ModelConfig
+from config.options import show
 from config.shared_model import SharedModel
 from config.storage import from_container, require_reachable
+from config.value import ValueOptions
 from data.loader import LoadingRun, OptionsT
 from data.stores.lmdb_io import TextDb, read_side
 from data.tokenize import IDENTITY, other_tokenizer, tokenizer_name
@@ -130,7 +132,7 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
         precision.mode,
     )
     run = Run(options, comm, device, model_config, precision, folder, _stand_in(options, comm))
-    _log_batch_size(run)
+    _log_batch_sizes(run)
     return run
 
 
@@ -205,8 +207,9 @@ def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
     if folder.tokenizer.is_file():
         return read_json(folder.tokenizer, dict[str, Any])
     saved = from_container(read_json(folder.log / "hps.json", dict[str, Any]), storage)
-    for name in ("train_query_txt_db", "train_db", "val_query_txt_db", "sub_txt_db"):
-        own = saved.get(name)
+    names = ("train_query_txt_db", "train_db", "val_query_txt_db", "query_txt_db", "sub_txt_db")
+    places = [saved, *saved.get("train_datasets", [])]
+    for own in (place.get(name) for place in places for name in names):
         if isinstance(own, str) and Path(own, "meta.json").is_file():
             return _of_tokenizer(read_side(Path(own, "meta.json")), Path(own))
     return {}
@@ -253,22 +256,29 @@ def _stand_in(options: OptimizerOptions, comm: Communicator) -> int:
     return recipe // comm.size
 
 
-def _log_batch_size(run: Run[TrainingOptions]) -> None:
+def _log_batch_sizes(run: Run[TrainingOptions]) -> None:
     options = run.options
-    at_once = options.train_batch_size * run.comm.size
-    LOGGER.info(
-        "effective batch %d (%d a rank × %d rank(s) × %d accumulation steps)",
-        at_once * run.accumulation,
-        options.train_batch_size,
-        run.comm.size,
-        run.accumulation,
-    )
+    sizes, ranked = {"": options.train_batch_size}, isinstance(options, RankingLossOptions)
+    if isinstance(options, ValueOptions):
+        sizes = {f"{each.name}: ": each.batch_size for each in options.train_datasets}
+        ranked = options.trains_retrieval
+    for name, size in sizes.items():
+        LOGGER.info(
+            "%seffective batch %d (%d a rank × %d rank(s) × %d accumulation steps)",
+            name,
+            size * run.comm.size * run.accumulation,
+            size,
+            run.comm.size,
+            run.accumulation,
+        )
     if run.stand_in > 1:
         LOGGER.info("each rank stands in for %d of the recipe's", run.stand_in)
-    if isinstance(options, RankingLossOptions):
-        LOGGER.info("ranking losses draw their negatives from %d items at once", at_once)
+    if ranked:
+        at_once = [size * run.comm.size for size in sizes.values()]
+        LOGGER.info("ranking losses draw their negatives from %s items at once", show(at_once))
         if run.stand_in > 1:
-            LOGGER.info("the recipe's drew them from %d items", at_once * run.stand_in)
+            recipe = [size * run.stand_in for size in at_once]
+            LOGGER.info("the recipe's drew them from %s items", show(recipe))
         if options.ranking_gradient == "published" and run.comm.size * run.stand_in > 1:
             LOGGER.info(
                 "the gradient of the ranking losses is divided by %d, as in the published training "

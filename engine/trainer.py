@@ -44,6 +44,10 @@ def _nothing(step: int, micro_step: int) -> None:
     pass
 
 
+def _the_only_scale(batch: Any) -> str:
+    return ""
+
+
 @dataclass
 class Task:
     """What a training script gives the engine.
@@ -57,6 +61,8 @@ class Task:
         begin_batch: told (optimizer steps done, accumulation step) before every batch.
         gradient_factors: by name of a loss, a factor on its gradient alone, which logged losses do
             not show; 1 where absent.
+        loss_scale: name of the loss scale that fp16 has for a batch; the same for all batches of an
+            optimizer step.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Task:
     validate: Callable[[int], dict[str, float | str]]
     begin_batch: Callable[[int, int], None] = _nothing
     gradient_factors: Mapping[str, float] = field(default_factory=dict)
+    loss_scale: Callable[[Any], str] = _the_only_scale
 
 
 @dataclass
@@ -230,6 +237,7 @@ class Trainer:
             with self.clock.phase("data"):
                 batch = next(self.task.loader)
             self.task.begin_batch(self.steps_done, micro_step)
+            self.precision.choose_scale(self.task.loss_scale(batch))
             with nullcontext() if last else self.reducer.accumulate():
                 self._forward_backward(batch, seen)
         with self.clock.phase("reduce"):
@@ -314,7 +322,8 @@ class Trainer:
         values = self.running.take_means() | self.clock.take_means(steps)
         values["learning_rate"] = self.rate
         if self.precision.mode == "fp16":
-            values["loss_scale"] = self.precision.loss_scale
+            scales = self.precision.loss_scales.items()
+            values |= {f"loss_scale/{name}" if name else "loss_scale": x for name, x in scales}
         self.writer.write(self.steps_done, values)
         return values["loss/total"]
 
@@ -330,7 +339,8 @@ class Trainer:
         losses = [
             f"{name} {self.metrics[name]:.4f}" for name in metrics if name.startswith("loss/")
         ]
-        LOGGER.info("validated after step %d: %s", self.steps_done, ", ".join(losses))
+        said = f": {', '.join(losses)}" if losses else ""
+        LOGGER.info("validated after step %d%s", self.steps_done, said)
 
     # --- saving and restoring ---------------------------------------------------------------
 

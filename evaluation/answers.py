@@ -39,6 +39,12 @@ class AnsweredSplit:
     items: list[AnsweredItem]
     counts: Mapping[str, int]  # items that have a target, by loss
 
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers among the items that have a target; None where none has."""
+        hits = [item.answer == item.target for item in self.items if item.target != UNKNOWN]
+        return sum(hits) / len(hits) if hits else None
+
     def metrics(self, weights: Mapping[str, float]) -> dict[str, float]:
         """``accuracy`` in percent and weighted mean losses as ``loss/name``, over the items that
         have a target; empty where no answer is known.
@@ -46,8 +52,7 @@ class AnsweredSplit:
         Args:
             weights: factor of every loss to report.
         """
-        hits = [item.answer == item.target for item in self.items if item.target != UNKNOWN]
-        if not hits:
+        if self.accuracy is None:
             return {}
         losses = {
             f"loss/{name}": weight
@@ -55,7 +60,7 @@ class AnsweredSplit:
             / max(1, self.counts[name])
             for name, weight in weights.items()
         }
-        return {"accuracy": round(100 * sum(hits) / len(hits), 2), **losses}
+        return {"accuracy": round(100 * self.accuracy, 2), **losses}
 
 
 def answered_items(batch: JudgedBatch, answers: Answers) -> list[AnsweredItem]:
@@ -98,16 +103,17 @@ def answer_split(
 
 
 def _name_file(folder: Path, kind: str, checkpoint: str) -> Path:
-    return folder / f"{kind}_{checkpoint}{'' if kind == 'metrics' else '_all'}.json"
+    return folder / f"{kind}_{checkpoint}{'_all' if kind in ('results', 'logits') else ''}.json"
 
 
-def check_answers(folder: Path, checkpoint: str, save_logits: bool) -> None:
+def check_answers(folder: Path, checkpoint: str, save_logits: bool, value: bool = False) -> None:
     """See, before the work, that :func:`save_answers` can write.
 
     Raises:
         OSError: it cannot.
     """
-    kinds = ("results", "metrics", *(("logits",) if save_logits else ()))
+    metrics = "scores" if value else "metrics"
+    kinds = ("results", metrics, *(("logits",) if save_logits else ()))
     check_output(*(_name_file(folder, kind, checkpoint) for kind in kinds))
 
 
@@ -118,16 +124,19 @@ def save_answers(
     metrics: Mapping[str, float],
     save_logits: bool = False,
     mark: Mapping[str, Any] = MappingProxyType({}),
+    value_scores: Mapping[str, float] | None = None,
 ) -> None:
     """Write ``results_{checkpoint}_all.json``, on demand ``logits_{checkpoint}_all.json``, and,
-    where there are any, print metrics and write ``metrics_{checkpoint}.json``, with ``mark``."""
+    where there are any, print metrics and write ``metrics_{checkpoint}.json``, with ``mark``; in
+    its place ``scores_{checkpoint}.json`` where VALUE's names of the metrics are given."""
     files = {"results": {item.id: item.answer for item in split.items}}
     if save_logits:
         files["logits"] = {item.id: item.scores for item in split.items}
     for kind, content in files.items():
         write_json(_name_file(folder, kind, checkpoint), content)
     if metrics:
-        write_json(_name_file(folder, "metrics", checkpoint), {**mark, **metrics}, indent=2)
+        kind, content = ("metrics", metrics) if value_scores is None else ("scores", value_scores)
+        write_json(_name_file(folder, kind, checkpoint), {**mark, **content}, indent=2)
     for kind in files:  # last: nobody may read it any more, and then this process ends
         print(f"wrote {_name_file(folder, kind, checkpoint)}")
     if metrics:

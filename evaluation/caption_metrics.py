@@ -85,12 +85,21 @@ def score_lines(captions: Iterable[Mapping], references: Iterable[Mapping]) -> d
         UserError: as :func:`caption_scores`.
     """
     return caption_scores(
-        {str(line["clip_id"]): _texts(line)[:1] for line in captions},
-        {str(line["clip_id"]): _texts(line) for line in references},
+        first_texts(captions), {str(line["clip_id"]): line_texts(line) for line in references}
     )
 
 
-def _texts(line: Mapping) -> list[str]:
+def first_texts(lines: Iterable[Mapping]) -> dict[str, list[str]]:
+    """The first caption of each JSON line, by clip id, as lists of one."""
+    return {str(line["clip_id"]): line_texts(line)[:1] for line in lines}
+
+
+def line_texts(line: Mapping) -> list[str]:
+    """Captions of a JSON line.
+
+    Raises:
+        UserError: it has none.
+    """
     texts = [desc["desc"] for desc in line.get("descs", [])]
     if not texts:
         raise UserError(f"clip {line['clip_id']} has no captions (descs) to score with")
@@ -112,6 +121,37 @@ def caption_scores(
     Raises:
         UserError: the clips differ (names those missing), or Java is missing or fails.
     """
+    return _scores(*_tokenized(captions, references))
+
+
+def paragraph_scores(
+    captions: Mapping[str, Sequence[str]],
+    references: Mapping[str, Sequence[str]],
+    paragraphs: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """:func:`caption_scores`, and the same of paragraphs, each one caption with one reference.
+
+    Args:
+        captions, references: by clip id, lists of one.
+        paragraphs: of each the ids of its clips, in the order in which their tokens are joined.
+
+    Raises:
+        UserError: as :func:`caption_scores`.
+    """
+    sides = _tokenized(captions, references)
+    joined = (
+        {name: [" ".join(side[i][0] for i in ids)] for name, ids in paragraphs.items()}
+        for side in sides
+    )
+    return _scores(*sides), _scores(*joined)
+
+
+Tokenized = dict[str, list[str]]  # by clip id, texts of tokens that are joined by spaces
+
+
+def _tokenized(
+    captions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
+) -> tuple[Tokenized, Tokenized]:
     _require_same_clips(captions, references)
     require_java()
     ids = list(references)
@@ -120,6 +160,10 @@ def caption_scores(
     for i in ids:
         own[i] = [next(tokenized) for _ in captions[i]]
         wanted[i] = [next(tokenized) for _ in references[i]]
+    return own, wanted
+
+
+def _scores(own: Tokenized, wanted: Tokenized) -> dict[str, float]:
     bleu, _ = Bleu(4).compute_score(wanted, own, verbose=0)
     rouge, _ = Rouge().compute_score(wanted, own)
     cider, _ = Cider().compute_score(wanted, own)

@@ -1,6 +1,6 @@
 """Clips to caption, and the references to score the captions with where there are any."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,18 @@ from torch import nn
 
 from config.evaluation import TvcInferenceOptions
 from config.training import TvcOptions
+from config.value import SetOptions
+from data.batch import ClipsToCaption
 from data.loader import evaluation_batches
 from data.tvc import CaptionDataset, TargetClips
-from data.video import SubtitleSource
+from data.video import VideoSource
 from data.vocabulary import Vocabulary
 from engine.run import Run, on_main
 from evaluation.caption_metrics import score_lines
+from evaluation.two_streams import AveragedStepper
+from evaluation.value_metrics import PARAGRAPH, segment_metrics
 from model.decoding import DecodingSettings
+from model.tvc import HeroForTvc, write_captions
 from utils.errors import UserError
 from utils.files import check_output, write_jsonl
 
@@ -38,12 +43,12 @@ class CaptionSplit:
     def __init__(
         self,
         target: str | Path,
-        videos: SubtitleSource,
+        videos: VideoSource,
         vocabulary: Vocabulary,
-        run: Run[TvcOptions | TvcInferenceOptions],
+        run: Run[TvcOptions | TvcInferenceOptions | SetOptions],
         need_references: bool = False,
     ) -> None:
-        self.clips = TargetClips(target, videos)
+        self.clips = TargetClips(target, videos, whole_videos=run.options.task != "tvc")
         self.vocabulary = vocabulary
         self.run = run
         self.settings = DecodingSettings.from_options(
@@ -54,34 +59,54 @@ class CaptionSplit:
         if without and (need_references or self.has_references):
             raise UserError(f"{target}: clip {without[0]} has no reference captions (descs)")
 
-    def caption(self, model: nn.Module) -> list[dict[str, Any]]:
+    def caption(
+        self, model: HeroForTvc, others: Sequence[tuple["CaptionSplit", HeroForTvc]] = ()
+    ) -> list[dict[str, Any]]:
         """Write a caption for every clip; all ranks take part.
 
         Args:
-            model: its ``generate(video, clips, settings)`` gives token ids, clip by clip.
+            model: gives the logits.
+            others: the same clips as other models read them, whose logits are averaged with those
+                of this one.
 
         Returns:
-            Lines for the TVC server, in the target's order.
+            Lines for the task's server, in the target's order.
         """
         run = self.run
-        batches = evaluation_batches(
-            self.clips, self.clips.collate, run.options.val_batch_size, run, "captions"
-        )
+        streams = [(self, model), *others]
         texts = {}
         with run.precision.autocast():
-            for batch in batches:
-                captions = model.generate(batch.video, batch.clips, self.settings)
-                texts |= zip(batch.places, map(self.vocabulary.text, captions), strict=True)
+            for batches in zip(*(split._batches() for split, _ in streams), strict=True):
+                steppers = [
+                    one.stepper(batch.video, batch.clips, self.settings)
+                    for (_, one), batch in zip(streams, batches, strict=True)
+                ]
+                stepper = AveragedStepper(steppers) if others else steppers[0]
+                captions = write_captions(stepper, batches[0].clips, self.settings)
+                texts |= zip(batches[0].places, map(self.vocabulary.text, captions), strict=True)
         for share in run.comm.all_gather_object(texts):
             texts |= share
         return [
-            {key: line[key] for key in ("vid_name", "clip_id", "ts")}
+            {key: line[key] for key in ("vid_name", "clip_id", "ts") if key in line}
             | {"descs": [{"desc": texts[place]}]}
             for place, line in enumerate(self.clips.lines)
         ]
 
-    def evaluate(self, model: nn.Module, output: str | Path) -> dict[str, float]:
+    def _batches(self) -> Iterator[ClipsToCaption]:
+        size = self.run.options.val_batch_size
+        return evaluation_batches(self.clips, self.clips.collate, size, self.run, "captions")
+
+    def evaluate(
+        self,
+        model: HeroForTvc,
+        output: str | Path,
+        others: Sequence[tuple["CaptionSplit", HeroForTvc]] = (),
+    ) -> dict[str, float]:
         """Write the captions of all clips to ``output``, then score them if there are references.
+
+        Args:
+            model, others: see :meth:`caption`.
+            output: JSON lines.
 
         Returns:
             Metrics in percent; empty without references and on ranks other than 0.
@@ -90,12 +115,15 @@ class CaptionSplit:
             UserError: Java, which the metrics need, is missing; the captions are written by then.
         """
         on_main(self.run.comm, lambda: check_output(output))
-        lines = self.caption(model)
+        lines = self.caption(model, others)
         if not self.run.comm.is_main:
             return {}
         write_jsonl(output, lines)
         self.clips.coverage.warn_of_metrics()
-        return score_lines(lines, self.clips.lines) if self.has_references else {}
+        if not self.has_references:
+            return {}
+        score = segment_metrics if self.run.options.task == "yc2c" else score_lines
+        return score(lines, self.clips.lines)
 
     def validate(self, model: nn.Module, data: CaptionDataset, step: int) -> dict[str, float]:
         """Mean loss of ``data``'s captions, then :meth:`evaluate` into ``results/``."""
@@ -116,5 +144,11 @@ class CaptionSplit:
 
 
 def show_metrics(metrics: Mapping[str, float]) -> str:
-    """A table of one row."""
-    return tabulate([list(metrics.values())], headers=list(metrics), floatfmt=".2f")
+    """A table: a row of all clips and, where there are such metrics, one of paragraphs."""
+    headers = [name for name in metrics if not name.startswith(PARAGRAPH)]
+    rows = [[metrics[name] for name in headers]]
+    if len(metrics) > len(headers):
+        headers = ["", *headers]
+        paragraphs = [metrics[f"{PARAGRAPH}{name}"] for name in headers[1:]]
+        rows = [["clips", *rows[0]], ["paragraphs", *paragraphs]]
+    return tabulate(rows, headers=headers, floatfmt=".2f")

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,15 +12,26 @@ from torch import Tensor
 from data.batch import QueryBatch, VideoBatch
 from evaluation.ranking import CorpusIndex, SearchSettings
 from evaluation.results import QueryPredictions, Results, assemble_results
+from evaluation.two_streams import AveragedIndex
 from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator
 from utils.errors import UserError
 from utils.tensor_files import infinite_weights
 
 
+@dataclass
+class Stream:
+    """A model, and this rank's share of the videos as it reads them.
+
+    Shares of ranks may overlap, and may be empty.
+    """
+
+    model: MomentRetrievalModel  # left in the mode (training or not) that it came in
+    videos: Iterable[VideoBatch]
+
+
 def evaluate_corpus(
-    model: MomentRetrievalModel,
-    video_batches: Iterable[VideoBatch],
+    streams: Sequence[Stream],
     query_batches: Iterable[QueryBatch],
     settings: SearchSettings,
     comm: Communicator,
@@ -32,8 +44,8 @@ def evaluate_corpus(
     part and all return the same results, those of a single process.
 
     Args:
-        model: left in the mode (training or not) that it came in.
-        video_batches, query_batches: this rank's share. Shares may overlap, and may be empty.
+        streams: one, or several whose weights and probabilities are averaged.
+        query_batches: this rank's share, as those of videos.
         settings: what to list.
         comm: the ranks.
         video2idx: the pool, in the order that breaks ties, and each video's index in the results.
@@ -46,9 +58,13 @@ def evaluate_corpus(
         KeyError: no rank was given a video of the pool.
         ValueError: no rank was given a query of ``qids``.
     """
-    with _evaluation_mode(model):
-        index = _encode_corpus(model, video_batches, comm, video2idx)
-        found = list(_search(model, index, query_batches, settings, video2idx))
+    models = [stream.model for stream in streams]
+    with ExitStack() as modes:
+        for model in models:
+            modes.enter_context(_evaluation_mode(model))
+        indices = [_encode_corpus(each.model, each.videos, comm, video2idx) for each in streams]
+        index = indices[0] if len(indices) == 1 else AveragedIndex(indices, settings.q2c_alpha)
+        found = list(_search(models, index, query_batches, settings, video2idx))
     parts = comm.all_gather_object(found)
     return assemble_results(video2idx, parts, qids, settings.tasks)
 
@@ -111,7 +127,7 @@ def not_finite(
 
 
 def _search(
-    model: MomentRetrievalModel,
+    models: Sequence[MomentRetrievalModel],
     index: CorpusIndex,
     batches: Iterable[QueryBatch],
     settings: SearchSettings,
@@ -122,7 +138,7 @@ def _search(
     for batch in batches:
         vids = batch.vids or [None] * len(batch.qids)
         own = [vid if vid in index.position else None for vid in vids]
-        lists = _search_batch(model, index, batch, own, settings)
+        lists = _search_batch(models, index, batch, own, settings)
         for place, (qid, desc_id, vid) in enumerate(zip(batch.qids, batch.desc_ids, own)):
             predictions = {}
             for task, found in lists.items():
@@ -133,18 +149,20 @@ def _search(
 
 
 def _search_batch(
-    model: MomentRetrievalModel,
+    models: Sequence[MomentRetrievalModel],
     index: CorpusIndex,
     batch: QueryBatch,
     own: Sequence[str | None],
     settings: SearchSettings,
 ) -> dict[str, list[np.ndarray]]:
     """Lists by task; that of SVMR means nothing for a query whose own video is unknown."""
-    device = _device(model)
-    vectors = model.encode_queries(batch.to(device))
+    device = _device(models[0])
+    vectors = [model.encode_queries(batch.to(device)) for model in models]
     span_queries = true_videos = None
     if set(settings.tasks) != {"VR"}:
-        span_queries = model.span_queries(vectors).float()
+        span_queries = [
+            model.span_queries(own).float() for model, own in zip(models, vectors, strict=True)
+        ]
     if "SVMR" in settings.tasks:
         if any(own):
             places = [0 if vid is None else index.position[vid] for vid in own]
@@ -153,4 +171,7 @@ def _search_batch(
             tasks = tuple(task for task in settings.tasks if task != "SVMR")
             settings = dataclasses.replace(settings, tasks=tasks)
     with torch.autocast(device.type, enabled=False):
-        return index.search(vectors.float(), settings, span_queries, true_videos)
+        queries = [own.float() for own in vectors]
+        if len(models) == 1:
+            (queries,), (span_queries,) = queries, span_queries or (None,)
+        return index.search(queries, settings, span_queries, true_videos)

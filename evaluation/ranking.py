@@ -202,7 +202,7 @@ class CorpusIndex:
     ) -> dict[str, list[np.ndarray]]:
         """For each task the best moments of its videos (N, M), each weighted (N, M)."""
         widths = [videos.shape[1] for videos in searched.values()]
-        start, end = self._spans(span_queries, torch.cat(list(searched.values()), dim=1))
+        start, end = self.spans(span_queries, torch.cat(list(searched.values()), dim=1))
         lists = {}
         parts = zip(searched, start.split(widths, dim=1), end.split(widths, dim=1))
         for task, task_start, task_end in parts:
@@ -222,7 +222,7 @@ class CorpusIndex:
             )
         return lists
 
-    def _spans(self, queries: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
+    def spans(self, queries: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
         """Return start and end probabilities over the frames of ``videos`` (N, M): two (N, M, T).
 
         Past the end of a video the end probability is −1.

@@ -17,9 +17,18 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from config.value import AVERAGE_RECALL
 from data.coverage import PARTIAL
 from evaluation.nms import temporal_nms
-from evaluation.retrieval_metrics import QUERY_TYPES, TASKS, TOP_K, Metrics, retrieval_metrics
+from evaluation.retrieval_metrics import (
+    BY_TYPE,
+    QUERY_TYPES,
+    TASKS,
+    TOP_K,
+    Metrics,
+    retrieval_metrics,
+)
+from evaluation.value_metrics import average_recall
 from utils.files import atomic_write, check_output, write_json
 
 Results = dict[str, Any]
@@ -85,53 +94,96 @@ def _as_array(entry: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(entry["predictions"], dtype=np.float64).reshape(-1, 4)
 
 
-def write_results(path: str | Path, results: Results) -> None:
-    """Write a results file, entry by entry: the text of a whole split never lies in memory."""
+def write_results(path: str | Path, results: Results, value: bool = False) -> None:
+    """Write a results file, entry by entry: the text of a whole split never lies in memory.
 
-    def as_json(entry: dict) -> str:
-        rows = [[int(video), *rest] for video, *rest in _as_array(entry).tolist()]
-        return json.dumps(entry | {"predictions": rows})
-
+    Args:
+        path: where to.
+        results: what.
+        value: in the form of VALUE's submissions.
+    """
+    heads = [] if value else ["video2idx"]
+    heads += [PARTIAL] if PARTIAL in results else []
+    as_json = _as_value_json if value else _as_json
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        out.write(f'{{"video2idx": {json.dumps(results["video2idx"])}')
-        if PARTIAL in results:
-            out.write(f', "{PARTIAL}": {json.dumps(results[PARTIAL])}')
-        for task in (task for task in TASKS if task in results):
-            out.write(f', "{task}": [')
+        parts = [f'"{name}": {json.dumps(results[name])}' for name in heads]
+        out.write("{" + ", ".join(parts))
+        for number, task in enumerate((task for task in TASKS if task in results), len(parts)):
+            out.write(f'{", " * (number > 0)}"{task}": [')
             for place, entry in enumerate(results[task]):
-                out.write(", " * (place > 0) + as_json(entry))
+                out.write(", " * (place > 0) + as_json(entry, task))
             out.write("]")
         out.write("}")
 
 
-def _name_files(folder: str | Path, checkpoint: str | int, ending: str) -> tuple[Path, Path]:
-    """Where the results and metrics of a variant go."""
-    folder = Path(folder)
-    return (
-        folder / f"results_{checkpoint}_all{ending}.json",
-        folder / f"metrics_{checkpoint}{ending}.json",
-    )
+def _as_json(entry: dict, task: str) -> str:
+    rows = [[int(video), *rest] for video, *rest in _as_array(entry).tolist()]
+    return json.dumps(entry | {"predictions": rows})
 
 
-def _nms_ending(nms_thd: float) -> str:
-    return f"_nms_{nms_thd}"
+def _as_value_json(entry: dict, task: str) -> str:
+    rows = _as_array(entry).tolist()
+    if task == "VR":
+        predictions = [int(video) for video, *_ in rows]
+    else:
+        predictions = [[int(video), start, end] for video, start, end, _ in rows]
+    return json.dumps({"desc_id": entry["desc_id"], "predictions": predictions})
 
 
-def check_results(folder: str | Path, checkpoint: str | int, nms_thd: float = -1) -> None:
-    """See, before the search, that :func:`save_results` can write.
+@dataclass(frozen=True)
+class ResultsFiles:
+    """The files of an evaluation.
 
-    Raises:
-        OSError: it cannot.
+    Attributes:
+        folder: where they go.
+        checkpoint: part of their names.
+        nms_thd: of a variant with non-maximum suppression; −1 = none.
+        value_split: of an evaluation by VALUE's rules, the split's name in ``scores_{checkpoint}
+            .json``, which takes the place of ``metrics_{checkpoint}.json``.
     """
-    for ending in ("", *((_nms_ending(nms_thd),) if nms_thd != -1 else ())):
-        check_output(*_name_files(folder, checkpoint, ending))
+
+    folder: Path
+    checkpoint: str
+    nms_thd: float = -1
+    value_split: str | None = None
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of every variant's file names."""
+        return ("",) if self.nms_thd == -1 else ("", f"_nms_{self.nms_thd}")
+
+    def results(self, ending: str) -> Path:
+        """The results of a variant."""
+        return self.folder / f"results_{self.checkpoint}_all{ending}.json"
+
+    def metrics(self, ending: str) -> Path:
+        """The metrics of a variant."""
+        kind = "metrics" if self.value_split is None else "scores"
+        return self.folder / f"{kind}_{self.checkpoint}{ending}.json"
+
+    def check(self) -> None:
+        """See, before the search, that they can be written.
+
+        Raises:
+            OSError: they cannot.
+        """
+        for ending in self.endings:
+            check_output(self.results(ending), self.metrics(ending))
+
+    def in_metrics_file(self, metrics: Metrics) -> Mapping[str, Any]:
+        """Metrics as their file has them."""
+        if self.value_split is None:
+            return metrics
+        return {
+            f"valid_{self.value_split}_{task}/{task}_{name}": value
+            for task, values in metrics.items()
+            for name, value in values.items()
+        }
 
 
 def save_results(
     results: Results,
-    folder: str | Path,
-    checkpoint: str | int,
-    nms_thd: float = -1,
+    files: ResultsFiles,
     ground_truth: Iterable[Mapping[str, Any]] | None = None,
     by_type: bool = False,
 ) -> dict[str, Metrics]:
@@ -139,31 +191,37 @@ def save_results(
 
     Args:
         results: what to write.
-        folder: where to.
-        checkpoint: part of the file names.
-        nms_thd: −1 = no variant.
+        files: where to, and in which form.
         ground_truth: annotation lines of the split; None where it has none: no metrics.
         by_type: also metrics per query type.
 
     Returns:
         The metrics, by the ending of the file's name: "" and, with NMS, ``"_nms_{thd}"``.
     """
-    variants = {"": results}
-    if nms_thd != -1:
-        variants[_nms_ending(nms_thd)] = suppress_overlaps(results, nms_thd)
+    value = files.value_split is not None
     truth = None if ground_truth is None else list(ground_truth)
     metrics, said = {}, []  # said last: nobody may read it any more, and then this process ends
-    for ending, variant in variants.items():
-        path, metrics_path = _name_files(folder, checkpoint, ending)
-        write_results(path, variant)
-        said.append(f"wrote {path}")
+    for ending in files.endings:
+        variant = suppress_overlaps(results, files.nms_thd) if ending else results
+        write_results(files.results(ending), variant, value)
+        said.append(f"wrote {files.results(ending)}")
         if truth is not None:
-            metrics[ending] = retrieval_metrics(variant, truth, by_type)
+            found = retrieval_metrics(variant, truth, by_type)
+            metrics[ending] = with_average_recall(found) if value else found
             mark = {PARTIAL: variant[PARTIAL]} if PARTIAL in variant else {}
-            write_json(metrics_path, mark | metrics[ending], indent=2)
+            content = mark | files.in_metrics_file(metrics[ending])
+            write_json(files.metrics(ending), content, indent=2)
             said.append(format_metrics(metrics[ending]))
     tqdm.write("\n".join(said))
     return metrics
+
+
+def with_average_recall(metrics: Metrics) -> Metrics:
+    """Metrics with the ``AveR`` of every list of all queries."""
+    return {
+        task: {**values, AVERAGE_RECALL: average_recall(values)} if task in TASKS else values
+        for task, values in metrics.items()
+    }
 
 
 def format_metrics(metrics: Metrics) -> str:
@@ -173,13 +231,16 @@ def format_metrics(metrics: Metrics) -> str:
     for task, values in metrics.items():
         for name, value in values.items():
             criterion, _, top_k = name.rpartition("r")
+            if name == AVERAGE_RECALL:
+                notes[f"{task} {name}: {value:.2f}"] = None
+                continue
             if not top_k.isdecimal():
                 notes[f"{name}: {value}"] = None
                 continue
             parts = criterion.split("-")
             kind = next((part for part in parts if part in QUERY_TYPES), "all")
             iou = next((part for part in parts if part not in ("", kind)), "")
-            lines.setdefault((task.removesuffix("_by_type"), kind, iou), []).append(value)
+            lines.setdefault((task.removesuffix(BY_TYPE), kind, iou), []).append(value)
     headers = ["task", "queries", "IoU ≥", *(f"R@{k} (%)" for k in TOP_K)]
     table = tabulate(
         [[*key, *values] for key, values in lines.items()],

@@ -16,6 +16,7 @@ from utils.names import QUERY_NAMES, NameFields, get_name
 TASKS = ("VCMR", "SVMR", "VR")
 TOP_K = (1, 5, 10, 100)
 IOU_THRESHOLDS = (0.5, 0.7)
+BY_TYPE = "_by_type"  # ending of a task's name, of recalls per query type
 QUERY_TYPES = ("v", "t", "vt")  # answered by what is seen, said, or both
 MIN_ANNOTATORS = 4  # from so many spans on, two must be hit
 
@@ -140,7 +141,7 @@ def retrieval_metrics(
             }
         overall[task] = _recalls(first_hits)
         if by_type and types:
-            typed[f"{task}_by_type"] = _recalls_by_type(first_hits, truth.types, types)
+            typed[f"{task}{BY_TYPE}"] = _recalls_by_type(first_hits, truth.types, types)
     return overall | typed
 
 

@@ -1,19 +1,19 @@
 """One split to search: its videos, its queries, what is known to be right."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from config.evaluation import VcmrEvalOptions, VrEvalOptions
-from config.groups import MomentEvalOptions
+from config.groups import Channel, MomentEvalOptions
 from config.training import RetrievalOptions
 from data.annotations import read_lines
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from data.coverage import Coverage
 from data.loader import evaluation_batches
 from data.moments import warn_of_single_moments
-from data.run_features import is_video_only
+from data.run_features import channel_of
 from data.sources import VideoData
 from data.stores.lmdb_io import TextDb
 from data.stores.records import TruthLine
@@ -22,9 +22,9 @@ from data.video import collate_videos
 from data.video_pool import VideoPool, check_own_videos, query_videos, video_pool
 from engine.run import Run, on_main
 from engine.validation import mean_losses, split_label
-from evaluation.corpus import evaluate_corpus
+from evaluation.corpus import Stream, evaluate_corpus
 from evaluation.ranking import SearchSettings
-from evaluation.results import check_results, save_results
+from evaluation.results import ResultsFiles, save_results
 from model.vcmr import MomentRetrievalModel
 from utils.decoding import check
 from utils.errors import UserError
@@ -42,7 +42,7 @@ class RetrievalSplit:
         run: batch sizes, ranks, folder.
         settings: what to list. Results of video retrieval alone name queries by strings, as its
             published files do. There, and without subtitles, the videos that the queries name are
-            searched, numbered by their sorted names.
+            searched, numbered by their sorted names; VALUE's are those of the file of indices.
 
     Raises:
         UserError: no videos are named, the feature database lacks some, or no query is about one
@@ -63,9 +63,15 @@ class RetrievalSplit:
         self.run = run
         self.settings = settings
         moments = settings.searched_videos > 0
-        own_indices = moments and not is_video_only(run.options.task)
+        own_indices = moments and channel_of(run.options.task) != Channel.VIDEO_ONLY
         pool, self.video2idx = video_pool(
-            name, queries, videos.subtitles, videos.source, own_indices
+            name,
+            queries,
+            videos.subtitles,
+            videos.source,
+            own_indices,
+            required=run.options.VALUE,
+            indices=getattr(run.options, "vid2dur_idx", None),
         )
         self.video_of = query_videos(queries, videos.features.id2nframe)
         self.corpus = CorpusQueries(queries, moments, self.video_of)
@@ -101,6 +107,7 @@ class RetrievalSplit:
         model: MomentRetrievalModel,
         checkpoint: str | int,
         folder: Path | None = None,
+        others: Sequence[Stream] = (),
     ) -> dict[str, float | str]:
         """Search, write results (and metrics where the split has ground truth) on rank 0.
 
@@ -108,23 +115,24 @@ class RetrievalSplit:
             model: of the task.
             checkpoint: for the files' names.
             folder: where to; None = ``results_{split}`` of the run.
+            others: models that answer together with this one.
 
         Returns:
-            Metrics as ``TASK/name``, NMS variants as ``TASK_nms_{thd}/name``; empty without ground
-            truth.
+            Metrics as ``TASK/name`` (``TASK/AveR`` of VALUE's among them), NMS variants as
+            ``TASK_nms_{thd}/name``; empty without ground truth.
         """
         options = self.run.options
         moments = options if isinstance(options, MomentEvalOptions) else None
-        place = (
+        files = ResultsFiles(
             folder or self.run.folder.path / f"results_{self.name}",
             Path(str(checkpoint)).stem,
-            moments.nms_thd if moments else -1,
+            moments.nms_thd if moments and self.settings.searched_videos else -1,
+            self.name if options.VALUE else None,
         )
-        on_main(self.run.comm, lambda: check_results(*place))
+        on_main(self.run.comm, files.check)
         with self.run.precision.autocast():
             results = evaluate_corpus(
-                model,
-                self._video_batches(),
+                [self.stream(model), *others],
                 self._query_batches(),
                 self.settings,
                 self.run.comm,
@@ -136,7 +144,7 @@ class RetrievalSplit:
         self.coverage.warn_of_metrics()
         metrics = save_results(
             results | self.coverage.mark(),
-            *place,
+            files,
             self.truth,
             moments is not None and moments.eval_with_query_type,
         )
@@ -197,6 +205,10 @@ class RetrievalSplit:
             f"{self.name} losses",
         )
         return mean_losses(model, batches, weights, self.run.comm)
+
+    def stream(self, model: MomentRetrievalModel) -> Stream:
+        """The split's videos, and the model that reads them."""
+        return Stream(model, self._video_batches())
 
     def _video_batches(self) -> Iterator[VideoBatch]:
         data = CorpusVideos(list(self.video2idx), self.videos.source)

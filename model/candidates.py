@@ -26,9 +26,14 @@ class Answers:
 class CandidateModel(nn.Module):
     """Runs videos with candidate texts; a task adds its heads and :meth:`answer`."""
 
-    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        encoder: HierarchicalEncoder | None = None,
+    ) -> None:
         super().__init__()
-        self.v_encoder = HierarchicalEncoder(config, feature_size)
+        self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
 
     def answer(self, batch: JudgedBatch) -> Answers:
         """Scores, choices and losses of every item."""

@@ -58,6 +58,7 @@ class LoadReport:
     prefix: str = ""  # taken off all names
     loaded: list[str] = field(default_factory=list)
     grown: list[str] = field(default_factory=list)  # loaded, and padded with zero rows
+    renamed: list[str] = field(default_factory=list)  # "name of the file → the model's name"
     tied: list[str] = field(default_factory=list)  # not in the file, but the same as one that is
     left_out: list[str] = field(default_factory=list)  # layers that a smaller model does not take
     afresh: list[str] = field(default_factory=list)  # as wide as the features, by wish not loaded
@@ -105,6 +106,7 @@ class LoadReport:
         kinds = {
             "loaded": self.loaded,
             "loaded, zero rows added": self.grown,
+            "read under another name": self.renamed,
             "tied to a loaded weight": self.tied,
             "left out, of further layers": self.left_out,
             "started afresh, as wide as the features": self.afresh,
@@ -314,6 +316,7 @@ def load_weights(
     """
     report = LoadReport()
     state, report.prefix = strip_prefix(normalise_names(state), model.state_dict().__contains__)
+    state = _by_own_names(model, state, report)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     report.ignored = [name for name in state if name not in tensors]
     _grow_frame_positions(model, tensors)
@@ -340,6 +343,21 @@ def load_weights(
     empty = any(parameter.is_meta for parameter in model.parameters())
     model.load_state_dict(_to_take(model, usable) if empty else usable, False, assign=empty)
     return report
+
+
+def _by_own_names(model: nn.Module, state: Mapping[str, Any], report: LoadReport) -> dict[str, Any]:
+    """Weights whose names begin as in the model's ``OTHER_NAMES`` {beginning: its own} get the
+    model's, unless the file has those too."""
+
+    def own(name: str) -> str:
+        for beginning, ours in getattr(model, "OTHER_NAMES", {}).items():
+            renamed = ours + name.removeprefix(beginning)
+            if name.startswith(beginning) and renamed not in state:
+                report.renamed.append(f"{name} → {renamed}")
+                return renamed
+        return name
+
+    return {own(name): value for name, value in state.items()}
 
 
 def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -87,6 +87,8 @@ class HierarchicalEncoder(nn.Module):
         if len(subtitles.slot_rows) == 0:
             return residual
         slots = self.subtitle_vectors(video, features, frame_mask, subtitles.slot_rows)
+        if subtitles.slot_sources is not None:
+            slots = slots.index_select(0, subtitles.slot_sources)
         return residual.index_add(0, subtitles.slot_targets, slots.float())
 
     def subtitle_vectors(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from config.model_config import ModelConfig
 from data.batch import CaptionBatch, ClipBatch, VideoBatch
 from model.decoder import CaptionDecoder, DecoderSteps
-from model.decoding import DecodingSettings, search, until_end
+from model.decoding import DecodingSettings, Stepper, search, until_end
 from model.embed import check_positions
 from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import HEAD_NORM_EPS
@@ -46,19 +46,24 @@ class HeroForTvc(nn.Module):
         config: with ``d_config``.
         feature_size: D.
         label_smoothing: ε of the loss.
+        encoder: to share with another model; None: one of its own.
 
     Raises:
         UserError: ``config`` has no decoder.
     """
 
     def __init__(
-        self, config: ModelConfig, feature_size: int = FEATURE_SIZE, label_smoothing: float = 0.0
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        label_smoothing: float = 0.0,
+        encoder: HierarchicalEncoder | None = None,
     ) -> None:
         super().__init__()
         if config.d_config is None:
             raise UserError("the model config has no d_config (caption decoder); see hero_tvc.json")
         decoder = config.d_config
-        self.v_encoder = HierarchicalEncoder(config, feature_size)
+        self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
         self.position_embeddings = nn.Embedding(
             decoder.max_position_embeddings, decoder.hidden_size
         )
@@ -102,10 +107,24 @@ class HeroForTvc(nn.Module):
         Returns:
             C lists of token ids, without ``<s>`` and ``</s>``.
         """
+        return write_captions(self.stepper(video, clips, settings), clips, settings)
+
+    @torch.no_grad()
+    def stepper(
+        self, video: VideoBatch, clips: ClipBatch, settings: DecodingSettings
+    ) -> "CaptionStepper":
+        """What writes a caption for every clip, token by token; see :meth:`generate`."""
         self._check_length(settings.max_steps)
-        stepper = CaptionStepper(self, self.v_encoder(video), clips, settings)
-        count = len(clips.first)
-        return until_end(search(stepper, count, clips.first.device, settings), settings.end)
+        return CaptionStepper(self, self.v_encoder(video), clips, settings)
+
+
+@torch.no_grad()
+def write_captions(
+    stepper: Stepper, clips: ClipBatch, settings: DecodingSettings
+) -> list[list[int]]:
+    """Write a caption for every clip; see :meth:`HeroForTvc.generate`."""
+    count = len(clips.first)
+    return until_end(search(stepper, count, clips.first.device, settings), settings.end)
 
 
 class CaptionStepper:

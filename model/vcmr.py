@@ -116,10 +116,11 @@ class MomentRetrievalModel(nn.Module):
         feature_size: int = FEATURE_SIZE,
         schedule: MomentSchedule | None = None,
         comm: Communicator | None = None,
+        encoder: HierarchicalEncoder | None = None,
     ) -> None:
         super().__init__()
         hidden = config.f_config.hidden_size
-        self.v_encoder = HierarchicalEncoder(config, feature_size)
+        self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
         self.video_query_linear = nn.Linear(hidden, hidden)
         conv = {"kernel_size": SPAN_KERNEL, "padding": SPAN_KERNEL // 2, "bias": False}
         self.video_st_predictor = nn.Conv1d(1, 1, **conv)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from config.model_config import ModelConfig
 from data.batch import QuestionBatch
 from model.candidates import Answers, CandidateModel
-from model.hero import FEATURE_SIZE
+from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import PredictionHead
 from model.ranking_loss import PADDED_LOGIT
 from utils.packing import PackedLayout
@@ -17,8 +17,13 @@ from utils.packing import PackedLayout
 class HeroForVideoQA(CandidateModel):
     """Scores every answer, and marks the moment that tells it."""
 
-    def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
-        super().__init__(config, feature_size)
+    def __init__(
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        encoder: HierarchicalEncoder | None = None,
+    ) -> None:
+        super().__init__(config, feature_size, encoder)
         hidden = config.c_config.hidden_size
         self.qa_pool = nn.Linear(hidden, 1, bias=False)
         self.qa_pred_head = PredictionHead(hidden, 1)

@@ -1,12 +1,17 @@
 """Pair the per-video feature files of the extractors.
 
 python scripts/collect_video_feature_paths.py --feature_dir features --output video_db \
-    --dataset tv [--parts resnet slowfast]
+    --dataset tv [--feat_version clip-vit_slowfast | --parts resnet slowfast]
 
 Reads <feature_dir>/<part>_features/<folder>/<video>.npz (entry "features", one row per frame) of
-every part, in the order in which a frame's features join them, and writes to <output>/<dataset>:
+every part, in the order in which a frame's features join them; or the VALUE benchmark's
+<feature_dir>/<part>/<video>.npz, of the parts resnet, slowfast, clip-vit and mil-nce (its folder:
+mil-nce-s3d). Without --feat_version and --parts the folders decide: ResNet and SlowFast, or else
+the pair that is there. Writes to <output>/<dataset>:
   video_feat_info.pkl   {video: (frames, slowfast file, resnet file, folder)}, frames of the
-                        shortest; the files in the opposite order of --parts
+                        shortest; the files in the opposite order of the parts
+  <version>_info.pkl    the same, with --feat_version or of VALUE's folders; this alone, if both, or
+                        if the version has other parts than HERO's
   corrupted.json        {video: what is wrong with its files}: such videos are left out
 """
 
@@ -21,6 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.extraction import read_making
 from data.prepare.feature_files import FeatureFileError, FeaturePaths, load_features, write_paths
+from data.prepare.feature_parts import (
+    PUBLISHED,
+    choose_parts,
+    is_value_folder,
+    part_files,
+    part_folder,
+)
 from data.prepare.work import map_in_chunks, work_parser
 from utils.errors import UserError, brief, run_main
 from utils.files import check_output, modified, named_path, write_json
@@ -28,7 +40,6 @@ from utils.logger import LOGGER
 from utils.names import MAX_NAME_LENGTH, is_text
 
 NAMED = 3  # videos that a message shows
-PARTS = ("resnet", "slowfast")  # of the published features
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +69,24 @@ def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
         raise UserError(f"--parts {' '.join(parts)} names a part twice; name each once")
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {part: [] for part in parts})
     for part in parts:
-        folder = feature_dir / f"{part}_features"
-        if not folder.is_dir():
+        folder = part_folder(feature_dir, part)
+        if folder is None:
             raise UserError(
-                f"{folder} does not exist; --feature_dir must hold it (--parts {' '.join(parts)})"
+                f"{feature_dir / part}_features does not exist; --feature_dir must hold it, or "
+                f"VALUE's folder of that part (--parts {' '.join(parts)})"
             )
-        for path in sorted(folder.glob("*/*.npz")):
+        for path in part_files(folder):
             found[path.stem][part].append(path.absolute())
     return [VideoFiles(vid, found[vid]) for vid in sorted(found)]
+
+
+def list_names(feature_dir: Path, parts: Sequence[str], version: str | None) -> list[str]:
+    """Return what the lists of files are called: as HERO's, as VALUE's, or both."""
+    folders = (part_folder(feature_dir, part) for part in parts)
+    is_value = any(folder is not None and is_value_folder(folder) for folder in folders)
+    own = [f"{version or '_'.join(parts)}_info.pkl"] if version or is_value else []
+    is_another = version and (is_value or tuple(parts) != PUBLISHED)
+    return own if is_another else ["video_feat_info.pkl", *own]
 
 
 def check_files(videos: list[VideoFiles]) -> list[Checked]:
@@ -123,20 +144,22 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--parts",
         nargs="+",
         metavar="PART",
-        default=PARTS,
-        help=f"what a frame's features are joined of, in order (default: {' '.join(PARTS)})",
+        help="what a frame's features are joined of, in order (default: see above)",
     )
-    # The original's: both scripts take it, but it names only what convert_videodb.py writes.
-    parser.add_argument("--feat_version", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--feat_version", help="the parts, joined by _: resnet_slowfast, clip-vit_mil-nce, mil-nce"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write video_feat_info.pkl and corrupted.json."""
+    """Write the lists of files and corrupted.json."""
     options = parse_arguments(argv)
-    target = named_path(options.output) / options.dataset
-    check_output(target / "corrupted.json", target / "video_feat_info.pkl")
-    videos = find_files(Path(options.feature_dir), options.parts)
+    target, feature_dir = named_path(options.output) / options.dataset, Path(options.feature_dir)
+    parts = options.parts or choose_parts(feature_dir, options.feat_version)
+    lists = [target / name for name in list_names(feature_dir, parts, options.feat_version)]
+    check_output(target / "corrupted.json", *lists)
+    videos = find_files(feature_dir, parts)
     checked = list(map_in_chunks(check_files, videos, options.workers, len(videos), chunk=16))
     paths = {video.vid: video.paths for video in checked if video.paths is not None}
     problems = {video.vid: video.problem for video in checked if video.problem is not None}
@@ -144,8 +167,9 @@ def main(argv: list[str] | None = None) -> None:
         first = next(iter(problems.values()), "there are no .npz files")
         raise UserError(f"{options.feature_dir} has no video with features of all kinds ({first})")
     write_json(target / "corrupted.json", problems, indent=4)
-    write_paths(target / "video_feat_info.pkl", paths)
-    print(f"{target}/video_feat_info.pkl: {len(paths)} videos; left out: {len(problems)}")
+    for file in lists:
+        write_paths(file, paths)
+        print(f"{file}: {len(paths)} videos; left out: {len(problems)}")
     if problems:
         first = "; ".join(f"{brief(vid)}: {why}" for vid, why in [*problems.items()][:NAMED])
         LOGGER.warning("%d videos are left out, see corrupted.json (%s)", len(problems), first)

@@ -5,9 +5,11 @@ python scripts/convert_videodb.py --vfeat_info_file video_db/tv/video_feat_info.
 python scripts/convert_videodb.py --vfeat_db video_db/tv --output video_db_half --dataset tv \
     --frame_length 1.5 --format safetensors --half
 
-Writes <output>/<dataset>/<feat_version>_<frame_length>[_compressed|_safetensors] and
-id2nframe.json beside it. The database is read where the configuration names <output>/<dataset>;
-if that holds LMDB and safetensors files, LMDB is.
+Writes <output>/<dataset>/<feat_version>_<frame_length>[_compressed|_safetensors] and, beside it,
+id2nframe.json; or id2nframe_<frame_length>.json where that is there already, or where the files lie
+in folders named as the VALUE benchmark's. Of a video whose versions differ it has the least number.
+The database is read where the configuration names <output>/<dataset>; if that holds LMDB and
+safetensors files, LMDB is.
 Its meta.json says what made the features, as far as extract_features.py recorded it:
 {"extraction": {extractor: {model, weights, weights_sha256, interval, width}}, "interval", "width",
 "dtype", "parts": {extractor: width}, in the order in which a frame's features join them}.
@@ -29,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.prepare.extraction import META_FILE, database_extraction
 from data.prepare.feature_files import FeatureFileError, read_pickle, write_pickle
+from data.prepare.feature_parts import PUBLISHED
 from data.prepare.feature_sources import FeatureSource, FileFeatures, StoredFeatures
 from data.prepare.work import add_force, add_frame_length, map_in_chunks, work_parser
 from data.stores.build_folder import is_database
@@ -39,7 +42,7 @@ from utils.errors import UserError, run_main
 from utils.files import check_output, modified, named_path, write_json
 from utils.logger import LOGGER
 
-VERSION = "resnet_slowfast"
+VERSION = "_".join(PUBLISHED)
 NAMED = 3  # videos that a message shows
 FAILED = dict[Id, str]  # videos that are left out, and why
 
@@ -151,7 +154,7 @@ def open_source(options: argparse.Namespace) -> FeatureSource:
         raise UserError("give either --vfeat_info_file or --vfeat_db to convert from")
     if options.vfeat_info_file is not None:
         return FileFeatures(options.vfeat_info_file, options.frame_length)
-    variant = (options.feat_version, options.frame_length, options.compressed_db)
+    variant = (options.feat_version or VERSION, options.frame_length, options.compressed_db)
     return StoredFeatures(FeatureDb(options.vfeat_db, *variant))
 
 
@@ -164,10 +167,11 @@ class VideoDbTask:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._folder = named_path(options.output) / options.dataset
-        self._version = (options.feat_version, options.frame_length, options.compress)
         self._format: FeatureFormat = options.format
-        self._path = feature_db_path(self._folder, *self._version, self._format)
         self._source = open_source(options)
+        version = options.feat_version or self._source.version
+        self._version = (version, options.frame_length, options.compress)
+        self._path = feature_db_path(self._folder, *self._version, self._format)
         if self._path.resolve() == self._source.path.resolve():
             raise UserError(f"{self._path} would replace itself; choose another --output")
         self._precision = np.dtype(np.float16 if options.half else np.float32)
@@ -229,6 +233,7 @@ class VideoDbTask:
     def _write(self, recount: bool, width: int | None = None) -> None:
         failed, widths, vids = {}, Counter(), list(self._source.frames)
         options = {"force": True, "recount": recount, "format_": self._format}
+        options["own_counts"] = self._source.own_counts
         with FeatureDbWriter(self._folder, *self._version, **options) as db:
             convert = Converter(self._source, db.codec, self._precision, self._clip_frames, width)
             for video in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
@@ -300,8 +305,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--feat_version",
-        default=VERSION,
-        help="kind of the features, vfeat_version in training (default: %(default)s)",
+        help="kind of the features, vfeat_version in training (default: the parts that "
+        f"--vfeat_info_file joins; of --vfeat_db {VERSION})",
     )
     add_force(parser)
     return parser.parse_args(argv)

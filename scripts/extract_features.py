@@ -10,8 +10,9 @@ frames spread evenly over the window. Writes to <output>
   extraction.json   which networks, weights and interval made them
   failed.json       {file: {reason, seconds, used}}: videos that cannot be used (used: false), and
                     damaged ones, so many seconds of which are (true)
-<sub> is the video's folder below --video_dir. What is there already, of the same video file, is not
-made again. Exit code 0: some video could be used; 2: none.
+<sub> is the video's folder below --video_dir. --layout value writes resnet/<video>.npz,
+slowfast/<video>.npz, clip-vit/<video>.npz instead, as the VALUE benchmark's are. What is there
+already, of the same video file, is not made again. Exit code 0: some video could be used; 2: none.
 
 Weights that are known (by the names within the file):
   --resnet_weights    torchvision's resnet152-*.pth, or a Hugging Face model (folder or file) such
@@ -78,6 +79,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--interval", type=positive, default=1.5, help="seconds a feature (default: %(default)s)"
     )
     parser.add_argument(
+        "--layout",
+        choices=("hero", "value"),
+        default="hero",
+        help="of the folders: resnet_features/<sub>/<video>.npz, or, as the VALUE benchmark's, "
+        "resnet/<video>.npz, slowfast/…, clip-vit/… (default: %(default)s)",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="extract all anew, also what other weights made"
     )
     parser.add_argument(
@@ -113,7 +121,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{options.video_dir} holds no videos ({', '.join(VIDEO_SUFFIXES)})")
     device = choose_device(options.device, options.half, options.workers)
     extractor, made_by = build_extractors(options, options.interval, device)
-    folder = FeatureFolder(options.output, made_by, options.force)
+    of_value = options.layout == "value"
+    folder = FeatureFolder(options.output, made_by, options.force, of_value=of_value)
     made, start = 0, time.monotonic()
     try:
         folder.problems.note_unusable(found.unusable)

@@ -24,6 +24,7 @@ from scripts.demo_corpus.annotations import TASKS, texts_of, write_csv
 from scripts.demo_corpus.datasets import (
     DATASETS,
     LONG_VIDEOS,
+    OF_VALUE,
     feature_roots,
     make_dataset,
     vid2dur_idx,
@@ -135,7 +136,8 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
         ]
         prefix = "" if name == "tv" else f"{name}_"  # TV's file is published without
         tables[f"{name}_vid2nframe.json"] = vid2nframe(dataset)
-        tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
+        if name != "vlep":  # published without
+            tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
     for split in ("train", "val"):
         tables[f"tv_pretrain_{split}.json"] = [v.name for v in datasets["tv"].splits[split]]
     _write_annotations(options, files, tables)
@@ -170,7 +172,8 @@ def _write_annotations(
         _write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
     if not (toker / "config.json").exists():  # the last file that it writes
         # As RoBERTa's knows nothing of what HERO is pre-trained on.
-        known = [rows for name, rows in files.items() if not name.startswith(f"{LONG_VIDEOS}_")]
+        unknown = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
+        known = [rows for name, rows in files.items() if not name.startswith(unknown)]
         train_tokenizer(_sentences(known), options.toker_size, toker)
 
 

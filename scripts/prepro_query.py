@@ -11,7 +11,10 @@ scripts/convert_annotations.py):
   msrvtt           sen_id, retrieval_key or desc_id; clip_name, vid_name or video_id;
                    desc or caption
   tvqa, how2qa     qid, q, a0 … a4 (how2qa: a0 … a3), ts "start-end"; vid_name, answer_idx
-  violin           desc_id, desc; vid_name, label
+  violin           desc_id or example_id; desc or statement; vid_name, label or answer
+  yc2r, vatex_en_r desc_id, desc; vid_name (absent in a test split)
+  vlep             example_id, events [text, text], ts [start, end] of what comes before; vid_name,
+                   answer
 Of several names the first that is there counts, null is none. A file names the videos of all lines
 or of none. A query, question or answer that is all upper case is lower-cased; white space around is
 stripped.
@@ -47,7 +50,7 @@ from data.prepare.work import is_finished, map_lines, pack_line, text_parser
 from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, tokenizer_meta
-from data.video_indices import split_indices
+from data.video_indices import required_indices
 from utils.errors import UserError, brief, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
@@ -82,13 +85,26 @@ def read_moment_query(raw: dict) -> Content:
 
 
 def read_video_query(raw: dict) -> Content:
-    """A query that describes a whole clip (MSR-VTT)."""
+    """A query that describes a whole clip (MSR-VTT, YC2R, VATEX-EN-R)."""
     return [get_text(raw, "desc", "caption")], None
 
 
 def read_statement(raw: dict) -> Content:
     """A statement that is true or not (VIOLIN)."""
-    return [get_text(raw, "desc")], _choice(raw, "label", 2)
+    return [get_text(raw, "desc", "statement")], _choice(raw, 2, "label", "answer")
+
+
+def read_events(raw: dict) -> Content:
+    """Two events, one of which comes next (VLEP)."""
+    events, span = raw.get("events"), raw.get("ts")
+    if not isinstance(events, list) or len(events) != 2:
+        raise RecordError(f"events must be two texts, not {brief(events)}")
+    if span is not None and not is_span(span):
+        raise RecordError(f"ts must be [start, end] in seconds, not {brief(span)}")
+    if span is not None:
+        refuse_clamped(span)
+    texts = [get_text({"events": event}, "events") for event in events]
+    return texts, _choice(raw, 2, "answer")
 
 
 def question_reader(num_answers: int) -> Callable[[dict], Content]:
@@ -96,7 +112,7 @@ def question_reader(num_answers: int) -> Callable[[dict], Content]:
     answers = [f"a{k}" for k in range(num_answers)]
 
     def read_question(raw: dict) -> Content:
-        target = _choice(raw, "answer_idx", num_answers)
+        target = _choice(raw, num_answers, "answer_idx")
         texts = [get_text(raw, name) for name in ("q", *answers)]
         _check_question_span(raw.get("ts"))
         return texts, target
@@ -104,10 +120,11 @@ def question_reader(num_answers: int) -> Callable[[dict], Content]:
     return read_question
 
 
-def _choice(raw: dict, name: str, choices: int) -> int | None:
+def _choice(raw: dict, choices: int, *names: str) -> int | None:
     """Which of the choices is right, None where the line does not tell."""
-    value = raw.get(name)
-    if value is not None and (type(value) is not int or not 0 <= value < choices):
+    name = next((name for name in names if raw.get(name) is not None), None)
+    value = None if name is None else raw[name]
+    if name and (type(value) is not int or not 0 <= value < choices):
         raise RecordError(f"{name} must be a whole number, 0 to {choices - 1}, not {brief(value)}")
     return value
 
@@ -122,6 +139,9 @@ TASKS: dict[str, Callable[[dict], Content]] = {
     "tvqa": question_reader(5),
     "how2qa": question_reader(4),
     "violin": read_statement,
+    "yc2r": read_video_query,
+    "vatex_en_r": read_video_query,
+    "vlep": read_events,
 }
 
 
@@ -201,14 +221,13 @@ class QueryPreparer:
     def _prepare(self, line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:
         raw = {name: value for name, value in query.raw.items() if name != "vid"}
         vid = {} if query.vid is None else {"vid": query.vid}
-        if len(parts) > 1:  # a question
+        if len(parts) > 1:  # a question or events
             length = [len(part) for part in parts]
-            raw["qid"] = query.qid
             record = {**raw, "input_ids": parts, **vid, "target": query.target}
         else:
             length = len(parts[0])
             record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
-            record["qid"] = query.qid
+        record["qid"] = query.qid  # where the line has it, or at the end
         seconds = query.raw.get("duration")
         return PreparedQuery(
             *(line, query.qid, query.vid, length, pack_line(line, record), query.target),
@@ -249,19 +268,6 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
         LOGGER.warning("%s: all %d texts are empty", options.annotation, len(id2len))
 
 
-def split_videos(path: str, split: str | None) -> list[str]:
-    """The videos of a split.
-
-    Raises:
-        UserError: the file is unreadable or malformed, or has no such split.
-    """
-    splits = read_json(path)
-    videos = split_indices(splits, str(split), path)
-    if split not in splits:
-        raise UserError(f"{path} has no split {split!r}; --split is one of {', '.join(splits)}")
-    return list(videos)
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = text_parser(__doc__)
@@ -277,7 +283,9 @@ def main(argv: list[str] | None = None) -> None:
     recipe = {name: getattr(options, name) for name in ("annotation", "output", "toker", "task")}
     sides = {}
     if options.vid2dur_idx:
-        sides["video_ids.json"] = split_videos(options.vid2dur_idx, options.split)
+        splits = read_json(options.vid2dur_idx)
+        indices = required_indices(splits, str(options.split), options.vid2dur_idx)
+        sides["video_ids.json"] = list(indices)
     output = Path(options.output)
     if not options.force and is_finished(output, recipe, [options.annotation], sides=sides):
         return

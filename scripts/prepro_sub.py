@@ -4,8 +4,9 @@ python scripts/prepro_sub.py --annotation ann/tv_subtitles.jsonl --output txt_db
     --vid2nframe video_db/tv/id2nframe.json --frame_length 1.5 --vid2dur_idx ann/vid2dur_idx.json
 
 A line of the annotation: {"vid_name", "sub": [{"text", "start", "end"}, …]}, times in seconds,
-in any order. A video without subtitles has the line {"vid_name", "sub": []}. Text is
-HTML-unescaped, then lower-cased if it is all upper case, then stripped of white space around it.
+in any order: they are sorted by their start. A video without subtitles has the line {"vid_name",
+"sub": []}. Text is HTML-unescaped, then lower-cased if it is all upper case, then stripped of white
+space around it.
 """
 
 import argparse
@@ -17,13 +18,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import Line, RecordError, UniqueIds, get_spans, get_text
+from data.annotations import (
+    Line,
+    RecordError,
+    UniqueIds,
+    get_spans,
+    get_text,
+    subtitles_in_order,
+)
 from data.bpe_tokenizer import BpeTokenizer
-from data.prepare.frame_matching import FrameMatches, match_frames
+from data.prepare.frame_matching import PSEUDO_SUBTITLE_FRAMES, FrameMatches, match_frames
 from data.prepare.work import (
     add_frame_length,
     is_finished,
     map_lines,
+    not_negative,
     pack_line,
     read_vid2nframe,
     text_parser,
@@ -144,6 +153,7 @@ class SubtitlePreparer:
         vid2nframe: frames per video.
         frame_length: seconds per frame.
         only_available: leave out videos that are not among them.
+        group: frames of a pseudo-subtitle, where a video has none.
     """
 
     def __init__(
@@ -152,11 +162,13 @@ class SubtitlePreparer:
         vid2nframe: dict[str, int],
         frame_length: float,
         only_available: bool = False,
+        group: int = PSEUDO_SUBTITLE_FRAMES,
     ) -> None:
         self._tokenizer = tokenizer
         self._vid2nframe = vid2nframe
         self._frame_length = frame_length
         self._only_available = only_available
+        self._group = group
 
     def __call__(self, lines: list[Line]) -> list[PreparedVideo | None]:
         """The stored form of each line; None of one that is left out."""
@@ -172,6 +184,7 @@ class SubtitlePreparer:
             [video.spans for video in videos],
             [video.num_frames for video in videos],
             self._frame_length,
+            self._group,
         )
         return [
             _prepare(line, video, [next(encoded) for _ in video.texts], matched)
@@ -187,9 +200,9 @@ class SubtitlePreparer:
                 f"--vid2nframe has no frames of video {vid!r}; --only_available leaves such videos "
                 "out"
             )
-        spans = get_spans(raw)
+        raw = subtitles_in_order(raw)
         texts = [normalize_subtitle(get_text(sub, "text")) for sub in raw["sub"]]
-        return SubtitledVideo(raw, vid, self._vid2nframe[vid], texts, spans)
+        return SubtitledVideo(raw, vid, self._vid2nframe[vid], texts, get_spans(raw))
 
 
 def _prepare(
@@ -217,7 +230,12 @@ def write_subtitles(options: argparse.Namespace, meta: dict, sides: dict) -> Non
     """Build the database ``options.output`` with the side files given and its own."""
     tokenizer = load_tokenizer(options.toker)
     frames = read_vid2nframe(options.vid2nframe)
-    prepare = SubtitlePreparer(tokenizer, frames, options.frame_length, options.only_available)
+    group = options.nframe_group
+    prepare = SubtitlePreparer(
+        *(tokenizer, frames, options.frame_length),
+        only_available=options.only_available or group is not None,
+        group=PSEUDO_SUBTITLE_FRAMES if group is None else group,
+    )
     ids, vid2len, vid2max_len, facts, left_out = UniqueIds(), {}, {}, SubtitleFacts(), 0
     with TextDbWriter(options.output, force=True) as db:
         for video in map_lines(prepare, options.annotation, options.workers):
@@ -261,6 +279,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="leave out videos that --vid2nframe does not have",
     )
+    parser.add_argument(
+        "--nframe_group",
+        type=not_negative,
+        help="frames of a pseudo-subtitle of a video without subtitles, 0: such videos have none "
+        f"(not given: {PSEUDO_SUBTITLE_FRAMES}); as VALUE has it, videos without features are "
+        "then left out",
+    )
     parser.add_argument("--task", default="tv", help="kept in meta.json (default: %(default)s)")
     return parser.parse_args(argv)
 
@@ -272,8 +297,9 @@ def main(argv: list[str] | None = None) -> None:
     recipe = {name: getattr(options, name) for name in names}
     if len(options.vid2nframe) == 1:
         recipe["vid2nframe"] = options.vid2nframe[0]  # as published
-    if options.only_available:
-        recipe["only_available"] = True
+    for name in ("only_available", "nframe_group"):
+        if getattr(options, name) not in (None, False):
+            recipe[name] = getattr(options, name)
     sides = {}
     if options.vid2dur_idx:
         sides["vid2dur_idx.json"] = read_json(options.vid2dur_idx)

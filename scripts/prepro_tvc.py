@@ -27,6 +27,7 @@ from data.annotations import (
     is_seconds,
     is_span,
     read_lines,
+    subtitles_in_order,
 )
 from data.bpe_tokenizer import BpeTokenizer
 from data.moments import refuse_clamped, warn_of_units
@@ -154,7 +155,7 @@ def read_spans(path: str) -> dict[str, Spans]:
     """
 
     def read(raw: dict) -> tuple[str, Spans]:
-        return get_name(raw, "vid_name"), get_spans(raw)
+        return get_name(raw, "vid_name"), get_spans(subtitles_in_order(raw))
 
     spans: dict[str, Spans] = {}
     ids = UniqueIds()

@@ -22,7 +22,7 @@ from config.config import SearchOptions, parse_options
 from data.bpe_tokenizer import BpeTokenizer
 from data.loader import evaluation_batches
 from data.prepare.extraction import database_extraction
-from data.run_features import is_video_only
+from data.run_features import channel_of
 from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb
 from data.tokenize import FINGERPRINT, load_tokenizer, tokenizer_meta
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     tokenizer = open_tokenizer(run)
     named = SimpleNamespace(meta=tokenizer_meta(tokenizer), vocab_size=run.vocab_size)
     run.require_tokenizer(tokenizer.name_or_path, named.meta)
-    videos = open_videos(options, named, is_video_only(options.task))
+    videos = open_videos(options, named, channel_of(options.task))
     vids = searchable_videos(videos)
     warn(videos, vids)
     moments = search(run, tokenizer, named.meta[FINGERPRINT], videos, vids)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from config.config import ScorerOptions, SearchOptions, parse_options
+from config.groups import Channel
 from config.shared_model import TOKENIZER_FILES, SharedModel
 from data.batch import VideoBatch
 from data.bpe_tokenizer import BpeTokenizer
 from data.prepare.frame_matching import match_frames
-from data.run_features import is_video_only
+from data.run_features import channel_of
 from data.tokenize import (
     FINGERPRINT,
     encode_texts,
@@ -80,7 +81,7 @@ class HeroScorer:
         self.settings = SearchSettings.for_moments(options)
         self.window = window_frames(run)
         self.overlap = min(options.max_pred_l, self.window // 2)
-        self.video_only = is_video_only(options.task)
+        self.video_only = channel_of(options.task) == Channel.VIDEO_ONLY
         self.feature_width = model.v_encoder.f_encoder.img_embeddings.img_linear.in_features
 
     @classmethod

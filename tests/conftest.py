@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 GOLDEN = Path(os.environ.get("HERO_GOLDEN", Path(__file__).parent / "data" / "golden"))
+GOLDEN_VALUE = Path(
+    os.environ.get("HERO_GOLDEN_VALUE", Path(__file__).parent / "data" / "golden_value")
+)
 LAUNCHERS = ("torch", "horovod")
 
 
@@ -44,6 +47,19 @@ def expected(golden: Path) -> Path:
 def recorded(expected: Path) -> dict[str, np.ndarray]:
     """All recorded arrays, by key."""
     with np.load(expected / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def golden_value() -> Path:
+    """The folder of a recorded world of VALUE (``$HERO_GOLDEN_VALUE``, or the one kept here)."""
+    return GOLDEN_VALUE
+
+
+@pytest.fixture(scope="session")
+def value_recorded(golden_value: Path) -> dict[str, np.ndarray]:
+    """All recorded arrays of VALUE's world, by key."""
+    with np.load(golden_value / "expected" / "golden.npz") as arrays:
         return dict(arrays)
 
 

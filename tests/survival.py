@@ -117,8 +117,9 @@ def assert_same_end(whole: Path, broken: Path, last_step: int) -> None:
         name,
     )
     assert metric_lines(whole) == metric_lines(broken)
-    for result in whole.glob("results/*"):
-        assert result.read_bytes() == (broken / "results" / result.name).read_bytes()
+    for result in whole.glob("results/**/*"):
+        if result.is_file():
+            assert result.read_bytes() == (broken / result.relative_to(whole)).read_bytes()
 
 
 def metric_lines(run: Path) -> list[str]:

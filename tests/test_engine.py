@@ -109,7 +109,7 @@ def test_a_factor_on_a_gradient_does_not_change_what_is_logged(tmp_path):
 def test_a_skipped_step_is_not_logged(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.guard = None
-    trainer.precision._scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
+    trainer.precision._scale.scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
     loader = trainer.task.loader
     loader.number = float("inf")
     assert trainer.step() is None

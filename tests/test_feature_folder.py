@@ -356,6 +356,28 @@ def test_a_database_of_films_that_were_replaced_or_removed_is_not_taken_for_curr
     assert json.loads((folder / "id2nframe.json").read_text()) == {"b": 2, "c": 4}
 
 
+def test_files_may_lie_as_values_do(videos, capsys):
+    """Without sub-folders: they stay where they are when a film is moved."""
+    extract(videos, "--layout", "value", models="resnet slowfast")
+    features = videos.parent / "features"
+    kept = {path: path.stat().st_mtime_ns for path in features.rglob("*.npz")}
+    names = {str(path.relative_to(features)) for path in kept}
+    assert names == {f"{kind}/{vid}.npz" for kind in ("resnet", "slowfast") for vid in "abc"}
+    (videos / "season").mkdir()
+    (videos / "a.mp4").rename(videos / "season" / "a.mp4")
+    capsys.readouterr()
+    extract(videos, "--layout", "value", "--prune", models="resnet slowfast")
+    assert "0 videos extracted" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in features.rglob("*.npz")} == kept
+    folder = gather(videos)
+    assert json.loads((folder / "id2nframe_1.5.json").read_text()) == {"a": 1, "b": 2, "c": 4}
+    meta = json.loads((folder / "resnet_slowfast_1.5" / "meta.json").read_text())
+    assert meta["extraction"].keys() == {"resnet", "slowfast"}
+    (videos / "b.mp4").unlink()
+    extract(videos, "--layout", "value", "--prune", models="resnet slowfast")
+    assert {path.stem for path in features.rglob("*.npz")} == {"a", "c"}
+
+
 def test_names_of_all_kinds_reach_the_database(videos):
     for name in ("line\nbreak", "映画　二", "👩‍👩‍👧 x", "lecture.0", "lecture"):
         shutil.copy(videos / "a.mp4", videos / f"{name}.mp4")

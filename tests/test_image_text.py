@@ -15,13 +15,16 @@ from data.prepare.feature_files import load_features
 from data.prepare.find_videos import VideoFile
 from data.prepare.video_frames import Sampling, read_windows
 from data.prepare.video_windows import decode_videos
+from data.stores.lmdb_io import FeatureDb
 from engine.extractors import describe
 from model.extractors.build import build_extractor
 from model.extractors.image_text import ClipFeatures
+from scripts import convert_video_db_single_feature
 from scripts.extract_features import main
 from tests.small_image_text import save_tiny_clip, save_tiny_siglip
 from tests.videos import make_video
 from utils.errors import UserError
+from utils.files import read_json
 
 SENTENCES = ["a red disc", "the dog jumps into the water", "a " * 40]
 
@@ -84,6 +87,20 @@ def test_features_of_a_film_are_those_of_its_whole_frames(models, kind, film, tm
     np.testing.assert_allclose(found, expected.pooler_output, rtol=0, atol=1e-5)
     made_by = json.loads((tmp_path / "out" / "extraction.json").read_text())["clip"]
     assert (made_by["model"], made_by["weights"], made_by["interval"]) == (kind, kind, 2.0)
+
+
+def test_clip_vit_features_lie_where_value_has_them(models, film, tmp_path):
+    """And go into a database, which says what made them."""
+    words = ["--video_dir", str(film.parent), "--output", str(tmp_path / "feat"), "--workers", "1"]
+    weights = ["--models", "clip", "--clip_weights", str(models["clip"])]
+    main([*words, *weights, "--layout", "value"])
+    found = load_features(tmp_path / "feat" / "clip-vit" / "a.npz")
+    assert found.shape == (4, 12)  # a tiny model's width
+    to = ["--output", str(tmp_path), "--dataset", "yc2", "--workers", "1"]
+    convert_video_db_single_feature.main(["--feature_dir", str(tmp_path / "feat/clip-vit"), *to])
+    db = FeatureDb(tmp_path / "yc2", "clip-vit")
+    np.testing.assert_array_equal(db["a"], found)
+    assert read_json(db.path / "meta.json")["extraction"]["clip"]["model"] == "clip"
 
 
 def test_the_whole_picture_is_read_in_one_size(film):

@@ -12,7 +12,7 @@ from transformers import RobertaTokenizer
 
 from scripts.demo_corpus.annotations import TASKS
 from scripts.demo_corpus.real import content_words
-from scripts.demo_corpus.words import word_look
+from scripts.demo_corpus.words import VERBS, word_look
 from scripts.make_demo_data import main
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl
@@ -108,7 +108,51 @@ def test_every_split_of_every_task_is_there(corpus):
     assert {f"tvc_{name}.jsonl" for name in ("train", "val", "test_public_release")} <= names
     for split in ("train", "val"):
         assert {f"how2R_{split}_release.csv", f"how2qa_{split}.jsonl"} <= names
-    assert set(TASKS) == {"tvr", "tvqa", "tvc", "violin", "msrvtt", "didemo", "how2r", "how2qa"}
+    for split in splits:
+        assert f"yc2r_{split}.jsonl" in names
+    assert {f"vatex_en_r_{split}.jsonl" for split in ("train", "val", "test_public")} <= names
+    assert {f"vlep_{split}.jsonl" for split in ("train", "dev", "test")} <= names
+    assert {f"yc2c_{split}_release.jsonl" for split in ("val", "test")} <= names
+    assert {
+        f"vatex_en_c_{split}_release.jsonl" for split in ("test_public", "test_private")
+    } <= names
+    assert "vlep_vid2dur_idx.json" not in names
+    assert set(TASKS) == {"tvr", "tvqa", "tvc", "violin", "msrvtt", "didemo", "how2r", "how2qa"} | {
+        *("yc2r", "vatex_en_r", "vlep", "yc2c", "vatex_en_c")
+    }
+
+
+def test_vleps_likelier_event_is_what_always_follows(corpus):
+    """Its verb is the one that follows the scene's; the other event is of another scene."""
+    third = {verb.third: verb for verb in VERBS}
+    answers = Counter()
+    for row in lines(corpus / "ann/vlep_train.jsonl"):
+        likely, other = row["events"][row["answer"]], row["events"][1 - row["answer"]]
+        answers[row["answer"]] += 1
+        words = [event.rstrip(".").split() for event in (likely, other)]
+        assert sum(a != b for a, b in zip(*words, strict=True)) >= 2
+        (follows,) = (third[word] for word in words[0] if word in third)
+        seen = VERBS[VERBS.index(follows) - 1]
+        assert seen.base in visible(corpus, "vlep", row["vid_name"])
+    assert min(answers.values()) > 10
+
+
+def visible(corpus: Path, dataset: str, vid: str) -> set[str]:
+    """The verbs whose look the video's frames have."""
+    frames = np.load(corpus / "features" / dataset / "slowfast" / f"{vid}.npz")["features"]
+    looks = {verb.base: word_look(verb.base, "slowfast", 2304, SEED) for verb in VERBS}
+    return {word for word, look in looks.items() if (frames[:, look.units] > 0).mean(1).max() > 0.9}
+
+
+@pytest.mark.parametrize("task", ["yc2r", "vatex_en_r"])
+def test_test_splits_of_value_hide_the_videos(corpus, task):
+    split = "test" if task == "yc2r" else "test_public"
+    assert {*lines(corpus / f"ann/{task}_{split}.jsonl")[0]} == {"desc", "desc_id"}
+    row = lines(corpus / f"ann/{task}_val.jsonl")[0]
+    assert {*row} == {"vid_name", "duration", "desc", "desc_id"}
+    dataset = "yc2" if task == "yc2r" else "vatex"
+    splits = read_json(corpus / f"ann/{dataset}_vid2dur_idx.json")
+    assert row["vid_name"] in splits["val"] and split in splits and "test_private" not in splits
 
 
 @pytest.mark.parametrize(
@@ -294,14 +338,15 @@ def test_long_videos_are_whole_and_in_shards(corpus):
     assert found[0] | found[1] == frames.keys()
 
 
-@pytest.mark.parametrize("dataset", INTERVALS)
+@pytest.mark.parametrize("dataset", [*INTERVALS, "yc2", "vatex", "vlep"])
 def test_feature_files_are_as_long_as_the_tables_say(corpus, dataset):
     expected = defaultdict(int)
     for vid, frames in read_json(corpus / f"ann/{dataset}_vid2nframe.json").items():
         expected[vid.rsplit(".", 1)[0] if dataset == "how2" else vid] += frames
     found = {}
     for extractor, width in (("resnet", 2048), ("slowfast", 2304)):
-        for path in (corpus / "features" / dataset / f"{extractor}_features").rglob("*.npz"):
+        folder = extractor if dataset not in INTERVALS else f"{extractor}_features"
+        for path in (corpus / "features" / dataset / folder).rglob("*.npz"):
             with np.load(path) as arrays:
                 assert arrays.files == ["features"]
                 features = arrays["features"]

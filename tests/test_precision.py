@@ -93,6 +93,20 @@ def test_fp16_gives_up_after_many_overflows_in_a_row(fp16):
         take_step(fp16, parameter, slope=float("nan"))
 
 
+def test_named_loss_scales_know_nothing_of_each_other(fp16):
+    parameter = nn.Parameter(torch.tensor(1.0))
+    fp16.choose_scale("captions")
+    assert not take_step(fp16, parameter, slope=float("inf"))
+    fp16.choose_scale("questions")
+    assert take_step(fp16, parameter, slope=1.0)
+    assert fp16.loss_scales == {"captions": 2.0**15, "questions": 2.0**16}
+    restored = Precision("fp16", CPU)
+    restored.load_state_dict(copy.deepcopy(fp16.state_dict()))
+    assert restored.loss_scales == fp16.loss_scales
+    restored.choose_scale("captions")
+    assert restored.overflows == 1
+
+
 def test_restored_loss_scale_goes_on(fp16):
     parameter = nn.Parameter(torch.tensor(1.0))
     take_step(fp16, parameter, slope=float("inf"))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +41,15 @@ def toker(world: Path) -> str:
 
 
 def assert_same_database(
-    made: Path, recorded: Path, token_ids: Mapping[str, list] | None = None
+    made: Path,
+    recorded: Path,
+    token_ids: Mapping[str, list] | None = None,
+    own: Container[str] = (),
 ) -> None:
     """The same records (fields in the same order), side files and meta.json.
 
-    If ``token_ids`` are given, the tokens, and the lengths that follow from them, are those.
+    If ``token_ids`` are given, the tokens, and the lengths that follow from them, are those. The
+    made meta.json may have entries of its ``own``.
     """
     new, old = TextDb(made), TextDb(recorded)
     assert list(new.keys()) == list(old.keys())
@@ -62,8 +66,9 @@ def assert_same_database(
             lengths = side_of_lengths(name, old.side(name), wanted)
             assert (new.path / name).read_text() == json.dumps(lengths)
     # Recorded databases have no fingerprint.
-    assert list(new.meta) == [*old.meta] + [FINGERPRINT] * (FINGERPRINT not in old.meta)
-    assert {k: v for k, v in new.meta.items() if k not in (*ORIGIN, FINGERPRINT)} == {
+    ours = [key for key in new.meta if key not in own]
+    assert ours == [*old.meta] + [FINGERPRINT] * (FINGERPRINT not in old.meta)
+    assert {k: v for k, v in new.meta.items() if k not in (*ORIGIN, FINGERPRINT, *own)} == {
         k: v for k, v in old.meta.items() if k not in (*ORIGIN, FINGERPRINT)
     }
 
@@ -269,6 +274,24 @@ LINES = [
     ("how2qa", {"qid": 9, **QUESTION, "vid_name": "v.0", "answer_idx": 3}, "9", "v.0", 3),
     ("violin", {"desc_id": "v-0-1", "desc": "a", "vid_name": "v", "label": 1}, "v-0-1", "v", 1),
     ("violin", {"desc_id": "v-0-0", "desc": "a", "vid_name": "v"}, "v-0-0", "v", None),
+    (
+        "violin",
+        {"example_id": 3, "paired_id": 4, "statement": "a", "vid_name": "v", "answer": 0},
+        "3",
+        "v",
+        0,
+    ),
+    ("violin", {"example_id": 3, "statement": "a", "vid_name": 9}, "3", "9", None),
+    ("yc2r", {"desc_id": 7, "desc": "a", "vid_name": "v_1", "duration": 20.5}, "7", "v_1", None),
+    ("vatex_en_r", {"desc_id": 7, "desc": "a dog"}, "7", None, None),
+    (
+        "vlep",
+        {"example_id": 8, "vid_name": "v", "ts": [1.5, 3], "events": ["A", "B c"], "answer": 1},
+        "8",
+        "v",
+        1,
+    ),
+    ("vlep", {"example_id": 8, "vid_name": "v", "ts": [0, 3], "events": ["", "B"]}, "8", "v", None),
 ]
 
 
@@ -285,6 +308,7 @@ def test_fields_of_a_query(world, toker, tmp_path, task, raw, qid, vid, target):
     ids = record["input_ids"]
     if task in ("tvqa", "how2qa"):
         assert len(ids) == 1 + sum(f"a{k}" in raw for k in range(5))
+    if task in ("tvqa", "how2qa", "vlep"):
         assert db.side("id2len.json") == {qid: [len(part) for part in ids]}
     else:
         assert db.side("id2len.json") == {qid: len(ids)}
@@ -355,7 +379,7 @@ def test_video_ids_of_a_split_without_videos(world, toker, tmp_path):
     videos = ["--vid2dur_idx", str(tmp_path / "idx.json"), "--split"]
     db = prepare_queries(tmp_path / "a.jsonl", tmp_path / "db", "tvr", toker, *videos, "test")
     assert db.side("video_ids.json") == ["z", "a"]
-    with pytest.raises(UserError, match="no split 'tset'; --split is one of val, test"):
+    with pytest.raises(UserError, match="no split 'tset'; it has val, test"):
         prepare_queries(tmp_path / "a.jsonl", tmp_path / "d", "tvr", toker, *videos, "tset")
     with pytest.raises(UserError, match=r"with another video_ids\.json; choose another --output"):
         prepare_queries(tmp_path / "a.jsonl", tmp_path / "db", "tvr", toker, *videos, "val")
@@ -366,6 +390,7 @@ def test_video_ids_of_a_split_without_videos(world, toker, tmp_path):
 # --------------------------------------------------------------------------------------------------
 
 GOOD = {"desc": "a", "desc_id": 1, "vid_name": "v", "ts": [0, 1]}
+EVENTS = {"example_id": 0, "vid_name": "v", "ts": [1, 2], "events": ["a", "b"], "answer": 0}
 ASKED = {"qid": 1, **QUESTION, "a4": "E", "vid_name": "v"}
 
 
@@ -406,18 +431,57 @@ def without(raw: dict, name: str) -> dict:
         ("tvqa", {**ASKED, "qid": 0, "ts": "1.5"}, "ts must be"),
         ("tvqa", {**ASKED, "qid": 0, "ts": [1, 2]}, "ts must be"),
         ("violin", {**GOOD, "desc_id": 0, "label": "yes"}, "label must be .* 0 to 1"),
+        ("violin", {"example_id": 0, "statement": "a", "answer": 2}, "answer must be .* not 2"),
+        ("violin", {"example_id": 0, "answer": 1}, "desc or statement must be a text"),
+        ("vlep", without(EVENTS, "example_id"), "example_id must be"),
+        ("vlep", {**EVENTS, "events": ["a"]}, "events must be two texts, not"),
+        ("vlep", {**EVENTS, "events": ["a", 3]}, "events must be a text"),
+        ("vlep", {**EVENTS, "ts": "1-2"}, "ts must be .* seconds, not '1-2'"),
+        ("vlep", {**EVENTS, "ts": [2, 1]}, r"the moment \[2, 1\]"),
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_bad_line_is_named(world, toker, tmp_path, monkeypatch, task, line, message, workers):
     monkeypatch.setattr("data.prepare.work.CHUNK", 1)
-    good = ASKED if task == "tvqa" else GOOD
+    good = {"tvqa": ASKED, "vlep": {**EVENTS, "example_id": 1}}.get(task, GOOD)
     line = line if isinstance(line, str) else json.dumps(line)
     annotation = tmp_path / "bad.jsonl"
     annotation.write_text(f"{json.dumps(good)}\n\n{line}\n")
     with pytest.raises(UserError, match=rf"bad\.jsonl:3: .*{message}.*; mend or remove the line"):
         prepare_queries(annotation, tmp_path / "db", task, toker, "--workers", workers)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+def test_subtitles_are_sorted_and_videos_without_any_are_grouped(world, toker, tmp_path, caplog):
+    said = [("c", 4, 5), ("a", 0, 1), ("b", 0, 20), ("d", 20, 40)]
+    unsorted = [{"text": text, "start": start, "end": end} for text, start, end in said]
+    rows = [("v", unsorted), ("w", []), ("x", [])]
+    write_jsonl(tmp_path / "s.jsonl", [{"vid_name": vid, "sub": sub} for vid, sub in rows])
+    write_json(tmp_path / "frames.json", {"v": 40, "w": 5})
+
+    def made(name: str, *more: str) -> TextDb:
+        words = ["--annotation", tmp_path / "s.jsonl", "--vid2nframe", tmp_path / "frames.json"]
+        words += ["--output", tmp_path / name, "--frame_length", 1, "--toker", toker, *more]
+        prepro_sub.main([*map(str, words)])
+        return TextDb(tmp_path / name)
+
+    record = made("three", "--nframe_group", "3")["v"]
+    assert [subtitle["text"] for subtitle in record["sub"]] == ["a", "b", "c", "d"]
+    assert record["sub2frames"][3] == [3, list(range(20, 31))]  # a long last one
+    assert "1 of 3 videos" in caplog.text and "no features" in caplog.text
+    for name, more, groups in (
+        ("3", ["--nframe_group", "3"], [[0, [0, 1, 2]], [1, [3, 4]]]),
+        ("5", ["--only_available"], [[0, [0, 1, 2, 3, 4]]]),
+        ("0", ["--nframe_group", "0"], []),
+    ):
+        record = made(name, *more)["w"]
+        assert record["unique_sub2frames"] == record["sub2frames"] == groups
+        assert record["input_ids"] == [[]] * len(groups)
+        assert record["unmatched_frames"] == ([] if groups else [0, 1, 2, 3, 4])
+    with pytest.raises(UserError, match="-1 is negative"):
+        made("below", "--nframe_group", "-1")
+    with pytest.raises(UserError, match="made with --nframe_group 3, not 4"):
+        made("3", "--nframe_group", "4")
 
 
 @pytest.mark.parametrize(

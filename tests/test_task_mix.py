@@ -83,6 +83,15 @@ def test_the_batches_of_a_step_come_from_one_part():
     assert len(set(drawn)) == 3
 
 
+def test_a_part_may_have_its_own_batch_size():
+    parts = [*PARTS[:2], Part("c", Names("c", 7), 5.0, batch_size=4)]
+    sizes = Counter()
+    for keys, _ in islice(MixedBatches(parts, 2, seed=3).batches({}), 60):
+        assert len({key.part for key in keys}) == 1
+        sizes[keys[0].part, len(keys)] += 1
+    assert set(sizes) == {(0, 1), (0, 2), (1, 1), (1, 2), (2, 4), (2, 3)}
+
+
 def test_each_part_goes_through_all_of_its_items():
     items = Counter()
     for batch in take(make_loader(), 400):

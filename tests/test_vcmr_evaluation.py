@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation.corpus import evaluate_corpus
+from evaluation.corpus import Stream, evaluate_corpus
 from evaluation.ranking import SearchSettings
 from model.vcmr import MomentRetrievalModel
 from utils.distributed import Communicator, SingleProcess
@@ -93,8 +93,7 @@ def query_batches(qids, video_of=QUERIES, size=2):
 
 def evaluate(model, comm=None, vids=tuple(LENGTHS), qids=tuple(QUERIES), settings=SETTINGS, **more):
     results = evaluate_corpus(
-        model,
-        video_batches(list(vids)),
+        [Stream(model, video_batches(list(vids)))],
         query_batches(list(qids), **more),
         settings,
         comm or SingleProcess(),

@@ -7,6 +7,7 @@ import pytest
 
 from evaluation.results import (
     QueryPredictions,
+    ResultsFiles,
     assemble_results,
     format_metrics,
     save_results,
@@ -114,7 +115,7 @@ def test_submission_and_nms_variant_are_saved_with_their_metrics(tmp_path, capsy
         {"desc_id": 7, "vid_name": "a", "ts": [0, 6], "type": "t"},
         {"desc_id": 9, "vid_name": "b", "ts": [3, 9], "type": "v"},
     ]
-    metrics = save_results(some_results(), tmp_path, 5000, 0.5, truth, by_type=True)
+    metrics = save_results(some_results(), ResultsFiles(tmp_path, "5000", 0.5), truth, by_type=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "metrics_5000.json",
         "metrics_5000_nms_0.5.json",
@@ -131,7 +132,7 @@ def test_submission_and_nms_variant_are_saved_with_their_metrics(tmp_path, capsy
 
 
 def test_without_ground_truth_or_nms_only_the_submission_is_saved(tmp_path):
-    assert save_results(some_results(), tmp_path, "best") == {}
+    assert save_results(some_results(), ResultsFiles(tmp_path, "best")) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["results_best_all.json"]
 
 

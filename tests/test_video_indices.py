@@ -7,7 +7,12 @@ import pytest
 import eval_vcmr
 import eval_vr
 import train_vcmr
-from data.video_indices import shared_between_splits, split_indices, table_faults
+from data.video_indices import (
+    required_indices,
+    shared_between_splits,
+    split_indices,
+    table_faults,
+)
 from scripts import prepro_sub
 from tests.test_golden_eval import recorded_run
 from utils.errors import UserError
@@ -51,6 +56,31 @@ def test_what_is_no_index(name):
 
 def test_an_index_may_be_written_as_a_float():
     assert split_indices({"val": {"a": [1, 7.0]}}, "val", "idx") == {"a": 7}
+
+
+TVR = {
+    "val": {"a": [1, 7]},
+    "test_public": {"b": [1, 8]},
+    "test_challenge": {"c": [1, 9], "d": [1, 10]},
+}
+
+
+def test_a_split_that_must_be_there():
+    assert required_indices(TVR, "val", "idx") == {"a": 7}
+    assert required_indices(TVR, "test", "idx") == {"b": 8, "c": 9, "d": 10}  # both parts
+    own = TVR | {"test": {"e": [1, 11]}}
+    assert required_indices(own, "test", "idx") == {"e": 11}
+    named = "idx has no split '{}'; it has val, test_public, test_challenge"
+    for split in ("dev", "a", ""):
+        with pytest.raises(UserError, match=named.format(split)):
+            required_indices(TVR, split, "idx")
+    with pytest.raises(UserError, match=r"no split 'test'; it has val, test_public:"):
+        required_indices({name: TVR[name] for name in ("val", "test_public")}, "test", "idx")
+    shared = TVR | {"test_challenge": {"c": [1, 8]}}
+    with pytest.raises(UserError, match="split test: videos b and c share the index 8"):
+        required_indices(shared, "test", "idx")
+    with pytest.raises(UserError, match="split test_challenge: the entry of c"):
+        required_indices(TVR | {"test_challenge": {"c": 8}}, "test", "idx")
 
 
 def test_a_table_that_is_none():

@@ -67,6 +67,25 @@ def test_a_moment_in_frames(start, end, wanted):
     assert moment_frames(start, end, interval=1.5, num_frames=10) == wanted
 
 
+def test_packing_subtitles_over_frames_that_are_not_read():
+    """Each frame gets the row of its subtitle's first token; the other sequence keeps its slots."""
+    unseen = [Subtitle([0, 5], [0, 2], unseen=True), Subtitle([0], [], unseen=True)]
+    features = np.zeros((3, 4), dtype=np.float32)
+    seen = VideoItem("b", features[:2], [Subtitle([2, 6], [1])])
+    batch = collate_videos([VideoItem("a", features, unseen), seen])
+    subtitles = batch.subtitles
+    assert subtitles.layout.lengths.tolist() == [2, 3]
+    assert subtitles.token_ids.tolist() == [0, 5, 2, 6]
+    assert subtitles.token_positions.tolist() == [0, 1, 0, 1]
+    assert subtitles.slot_frames.tolist() == [4]
+    assert subtitles.order.tolist() == [1, 2, 0, 3, 4]  # slots stand before all tokens
+    assert subtitles.slot_rows.tolist() == [0, 2]  # <s> of the first, the slot of the second
+    assert subtitles.slot_targets.tolist() == [0, 2, 4]
+    assert subtitles.slot_sources.tolist() == [0, 0, 1]
+    assert subtitles.longest_slots == 1
+    assert [subtitle.positions for subtitle in unseen] == [2, 0]
+
+
 def test_packing_two_videos():
     def item(name, count, subtitles):
         return VideoItem(name, np.full((count, 4), count, dtype=np.float32), subtitles)

@@ -6,19 +6,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.groups import Kind, QueryDbOptions, TrainingOptions
+from config.groups import Channel, Kind, QueryDbOptions, TrainingOptions
 from config.pretraining import CorpusOptions, PretrainOptions
 from config.training import TvcOptions
+from config.value import DataSet, ValueOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.clips import captions_by_video, read_clip_lines
-from data.run_features import is_video_only, open_features
+from data.run_features import channel_of, open_features
 from data.stores.lmdb_io import FeatureDb, TextDb, feature_db_path
-from data.video_indices import VIDEO_INDICES
+from data.stores.records import EventRecord, QueryRecord, QuestionRecord, StatementRecord
+from data.video_indices import VIDEO_INDICES, split_parts
 from data.video_pool import feature_name, named_videos, numbered_videos, query_videos, read_split
 from utils.errors import UserError
 from utils.names import CLIP_NAMES, get_name
 
 Result = TypeVar("Result")
+RecordType = type[QueryRecord] | type[QuestionRecord] | type[StatementRecord]
+RECORD_TYPES: dict[Kind, RecordType] = {
+    Kind.MOMENTS: QueryRecord,
+    Kind.VIDEOS: QueryRecord,
+    Kind.QUESTIONS: QuestionRecord,
+    Kind.STATEMENTS: StatementRecord,
+}
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,10 @@ class QuerySet:
     Attributes:
         db: their database.
         kind: of the task; one with queries, questions or statements.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, one to validate, such as ``val``, or one to test, ``test…``.
         lengths: ``id2len.json``.
         videos: ``query2video.json`` (names as text), empty where there is none.
+        record_type: what a run reads of a record.
     """
 
     db: TextDb
@@ -38,6 +48,12 @@ class QuerySet:
     split: str
     lengths: dict[str, Any]
     videos: dict[str, str]
+    record_type: RecordType
+
+    @property
+    def may_hide(self) -> bool:
+        """Whether its split may hide what is right: videos, moments, answers."""
+        return self.split.startswith("test")
 
     @property
     def searches(self) -> bool:
@@ -95,6 +111,7 @@ class Corpus:
         queries, captions: texts.
         wanted: which videos are asked for.
         indexed: splits whose indices in ``vid2dur_idx.json`` the run needs.
+        required: splits that it must have.
     """
 
     interval: float
@@ -109,6 +126,7 @@ class Corpus:
     captions: list[CaptionSet] = field(default_factory=list)
     wanted: list[WantedVideos] = field(default_factory=list)
     indexed: set[str] = field(default_factory=set)
+    required: set[str] = field(default_factory=set)
 
     @cached_property
     def id2nframe(self) -> dict[str, int]:
@@ -188,11 +206,13 @@ def _open_subtitles(path: str) -> TextDb:
     return db
 
 
-def _open_queries(path: str, kind: Kind, split: str, known: Container[str]) -> QuerySet:
+def _open_queries(
+    path: str, kind: Kind, split: str, known: Container[str], record_type: RecordType
+) -> QuerySet:
     db = TextDb(path)
     videos = query_videos(db, known)
     named_videos(db, known)  # raises where video_ids.json is malformed
-    return QuerySet(db, kind, split, db.side("id2len.json"), videos)
+    return QuerySet(db, kind, split, db.side("id2len.json"), videos, record_type)
 
 
 def _open_captions(path: str, known: Container[str]) -> CaptionSet:
@@ -212,10 +232,13 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
         for corpus in options.corpora():
             _open_pretraining(data, options, corpus)
         return data
+    if options.KIND == Kind.LISTS:
+        _open_lists(data, options)
+        return data
     corpus = Corpus(
         options.vfeat_interval,
         options.max_clip_len,
-        reads_text=not is_video_only(options.task),
+        reads_text=channel_of(options.task) != Channel.VIDEO_ONLY,
         only_available=options.only_available,
     )
     data.corpora.append(corpus)
@@ -245,6 +268,45 @@ def _open_videos(
         corpus.subtitles = data.open(subtitles, _open_subtitles, subtitles)
 
 
+def _open_lists(data: RunData, options: ValueOptions) -> None:
+    """All data sets of VALUE's lists: each corpus once, for every channel that is read of it."""
+    corpora: dict[tuple, Corpus] = {}
+    opened = set()
+    for entry in options.train_datasets + options.val_datasets:
+        own = options.of(entry)
+        key = entry.vfeat_db, entry.sub_txt_db, entry.channel
+        if key not in corpora:
+            reads_text = entry.channel != Channel.VIDEO_ONLY
+            corpus = Corpus(
+                own.vfeat_interval,
+                own.max_clip_len,
+                reads_text,
+                only_available=own.only_available,
+            )
+            _open_videos(data, corpus, own, [own.vfeat_db], own.sub_txt_db)
+            corpora[key] = corpus
+            data.corpora.append(corpus)
+        for path in (entry.query_txt_db, *entry.cap_txt_db, entry.gt_anno):
+            # Queries may be captions to learn from, and searched with, too.
+            read = (key, path, entry.kind)
+            if path and read not in opened:
+                opened.add(read)
+                _open_listed(data, corpora[key], entry, path)
+
+
+def _open_listed(data: RunData, corpus: Corpus, entry: DataSet, path: str) -> None:
+    """A file of texts that an entry names."""
+    if path == entry.gt_anno:
+        _open_clips(data, corpus, path, whole_videos=entry.data_set != "tvc")
+    elif entry.kind is not Kind.CAPTIONS:
+        events = EventRecord if entry.data_set == "vlep" else None
+        _open_query_set(data, corpus, path, entry.kind, entry.split, True, events)
+    elif entry.data_set == "tvc":
+        _open_captions_of_clips(data, corpus, path)
+    else:
+        _open_query_set(data, corpus, path, Kind.VIDEOS, "train")
+
+
 def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kind: Kind) -> None:
     paths = {
         "train": options.train_query_txt_db,
@@ -256,28 +318,52 @@ def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kin
         if not path or path in opened:
             continue
         opened.add(path)
-        queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
-        if queries is None:
-            continue
-        corpus.queries.append(queries)
-        vids = list(dict.fromkeys(queries.videos.values()))
-        corpus.wanted += [WantedVideos(path, vids)] if vids else []
-        if queries.searches and split != "train":
-            corpus.wanted += _pools(corpus, queries)
+        _open_query_set(data, corpus, path, kind, split)
 
 
-def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
-    """The videos that a split's queries search; none if the tables of videos are useless."""
-    own_indices = queries.kind == Kind.MOMENTS and corpus.reads_text
+def _open_query_set(
+    data: RunData,
+    corpus: Corpus,
+    path: str,
+    kind: Kind,
+    split: str,
+    value: bool = False,
+    record_type: RecordType | None = None,
+) -> None:
+    record_type = record_type or RECORD_TYPES[kind]
+    queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe, record_type)
+    if queries is None:
+        return
+    corpus.queries.append(queries)
+    vids = list(dict.fromkeys(queries.videos.values()))
+    corpus.wanted += [WantedVideos(path, vids)] if vids else []
+    if queries.searches and split != "train":
+        corpus.wanted += _pools(corpus, queries, value)
+
+
+def _pools(corpus: Corpus, queries: QuerySet, value: bool) -> Iterator[WantedVideos]:
+    """The videos that a split's queries search; none if the tables of videos are useless.
+
+    Args:
+        corpus, queries: what is searched, and for what.
+        value: VALUE's rules hold: the split is searched as the file of indices has it.
+    """
+    own_indices = value or (queries.kind == Kind.MOMENTS and corpus.reads_text)
     # Evaluation may call the test split by either name.
     names = [queries.split, f"{queries.split}_public"] if queries.split == "test" else ["val"]
+    if value:
+        names = [queries.split]
     if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         indexed = corpus.subtitles.side(VIDEO_INDICES)
         names = [name for name in names if name in indexed] or names[:1]
-        corpus.indexed |= {"train", *names}
+        parts = (part for name in names for part in split_parts(indexed, name) or [name])
+        corpus.indexed |= {"train", *parts}
+        corpus.required |= {*names} if value else set()
     try:
         pools = [
-            numbered_videos(name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices)
+            numbered_videos(
+                name, queries.db, corpus.subtitles, corpus.id2nframe, own_indices, required=value
+            )
             for name in names
         ]
     except UserError:
@@ -289,15 +375,23 @@ def _pools(corpus: Corpus, queries: QuerySet) -> Iterator[WantedVideos]:
 
 def _open_caption_sets(data: RunData, corpus: Corpus, options: TvcOptions) -> None:
     for path in dict.fromkeys((options.train_db, options.val_db)):
-        captions = data.open(path, _open_captions, path, corpus.id2nframe)
-        if captions is not None:
-            corpus.captions.append(captions)
-            corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
-    lines = data.open(options.val_ref, read_clip_lines, options.val_ref)
+        _open_captions_of_clips(data, corpus, path)
+    _open_clips(data, corpus, options.val_ref)
+
+
+def _open_captions_of_clips(data: RunData, corpus: Corpus, path: str) -> None:
+    captions = data.open(path, _open_captions, path, corpus.id2nframe)
+    if captions is not None:
+        corpus.captions.append(captions)
+        corpus.wanted.append(WantedVideos(path, list(captions.by_video)))
+
+
+def _open_clips(data: RunData, corpus: Corpus, path: str, whole_videos: bool = False) -> None:
+    lines = data.open(path, read_clip_lines, path, whole_videos)
     if lines is not None:
         vids = (get_name(line, *CLIP_NAMES.videos) for line in lines)
         known = (feature_name(vid, corpus.id2nframe) for vid in vids)
-        corpus.wanted.append(WantedVideos(options.val_ref, list(dict.fromkeys(known))))
+        corpus.wanted.append(WantedVideos(path, list(dict.fromkeys(known))))
 
 
 def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOptions) -> None:

@@ -4,7 +4,8 @@
                                                interval, width}}: what made the files
 <folder>/<extractor>_features/<sub>/<vid>.npz  "features" (T, D) float32; "made_by": the
                                                extractor's entry in extraction.json at that time;
-                                               "made_of": the video file (:class:`MadeOf`)
+                                               "made_of": the video file (:class:`MadeOf`);
+                                               or as VALUE's (:mod:`data.prepare.feature_parts`)
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from data.prepare.feature_parts import folder_of
 from data.stores.records import Id, Width
 from utils.decoding import Finite, check, decode_json
 from utils.errors import RecordError, UserError
@@ -144,13 +146,13 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
     """What made feature files, from the folder of features that they lie in.
 
     Args:
-        feature_files: ``<folder>/<extractor>_features/<sub>/<vid>.npz``.
+        feature_files: in the folders of their kinds (:mod:`data.prepare.feature_parts`).
         interval: seconds that a feature is said to cover.
 
     Raises:
         UserError: it was another interval, or files of different making are mixed.
     """
-    folders = sorted({Path(path).parent.parent.parent for path in feature_files})
+    folders = sorted({folder_of(Path(path)).parent for path in feature_files})
     found = [(folder, read_extraction(folder)) for folder in folders]
     for folder, extraction in found:
         for name, entry in (extraction or {}).items():

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from data.prepare.feature_parts import folder_of, is_value_folder, part_name
 from data.stores.feature_codecs import read_npz_features, require_features
 from data.stores.records import Frames, Id
 from utils.decoding import check
@@ -48,9 +49,13 @@ class FeaturePaths:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the parts: ``<part>_features/<folder>/<video>.npz``."""
-        folders = (Path(file).parent.parent.name for file in self.files)
-        return tuple(folder.removesuffix("_features") for folder in folders)
+        """Names of the parts, by the folders of the files."""
+        return tuple(part_name(folder_of(Path(file))) for file in self.files)
+
+    @property
+    def is_value(self) -> bool:
+        """Whether the folders are called as VALUE's are."""
+        return any(is_value_folder(folder_of(Path(file))) for file in self.files)
 
 
 def load_features(path: str | Path) -> np.ndarray:

@@ -23,6 +23,7 @@ from data.prepare.extraction import (
     save_features,
 )
 from data.prepare.feature_files import FeatureFileError, load_features
+from data.prepare.feature_parts import extracted_folder, part_files
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
 from data.prepare.problems import FAILED_FILE, Problems
 from data.prepare.unfinished import UnfinishedFeatures
@@ -41,6 +42,7 @@ class FeatureFolder:
         made_by: of each extractor that is to run.
         force: replace what other weights or another interval made.
         problems: what is wrong with videos; None: <folder>/failed.json tells.
+        of_value: its files lie as VALUE's: ``clip-vit/<vid>.npz``.
 
     Raises:
         OSError: it cannot be written.
@@ -54,10 +56,12 @@ class FeatureFolder:
         made_by: dict[str, Provenance],
         force: bool,
         problems: Problems | None = None,
+        of_value: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.problems = problems or Problems(self.folder / FAILED_FILE)
         self._made_by = made_by
+        self._of_value = of_value
         check_output(self.folder / EXTRACTION_FILE, self.problems.path)
         known = read_extraction(self.folder) or {}
         if not force:
@@ -69,14 +73,17 @@ class FeatureFolder:
         self.unfinished = UnfinishedFeatures(self.folder, made_by)
         self._files: dict[str, list[Path]] = defaultdict(list)  # of all kinds, by video
         for name in {**known, **entries}:
-            for path in sorted((self.folder / f"{name}_features").glob("*/*.npz")):
+            for path in part_files(self._of(name)):
                 self._files[path.stem].append(path)
+
+    def _of(self, extractor: str) -> Path:
+        return extracted_folder(self.folder, extractor, self._of_value)
 
     def _check_unchanged(self, known: dict[str, dict[str, Any]]) -> None:
         mend = "choose another --output, or pass --force to extract them anew"
         for name, provenance in self._made_by.items():
-            there = self.folder / f"{name}_features"
-            if name not in known and any(there.glob("*/*.npz")):
+            there = self._of(name)
+            if name not in known and part_files(there):
                 raise UserError(f"{there} holds features and nothing says what made them; {mend}")
             if name in known and (differences := provenance.differences(known[name])):
                 raise UserError(f"{there} was made with {'; '.join(differences)}; {mend}")
@@ -102,7 +109,8 @@ class FeatureFolder:
 
     def path(self, video: VideoFile, extractor: str) -> Path:
         """Where the features of a video lie."""
-        return self.folder / f"{extractor}_features" / video.folder / f"{video.vid}.npz"
+        folder = self._of(extractor)
+        return (folder if self._of_value else folder / video.folder) / f"{video.vid}.npz"
 
     def settle(self, video: VideoFile) -> bool:
         """Whether all features of a video are there, whole, of this very file and made like these.
@@ -122,8 +130,8 @@ class FeatureFolder:
 
     def _settle(self, video: VideoFile, extractor: str) -> MadeOf | None:
         path = self.path(video, extractor)
-        kind = path.parents[1]
-        elsewhere = [file for file in self._files.get(video.vid, ()) if file.parents[1] == kind]
+        kind = self._of(extractor)
+        elsewhere = [file for file in self._files.get(video.vid, ()) if kind in file.parents]
         for place in [path] if path.is_file() else elsewhere:
             made_by, made_of = read_making(place)
             if not self._is_like(place, extractor, made_by) or not _is_of(place, made_of, video):
@@ -187,7 +195,8 @@ class FeatureFolder:
         gone: dict[str, list[Path]] = defaultdict(list)
         for vid in sorted(self._files.keys() - unusable):
             for path in self._files[vid]:
-                if path.parent.name != folder_of.get(vid) and _is_from(path, found.origin):
+                is_right = self._of_value or path.parent.name == folder_of.get(vid)
+                if not (vid in folder_of and is_right) and _is_from(path, found.origin):
                     gone[vid].append(path)
         return dict(gone)
 

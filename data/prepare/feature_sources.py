@@ -7,6 +7,8 @@ import numpy as np
 
 from data.prepare.extraction import database_extraction, database_parts, extraction_of
 from data.prepare.feature_files import FeatureFileError, load_parts, read_paths, require_usable
+from data.prepare.feature_parts import PUBLISHED, extractor_of
+from data.stores.frame_counts import COUNTS_FILE, counts_path, version_and_interval
 from data.stores.lmdb_io import FeatureDb
 from utils.errors import UserError
 from utils.files import modified
@@ -19,11 +21,15 @@ class FeatureSource(Protocol):
         frames: T of every video.
         extraction: what made them; None where nothing says so.
         path: of the file or database, for messages.
+        version: what a database of them is called, if nobody says otherwise.
+        own_counts: numbers of frames are kept by interval, as VALUE's are.
     """
 
     frames: dict[str, int]
     extraction: dict[str, Any] | None
     path: Path
+    version: str
+    own_counts: bool
 
     def load(self, vid: str) -> np.ndarray:
         """Features (T, D) in their own precision.
@@ -59,9 +65,12 @@ class FileFeatures:
         self._paths = read_paths(self.path)
         self.frames = {vid: paths.frames for vid, paths in self._paths.items()}
         files = (file for paths in self._paths.values() for file in paths.files)
-        parts = {part for paths in self._paths.values() for part in paths.parts}
+        parts = {extractor_of(part) for paths in self._paths.values() for part in paths.parts}
         made_by = extraction_of(files, interval) or {}
         self.extraction = {part: made_by[part] for part in made_by if part in parts} or None
+        first = next(iter(self._paths.values()), None)
+        self.version = "_".join(first.parts if first else PUBLISHED)
+        self.own_counts = first is not None and first.is_value
 
     def load(self, vid: str) -> np.ndarray:
         """See :class:`FeatureSource`."""
@@ -87,6 +96,9 @@ class StoredFeatures:
         stored = set(db.keys())
         self.frames = {vid: count for vid, count in db.id2nframe.items() if vid in stored}
         self.extraction = database_extraction(db.path)
+        self.version, _ = version_and_interval(db.path)
+        counts = counts_path(db.path.parent, db.interval)
+        self.own_counts = counts != db.path.parent / COUNTS_FILE
 
     def load(self, vid: str) -> np.ndarray:
         """See :class:`FeatureSource`."""

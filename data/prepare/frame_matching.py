@@ -33,7 +33,10 @@ class FrameMatches:
 
 
 def match_frames(
-    spans: Sequence[Spans], num_frames: Sequence[int], interval: float
+    spans: Sequence[Spans],
+    num_frames: Sequence[int],
+    interval: float,
+    group: int = PSEUDO_SUBTITLE_FRAMES,
 ) -> list[FrameMatches]:
     """Match frames and subtitles of many videos.
 
@@ -41,11 +44,12 @@ def match_frames(
         spans: per video, (start, end) of its subtitles in seconds, sorted by start, finite.
         num_frames: per video, T.
         interval: seconds per frame.
+        group: frames of a pseudo-subtitle; 0: there are none.
 
     Returns:
         One result per video. A frame that several subtitles overlap is unique to the one with the
         greatest temporal IoU, the first of equals; to subtitle 0 if every IoU is 0. A video without
-        subtitles gets pseudo-subtitles over runs of five frames.
+        subtitles gets pseudo-subtitles over runs of ``group`` frames.
     """
     spoken = [video for video, of_video in enumerate(spans) if len(of_video)]
     matches = {}
@@ -53,15 +57,17 @@ def match_frames(
         corpus = _Corpus([spans[v] for v in spoken], [num_frames[v] for v in spoken], interval)
         matches = dict(zip(spoken, corpus.matches(), strict=True))
     return [
-        matches[video] if video in matches else _pseudo_subtitles(total)
+        matches[video] if video in matches else _pseudo_subtitles(total, group)
         for video, total in enumerate(num_frames)
     ]
 
 
-def _pseudo_subtitles(num_frames: int) -> FrameMatches:
+def _pseudo_subtitles(num_frames: int, group: int) -> FrameMatches:
     frames = list(range(num_frames))
-    starts = range(0, num_frames, PSEUDO_SUBTITLE_FRAMES)
-    runs = [[sub, frames[at : at + PSEUDO_SUBTITLE_FRAMES]] for sub, at in enumerate(starts)]
+    if group == 0:
+        return FrameMatches([], [], frames)
+    starts = range(0, num_frames, group)
+    runs = [[sub, frames[at : at + group]] for sub, at in enumerate(starts)]
     return FrameMatches(runs, runs, [])
 
 

@@ -91,6 +91,14 @@ def positive(text: str) -> float:
     return value
 
 
+def not_negative(text: str) -> int:
+    """The type of an option that is a whole number, 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
 def text_parser(description: str) -> argparse.ArgumentParser:
     """A parser that also has ``--annotation``, ``--output``, ``--toker`` and ``--force``."""
     parser = work_parser(description)

@@ -1,6 +1,7 @@
-"""Numbers of frames of a feature database: ``id2nframe.json``, or rows that are counted once.
+"""Numbers of frames of a feature database, or rows that are counted once.
 
-Feature databases are also handed on without that file.
+They lie beside the database, in ``id2nframe_<interval>.json`` (VALUE's) or ``id2nframe.json``, for
+all versions of the features. Feature databases are also handed on without such a file.
 """
 
 import hashlib
@@ -19,20 +20,33 @@ from utils.logger import LOGGER
 COUNTS_FILE = "id2nframe.json"
 
 
+def own_counts_path(folder: Path, interval: float) -> Path:
+    """``folder``/``id2nframe_1.5.json``."""
+    return folder / f"id2nframe_{interval:g}.json"
+
+
+def counts_path(folder: Path, interval: float) -> Path:
+    """Return the file that decides, or would: the interval's own where there is one."""
+    own = own_counts_path(folder, interval)
+    return own if own.is_file() else folder / COUNTS_FILE
+
+
 def frame_counts(
     database: Path,
+    interval: float,
     vids: Callable[[], Iterable[str]],
     count: Callable[[str], int],
     spare_folder: Path | None,
 ) -> dict[str, int]:
     """Return {video: frames} of a feature database.
 
-    They are read from ``id2nframe.json`` beside it. Where that is missing, rows are counted, and
-    kept there for the next time, or else in ``spare_folder``: where the database's folder cannot
-    be written, or has databases of other intervals, whose numbers would be others.
+    They are read from the file beside it. Where that is missing, rows are counted, and kept there
+    for the next time, or else in ``spare_folder``: where the database's folder cannot be written,
+    or has databases of other intervals, whose numbers would be others.
 
     Args:
         database: its own folder.
+        interval: seconds per frame.
         vids: gives its videos.
         count: gives the number of a video's rows, or raises UserError.
         spare_folder: None: nowhere else.
@@ -40,7 +54,7 @@ def frame_counts(
     Raises:
         UserError: a file is damaged.
     """
-    beside = database.parent / COUNTS_FILE
+    beside = counts_path(database.parent, interval)
     if beside.is_file():
         return read_json(beside, ID2NFRAME)
     spare = None
@@ -80,19 +94,62 @@ def _count(database: Path, vids: list[str], count: Callable[[str], int]) -> dict
     return counts
 
 
+def merged_counts(
+    database: Path, path: Path, found: dict[str, int], recount: bool
+) -> dict[str, int]:
+    """Return the numbers of frames of a folder's databases once one more, or another, is there.
+
+    Versions of one interval may differ by a frame at the end of a video: the least counts.
+
+    Args:
+        database: the new one.
+        path: of the numbers so far; it may be missing.
+        found: the new ones.
+        recount: they replace numbers so far.
+
+    Raises:
+        UserError: they contradict numbers that may be of another interval.
+    """
+    others = [version_and_interval(other) for other in _databases(database.parent) - {database}]
+    known = read_json(path, ID2NFRAME) if path.is_file() and (others or not recount) else {}
+    differ = [vid for vid, count in found.items() if known.get(vid, count) != count]
+    if not differ or recount:
+        return known | found
+    own, vid = version_and_interval(database), differ[0]
+    several = any(other[0] != own[0] for other in others)
+    of_interval = several and {other[1] for other in others} == {own[1]}
+    if path.name == COUNTS_FILE and not of_interval:
+        raise UserError(
+            f"{path} says {known[vid]} frames of {vid!r}, the features have {found[vid]}: was it "
+            "made for another interval? Choose another --dataset, or pass --force"
+        )
+    LOGGER.warning(
+        "%d videos (first: %s) have other numbers of frames than in %s: the lesser is kept",
+        len(differ),
+        vid,
+        path,
+    )
+    return known | {vid: min(count, known.get(vid, count)) for vid, count in found.items()}
+
+
+def _databases(folder: Path) -> set[Path]:
+    return set(filter(is_database, folder.glob("[!.]*_*")))
+
+
 def _has_other_intervals(database: Path) -> bool:
     """Whether the folder has databases that may have other numbers of frames."""
-    there = filter(is_database, database.parent.glob("*_*"))
-    return any(_interval(path) != _interval(database) for path in there)
+    own = version_and_interval(database)[1]
+    return any(version_and_interval(path)[1] != own for path in _databases(database.parent))
 
 
-def _interval(database: Path) -> float | str:
-    """The interval in a database's name; the name itself if there is none."""
+def version_and_interval(database: Path) -> tuple[str, float | str]:
+    """What a database's name says; it is taken whole for both where it has no interval."""
     name = database.name.removesuffix("_compressed").removesuffix("_safetensors")
+    version, _, interval = name.rpartition("_")
     try:
-        return float(name.rpartition("_")[2])
+        return version, float(interval)
     except ValueError:
-        return name
+        return name, name
 
 
 def _keep(counts: dict[str, int], place: Path) -> bool:

@@ -3,7 +3,8 @@
 A text database is a folder with one LMDB environment (key: id as UTF-8, value: lz4 frame of a
 msgpack map) and JSON side files. Frame features lie in ``<version>_<interval>`` (LMDB of
 msgpack-numpy maps), ``<version>_<interval>_compressed`` (LMDB of npz bytes) or
-``<version>_<interval>_safetensors``, with ``id2nframe.json`` one level above.
+``<version>_<interval>_safetensors``, with ``id2nframe.json`` (or ``id2nframe_<interval>.json``) one
+level above.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,9 +21,9 @@ import numpy as np
 
 from data.stores.build_folder import is_database
 from data.stores.feature_codecs import FeatureFormat, feature_codec, require_features
-from data.stores.frame_counts import COUNTS_FILE, frame_counts
+from data.stores.frame_counts import counts_path, frame_counts, merged_counts, own_counts_path
 from data.stores.lmdb_environment import RESTORE, LmdbReader, LmdbWriter
-from data.stores.records import ID2NFRAME, MAX_RECORD_BYTES, SIDE_FILES, MetaFile
+from data.stores.records import MAX_RECORD_BYTES, SIDE_FILES, MetaFile
 from data.stores.safetensors_io import SafetensorsReader, SafetensorsWriter
 from utils.decoding import DamagedError, check, decode
 from utils.errors import RecordError, UserError, brief, shorten
@@ -265,7 +266,8 @@ class FeatureDb:
 
     Attributes:
         path: the database's own folder.
-        id2nframe: frames per video, before the cut; of a longer record, the first so many.
+        id2nframe: frames per video, before the cut; of a longer record, the first so many. That is
+            ``id2nframe_<interval>.json``, or else ``id2nframe.json``.
         interval: seconds per frame.
         compressed: whether records are npz.
 
@@ -295,7 +297,8 @@ class FeatureDb:
             self._store = LmdbReader(self.path, readahead=True)
         else:
             self._store = SafetensorsReader(self.path)
-        self.id2nframe = frame_counts(self.path, self._store.keys, self._rows, counts_folder)
+        rows = (self._store.keys, self._rows)
+        self.id2nframe = frame_counts(self.path, interval, *rows, counts_folder)
 
     def __reduce__(self) -> tuple:
         return FeatureDb, self._arguments
@@ -407,7 +410,8 @@ def as_float32(stored: np.ndarray) -> np.ndarray:
 class FeatureDbWriter:
     """Build a feature database of a data set; it appears, whole, when the block succeeds.
 
-    ``id2nframe.json`` beside it is shared by all versions: new videos are added to it. With
+    ``id2nframe.json`` beside it (or ``id2nframe_<interval>.json``, where that is) is shared by all
+    versions: new videos are added to it, and of versions that differ the least number is kept. With
     ``recount``, and where there is no other version, it is written anew.
 
     Args:
@@ -418,6 +422,7 @@ class FeatureDbWriter:
         force: replace a database that is there.
         recount: replace numbers of frames that ``id2nframe.json`` has.
         format_: of the database.
+        own_counts: where there are no numbers of frames yet, they are kept by interval.
 
     Attributes:
         path: the database's own folder.
@@ -437,16 +442,20 @@ class FeatureDbWriter:
         force: bool = False,
         recount: bool = False,
         format_: FeatureFormat = "lmdb",
+        own_counts: bool = False,
     ) -> None:
         self.codec = feature_codec(compressed, format_)
         self.path = feature_db_path(Path(folder), version, interval, compressed, format_)
         writer = LmdbWriter if format_ == "lmdb" else SafetensorsWriter
         self._store = writer(self.path, force, self._merge_counts)
         self._recount = recount
+        self._counts = counts_path(self.path.parent, interval)
+        if own_counts and not self._counts.is_file():
+            self._counts = own_counts_path(self.path.parent, interval)
         self._id2nframe: dict[str, int] = {}
 
     def __enter__(self) -> Self:
-        check_output(self.path.parent / COUNTS_FILE)
+        check_output(self._counts)
         self._store.__enter__()
         return self
 
@@ -468,15 +477,6 @@ class FeatureDbWriter:
         self._store.put_value(vid, value)
 
     def _merge_counts(self) -> None:
-        """Bring ``id2nframe.json`` up to date, before the database appears: it never lacks one."""
-        path = self.path.parent / COUNTS_FILE
-        others = any(map(is_database, {*path.parent.glob("[!.]*_*")} - {self.path}))
-        anew = self._recount and not others  # videos that are no longer there would stay
-        known = read_json(path, ID2NFRAME) if path.is_file() and not anew else {}
-        for vid, num_frames in self._id2nframe.items():
-            if known.get(vid, num_frames) != num_frames and not self._recount:
-                raise UserError(
-                    f"{path} says {known[vid]} frames of {vid!r}, the features have {num_frames}: "
-                    "was it made for another interval? Choose another --dataset, or pass --force"
-                )
-        write_json(path, {**known, **self._id2nframe})
+        """Bring the numbers of frames up to date, before the database appears."""
+        counts = merged_counts(self.path, self._counts, self._id2nframe, self._recount)
+        write_json(self._counts, counts)

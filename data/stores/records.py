@@ -95,6 +95,7 @@ class StatementRecord(_OfVideo):
     input_ids: Tokens
     target: int | None = None
 
+    shared: ClassVar[int | None] = None  # it is one text
     choices: ClassVar[int] = 2
 
 
@@ -105,10 +106,18 @@ class QuestionRecord(_OfVideo):
     target: int | None = None
     ts: Any = None
 
+    shared: ClassVar[int] = 1  # texts that stand before every answer
+
     @property
     def choices(self) -> int:
         """How many answers there are."""
-        return len(self.input_ids) - 1
+        return len(self.input_ids) - self.shared
+
+
+class EventRecord(QuestionRecord):
+    """Events, one of which comes next; ``ts`` is what came before."""
+
+    shared: ClassVar[int] = 0
 
 
 class CaptionRecord(msgspec.Struct):
@@ -138,13 +147,18 @@ class Description(msgspec.Struct):
     desc: str
 
 
-class ClipLine(msgspec.Struct):
-    """A line of clips to caption, or of captions."""
+class VideoLine(msgspec.Struct, kw_only=True):
+    """A line of whole videos to caption, or of captions."""
 
     vid_name: Name
     clip_id: Name
-    ts: Moment
     descs: list[Description] | None = None
+
+
+class ClipLine(VideoLine, kw_only=True):
+    """The same of clips."""
+
+    ts: Moment
 
 
 class TruthLine(msgspec.Struct):

@@ -1,7 +1,7 @@
 """The raw annotation files of every task, in the published formats."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,11 +12,13 @@ from scripts.demo_corpus.datasets import Dataset
 from scripts.demo_corpus.scenes import Scene, Video
 from scripts.demo_corpus.sentences import (
     DESCRIPTIONS,
+    EVENTS,
     QUESTIONS,
     SEEN,
     STATEMENTS,
     QuestionForm,
     false_version,
+    next_scene,
     pick,
     swap_word,
     tell,
@@ -43,6 +45,7 @@ def describe(
     how_many: int,
     rng: np.random.Generator,
     forms: dict[str, tuple[str, ...]] = DESCRIPTIONS,
+    seen_as: Callable[[Scene], Scene] = lambda scene: scene,
 ) -> list[Description]:
     """Tell of the video's scenes in turn, with no sentence twice.
 
@@ -51,6 +54,7 @@ def describe(
         how_many: sentences; fewer if there are no more.
         rng: source of the draws.
         forms: templates by type.
+        seen_as: what is told of a scene.
     """
     types = [kind for kind in forms if video.subtitles or kind == "v"]
     shares = np.array([_TYPE_SHARES[kind] for kind in types])
@@ -59,7 +63,7 @@ def describe(
     for turn in range(10 * how_many):  # a scene has several sentences, a repeated draw is rare
         if len(found) == how_many:
             break
-        scene = video.scenes[order[turn % len(order)]]
+        scene = seen_as(video.scenes[order[turn % len(order)]])
         kind = types[rng.choice(len(types), p=shares / shares.sum())]
         template = pick(forms[kind], rng)
         text = tell(template, scene)
@@ -239,6 +243,98 @@ def _annotators(scene: Scene, video: Video, rng: np.random.Generator) -> list[li
     return spans
 
 
+def vlep(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
+    """Make VLEP's pairs of events after a scene: the unlikely one has nothing of the video.
+
+    The test split hides which one is likelier.
+    """
+    ids = count(20000)
+    files = {}
+    for split, videos in data.splits.items():
+        files[f"vlep_{split}.jsonl"] = rows = []
+        for video in videos:
+            for told in describe(video, per_video, rng, {"v": EVENTS}, next_scene):
+                likely, elsewhere = told.text, told.scene
+                for slot in ("person", "verb", "thing", "place"):
+                    elsewhere = swap_word(elsewhere, slot, video, rng)
+                other = tell(told.template, elsewhere)
+                answer = int(rng.integers(2))
+                row = {
+                    "example_id": next(ids),
+                    "vid_name": video.name,
+                    "ts": moment(told.scene, video, rng),
+                    "events": [other, likely] if answer else [likely, other],
+                    "answer": answer,
+                    "split": split,
+                }
+                if split == "test":
+                    del row["answer"]
+                rows.append(row)
+    return files
+
+
+def _whole_videos(
+    name: str, data: Dataset, per_video: int, rng: np.random.Generator
+) -> dict[str, list[dict]]:
+    """Describe videos as a whole; test splits hide the video of a sentence."""
+    ids = count(10000)
+    files = {}
+    for split, videos in data.splits.items():
+        files[f"{name}_{split}.jsonl"] = rows = []
+        for video in videos:
+            for told in describe(video, per_video, rng, SEEN):
+                text = {"desc": told.text, "desc_id": next(ids)}
+                of_video = {"vid_name": video.name, "duration": video.duration}
+                rows.append(text if split.startswith("test") else of_video | text)
+    return files
+
+
+def yc2r(data: Dataset, _per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
+    """Make YC2R's sentences, one a segment."""
+    return _whole_videos("yc2r", data, 1, rng)
+
+
+def vatex_en_r(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
+    """Make VATEX-EN-R's sentences, several a video."""
+    files = _whole_videos("vatex_en_r", data, per_video, rng)
+    del files["vatex_en_r_test_private.jsonl"]
+    return files
+
+
+def _whole_clips(
+    name: str,
+    data: Dataset,
+    references: Mapping[str, int],
+    rng: np.random.Generator,
+) -> dict[str, list[dict]]:
+    """Make clips to caption, each a whole video, with so many references by split."""
+    ids = count(300)
+    files = {}
+    for split, how_many in references.items():
+        files[f"{name}_{split}_release.jsonl"] = rows = []
+        for video in data.splits[split]:
+            clip_id = next(ids)
+            row = {"vid_name": video.name, "clip_id": clip_id, "duration": video.duration}
+            if how_many:
+                row["descs"] = [
+                    {"desc": told.text, "desc_id": 10 * clip_id + place}
+                    for place, told in enumerate(describe(video, how_many, rng, SEEN))
+                ]
+            rows.append(row)
+    return files
+
+
+def yc2c(data: Dataset, _per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
+    """Make YC2C's segments: one reference each, none to test."""
+    return _whole_clips("yc2c", data, {"val": 1, "test": 0}, rng)
+
+
+def vatex_en_c(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
+    """Make VATEX-EN-C's videos: several references each, none in the private test."""
+    references = {"test_public": per_video, "test_private": 0}
+    return _whole_clips("vatex_en_c", data, references, rng)
+
+
 def how2r(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list]:
     """Make How2R's moments: JSON lines per clip, and the CSV form in the video's seconds."""
     ids = count(80000)
@@ -305,6 +401,11 @@ TASKS: dict[str, tuple[str, Maker]] = {
     "didemo": ("didemo", didemo),
     "how2r": ("how2", how2r),
     "how2qa": ("how2", how2qa),
+    "yc2r": ("yc2", yc2r),
+    "vatex_en_r": ("vatex", vatex_en_r),
+    "vlep": ("vlep", vlep),
+    "yc2c": ("yc2", yc2c),
+    "vatex_en_c": ("vatex", vatex_en_c),
 }
 
 

@@ -1,8 +1,8 @@
 """The corpus' data sets: which videos they have, how long, in which splits, under which names."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,11 +11,14 @@ from scripts.demo_corpus.scenes import SceneMaker, Span, Video
 from scripts.demo_corpus.sentences import speak
 from scripts.demo_corpus.words import stable_hash
 
+_SHARES = {"train": 8, "val": 3, "dev": 3, "test": 1, "test_public": 1, "test_private": 1}
 _SHOWS = ("bay", "hill", "port")
 _ID_LETTERS = np.array(list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789_"))
 _SILENT = 0.05  # share of videos without subtitles
 CLIP_SECONDS = 60.0  # the clips that How2's and HowTo100M's videos are cut into
 LONG_VIDEOS = "ht"
+OF_VALUE = ("yc2", "vatex", "vlep")  # whose feature files lie in folders as VALUE's
+_SEGMENTS = 4  # of a source video of YC2
 SHARDS = 2  # feature databases that the long videos are shared out to
 
 
@@ -46,6 +49,7 @@ class _Kind:
     name: Callable[[int, np.random.Generator], str]
     lengths: Callable[[np.random.Generator], list[float]]
     train_factor: float = 1.0  # so many times the training videos that are asked for
+    shares: Mapping[str, int] = field(default_factory=dict)  # of a split, where it is another
 
 
 def _tv_name(number: int, rng: np.random.Generator) -> str:
@@ -57,6 +61,21 @@ def _tv_name(number: int, rng: np.random.Generator) -> str:
 
 def _flickr_name(number: int, rng: np.random.Generator) -> str:
     return f"{rng.integers(10**7, 10**8)}@N00_{number:04d}"
+
+
+def _youtube_id(rng: np.random.Generator) -> str:
+    return "".join(rng.choice(_ID_LETTERS, 11))
+
+
+def _yc2_name(number: int, _rng: np.random.Generator) -> str:
+    """Segments of one source video share its name."""
+    source, segment = divmod(number, _SEGMENTS)
+    return f"{_youtube_id(np.random.default_rng([source, stable_hash('yc2')]))}_{segment}"
+
+
+def _vatex_name(_number: int, rng: np.random.Generator) -> str:
+    start = rng.integers(300)
+    return f"{_youtube_id(rng)}_{start:06d}_{start + 10:06d}"
 
 
 def _tv_lengths(rng: np.random.Generator) -> list[float]:
@@ -79,6 +98,18 @@ def _didemo_lengths(rng: np.random.Generator) -> list[float]:
     return list(5.0 * units)
 
 
+def _yc2_lengths(rng: np.random.Generator) -> list[float]:
+    return list(rng.uniform(8.0, 20.0, 1))
+
+
+def _vatex_lengths(rng: np.random.Generator) -> list[float]:
+    return list(rng.uniform(9.5, 10.5, 1))
+
+
+def _vlep_lengths(rng: np.random.Generator) -> list[float]:
+    return list(rng.uniform(6.0, 9.0, rng.integers(1, 3)))
+
+
 def _how2_lengths(rng: np.random.Generator) -> list[float]:
     shares = rng.uniform(0.7, 1.3, rng.integers(5, 7))
     return list(CLIP_SECONDS * shares / shares.sum())
@@ -95,8 +126,22 @@ _KINDS = {
     ),
     "didemo": _Kind(1.5, ("train", "val", "test"), _flickr_name, _didemo_lengths),
     "msrvtt": _Kind(2.0, ("train", "val", "test"), lambda n, _: f"video{n}", _msrvtt_lengths),
-    "how2": _Kind(
-        2.0, ("train", "val"), lambda n, rng: "".join(rng.choice(_ID_LETTERS, 11)), _how2_lengths
+    "how2": _Kind(2.0, ("train", "val"), lambda _, rng: _youtube_id(rng), _how2_lengths),
+    "yc2": _Kind(1.5, ("train", "val", "test"), _yc2_name, _yc2_lengths),
+    "vatex": _Kind(
+        1.5,
+        ("train", "val", "test_public", "test_private"),
+        _vatex_name,
+        _vatex_lengths,
+        train_factor=2,
+        shares={"test_public": 3},  # captions are validated on it
+    ),
+    "vlep": _Kind(
+        1.5,
+        ("train", "dev", "test"),
+        lambda n, _: f"soap_s{n // 100 + 1:02d}e{n // 10 % 10 + 1:02d}_seg02_clip_{n % 10:02d}_ep",
+        _vlep_lengths,
+        train_factor=2,
     ),
 }
 # What HowTo100M looks like: long videos, whose subtitles are those of the whole video.
@@ -108,12 +153,12 @@ def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
     """Make the videos (How2: clips) of a data set: 8 to train on for 3 to validate, 1 to test."""
     kind = _KINDS[name]
     rng = np.random.default_rng([seed, stable_hash(name)])
-    shares = {"train": 8, "val": 3, "test": 1, "test_public": 1}
     maker = SceneMaker(rng)
     splits: dict[str, list[Video]] = {}
     names: set[str] = set()
     for split in kind.splits:
-        count = max(4, train_videos * shares[split] // 8)
+        share = kind.shares.get(split, _SHARES[split])
+        count = max(4, train_videos * share // 8)
         if split == "train":
             count = int(count * kind.train_factor)
         videos = splits[split] = []
@@ -159,12 +204,16 @@ def vid2nframe(dataset: Dataset) -> dict[str, int]:
 
 
 def vid2dur_idx(dataset: Dataset, seed: int) -> dict[str, dict[str, list]]:
-    """Durations and indices by split; an index is an id, unique over the splits, unordered."""
+    """Durations and indices by split; an index is an id, unique over the splits, unordered.
+
+    Private test videos have none: they are not searched.
+    """
     rng = np.random.default_rng([seed, stable_hash(f"{dataset.name} indices")])
     indices = iter(5000 + rng.permutation(len(dataset.videos)))
     return {
         split: {video.name: [video.duration, int(next(indices))] for video in videos}
         for split, videos in dataset.splits.items()
+        if split != "test_private"
     }
 
 
@@ -175,13 +224,19 @@ def feature_jobs(dataset: Dataset) -> list[FeatureJob]:
     return [
         FeatureJob(
             video.name,
-            video.name.split("_")[0] if dataset.name == "tv" else dataset.name,
+            _feature_folder(dataset, video),
             dataset.frames(video),
             dataset.interval,
             tuple(video.spans),
         )
         for video in dataset.videos
     ]
+
+
+def _feature_folder(dataset: Dataset, video: Video) -> str | None:
+    if dataset.name in OF_VALUE:
+        return None
+    return video.name.split("_")[0] if dataset.name == "tv" else dataset.name
 
 
 def feature_roots(dataset: Dataset) -> dict[str, list[FeatureJob]]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from engine.restore import RunFolder
 from scripts.demo_corpus.pretrain_demo import Command
-from scripts.preparation.datasets import DATASETS
+from scripts.preparation.datasets import catalogue
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -19,7 +21,7 @@ class DemoTask:
     """What all tasks have in common: data, a recipe, a training script, an evaluation.
 
     Attributes:
-        name: the recipe is ``config/debug-{name}.json``.
+        name: the recipe is ``debug-{name}.json``.
         data: names of its data sets; the first is trained on.
         train, evaluate: scripts.
         output: the demo's folder.
@@ -34,7 +36,8 @@ class DemoTask:
     @property
     def corpora(self) -> list[str]:
         """Whose videos it needs."""
-        return list(dict.fromkeys(DATASETS[name].corpus for name in self.data))
+        known = catalogue().datasets
+        return list(dict.fromkeys(known[name].corpus for name in self.data))
 
     @property
     def ann(self) -> Path:
@@ -46,9 +49,29 @@ class DemoTask:
         """The run's folder."""
         return self.output / "runs" / self.name
 
+    @property
+    def recipes(self) -> Path:
+        """Folder of the recipe."""
+        return Path("config")
+
+    @property
+    def train_options(self) -> Command:
+        """What its training is given besides the recipe."""
+        return []
+
+    @property
+    def split(self) -> str:
+        """What is evaluated."""
+        return "val"
+
+    @property
+    def results_folder(self) -> Path:
+        """Where an evaluation writes."""
+        return self.run / f"results_{self.split}"
+
     def recipe(self, name: str) -> Path:
-        """``config/debug-{name}.json``, or, in another folder, a copy whose paths lead there."""
-        recipe = Path(f"config/debug-{name}.json")
+        """``debug-{name}.json``, or, in another folder, a copy whose paths lead there."""
+        recipe = self.recipes / f"debug-{name}.json"
         if self.output == DEFAULT_OUTPUT:
             return recipe
         moved = self.output / recipe.name
@@ -87,16 +110,16 @@ class DemoTask:
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
         """What to do with a checkpoint: a line that says it, and the command."""
-        options = ["--split", "val", "--output_dir", self.run, "--checkpoint", checkpoint]
+        options = ["--split", self.split, "--output_dir", self.run, "--checkpoint", checkpoint]
         yield "Evaluate", [self.evaluate, *options]
 
     def results(self, checkpoint: int) -> Path:
         """What the evaluation found."""
-        return self.run / "results_val" / f"results_{checkpoint}_all.json"
+        return self.results_folder / f"results_{checkpoint}_all.json"
 
     def metrics(self, checkpoint: int) -> Path:
         """What the evaluation measured."""
-        return self.run / "results_val" / f"metrics_{checkpoint}.json"
+        return self.results_folder / f"metrics_{checkpoint}.json"
 
     def report(self, checkpoint: int) -> None:
         """Print what the run found."""
@@ -112,3 +135,11 @@ class DemoTask:
         if not steps:
             raise UserError(f"{self.run / 'ckpt'} has no checkpoint; did the training end early?")
         return max(steps)[0]
+
+
+def compare(
+    what: str, found: dict[str, float], chance: dict[str, float], beside: str = "chance"
+) -> None:
+    """Print what a run found beside chance, or beside something else."""
+    rows = [(name, value, chance[name]) for name, value in found.items()]
+    print("\n" + tabulate(rows, headers=(what, "this run", beside), floatfmt=".1f"))

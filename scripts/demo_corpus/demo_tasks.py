@@ -1,6 +1,5 @@
 """The demo of every task: how it trains and evaluates, what it shows."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,15 @@ from pathlib import Path
 from tabulate import tabulate
 
 from config.config import VcmrEvalOptions, VideoQaEvalOptions, load_run_options
-from evaluation.caption_metrics import score_lines
 from evaluation.chance import MomentBounds, random_recall
 from scripts.demo_corpus.answer_report import plot_answers
-from scripts.demo_corpus.demo_task import DemoTask
+from scripts.demo_corpus.caption_demo import CaptionTask
+from scripts.demo_corpus.demo_task import DemoTask, compare
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
+from scripts.demo_corpus.multitask_demo import MultitaskTask
 from scripts.demo_corpus.pretrain_demo import Command, Transfer
 from scripts.demo_corpus.search_demo import SearchTask
+from scripts.demo_corpus.value_demo import value_tasks
 from utils.files import read_json, read_jsonl
 
 
@@ -47,7 +48,7 @@ class VideoTask(DemoTask):
         videos = len(read_json(self.results(checkpoint))["video2idx"])
         recalls = read_json(self.metrics(checkpoint))["VR"]
         chance = {name: 100 * random_recall(1, videos, int(name[1:])) for name in recalls}
-        _compare("recall (%)", recalls, chance)
+        compare("recall (%)", recalls, chance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class AnswerTask(DemoTask):
 
     def report(self, checkpoint: int) -> None:
         accuracy = {"accuracy": read_json(self.metrics(checkpoint))["accuracy"]}
-        _compare("in percent", accuracy, {"accuracy": 100 / self.choices})
+        compare("in percent", accuracy, {"accuracy": 100 / self.choices})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,37 +76,6 @@ class QuestionTask(AnswerTask):
         picture = self.output / f"{self.name}_answers.png"
         plot_answers(load_run_options(VideoQaEvalOptions, self.run, given), picture)
         print(f"\nSome questions, and the frames that their answers rest on: {picture}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionTask(DemoTask):
-    """Describe clips."""
-
-    @property
-    def references(self) -> Path:
-        """Clips to describe and their captions."""
-        return self.output / "txt_db" / f"{self.data[0]}_val_release.jsonl"
-
-    def captions(self, checkpoint: int) -> Path:
-        """What the model said."""
-        return self.run / "results_val" / f"captions_{checkpoint}.jsonl"
-
-    def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        options = ["--model_dir", self.run, "--ckpt_step", checkpoint]
-        options += ["--target_clip", self.references, "--output", self.captions(checkpoint)]
-        yield "Describe the clips of the val split", [self.evaluate, *options]
-
-    def report(self, checkpoint: int) -> None:
-        references = [row for _, row in read_jsonl(self.references)]
-        captions = [row for _, row in read_jsonl(self.captions(checkpoint))]
-        training = (row for _, row in read_jsonl(self.ann / f"{self.data[0]}_train.jsonl"))
-        texts = Counter(desc["desc"] for row in training for desc in row["descs"])
-        always = texts.most_common(1)[0][0]
-        same = [row | {"descs": [{"desc": always}]} for row in references]
-        print(f"\nBeside it, the most frequent caption for every clip: “{always}”")
-        _compare("metric", score_lines(captions, references), score_lines(same, references), "same")
-        for caption, row in zip(captions[:5], references, strict=False):
-            print(f"  said: {caption['descs'][0]['desc']}\n  true: {row['descs'][0]['desc']}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +116,6 @@ class PretrainTask(DemoTask):
         print(f"\n{self.transfer(checkpoint).report()}")
 
 
-def _compare(
-    what: str, found: dict[str, float], chance: dict[str, float], beside: str = "chance"
-) -> None:
-    rows = [(name, value, chance[name]) for name, value in found.items()]
-    print("\n" + tabulate(rows, headers=(what, "this run", beside), floatfmt=".1f"))
-
-
 def demo_tasks(output: Path) -> dict[str, DemoTask]:
     """Every task that has a demo, in the folder ``output``."""
     moments = {"train": "train_vcmr.py", "evaluate": "eval_vcmr.py", "output": output}
@@ -161,6 +124,7 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
     statements = {"train": "train_violin.py", "evaluate": "eval_violin.py", "output": output}
     captions = {"train": "train_tvc.py", "evaluate": "inf_tvc.py", "output": output}
     pretraining = {"train": "pretrain.py", "evaluate": "train_vcmr.py", "output": output}
+    of_value = value_tasks(output)
     tasks = (
         MomentTask(name="tvr", data=("tvr",), **moments),
         MomentTask(name="how2r", data=("how2r",), **moments),
@@ -175,5 +139,14 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
         PretrainTask(name="pretrain", data=("tvr", "tv_pretrain"), **pretraining),
         PretrainTask(name="pretrain_ht", data=("tvr", "tv_pretrain", "ht_pretrain"), **pretraining),
         SearchTask(name="search", data=(), **moments),
+        *of_value,
+        MultitaskTask(
+            name="multitask",
+            data=tuple(task.name for task in of_value),
+            train="train_all_multitask.py",
+            evaluate="train_all_multitask.py",
+            output=output,
+            tasks=of_value,
+        ),
     )
     return {task.name: task for task in tasks}

@@ -26,7 +26,7 @@ class FeatureJob:
     """One video file to write: its frames and what is visible when."""
 
     name: str
-    folder: str  # sub-folder below {extractor}_features/, as a show's name
+    folder: str | None  # below {extractor}_features/, as a show's name; None: {extractor}/ itself
     frames: int  # T
     interval: float  # seconds per frame
     spans: tuple[Span, ...]
@@ -93,7 +93,9 @@ def default_workers() -> int:
 
 def _write_job(job: FeatureJob, form: FeatureFormat) -> None:
     for extractor in EXTRACTORS:
-        path = form.root / f"{extractor}_features" / job.folder / f"{job.name}.npz"
+        of_value = job.folder is None
+        folder = extractor if of_value else Path(f"{extractor}_features", job.folder)
+        path = form.root / folder / f"{job.name}.npz"
         if path.exists():
             continue
         frames = job.frames + _extra_frames(job.name, extractor)

@@ -39,6 +39,12 @@ STATEMENTS = {
     ),
     "t": ("Somebody talks about the {s.topic}.",),
 }
+# What follows what is seen: somebody who carries a thing will drop it, and so on.
+EVENTS = (
+    "{s.person} {s.verb.third} the {s.thing}.",
+    "{s.person} leaves the {s.place} and {s.verb.third} the {s.thing}.",
+    "Then {s.person} {s.verb.third} the {s.thing} in the {s.place}.",
+)
 _TOPIC_LINES = (
     "{s.other}, what about the {s.topic}?",
     "The {s.topic}, {s.other}, that's it!",
@@ -76,6 +82,12 @@ def swap_word(scene: Scene, slot: str, video: Video, rng: np.random.Generator) -
     """Replace the word in a slot of the scene by one that nothing in the video has."""
     absent = [word for word in _WORDS[slot] if getattr(word, "base", word) not in video.words]
     return replace(scene, **{slot: absent[rng.integers(len(absent))]})
+
+
+def next_scene(scene: Scene) -> Scene:
+    """Return what will happen after a scene: with each verb, always the same one follows."""
+    place = VERBS.index(scene.verb) + 1
+    return replace(scene, verb=VERBS[place % len(VERBS)])
 
 
 def false_version(template: str, scene: Scene, video: Video, rng: np.random.Generator) -> str:

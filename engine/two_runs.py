@@ -1,0 +1,83 @@
+"""Two runs of VALUE that are evaluated together: one reads frames alone, one subtitles alone."""
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from config.config import parse_options
+from config.evaluation import RunOptions
+from config.groups import Channel
+from config.storage import require_reachable
+from config.value import parse_name
+from data.prepare.work import script_parser
+from engine.run import Run, finished_run, start_evaluation
+
+STREAMS = (Channel.VIDEO_ONLY, Channel.SUB_ONLY)
+ENDING = "_two_stream"  # of the results' folder, which lies in the run that reads frames
+
+OptionsT = TypeVar("OptionsT", bound=RunOptions)
+
+
+@dataclass(frozen=True)
+class TwoRuns(Generic[OptionsT]):
+    """Options of both runs.
+
+    Attributes:
+        video, sub: of each.
+        task: the data set as it was given, for the results' folder.
+    """
+
+    video: OptionsT
+    sub: OptionsT
+    task: str
+
+    @classmethod
+    def parse(cls, options_class: type[OptionsT], argv: list[str] | None) -> "TwoRuns[OptionsT]":
+        """Read ``--{video,sub}_only_model_dir``, ``--{video,sub}_only_checkpoint`` (of captions
+        also ``…_ckpt_step``), and the options of a script that evaluates one run, for both.
+
+        A task may be ``{data set}_{channel}``.
+
+        Raises:
+            UserError: as :func:`config.config.parse_options`, or a run is none of VALUE's.
+        """
+        words = sys.argv[1:] if argv is None else argv
+        parser = script_parser("Two runs, one of each channel; further options hold for both:")
+        parser.add_help = False
+        for channel in STREAMS:
+            parser.add_argument(f"--{channel}_model_dir", required=True)
+            names = f"--{channel}_checkpoint", f"--{channel}_ckpt_step"
+            parser.add_argument(*names, required=True)
+        parser.add_argument("--task")
+        if {"-h", "--help"} & set(words):
+            parser.print_help()
+            parse_options(options_class, ["--help"])
+        given, rest = parser.parse_known_args(words)
+        task = given.task
+        with suppress(ValueError):
+            task = task and parse_name(task)[0]
+        rest += ["--task", task] if task else []
+        video, sub = (
+            parse_options(
+                options_class,
+                [
+                    *(*rest, "--channel", channel.value),
+                    *(f"--{options_class.RUN_FOLDER}", getattr(given, f"{channel}_model_dir")),
+                    *("--checkpoint", getattr(given, f"{channel}_checkpoint")),
+                ],
+            )
+            for channel in STREAMS
+        )
+        return cls(video, sub, given.task or video.task)
+
+    def start(self) -> tuple[Run[OptionsT], Run[OptionsT]]:
+        """Set up the evaluation of both."""
+        require_reachable(self.sub, self.sub.storage)
+        video = start_evaluation(self.video)
+        return video, finished_run(self.sub, video.comm, video.device)
+
+    def folder(self, run: Run[OptionsT], split: str) -> Path:
+        """Where results go."""
+        return run.folder.path / f"results_{self.task}_{split}{ENDING}"

@@ -1,0 +1,51 @@
+"""The demos of captioning: what a model says of clips, beside always the same caption."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.caption_metrics import score_lines
+from scripts.demo_corpus.demo_task import DemoTask, compare
+from scripts.demo_corpus.pretrain_demo import Command
+from utils.files import read_jsonl
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionTask(DemoTask):
+    """Describe clips."""
+
+    @property
+    def references(self) -> Path:
+        """Clips to describe and their captions."""
+        return self.output / "txt_db" / f"{self.data[0]}_val_release.jsonl"
+
+    def captions(self, checkpoint: int) -> Path:
+        """What the model said."""
+        return self.results_folder / f"captions_{checkpoint}.jsonl"
+
+    def training_captions(self) -> Iterable[str]:
+        """What it learnt from."""
+        for _, row in read_jsonl(self.ann / f"{self.data[0]}_train.jsonl"):
+            yield from (desc["desc"] for desc in row["descs"])
+
+    def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
+        options = ["--model_dir", self.run, "--ckpt_step", checkpoint]
+        options += ["--target_clip", self.references, "--output", self.captions(checkpoint)]
+        yield "Describe the clips of the val split", [self.evaluate, *options]
+
+    def same_caption(self) -> tuple[str, dict[str, float]]:
+        """The most frequent caption, and what it scores if it is said of every clip."""
+        always = Counter(self.training_captions()).most_common(1)[0][0]
+        references = [row for _, row in read_jsonl(self.references)]
+        same = [row | {"descs": [{"desc": always}]} for row in references]
+        return always, score_lines(same, references)
+
+    def report(self, checkpoint: int) -> None:
+        references = [row for _, row in read_jsonl(self.references)]
+        captions = [row for _, row in read_jsonl(self.captions(checkpoint))]
+        always, scores = self.same_caption()
+        print(f"\nBeside it, the most frequent caption for every clip: “{always}”")
+        compare("metric", score_lines(captions, references), scores, "same")
+        for caption, row in zip(captions[:5], references, strict=False):
+            print(f"  said: {caption['descs'][0]['desc']}\n  true: {row['descs'][0]['desc']}")

@@ -1,0 +1,189 @@
+"""What servers take of a split: every id of its annotation once, and something useful of each."""
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from data.annotations import UniqueIds, read_lines
+from data.stores.records import Id
+from utils.decoding import check
+from utils.errors import RecordError, UserError, brief
+from utils.files import read_json
+from utils.names import CLIP_NAMES, find_name, get_name
+
+MAX_PREDICTIONS = 100
+NAMED = 5  # ids that a message lists
+
+Annotations = dict[str, dict]  # lines by id, in file order
+RankingT = TypeVar("RankingT", bound=msgspec.Struct)
+
+
+def read_annotations(path: str | Path, id_names: tuple[str, ...], *more: str) -> Annotations:
+    """Lines of an annotation file by id.
+
+    Args:
+        path: JSON lines.
+        id_names: fields of the id.
+        more: further fields that every line must have.
+
+    Raises:
+        UserError: a line lacks a field, two have the same id, or there is none.
+    """
+
+    def read(raw: dict) -> tuple[str, dict]:
+        id_ = find_name(raw, *id_names)
+        lacking = [id_names[0]] if id_ is None else []
+        lacking += [name for name in more if raw.get(name) is None]
+        if lacking:
+            raise RecordError(f"it has no {lacking[0]}; is it the annotation of this task?")
+        return id_, raw
+
+    lines: Annotations = {}
+    ids = UniqueIds()
+    for line in read_lines(path):
+        id_, raw = line.read(read)
+        ids.claim(id_, line)
+        lines[id_] = raw
+    return lines
+
+
+def answered_ids(
+    found: Iterable[str], wanted: Annotations | None, where: object, partial: bool
+) -> list[str]:
+    """Return the annotated ids that results are about: all, each once.
+
+    Args:
+        found: ids of the results.
+        wanted: the annotation; None: there is none to compare with.
+        where: the results, for messages.
+        partial: ids may be missing.
+
+    Raises:
+        UserError: says how many ids are missing, unknown or repeated, and names the first.
+    """
+    ids = list(found)
+    known = set(ids)
+    wanted = {id_: {} for id_ in ids} if wanted is None else wanted
+    if not partial:
+        require_none(
+            [id_ for id_ in wanted if id_ not in known],
+            f"{where} lacks {{}} of {len(wanted)} ids of the annotation: evaluate the whole split, "
+            "or pass --partial",
+        )
+    require_none(
+        [id_ for id_ in known if id_ not in wanted],
+        f"{where} has {{}} ids that the annotation lacks: are they of one split?",
+    )
+    if len(ids) > len(known):
+        raise UserError(f"{where} answers {len(ids) - len(known)} ids twice; keep one of each")
+    return [id_ for id_ in wanted if id_ in known]
+
+
+def require_whole(where: object, mark: Mapping[str, Any] | None, partial: bool) -> None:
+    """Raise UserError if results bear the mark of a part of the split, and must not."""
+    if mark and not partial:
+        raise UserError(
+            f"{where} is of a part of the split ({brief(mark)}): evaluate without "
+            "--only_available, or pass --partial"
+        )
+
+
+def require_none(ids: list[str], message: str) -> None:
+    """Raise UserError with ``message`` (``{}``: how many) and the first ids, if there are any."""
+    if ids:
+        named = ", ".join(sorted(ids)[:NAMED]) + ", …" * (len(ids) > NAMED)
+        raise UserError(f"{message.format(len(ids))} ({named})")
+
+
+def read_ranking(raw: dict[str, Any], kind: type[RankingT], where: str) -> RankingT:
+    """A query's id ``desc_id`` and its ``predictions``.
+
+    Raises:
+        UserError: they are none (names the query).
+    """
+    try:
+        return check(raw, kind)
+    except RecordError as error:
+        query = brief(raw.get("desc_id"))
+        raise UserError(f"{where}.{error} (query {query}); evaluate again") from None
+
+
+def best_predictions(
+    rows: list[list[float]], indices: Container[float], where: str, of: str = "video2idx"
+) -> list:
+    """The first rows of a ranked list; each begins with the index of a video.
+
+    Raises:
+        UserError: an index is none of a video ``of`` that table.
+    """
+    for row in rows[:MAX_PREDICTIONS]:
+        if row[0] not in indices:
+            raise UserError(f"{where}: {row} names no index of {of}; evaluate again")
+    return [[int(video), *rest] for video, *rest in rows[:MAX_PREDICTIONS]]
+
+
+def format_answers(
+    path: str | Path,
+    wanted: Annotations | None,
+    choices: Callable[[dict], int | None],
+    partial: bool,
+) -> dict:
+    """Questions and statements: an answer to each.
+
+    Args:
+        path: results file.
+        wanted: the annotation, if there is one.
+        choices: how many answers a line offers; None: it does not tell.
+        partial: answers may be missing.
+    """
+    answers = read_json(path, dict[Id, int])
+    ids = answered_ids(answers, wanted, path, partial)
+    for id_ in ids:
+        answer, count = answers[id_], choices(wanted[id_] if wanted else {})
+        if answer < 0 or (count is not None and answer >= count):
+            most = "" if count is None else f" {count - 1}"
+            raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 …{most}")
+    return {id_: answers[id_] for id_ in ids}
+
+
+def count_answers(line: Mapping[str, Any]) -> int:
+    """Answers a0, a1, … of a question."""
+    return next(number for number in range(len(line) + 1) if f"a{number}" not in line)
+
+
+def format_captions(path: str | Path, wanted: Annotations | None, partial: bool) -> list[dict]:
+    """A caption of each clip; with its moment (``ts``) where the annotation has one.
+
+    Args:
+        path: JSON lines of captions.
+        wanted: the annotation; None: clips are as the captions tell of them.
+        partial: captions may be missing.
+    """
+
+    def read(raw: dict) -> tuple[str, dict]:
+        return get_name(raw, *CLIP_NAMES.ids), raw
+
+    answered = [line.read(read) for line in read_lines(path)]
+    ids = answered_ids((id_ for id_, _ in answered), wanted, path, partial)
+    captions = dict(answered)
+    clips = captions if wanted is None else wanted
+    return [
+        {name: clips[id_][name] for name in ("vid_name", "clip_id", "ts") if name in clips[id_]}
+        | {"descs": [{"desc": caption_text(captions[id_].get("descs"), f"{path}: clip {id_}")}]}
+        for id_ in ids
+    ]
+
+
+def caption_text(descs: Any, where: str) -> str:
+    """The one caption in ``descs``.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if isinstance(descs, list) and len(descs) == 1 and isinstance(descs[0], dict):
+        text = descs[0].get("desc")
+        if isinstance(text, str):
+            return text
+    raise UserError(f'{where} must have one caption, descs [{{"desc": text}}], not {brief(descs)}')

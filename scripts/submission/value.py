@@ -1,0 +1,432 @@
+"""With --benchmark value, one zip of what the runs of its tasks predicted, and its scores.
+
+In the zip, <task>/<task>_<split>_predictions.json (captions: .jsonl) for two splits of each task:
+  {"VCMR": [{"desc_id", "predictions": [[index, start, end], …]}, …],      moments; at most 100
+   "VR":   [{"desc_id", "predictions": [index, …]}, …]}                    videos: VR alone
+  {id: answer}                                                             questions, statements
+  {"vid_name", "clip_id", "descs": [{"desc"}]} a line, TVC's with "ts"     captions
+--results are, in any number and order: runs' folders (with
+results_<task>_<split>/results_<step>_all.json and <task>_<split>_….jsonl in them), such folders or
+files, earlier submissions (folder or zip), and TASK_SPLIT=FILE where a name does not tell. Where
+there are several of a split, --checkpoint chooses the step, or TASK_SPLIT=FILE the file. Any of the
+tasks may be left out, but neither of the two splits of a task and no id of a split, unless
+--partial is given.
+--annotation are folders of annotations (<task>_<split>.jsonl or …_release.jsonl; <task>.jsonl: of
+the first of its splits) or of databases (<task>_<split>.db), with the videos' indices beside them
+(<task>_ or <corpus>_vid2dur_idx.json, or <corpus>_subtitles.db).
+--score scores each split whose annotations say what is right; the mean of all eleven tasks is the
+leaderboard's Meta-Ave.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
+from msgspec import Meta
+
+from config.groups import Channel, Kind
+from config.value import OTHER_NAMES, TASKS, ValueTask
+from data.prepare.archives import extract
+from data.stores.records import Name
+from data.video_indices import VIDEO_INDICES, has_split, required_indices
+from scripts.preparation.datasets import CORPORA
+from scripts.submission.entries import (
+    MAX_PREDICTIONS,
+    Annotations,
+    answered_ids,
+    best_predictions,
+    count_answers,
+    format_answers,
+    format_captions,
+    read_annotations,
+    read_ranking,
+    require_whole,
+)
+from utils.decoding import Finite
+from utils.errors import UserError
+from utils.files import read_json
+from utils.logger import LOGGER
+from utils.names import CLIP_NAMES, names_of_task
+
+_NAMED = 3  # files that a message lists
+_DEEPEST = 3  # folders between a source and a results file, and that file's own name
+_TWO_STREAMS = "_two_stream"
+_PREDICTIONS = "_predictions"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a submission has of a split of a task.
+
+    Attributes:
+        task: the task.
+        split: one of its two.
+    """
+
+    task: ValueTask
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.task.name}_{self.split}"
+
+    @property
+    def member(self) -> str:
+        """Its file in the zip."""
+        lines = "l" * (self.task.kind is Kind.CAPTIONS)
+        return f"{self.task.name}/{self}{_PREDICTIONS}.json{lines}"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the split that everybody has annotations of."""
+        return self.split == self.task.submitted[0]
+
+
+PARTS = tuple(Part(task, split) for task in TASKS.values() for split in task.submitted)
+
+
+def _spellings(part: Part) -> Iterator[str]:
+    """What folders and files of a part are called."""
+    own = [name for name, meant in OTHER_NAMES.items() if meant == part.task.name]
+    for name in (part.task.name, *own):
+        for channel in ("", *(f"_{channel}" for channel in Channel)):
+            for ending in ("", "_1k"):
+                yield f"{name}{channel}_{part.split}{ending}"
+
+
+_PART_OF = {spelling: part for part in PARTS for spelling in _spellings(part)}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A file of predictions.
+
+    Attributes:
+        path: the file.
+        part: whose; None: nobody can tell.
+        checkpoint: the step in its name, "" where there is none.
+        two_stream: whether it is of two runs together.
+    """
+
+    path: Path
+    part: Part | None
+    checkpoint: str = ""
+    two_stream: bool = False
+
+    @classmethod
+    def at(cls, path: Path) -> "Predictions":
+        """What the names of a file and its folder say."""
+        stem, folder = path.stem, path.absolute().parent.name
+        if stem.endswith(_PREDICTIONS):
+            return cls(path, _PART_OF.get(stem.removesuffix(_PREDICTIONS)))
+        if stem.startswith("results_") and stem.endswith("_all") and folder.startswith("results_"):
+            step = stem.removeprefix("results_").removesuffix("_all")
+            name = folder.removeprefix("results_")
+            part = _PART_OF.get(name.removesuffix(_TWO_STREAMS))
+            return cls(path, part, step, name.endswith(_TWO_STREAMS))
+        if path.suffix != ".jsonl" or stem.endswith("_release"):
+            return cls(path, None)
+        # Captions: <task>_<split>, and anything after it.
+        begun = [name for name in _PART_OF if f"{stem}_".startswith(f"{name}_")]
+        part = _PART_OF[max(begun, key=len)] if begun else None
+        is_caption = part is not None and part.task.kind is Kind.CAPTIONS
+        _, named, step = stem.rpartition("_step")
+        return cls(path, part if is_caption else None, step if named else "")
+
+
+def _files(source: Path) -> Iterator[Path]:
+    """A file, or the JSON files of a folder that is not deep."""
+    if source.is_file():
+        yield source
+        return
+    for depth in range(1, _DEEPEST + 1):
+        for path in sorted(source.glob("/".join("*" * depth))):
+            if path.suffix in (".json", ".jsonl") and path.is_file():
+                yield path
+
+
+def find_predictions(
+    sources: Iterable[str], checkpoint: str | None, unpacked: ExitStack
+) -> dict[Part, Path]:
+    """The file of every part that there is one of, in the order of a submission.
+
+    Args:
+        sources: what ``--results`` was given.
+        checkpoint: of several, the step; None: there must be one alone.
+        unpacked: keeps unpacked zips until it is closed.
+
+    Raises:
+        UserError: a source does not exist or holds no predictions, or there are several of a part.
+    """
+    chosen: dict[Part, Path] = {}
+    found: dict[Part, list[Predictions]] = {}
+    for source in sources:
+        name, assigned, file = source.partition("=")
+        path = Path(file if assigned and name in _PART_OF else source)
+        if not path.exists():
+            raise UserError(f"--results {path} does not exist")
+        if assigned and name in _PART_OF:
+            chosen[_PART_OF[name]] = path
+            continue
+        if path.is_file() and zipfile.is_zipfile(path):
+            folder = Path(unpacked.enter_context(TemporaryDirectory()))
+            extract(path, folder)
+            path = folder
+        there = [each for each in map(Predictions.at, _files(path)) if each.part is not None]
+        if not there:
+            raise UserError(
+                f"--results {source} holds no predictions that tell their task and split by their "
+                "names (--help lists them); give TASK_SPLIT=FILE, such as tvr_val=FILE"
+            )
+        for each in there:
+            found.setdefault(each.part, []).append(each)
+    for part, several in found.items():
+        if part not in chosen:
+            chosen[part] = _only(part, several, checkpoint)
+    return {part: chosen[part] for part in PARTS if part in chosen}
+
+
+def _only(part: Part, several: Sequence[Predictions], checkpoint: str | None) -> Path:
+    of_step = [each for each in several if checkpoint in (None, each.checkpoint)] or several
+    single = [each for each in of_step if not each.two_stream]
+    paths = list(dict.fromkeys(each.path.resolve() for each in single or of_step))
+    if single and len(single) < len(of_step):
+        LOGGER.warning(
+            "%s is taken, not the results of two streams beside it: name these as %s=FILE",
+            *(paths[0], part),
+        )
+    if len(paths) > 1:
+        named = ", ".join(map(str, paths[:_NAMED])) + ", …" * (len(paths) > _NAMED)
+        raise UserError(
+            f"there are {len(paths)} files of {part} ({named}): choose by --checkpoint STEP, or "
+            f"name one as {part}=FILE"
+        )
+    return paths[0]
+
+
+@dataclass(frozen=True)
+class AnnotationFolders:
+    """Where annotations or databases are looked for.
+
+    Attributes:
+        folders: given ones.
+    """
+
+    folders: Sequence[Path]
+
+    def __post_init__(self) -> None:
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UserError(f"--annotation {folder} is no folder of annotations or databases")
+
+    def _paths(self, names: Iterable[str]) -> Iterator[Path]:
+        """Those that are there; earlier folders come first."""
+        names = list(names)
+        paths = (folder / name for folder in self.folders for name in names)
+        return (path for path in paths if path.exists())
+
+    def lines(self, part: Part) -> Annotations | None:
+        """The annotations of a split, by id; None where there are none.
+
+        Raises:
+            UserError: they are unusable.
+        """
+        task = part.task
+        names = (task.evaluated[part.split], f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
+        if part.is_first:
+            names += (f"{task.name}.jsonl",)
+        path = next(self._paths(names), None)
+        if path is None:
+            return None
+        if path.is_dir():
+            path /= "query_data.jsonl"
+        if task.kind is Kind.CAPTIONS:
+            return read_annotations(path, CLIP_NAMES.ids, "vid_name")
+        return read_annotations(path, names_of_task(task.name).ids)
+
+    def indices(self, part: Part) -> dict[str, int] | None:
+        """Index of every video to search for a split; None where nothing tells.
+
+        Raises:
+            UserError: a table is malformed.
+        """
+        corpus = part.task.corpus
+        names = [f"{part.task.name}_{VIDEO_INDICES}", f"{corpus}_{VIDEO_INDICES}"]
+        names += [f"{part.task.subtitles}/{VIDEO_INDICES}"]
+        names += CORPORA[corpus].durations if corpus in CORPORA else ()
+        tables = {path: read_json(path) for path in self._paths(names)}
+        for path, table in tables.items():
+            if has_split(table, part.split, path):
+                return required_indices(table, part.split, path)
+        if tables:
+            LOGGER.warning("%s has no split %s", ", ".join(map(str, tables)), part.split)
+        return None
+
+
+class MomentRanking(msgspec.Struct):
+    """Moments that were found for a query: index of the video, start, end; a score may follow."""
+
+    desc_id: Name
+    predictions: list[Annotated[list[Finite], Meta(min_length=3, max_length=4)]]
+
+
+class VideoRanking(msgspec.Struct):
+    """Videos that were found for a query: their indices, or rows that begin with them."""
+
+    desc_id: Name
+    predictions: list[int | Annotated[list[Finite], Meta(min_length=1)]]
+
+
+class Rankings(msgspec.Struct):
+    """A results file of retrieval; each list holds a ranking for a query."""
+
+    VCMR: list[dict[str, Any]] | None = None
+    VR: list[dict[str, Any]] | None = None
+    partial: dict[str, dict[str, int]] | None = None
+
+
+_RANKINGS = {Kind.MOMENTS: ("VCMR", "VR"), Kind.VIDEOS: ("VR",)}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one file of a submission holds.
+
+    Attributes:
+        part: whose it is.
+        predictions: an object, or lines of captions.
+        annotations: of the split; None where there are none.
+        indices: of the videos to search; None where nothing tells, and for other tasks.
+    """
+
+    part: Part
+    predictions: Any
+    annotations: Annotations | None
+    indices: dict[str, int] | None = None
+
+    def write(self, out: BinaryIO) -> None:
+        """Write it as JSON, or JSON lines."""
+        is_lines = isinstance(self.predictions, list)
+        for value in self.predictions if is_lines else (self.predictions,):
+            out.write(json.dumps(value).encode() + b"\n" * is_lines)
+
+
+def read_content(part: Part, path: Path, folders: AnnotationFolders, partial: bool) -> Content:
+    """A results file, checked against the annotations.
+
+    Args:
+        part: whose it is.
+        path: the file.
+        folders: of annotations.
+        partial: ids, or the annotations themselves, may be missing.
+
+    Raises:
+        UserError: it is malformed, lacks ids, or cannot be checked.
+    """
+    lines = folders.lines(part)
+    if lines is None and not partial:
+        raise UserError(
+            f"cannot check that {path} has every id of {part}: --annotation has neither "
+            f"{part}.jsonl nor {part.task.evaluated[part.split]}; add the folder, or pass --partial"
+        )
+    if lines is None:
+        LOGGER.warning("%s: no annotations of %s to check it with", path, part)
+    if part.task.kind in _RANKINGS:
+        indices = folders.indices(part)
+        rankings = _read_rankings(part, path, lines, indices, partial)
+        return Content(part, rankings, lines, indices)
+    if part.task.kind is Kind.CAPTIONS:
+        return Content(part, format_captions(path, lines, partial), lines)
+    return Content(part, format_answers(path, lines, _choices, partial), lines)
+
+
+def _choices(line: Mapping[str, Any]) -> int | None:
+    """How many answers a line offers; None where it does not tell."""
+    if isinstance(line.get("events"), list):
+        return len(line["events"])
+    if "statement" in line or "desc" in line:
+        return 2
+    return count_answers(line) or None
+
+
+def _read_rankings(
+    part: Part,
+    path: Path,
+    lines: Annotations | None,
+    indices: Mapping[str, int] | None,
+    partial: bool,
+) -> dict[str, list[dict]]:
+    results = read_json(path, Rankings)
+    require_whole(path, results.partial, partial)
+    known = frozenset((indices or {}).values())
+    rankings = {}
+    for name in _RANKINGS[part.task.kind]:
+        found = getattr(results, name)
+        if found is None:
+            if partial and name != _RANKINGS[part.task.kind][0]:
+                continue
+            raise UserError(f"{path} has no {name}: evaluate with --full_eval_tasks VCMR VR")
+        kind = MomentRanking if name == "VCMR" else VideoRanking
+        where = f"{path}: {name}"
+        entries = [
+            read_ranking(raw, kind, f"{where}[{number}]") for number, raw in enumerate(found)
+        ]
+        by_id = {str(entry.desc_id): entry for entry in entries}
+        ids = answered_ids((str(entry.desc_id) for entry in entries), lines, where, partial)
+        rankings[name] = [_entry(by_id[id_], known, where) for id_ in ids]
+    return rankings
+
+
+def _entry(found: MomentRanking | VideoRanking, known: frozenset[int], where: str) -> dict:
+    rows = [[row] if isinstance(row, int) else row for row in found.predictions[:MAX_PREDICTIONS]]
+    if known:
+        rows = best_predictions(rows, known, f"{where}, query {found.desc_id}", VIDEO_INDICES)
+    if isinstance(found, VideoRanking):
+        rows = [int(row[0]) for row in rows]
+    return {"desc_id": found.desc_id, "predictions": rows}
+
+
+@dataclass
+class Submission:
+    """Files of predictions, by part.
+
+    Attributes:
+        files: what was found.
+        folders: of annotations.
+        partial: whether something may be missing.
+    """
+
+    files: Mapping[Part, Path]
+    folders: AnnotationFolders
+    partial: bool = False
+
+    @cached_property
+    def missing(self) -> list[Part]:
+        """Parts whose tasks have another part."""
+        tasks = {part.task.name for part in self.files}
+        return [part for part in PARTS if part.task.name in tasks and part not in self.files]
+
+    @cached_property
+    def absent(self) -> list[str]:
+        """Tasks that have no part at all."""
+        tasks = {part.task.name for part in self.files}
+        return [name for name in TASKS if name not in tasks]
+
+    def require_both_splits(self) -> None:
+        """Raise UserError if a task has but one of its splits."""
+        if self.missing and not self.partial:
+            raise UserError(
+                f"the submission lacks {', '.join(map(str, self.missing))}: give their results, or "
+                "pass --partial"
+            )
+
+    def contents(self) -> Iterator[Content]:
+        """What is in each file, one after the other."""
+        for part, path in self.files.items():
+            yield read_content(part, path, self.folders, self.partial)

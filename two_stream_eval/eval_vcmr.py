@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Search a corpus for moments with two runs, one of each channel: TVR, How2R of VALUE.
+
+python two_stream_eval/eval_vcmr.py --task tvr --split val --query_txt_db /txt/tvr_val.db \\
+    --vfeat_db /video/tv --sub_txt_db /txt/tv_subtitles.db \\
+    --video_only_model_dir /storage/tvr_video_only --video_only_checkpoint best \\
+    --sub_only_model_dir /storage/tvr_sub_only --sub_only_checkpoint best
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.config import VcmrEvalOptions
+from config.evaluation import CorpusEvalOptions
+from engine.two_runs import TwoRuns
+from eval_vcmr import open_retrieval
+from evaluation.ranking import SearchSettings
+from model.vcmr import HeroForVcmr, MomentRetrievalModel
+from utils.errors import run_main
+
+
+def main(argv: list[str] | None = None) -> dict[str, float | str]:
+    """Write the results file; returns its metrics where the split has ground truth."""
+    runs = TwoRuns.parse(VcmrEvalOptions, argv)
+    return evaluate_retrieval(runs, HeroForVcmr, SearchSettings.for_moments)
+
+
+def evaluate_retrieval(
+    runs: TwoRuns[CorpusEvalOptions],
+    model_class: type[MomentRetrievalModel],
+    settings: Callable[[CorpusEvalOptions], SearchSettings],
+) -> dict[str, float | str]:
+    """Evaluate any task that finds videos for queries.
+
+    Args:
+        runs: of the task.
+        model_class: the task's model.
+        settings: what to list for a query.
+    """
+    video_run, sub_run = runs.start()
+    video, model = open_retrieval(video_run, model_class, settings(runs.video))
+    sub, sub_model = open_retrieval(sub_run, model_class, settings(runs.sub))
+    folder = runs.folder(video_run, runs.video.split)
+    return video.evaluate(model, video_run.checkpoint.label, folder, [sub.stream(sub_model)])
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,26 @@
+#!/usr/bin/env python
+"""Caption videos with two runs, one of each channel: VATEX-EN-C of VALUE.
+
+python two_stream_eval/inf_vatex_en_c.py --target_clip /txt/vatex_en_c_test_public_release.jsonl \\
+    --video_only_model_dir /storage/vatex_en_c_video_only --video_only_ckpt_step best \\
+    --sub_only_model_dir /storage/vatex_en_c_sub_only --sub_only_ckpt_step best
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.config import VatexInferenceOptions
+from engine.two_runs import TwoRuns
+from two_stream_eval.inf_tvc import caption_clips
+from utils.errors import run_main
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Write the captions; returns their metrics where the target has references."""
+    return caption_clips(TwoRuns.parse(VatexInferenceOptions, argv))
+
+
+if __name__ == "__main__":
+    run_main(main)
