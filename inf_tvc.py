@@ -37,9 +37,9 @@ def caption_clips(options: TvcInferenceOptions) -> dict[str, float]:
     return save_metrics(metrics, split, metrics_file(output, run))
 
 
-def metrics_file(output: Path, run: Run[TvcInferenceOptions]) -> Path:
+def metrics_file(output: str | Path, run: Run[TvcInferenceOptions]) -> Path:
     """Where the metrics of the captions in ``output`` go."""
-    return output.parent / f"metrics_{run.checkpoint.label}.json"
+    return Path(output).parent / f"metrics_{run.checkpoint.label}.json"
 
 
 def open_clips(run: Run[TvcInferenceOptions]) -> tuple[CaptionSplit, HeroForTvc]:

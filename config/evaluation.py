@@ -115,9 +115,10 @@ class EvalOptions(ChannelOptions, RunOptions):
     def check(self) -> None:
         """The run's rules know task and split."""
         super().check()
-        for name, known in (("task", self.task_names()), ("split", self.splits)):
-            rule = f"one of {', '.join(known)} for this run"
-            self.require(getattr(self, name) in known, name, rule)
+        names = self.task_names()
+        self.require(self.task in names, "task", f"one of {', '.join(names)} for this run")
+        splits = self.splits
+        self.require(self.split in splits, "split", f"one of {', '.join(splits)} for this task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +217,9 @@ class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
         """The data set."""
         return "tvc"
 
-    def output_file(self, label: str) -> Path:
+    def output_file(self, label: str) -> str | Path:
         """Where the captions of the checkpoint ``label`` go."""
-        return Path(self.output)
+        return self.output
 
 
 def listed_data_sets(saved: Mapping[str, Any]) -> list[DataSet]:
@@ -277,11 +278,10 @@ class ValueForm(Options):
             files |= _entry_files(entry, split)
         if given.get("channel", channel) == Channel.VIDEO_ONLY:
             storage = given.get("storage") or usable_storage(saved.get("storage"))
-            subtitles = given.get("sub_txt_db", files["sub_txt_db"])
-            if subtitles is None or not Path(from_container(subtitles, storage)).is_dir():
-                captions = [each.cap_txt_db[0] for each in own if each.cap_txt_db]
-                captions.append(f"/txt/{TASKS[name].train[0]}")
-                files |= {"sub_txt_db": None, "cap_txt_db": captions[0]}
+            if not _has_subtitles(files, given, storage):
+                learnt = [path for entry in own for path in entry.cap_txt_db]
+                captions = next(iter(learnt), f"/txt/{TASKS[name].train[0]}")
+                files |= {"sub_txt_db": None, "cap_txt_db": captions}
         return files | {"task": name, "split": split, "channel": channel.value}
 
     @property
@@ -315,6 +315,13 @@ def _container_files(task: ValueTask, split: str) -> dict[str, Any]:
         "sub_txt_db": f"/txt/{task.subtitles}",
         "vfeat_db": f"/video/{task.corpus}",
     }
+
+
+def _has_subtitles(files: Mapping[str, Any], given: Mapping[str, Any], storage: str | None) -> bool:
+    """Whether there is a subtitle database, which a run without subtitles does not need."""
+    if "sub_txt_db" in given:
+        return given["sub_txt_db"] is not None
+    return Path(from_container(files["sub_txt_db"], storage)).is_dir()
 
 
 def _entry_files(entry: DataSet, split: str) -> dict[str, Any]:
@@ -375,9 +382,23 @@ class ValueTvcInferenceOptions(ValueForm, TvcInferenceOptions):
         """The data set."""
         return self.task_names()[0]
 
-    def output_file(self, label: str) -> Path:
+    @property
+    def split(self) -> str:
+        """What the clips are of, by the name of their file; where that does not tell, the split
+        that selects a checkpoint."""
+        task, name = TASKS[self.task], Path(self.target_clip).name
+        return next((s for s, file in task.evaluated.items() if file == name), task.selection)
+
+    def output_file(self, label: str) -> str | Path:
         """Where the captions of the checkpoint ``label`` go."""
-        return self.run_folder / (self.output or f"{self.task}_test_step{label}.jsonl")
+        # TVC's published name says "test" of any split.
+        split = "test" if self.task == "tvc" else self.split
+        return self.output_in(self.run_folder, f"{self.task}_{split}_step{label}.jsonl")
+
+    def output_in(self, folder: Path, default: str) -> str | Path:
+        """``output``, or else ``default``, in a folder; "" where that is given: no file has it."""
+        name = default if self.output is None else self.output
+        return name and folder / name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=named_path, default=DEFAULT_OUTPUT, help="folder for everything"
     )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="of the trainings, where several are compared"
+    )
     parser.add_argument("--size", choices=SIZES, default="debug", help="of the corpus")
     options, train_options = parser.parse_known_args(argv)
     output = options.output.resolve()
@@ -49,7 +53,21 @@ def main(argv: list[str] | None = None) -> None:
         output = output.relative_to(ROOT)  # commands run there, and are short to read
     os.chdir(ROOT)
     name = SHORT_NAMES.get(options.task, options.task)
-    run_demo(demo_tasks(output)[name], options.size, train_options)
+    task = demo_tasks(output)[name]
+    if options.seeds:
+        task = with_seeds(task, options.seeds)
+    run_demo(task, options.size, train_options)
+
+
+def with_seeds(task: DemoTask, seeds: list[int]) -> DemoTask:
+    """The demo with other seeds.
+
+    Raises:
+        UserError: it compares no trainings.
+    """
+    if not hasattr(task, "seeds"):
+        raise UserError(f"--seeds is for tasks that compare trainings; {task.name} has --seed")
+    return replace(task, seeds=tuple(seeds))
 
 
 def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
@@ -62,7 +80,8 @@ def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
     """
     for what, command in task.preparation(size):
         call(what, *command)
-    call("Train", task.train, "--config", task.recipe(task.name), *train_options)
+    own = task.train_options
+    call("Train", task.train, "--config", task.recipe(task.name), *own, *train_options)
     checkpoint = task.last_checkpoint()
     for what, command in task.evaluation(checkpoint):
         call(what, *command)

@@ -20,11 +20,12 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.storage import default_storage
+from config.value import TASKS
 from data.prepare.download import Patience
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
 from data.prepare.work import add_toker, positive, work_parser
 from scripts.preparation import raw
-from scripts.preparation.datasets import DATASETS
+from scripts.preparation.datasets import VALUE, catalogue
 from scripts.preparation.graph import Graph, Reason, Step
 from scripts.preparation.published import published_steps
 from scripts.preparation.runner import Runner, sole_use
@@ -32,6 +33,7 @@ from utils.errors import UserError, run_main
 from utils.files import check_output, named_path
 
 PRETRAINED = "pretrained"
+NAMES = tuple(catalogue().datasets)
 FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
 
 
@@ -42,9 +44,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--dataset",
         required=True,
         nargs="+",
-        choices=(*DATASETS, PRETRAINED),
+        choices=(*NAMES, VALUE, PRETRAINED),
         metavar="NAME",
-        help=f"one or more of {', '.join(DATASETS)}; {PRETRAINED}: only HERO's weights",
+        help=f"one or more of {', '.join(NAMES)}; {VALUE}: all of VALUE's, as it has them; "
+        f"{PRETRAINED}: only HERO's weights",
+    )
+    parser.add_argument(
+        "--benchmark",
+        choices=(VALUE,),
+        help="data sets that HERO has, too, as VALUE has them: its splits, and features every 1.5 "
+        "seconds, uncompressed",
     )
     parser.add_argument(
         "--storage",
@@ -63,6 +72,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add_downloads(parser.add_argument_group("with --from download"))
     add_steps(parser.add_argument_group("steps"))
     options = parser.parse_args(argv)
+    if VALUE in options.dataset:
+        options.benchmark = VALUE
+        others = [name for name in options.dataset if name not in (VALUE, *TASKS)]
+        options.dataset = [*TASKS, *others]
+    options.sets = catalogue(options.benchmark is not None)
     _check(options)
     return options
 
@@ -148,21 +162,21 @@ def download_steps(options: argparse.Namespace) -> list[Step]:
     """Steps that download published databases.
 
     Raises:
-        UserError: a data set's databases were never published, and no mirror is named.
+        UserError: a data set's databases are not HERO's published ones, and no mirror is named.
     """
     limits = Patience(
         seconds=options.max_hours * 3600, most_bytes=max(1, int(options.max_gb * 10**9))
     )
-    mirror = open_mirror(patience=limits)
+    mirror, datasets = open_mirror(patience=limits), options.sets.datasets
     unpublished = [
-        name for name in options.dataset if name in DATASETS and not DATASETS[name].published
+        name for name in options.dataset if name != PRETRAINED and not datasets[name].published
     ]
     if unpublished and mirror.address == PUBLISHED_ADDRESS:
         raise UserError(
-            f"the databases of {', '.join(unpublished)} were never published: make them with "
-            "--from raw, or set HERO_BLOB_URL to a mirror that has them"
+            f"the databases of {', '.join(unpublished)} are not among HERO's published files: make "
+            "them with --from raw, or set HERO_BLOB_URL to a mirror that has them"
         )
-    return published_steps(options.dataset, options.storage, mirror, options.asr)
+    return published_steps(options.dataset, options.storage, mirror, options.asr, options.sets)
 
 
 def raw_files(options: argparse.Namespace) -> raw.RawFiles:
@@ -176,6 +190,7 @@ def raw_files(options: argparse.Namespace) -> raw.RawFiles:
         toker=options.toker,
         workers=max(1, options.workers // options.jobs),
         only_available=options.only_available,
+        sets=options.sets,
     )
 
 

@@ -1,18 +1,20 @@
 """The demo: its report by hand, and the whole way on a tiny corpus."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evaluation.chance import MomentBounds
-from scripts.demo import ROOT, SHORT_NAMES, call, main, run_demo
+from scripts.demo import ROOT, SHORT_NAMES, call, main, run_demo, with_seeds
 from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
+from scripts.demo_corpus.multitask_demo import MultitaskTask
 from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, Transfer
 from scripts.demo_corpus.search_demo import SearchTask
-from scripts.preparation.datasets import DATASETS
+from scripts.preparation.datasets import catalogue
 from utils.errors import UserError
 from utils.files import write_json, write_jsonl
 
@@ -82,7 +84,7 @@ def test_every_task_calls_scripts_and_a_recipe_that_exist(task, monkeypatch):
     assert all((ROOT / script).is_file() for script in scripts)
     assert task.recipe(task.name) == task.recipes / f"debug-{task.name}.json"
     assert (ROOT / task.recipe(task.name)).is_file()
-    assert DATASETS.keys() >= set(task.data)
+    assert catalogue().datasets.keys() >= set(task.data)
 
 
 def test_short_names_mean_tasks_that_exist():
@@ -192,3 +194,51 @@ def test_a_failed_command_is_named(tmp_path, capfd):
     with pytest.raises(UserError, match="“Fail” failed with exit code 2"):
         call("Fail", "no_such_script.py", "--name", "two words")
     assert "python no_such_script.py --name 'two words'" in capfd.readouterr().out
+
+
+@pytest.fixture
+def multitask(tmp_path) -> MultitaskTask:
+    """Two data sets and two seeds of ten steps together, with their scores but without a run."""
+    of_all = demo_tasks(tmp_path)["multitask"]
+    task = with_seeds(replace(of_all, tasks=of_all.tasks[::2][:2]), [1, 2])
+    assert [each.name for each in task.tasks] == ["yc2r", "vlep"]
+    together = {1: (50.0, 70.0), 2: (60.0, 80.0)}
+    alone = {1: (40.0, 60.0), 2: (42.0, 61.0)}
+    for seed in (1, 2):
+        names = ("valid/yc2r/AveR", "valid/vlep/accuracy")
+        rows = [
+            {"step": step, "name": name, "value": value if step == 10 else 1.0}
+            for name, value in zip(names, together[seed], strict=True)
+            for step in (5, 10)
+        ]
+        write_jsonl(task.folder("multitask", seed) / "log" / "metrics.jsonl", rows)
+        for each, name, value in zip(task.tasks, names, alone[seed], strict=True):
+            row = {"step": 5, "name": name, "value": value}
+            write_jsonl(task.folder(each.name, seed) / "log" / "metrics.jsonl", [row])
+    pool = {f"v{number}": [10.0, number] for number in range(20)}
+    write_json(tmp_path / "ann" / "yc2_vid2dur_idx.json", {"val": pool})
+    return task
+
+
+def test_many_tasks_stand_beside_one_and_chance(multitask):
+    lines = multitask.table(10).splitlines()[2:]
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
+        # One video of 20: 5, 25 and 50 percent among the first 1, 5 and 10.
+        ["yc2r", "AveR", "55.0 (50.0 60.0)", "41.0 (40.0 42.0)", "26.7"],
+        ["vlep", "accuracy", "75.0 (70.0 80.0)", "60.5 (60.0 61.0)", "50.0"],
+        ["Meta-Ave", "mean", "65.0", "50.8", "38.3"],
+    ]
+
+
+def test_each_task_alone_has_as_many_steps_as_together(multitask):
+    commands = [command for _, command in multitask.evaluation(10)]
+    steps = [command[command.index("--num_train_steps") + 1] for command in commands]
+    folders = [command[command.index("--output_dir") + 1] for command in commands]
+    assert steps == [10, 5, 5, 5, 5]  # the first is the second seed's of all
+    assert len({*folders, multitask.run}) == 6
+    assert multitask.train_options == ["--seed", 1, "--output_dir", multitask.run]
+
+
+def test_seeds_are_for_demos_that_compare(tmp_path):
+    with pytest.raises(UserError, match="yc2r has --seed"):
+        with_seeds(demo_tasks(tmp_path)["yc2r"], [1, 2])

@@ -225,11 +225,11 @@ def test_captions_of_channels(golden_value, tmp_path, stream):
     words += [*databases(golden_value, "yc2"), "--n_workers", "0"]
     if stream == "two_stream":
         assert two_stream_yc2c.main([*two_runs(run, run), *words]) == {}
-        output = run / "results_yc2c_val_two_stream" / f"yc2c_test_step{STEP}.jsonl"
+        output = run / "results_yc2c_val_two_stream" / f"yc2c_val_step{STEP}.jsonl"
     else:
         words += ["--model_dir", str(run), "--checkpoint", STEP, "--channel", stream]
         assert inf_yc2c.main(words) == {}
-        output = run / f"yc2c_test_step{STEP}.jsonl"
+        output = run / f"yc2c_val_step{STEP}.jsonl"
     recorded = json.loads((golden_value / "expected" / "greedy.json").read_text())[f"yc2c_{stream}"]
     decode = load_tokenizer(toker).decode
     written = {str(line["clip_id"]): line["descs"][0]["desc"] for line in read_lines(output)}

@@ -43,6 +43,19 @@ FILES = {
     "inf_tvc": "--model_dir {run} --ckpt_step 9 --target_clip {nothing} --vfeat_db {nothing} "
     "--sub_txt_db {nothing} --output {}",
 }
+CAPTIONS = "--target_clip {nothing} --vfeat_db {nothing} --sub_txt_db {nothing} --output {}"
+TWO_RUNS = " ".join(
+    f"--{stream}_only_model_dir {{run}} --{stream}_only_ckpt_step 9" for stream in ("video", "sub")
+)
+FILES |= {
+    **dict.fromkeys(
+        ("inf_yc2c", "inf_vatex_en_c"), f"--model_dir {{run}} --ckpt_step 9 {CAPTIONS}"
+    ),
+    **{
+        f"two_stream_eval.inf_{name}": f"{TWO_RUNS} {CAPTIONS}"
+        for name in ("tvc", "yc2c", "vatex_en_c")
+    },
+}
 FOLDERS = {
     "scripts.collect_video_feature_paths": "--feature_dir {nothing} --output {} --dataset tv",
     "scripts.convert_video_db_single_feature": "--feature_dir {world}/feat/resnet_features "
@@ -80,18 +93,20 @@ FOLDERS = {
 }
 # Write into a run's folder: see test_evaluations below.
 EVALUATIONS = {"eval_vcmr", "eval_vr", "eval_videoQA", "eval_violin"}
+TWO_STREAM_EVALUATIONS = {f"two_stream_eval.{name}" for name in EVALUATIONS}
 WITHOUT_OUTPUT = {"serve_search"}
 
 
 def test_no_script_is_forgotten():
-    scripts = [*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    folders = (ROOT, ROOT / "scripts", ROOT / "two_stream_eval")
+    scripts = [path for folder in folders for path in folder.glob("*.py")]
     found = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in scripts
         if "run_main(main" in path.read_text(encoding="utf-8")
     }
     known = {name.partition(":")[0] for name in FILES | FOLDERS}
-    assert found == known | EVALUATIONS | WITHOUT_OUTPUT
+    assert found == known | EVALUATIONS | TWO_STREAM_EVALUATIONS | WITHOUT_OUTPUT
 
 
 def file_for_a_folder(folder: Path) -> Path:

@@ -319,7 +319,7 @@ def test_a_source_that_does_not_answer(storage, monkeypatch, capsys):
 
 def test_what_was_never_published(storage, monkeypatch):
     monkeypatch.delenv("HERO_BLOB_URL", raising=False)
-    with pytest.raises(UserError, match=r"how2r were never published: .*--from raw, or set HERO"):
+    with pytest.raises(UserError, match=r"how2r are not among .* files: .*--from raw, or set HERO"):
         prepare(storage, dataset="how2r")
 
 

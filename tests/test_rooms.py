@@ -10,6 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 # From top to bottom; "" is the scripts of the top folder. CONTRIBUTING.md draws the same picture.
 ROOMS = (
+    "two_stream_eval",
     "",
     "scripts",
     "hero",

@@ -13,7 +13,7 @@ from utils.runtime import ENVIRONMENT
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(
     path.relative_to(REPOSITORY)
-    for folder in (".", "scripts")
+    for folder in (".", "scripts", "two_stream_eval")
     for path in (REPOSITORY / folder).glob("*.py")
     if path.name != "__init__.py"
 )

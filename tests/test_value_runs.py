@@ -63,8 +63,8 @@ def start(tmp_path: Path) -> str:
 def command(tmp_path: Path, start: str):
     """The words of a training's command line."""
 
-    def command(sets: list[str], channel: str = "video_sub", **values) -> list[str]:
-        sizes = dict.fromkeys(sets, 2)
+    def command(sets: list[str], channel: str = "video_sub", size: int = 2, **values) -> list[str]:
+        sizes = dict.fromkeys(sets, size)
         options = {"checkpoint": start, "output_dir": str(tmp_path / "run")} | SHORT | values
         path = tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json"
         path.write_text(json.dumps(recorded_lists(GOLDEN_VALUE, sizes, channel, **options)))
@@ -129,26 +129,26 @@ def test_a_killed_run_ends_like_the_unbroken_one(start, java, tmp_path, sets):
 
 
 @launched
-def test_two_ranks_train_as_one_process_with_both_batches(command, tmp_path):
+def test_two_ranks_train_as_one_process_with_both_batches(command, java, tmp_path):
+    alike = {"ranking_gradient": "undivided", "drop_svmr_prob": 0.5, "dropout": 0.0}
+    alike |= {"num_train_steps": 3, "valid_steps": 3}  # fewer than an epoch of any set
     sets = ["tvr", "yc2r", "vlep", "violin"]
-    lists = {"ranking_gradient": "undivided", "drop_svmr_prob": 0.5, "dropout": 0.0}
-    lists |= {"num_train_steps": 6, "valid_steps": 6, "output_dir": str(tmp_path / "two")}
-    words = command(sets, **lists)
-    captions = command(["tvc", "yc2c"], output_dir=str(tmp_path / "captions"), valid_steps=9)
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps([["train_all_multitask", words]]))
-    done = launch("torch", "run_scripts.py", plan, tmp_path)
+    words = command(sets, size=1, output_dir=str(tmp_path / "two"), **alike)
+    captions = command(["tvc", "yc2c"], output_dir=str(tmp_path / "captions"))
+    ranks = tmp_path / "ranks"
+    ranks.mkdir()
+    plan = [["train_all_multitask", words], ["train_captioning", captions]]
+    (ranks / "plan.json").write_text(json.dumps(plan))
+    done = launch("torch", "run_scripts.py", ranks / "plan.json", ranks)
     assert done.returncode == 0, done.stdout
-    del captions
-    (two,) = json.loads((tmp_path / "0.json").read_text())
-    config = json.loads(Path(words[1]).read_text()) | {"output_dir": str(tmp_path / "one")}
-    for entry in config["train_datasets"]:
-        entry["batch_size"] *= 2
-    Path(words[1]).write_text(json.dumps(config))
+    two, captioned = json.loads((ranks / "0.json").read_text())
+    assert META_AVERAGE in captioned
+
+    words = command(sets, size=2, output_dir=str(tmp_path / "one"), **alike)
     one = train_all_multitask.main(words)
     assert two == pytest.approx(one, abs=1e-4)
     first, second = (
-        torch.load(tmp_path / name / "ckpt" / "model_step_6.pt", weights_only=True)
+        torch.load(tmp_path / name / "ckpt" / "model_step_3.pt", weights_only=True)
         for name in ("one", "two")
     )
     for name, value in first.items():

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import VcmrEvalOptions
 from config.evaluation import CorpusEvalOptions
+from engine.two_runs import TwoRuns
 from eval_vcmr import open_retrieval
 from evaluation.ranking import SearchSettings
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
-from two_stream_eval.runs import TwoRuns
 from utils.errors import run_main
 
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import VideoQaEvalOptions
 from config.evaluation import AnswerEvalOptions
+from engine.two_runs import TwoRuns
 from eval_videoQA import Judging, open_answers, questions
-from two_stream_eval.runs import TwoRuns
 from utils.errors import run_main
 
 

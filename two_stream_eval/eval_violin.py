@@ -13,9 +13,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import ViolinEvalOptions
+from engine.two_runs import TwoRuns
 from eval_violin import statements
 from two_stream_eval.eval_videoQA import evaluate_answers
-from two_stream_eval.runs import TwoRuns
 from utils.errors import run_main
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import VrEvalOptions
+from engine.two_runs import TwoRuns
 from evaluation.ranking import SearchSettings
 from model.vr import HeroForVr
 from two_stream_eval.eval_vcmr import evaluate_retrieval
-from two_stream_eval.runs import TwoRuns
 from utils.errors import run_main
 
 

@@ -11,37 +11,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.config import TvcInferenceOptions
-from config.value import TASKS
+from config.evaluation import ValueTvcInferenceOptions
 from engine.run import on_main
+from engine.two_runs import TwoRuns
 from inf_tvc import metrics_file, open_clips, save_metrics
-from two_stream_eval.runs import TwoRuns
 from utils.errors import run_main
 from utils.files import check_output
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write the captions; returns their metrics where the target has references."""
-    return caption_clips(TwoRuns.parse(TvcInferenceOptions, argv))
+    return caption_clips(TwoRuns.parse(ValueTvcInferenceOptions, argv))
 
 
-def caption_clips(runs: TwoRuns[TvcInferenceOptions]) -> dict[str, float]:
+def caption_clips(runs: TwoRuns[ValueTvcInferenceOptions]) -> dict[str, float]:
     """Caption the clips of any data set, into the folder of the results."""
     video_run, sub_run = runs.start()
     label = video_run.checkpoint.label
-    folder = runs.folder(video_run, split_of(runs.video))
-    output = folder / (runs.video.output or runs.video.output_file(label).name)
+    own = runs.video
+    folder = runs.folder(video_run, own.split)
+    output = own.output_in(folder, f"{own.task}_{own.split}_step{label}.jsonl")
     metrics = metrics_file(output, video_run)
     on_main(video_run.comm, lambda: check_output(output, metrics))
     (video, model), other = open_clips(video_run), open_clips(sub_run)
     return save_metrics(video.evaluate(model, output, [other]), video, metrics)
-
-
-def split_of(options: TvcInferenceOptions) -> str:
-    """The split that the clips are of, by the name of their file."""
-    task, name = TASKS[options.task], Path(options.target_clip).name
-    known = (split for split, file in task.evaluated.items() if file == name)
-    return next(known, task.selection)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import VatexInferenceOptions
+from engine.two_runs import TwoRuns
 from two_stream_eval.inf_tvc import caption_clips
-from two_stream_eval.runs import TwoRuns
 from utils.errors import run_main
 
 

@@ -34,12 +34,18 @@ class CaptionTask(DemoTask):
         options += ["--target_clip", self.references, "--output", self.captions(checkpoint)]
         yield "Describe the clips of the val split", [self.evaluate, *options]
 
+    def same_caption(self) -> tuple[str, dict[str, float]]:
+        """The most frequent caption, and what it scores if it is said of every clip."""
+        always = Counter(self.training_captions()).most_common(1)[0][0]
+        references = [row for _, row in read_jsonl(self.references)]
+        same = [row | {"descs": [{"desc": always}]} for row in references]
+        return always, score_lines(same, references)
+
     def report(self, checkpoint: int) -> None:
         references = [row for _, row in read_jsonl(self.references)]
         captions = [row for _, row in read_jsonl(self.captions(checkpoint))]
-        always = Counter(self.training_captions()).most_common(1)[0][0]
-        same = [row | {"descs": [{"desc": always}]} for row in references]
+        always, scores = self.same_caption()
         print(f"\nBeside it, the most frequent caption for every clip: “{always}”")
-        compare("metric", score_lines(captions, references), score_lines(same, references), "same")
+        compare("metric", score_lines(captions, references), scores, "same")
         for caption, row in zip(captions[:5], references, strict=False):
             print(f"  said: {caption['descs'][0]['desc']}\n  true: {row['descs'][0]['desc']}")

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from engine.restore import RunFolder
 from scripts.demo_corpus.pretrain_demo import Command
-from scripts.preparation.datasets import DATASETS
+from scripts.preparation.datasets import catalogue
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -36,7 +36,8 @@ class DemoTask:
     @property
     def corpora(self) -> list[str]:
         """Whose videos it needs."""
-        return list(dict.fromkeys(DATASETS[name].corpus for name in self.data))
+        known = catalogue().datasets
+        return list(dict.fromkeys(known[name].corpus for name in self.data))
 
     @property
     def ann(self) -> Path:
@@ -52,6 +53,11 @@ class DemoTask:
     def recipes(self) -> Path:
         """Folder of the recipe."""
         return Path("config")
+
+    @property
+    def train_options(self) -> Command:
+        """What its training is given besides the recipe."""
+        return []
 
     @property
     def split(self) -> str:

@@ -12,6 +12,7 @@ from scripts.demo_corpus.answer_report import plot_answers
 from scripts.demo_corpus.caption_demo import CaptionTask
 from scripts.demo_corpus.demo_task import DemoTask, compare
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
+from scripts.demo_corpus.multitask_demo import MultitaskTask
 from scripts.demo_corpus.pretrain_demo import Command, Transfer
 from scripts.demo_corpus.search_demo import SearchTask
 from scripts.demo_corpus.value_demo import value_tasks
@@ -123,6 +124,7 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
     statements = {"train": "train_violin.py", "evaluate": "eval_violin.py", "output": output}
     captions = {"train": "train_tvc.py", "evaluate": "inf_tvc.py", "output": output}
     pretraining = {"train": "pretrain.py", "evaluate": "train_vcmr.py", "output": output}
+    of_value = value_tasks(output)
     tasks = (
         MomentTask(name="tvr", data=("tvr",), **moments),
         MomentTask(name="how2r", data=("how2r",), **moments),
@@ -137,6 +139,14 @@ def demo_tasks(output: Path) -> dict[str, DemoTask]:
         PretrainTask(name="pretrain", data=("tvr", "tv_pretrain"), **pretraining),
         PretrainTask(name="pretrain_ht", data=("tvr", "tv_pretrain", "ht_pretrain"), **pretraining),
         SearchTask(name="search", data=(), **moments),
-        *value_tasks(output),
+        *of_value,
+        MultitaskTask(
+            name="multitask",
+            data=tuple(task.name for task in of_value),
+            train="train_all_multitask.py",
+            evaluate="train_all_multitask.py",
+            output=output,
+            tasks=of_value,
+        ),
     )
     return {task.name: task for task in tasks}

@@ -12,6 +12,8 @@ from scripts.demo_corpus.demo_task import DemoTask, compare
 from scripts.demo_corpus.pretrain_demo import Command
 from utils.files import read_json, read_jsonl
 
+RECIPES = Path("config/value")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ValueTask(DemoTask):
@@ -19,7 +21,7 @@ class ValueTask(DemoTask):
 
     @property
     def recipes(self) -> Path:
-        return Path("config/value")
+        return RECIPES
 
     @property
     def split(self) -> str:
@@ -34,14 +36,25 @@ class ValueTask(DemoTask):
         scores = read_json(self.results_folder / f"scores_{checkpoint}.json")
         return {name.rpartition("/")[2].removeprefix("VR_"): scores[name] for name in scores}
 
+    def chance(self) -> float:
+        """The score that it must leave behind."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class ValueVideoTask(ValueTask):
     """Find videos in a corpus."""
 
+    def chances(self) -> dict[str, float]:
+        """Expected recalls of a random ranking."""
+        corpus = TASKS[self.name].corpus
+        return chance_recalls(len(read_json(self.ann / f"{corpus}_vid2dur_idx.json")[self.split]))
+
+    def chance(self) -> float:
+        return self.chances()[AVERAGE_RECALL]
+
     def report(self, checkpoint: int) -> None:
-        pool = read_json(self.ann / f"{self.corpora[0]}_vid2dur_idx.json")[self.split]
-        compare("recall (%)", self.scores(checkpoint), chance_recalls(len(pool)))
+        compare("recall (%)", self.scores(checkpoint), self.chances())
 
 
 def chance_recalls(videos: int) -> dict[str, float]:
@@ -55,9 +68,12 @@ def chance_recalls(videos: int) -> dict[str, float]:
 class ValueAnswerTask(ValueTask):
     """Choose the likelier of two events."""
 
+    def chance(self) -> float:
+        return 50.0
+
     def report(self, checkpoint: int) -> None:
         accuracy = {"accuracy": 100 * self.scores(checkpoint)["acc"]}
-        compare("in percent", accuracy, {"accuracy": 50.0})
+        compare("in percent", accuracy, {"accuracy": self.chance()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +90,9 @@ class ValueCaptionTask(ValueTask, CaptionTask):
         options += ["--output", self.captions(checkpoint).relative_to(self.run)]
         yield f"Describe the clips of the {self.split} split", [self.evaluate, *options]
 
+    def chance(self) -> float:
+        return self.same_caption()[1]["CIDEr"]
+
     def training_captions(self) -> Iterable[str]:
         for database in TASKS[self.name].train:
             rows = read_jsonl(self.ann / Path(database).with_suffix(".jsonl"))
@@ -81,7 +100,7 @@ class ValueCaptionTask(ValueTask, CaptionTask):
 
 
 def value_tasks(output: Path) -> tuple[ValueTask, ...]:
-    """Every task of VALUE's own that has a demo, in the folder ``output``."""
+    """Every data set of VALUE's own that has a demo, in the folder ``output``."""
     videos = {"train": "train_retrieval.py", "evaluate": "eval_vr.py", "output": output}
     answers = {"train": "train_qa.py", "evaluate": "eval_videoQA.py", "output": output}
     captions = {"train": "train_captioning.py", "output": output}

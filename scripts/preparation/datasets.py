@@ -1,6 +1,10 @@
 """Data sets: which corpus of videos each is about, and which databases its recipes read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from config.groups import Kind
+from config.value import TASKS, ValueTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,8 @@ class Corpus:
         subtitles: further names of the annotation file.
         subtitle_folders: names (patterns) of folders of subtitle files that do as well.
         durations: further names of the file of durations.
+        nframe_group: frames of a pseudo-subtitle, and videos without features are left out; None:
+            as HERO has it.
         subtitles_at, features_at: where they can be had.
     """
 
@@ -25,6 +31,7 @@ class Corpus:
     subtitles: tuple[str, ...] = ()
     subtitle_folders: tuple[str, ...] = ()
     durations: tuple[str, ...] = ()
+    nframe_group: int | None = None
     subtitles_at: str = ""
     features_at: str = ""
 
@@ -55,12 +62,14 @@ class Dataset:
         splits: of its queries, questions or statements.
         captions: splits of its captions.
         targets: splits whose clips and captions are wanted as JSON lines, too.
+        learns_from: queries of other data sets that are its captions to train on: (name, split).
         pretraining: whether there are lists of videos to pre-train on.
         weights: what its recipe starts from.
         runs: fine-tuned models.
         asr: the file of its recognised speech, where it was published.
         published: whether its databases were.
         annotation: the published annotation file of a split.
+        converted: it is of another format than JSON lines, which convert_annotations.py knows.
         annotations_at: where it can be had.
     """
 
@@ -68,12 +77,14 @@ class Dataset:
     splits: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    learns_from: tuple[tuple[str, str], ...] = ()
     pretraining: bool = False
     weights: str = "hero-tv-ht100.pt"
     runs: tuple[str, ...] = ()
     asr: str | None = None
     published: bool = True
     annotation: str = ""
+    converted: bool = False
     annotations_at: str = ""
 
 
@@ -113,6 +124,7 @@ DATASETS = {
         _THREE,
         asr="didemo_asr.jsonl",
         annotation="{}_data.json",
+        converted=True,
         annotations_at="https://github.com/LisaAnne/TemporalLanguageRelease",
     ),
     "msrvtt": Dataset(
@@ -127,6 +139,7 @@ DATASETS = {
         ("train", "val"),
         published=False,
         annotation="how2R_{}_release.csv",
+        converted=True,
         annotations_at=_HOW2,
     ),
     "how2qa": Dataset(
@@ -134,8 +147,66 @@ DATASETS = {
         ("train", "val"),
         published=False,
         annotation="how2QA_{}_release.csv",
+        converted=True,
         annotations_at=_HOW2,
     ),
     "tv_pretrain": Dataset("tv", pretraining=True, weights="pretrain-tv-init.bin"),
     "ht_pretrain": Dataset("ht", pretraining=True, weights="pretrain-tv-init.bin", published=False),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Which data sets there are.
+
+    Attributes:
+        corpora, datasets: by name.
+    """
+
+    corpora: Mapping[str, Corpus]
+    datasets: Mapping[str, Dataset]
+
+    def corpus_of(self, dataset: str) -> Corpus:
+        """The videos that a data set is about."""
+        return self.corpora[self.datasets[dataset].corpus]
+
+
+VALUE = "value"
+_RELEASE = "_release.jsonl"
+
+
+def _value_dataset(task: ValueTask) -> Dataset:
+    """One of VALUE's data sets, by the files that its recipes read."""
+    own, at = f"{task.name}_", "https://github.com/VALUE-Leaderboard/DataRelease"
+    if task.kind is not Kind.CAPTIONS:
+        files = (*task.train, *task.evaluated.values())
+        splits = tuple(file.removeprefix(own).removesuffix(".db") for file in files)
+        return Dataset(
+            task.corpus, splits, published=False, annotation=f"{own}{{}}.jsonl", annotations_at=at
+        )
+    train = [file.removesuffix(".db") for file in task.train]
+    return Dataset(
+        task.corpus,
+        captions=tuple(name.removeprefix(own) for name in train if name.startswith(own)),
+        targets=tuple(
+            file.removeprefix(own).removesuffix(_RELEASE) for file in task.evaluated.values()
+        ),
+        learns_from=tuple(tuple(name.rsplit("_", 1)) for name in train if not name.startswith(own)),
+        published=False,
+        annotation=f"{own}{{}}{_RELEASE}",
+        annotations_at=at,
+    )
+
+
+def catalogue(value: bool = False) -> Catalogue:
+    """HERO's data sets and VALUE's; of those that both have, ``value``: VALUE's, else HERO's.
+
+    VALUE's videos all have features every 1.5 seconds, uncompressed, and its How2 is cut already.
+    """
+    as_value = {"interval": 1.5, "compressed": False, "clip_interval": None, "nframe_group": 5}
+    names = dict.fromkeys(task.corpus for task in TASKS.values())
+    corpora = {name: replace(CORPORA.get(name, Corpus()), **as_value) for name in names}
+    datasets = {name: _value_dataset(task) for name, task in TASKS.items()}
+    if value:
+        return Catalogue(CORPORA | corpora, DATASETS | datasets)
+    return Catalogue(corpora | CORPORA, datasets | DATASETS)

@@ -25,7 +25,7 @@ from data.prepare.archives import ArchiveError, link_or_copy, put_folder
 from data.prepare.mirror import Mirror
 from data.stores.build_folder import is_database
 from data.stores.lmdb_io import FeatureDb, TextDb
-from scripts.preparation.datasets import CORPORA, DATASETS, Corpus, Dataset
+from scripts.preparation.datasets import Catalogue, Corpus, catalogue
 from scripts.preparation.graph import Step
 from utils.errors import UserError
 from utils.files import atomic_write, read_json, read_jsonl
@@ -101,13 +101,14 @@ def check_lines(path: Path) -> None:
         pass
 
 
-def items(dataset: Dataset, name: str, asr: bool) -> Iterator[Item]:
+def items(name: str, asr: bool, sets: Catalogue) -> Iterator[Item]:
     """All that a data set's recipes read."""
+    dataset = sets.datasets[name]
     text = partial(Item, check=check_text_db)
     plain = partial(Item, packed=False)
     yield text(f"txt_db/{dataset.corpus}_subtitles.db")
-    for split in dataset.splits:
-        yield text(f"txt_db/{name}_{split}.db")
+    for own, split in (*((name, split) for split in dataset.splits), *dataset.learns_from):
+        yield text(f"txt_db/{own}_{split}.db")
     for split in dataset.captions:
         yield Item(f"txt_db/{name}_{split}.db", check_caption_db)
     for split in dataset.targets:
@@ -117,7 +118,7 @@ def items(dataset: Dataset, name: str, asr: bool) -> Iterator[Item]:
             yield plain(f"txt_db/pretrain_splits/{dataset.corpus}_{split}.json", read_json)
     yield Item(
         f"video_db/{dataset.corpus}",
-        partial(check_features, CORPORA[dataset.corpus]),
+        partial(check_features, sets.corpora[dataset.corpus]),
         replaceable=has_features,
     )
     yield plain(f"pretrained/{dataset.weights}", check_weights)
@@ -128,7 +129,11 @@ def items(dataset: Dataset, name: str, asr: bool) -> Iterator[Item]:
 
 
 def published_steps(
-    names: Iterable[str], storage: Path, mirror: Mirror, asr: bool = False
+    names: Iterable[str],
+    storage: Path,
+    mirror: Mirror,
+    asr: bool = False,
+    sets: Catalogue | None = None,
 ) -> list[Step]:
     """Steps that download, check and unpack all that some data sets' recipes read.
 
@@ -137,13 +142,15 @@ def published_steps(
         storage: where all goes.
         mirror: where it comes from.
         asr: recognised speech, too.
+        sets: which data sets there are; None: HERO's, and VALUE's new ones.
     """
+    sets = sets or catalogue()
     wanted: dict[str, Item] = {}
     for name in names:
         if name == "pretrained":
             found: Iterable[Item] = [Item(f"pretrained/{PRETRAINED}", check_weights, packed=False)]
         else:
-            found = items(DATASETS[name], name, asr)
+            found = items(name, asr, sets)
         wanted |= {item.name: item for item in found}
     return [step for item in wanted.values() for step in _steps(item, storage, mirror)]
 

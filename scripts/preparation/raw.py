@@ -30,7 +30,7 @@ Pre-training: txt_db/pretrain_splits/<corpus>_{train,val}.json (a training list 
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from data.stores.build_folder import build_folder, is_database
 from data.stores.frame_counts import COUNTS_FILE, counts_path, own_counts_path
 from data.stores.lmdb_io import FeatureDb, feature_db_path
 from data.stores.records import ID2NFRAME
-from scripts.preparation.datasets import CORPORA, DATASETS, Corpus
+from scripts.preparation.datasets import Catalogue, Corpus, Dataset, catalogue
 from scripts.preparation.graph import Step
 from scripts.preparation.process import run_script
 from scripts.preparation.published import check_caption_db, check_features, check_text_db
@@ -49,8 +49,6 @@ from utils.errors import UserError
 from utils.files import atomic_write, read_json, write_json
 
 SPLITS = ("train", "val", "test", "test_public", "test_private")
-# Annotations published in another format, which convert_annotations.py knows.
-CONVERTED = ("how2r", "how2qa", "didemo")
 ENCODINGS = ("cp1252", "iso-8859-1")  # of subtitles that are not UTF-8; the last reads any bytes
 # What pre-training must not have seen, by corpus.
 VALIDATED_ON = {"tv": ("tvr_val", "tvqa_val"), "ht": ("how2r_val", "how2qa_val")}
@@ -68,6 +66,7 @@ class RawFiles:
         toker: tokenizer.
         workers: processes that share the work of a step.
         only_available: leave out subtitles of videos that have no features.
+        sets: which data sets there are.
     """
 
     annotations: Path
@@ -77,6 +76,7 @@ class RawFiles:
     toker: str
     workers: int
     only_available: bool = False
+    sets: Catalogue = field(default_factory=catalogue)
 
     def first(self, *names: str) -> Path | None:
         """The first annotation file that is there."""
@@ -85,17 +85,17 @@ class RawFiles:
 
     def durations(self, corpus: str) -> Path | None:
         """{split: {video: [seconds, index]}}."""
-        return self.first(f"{corpus}_vid2dur_idx.json", *CORPORA[corpus].durations)
+        return self.first(f"{corpus}_vid2dur_idx.json", *self.sets.corpora[corpus].durations)
 
     def subtitles(self, corpus: str) -> Path | None:
         """Subtitles as JSON lines."""
-        return self.first(f"{corpus}_subtitles.jsonl", *CORPORA[corpus].subtitles)
+        return self.first(f"{corpus}_subtitles.jsonl", *self.sets.corpora[corpus].subtitles)
 
     def subtitle_folder(self, corpus: str) -> Path | None:
         """A folder of subtitle files."""
         folders = (
             folder
-            for pattern in (f"{corpus}_subtitles", *CORPORA[corpus].subtitle_folders)
+            for pattern in (f"{corpus}_subtitles", *self.sets.corpora[corpus].subtitle_folders)
             for folder in sorted(self.annotations.glob(pattern))
             if any(path.suffix.lower() in SUFFIXES for path in list_files(folder).files)
         )
@@ -120,7 +120,7 @@ class RawFiles:
         Raises:
             UserError: there are several.
         """
-        of = CORPORA[corpus]
+        of = self.sets.corpora[corpus]
         name = feature_db_path(Path(), "resnet_slowfast", of.interval, of.compressed).name
         names = {name, name.replace(f"_{of.interval:g}", f"_{of.interval:.1f}")}
         if self.features is None:
@@ -162,7 +162,7 @@ class RawFiles:
 
     def counts(self, corpus: str, name: str) -> Path:
         """The same of the feature database ``name`` of (a shard of) a corpus."""
-        folder, interval = self.video_db / name, CORPORA[corpus].interval
+        folder, interval = self.video_db / name, self.sets.corpora[corpus].interval
         extracted = self.extracted(name)
         resnet = extracted and part_folder(extracted, "resnet")
         if resnet and is_value_folder(resnet) and not (folder / COUNTS_FILE).is_file():
@@ -178,7 +178,7 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
     """
     names = list(names)
     steps: dict[str, Step] = {}
-    corpora = list(dict.fromkeys(DATASETS[name].corpus for name in names))
+    corpora = list(dict.fromkeys(files.sets.datasets[name].corpus for name in names))
     for corpus in corpora:
         database = files.database(corpus, alone=len(corpora) == 1)
         if database is not None:
@@ -192,15 +192,16 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
             _add(steps, _feature_steps(corpus, shard, files))
         _add(steps, _subtitle_steps(corpus, files))
     for name in names:
-        for split in SPLITS:
-            _add(steps, _query_steps(name, split, files) if DATASETS[name].splits else ())
-            _add(steps, _caption_steps(name, split, files) if DATASETS[name].captions else ())
-        _add(
-            steps,
-            _pretraining_steps(DATASETS[name].corpus, files) if DATASETS[name].pretraining else (),
-        )
+        of = files.sets.datasets[name]
+        for split in dict.fromkeys((*SPLITS, *of.splits, *of.targets)):
+            _add(steps, _query_steps(name, split, files) if of.splits else ())
+            _add(steps, _caption_steps(name, split, files) if of.captions or of.targets else ())
+        for learnt, split in of.learns_from:
+            _add(steps, _query_steps(learnt, split, files))
+        _add(steps, _pretraining_steps(of.corpus, files) if of.pretraining else ())
     if not steps:
-        wanted = "; ".join(map(_public_annotations, filter(_has_annotations, names)))
+        described = (files.sets.datasets[name] for name in names)
+        wanted = "; ".join(_public_annotations(of) for of in described if of.annotation)
         raise UserError(
             f"{files.annotations} has none of the files that --help lists; published are {wanted}"
         )
@@ -211,36 +212,39 @@ def _add(steps: dict[str, Step], more: Iterable[Step]) -> None:
     steps.update((step.name, step) for step in more)
 
 
-def _has_annotations(name: str) -> bool:
-    return bool(DATASETS[name].annotation)
-
-
-def _public_annotations(name: str) -> str:
+def _public_annotations(of: Dataset) -> str:
     """The published annotation files of a data set, and where they can be had."""
-    of = DATASETS[name]
-    files = (of.annotation.format(split) for split in dict.fromkeys((*of.splits, *of.captions)))
-    return f"{', '.join(files)} ({of.annotations_at})"
+    splits = dict.fromkeys((*of.splits, *of.captions, *of.targets))
+    return f"{', '.join(map(of.annotation.format, splits))} ({of.annotations_at})"
 
 
 def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) -> list[str]:
     """What recipes of the data sets read and nothing is there for, and where that can be had."""
     made = {step.name for step in steps}
     missing: dict[str, str] = {}
-    for name in filter(_has_annotations, names):
-        of = DATASETS[name]
-        for split in dict.fromkeys((*of.splits, *of.captions)):
+    names = list(names)
+    for name in names:
+        of = files.sets.datasets[name]
+        if not of.annotation:
+            continue
+        wanted = [(name, split) for split in dict.fromkeys((*of.splits, *of.captions))]
+        for own, split in (*wanted, *of.learns_from):
+            public = files.sets.datasets[own]
+            there = f"{public.annotation.format(split)}: {public.annotations_at}"
+            missing[f"txt_db/{own}_{split}.db"] = there
+        for split in of.targets:
             there = f"{of.annotation.format(split)}: {of.annotations_at}"
-            missing[f"txt_db/{name}_{split}.db"] = there
+            missing[f"txt_db/{name}_{split}_release.jsonl"] = there
         if not name.endswith("_video_only"):
-            subtitles = CORPORA[of.corpus].subtitles_at or f"{of.corpus}_subtitles.jsonl"
-            missing[f"txt_db/{of.corpus}_subtitles.db"] = subtitles
+            own_at = files.sets.corpora[of.corpus].subtitles_at
+            missing[f"txt_db/{of.corpus}_subtitles.db"] = own_at or f"{of.corpus}_subtitles.jsonl"
     lines = [
         f"passed over: {step}, which has no annotation in {files.annotations} ({where})"
         for step, where in sorted(missing.items())
         if step not in made
     ]
     if "tvr" in names and files.durations("tv") is None:
-        where = DATASETS["tvr"].annotations_at
+        where = files.sets.datasets["tvr"].annotations_at
         lines.append(
             f"{files.annotations} has no tvr_video2dur_idx.json ({where}): the videos that queries "
             "name are searched, and a test split names none"
@@ -250,7 +254,7 @@ def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) 
 
 def _database_step(corpus: str, source: Path, files: RawFiles) -> Step:
     """Take a feature database as it is."""
-    of, folder = CORPORA[corpus], files.video_db / corpus
+    of, folder = files.sets.corpora[corpus], files.video_db / corpus
     target = feature_db_path(folder, "resnet_slowfast", of.interval, of.compressed)
     if source.parent.resolve() == folder.resolve():
         target = source
@@ -301,7 +305,7 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
     extracted = files.extracted(name)
     if extracted is None:
         return
-    of, folder = CORPORA[corpus], files.video_db / name
+    of, folder = files.sets.corpora[corpus], files.video_db / name
     paths, target = folder / "video_feat_info.pkl", ("--output", files.video_db, "--dataset", name)
     workers, parts = ("--workers", files.workers), ("--parts", *PUBLISHED)
     yield Step(
@@ -400,7 +404,7 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     if annotation is None:
         return
     yield from conversion
-    of = CORPORA[corpus]
+    of = files.sets.corpora[corpus]
     table = None if files.features else files.first(f"{corpus}_vid2nframe.json")
     frames = (table,) if table else files.frames(corpus)
     timing = ("--vid2nframe", *frames, "--frame_length", of.interval)
@@ -433,6 +437,7 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
             *("--task", corpus, *timing),
             *(("--vid2dur_idx", durations) if durations else ()),
             *(("--only_available",) if files.only_available else ()),
+            *(() if of.nframe_group is None else ("--nframe_group", of.nframe_group)),
         ),
         (*frames, durations) if durations else frames,
         hint=hint,
@@ -441,8 +446,8 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
 
 def _query_steps(task: str, split: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.queries(task, split)
-    of = DATASETS[task]
-    published = files.first(of.annotation.format(split)) if task in CONVERTED else None
+    of = files.sets.datasets[task]
+    published = files.first(of.annotation.format(split)) if of.converted else None
     if published is not None:
         annotation = files.txt_db / "ann" / f"{task}_{split}.jsonl"
         options = ("--task", task, "--annotation", published, "--output", annotation)
@@ -467,13 +472,18 @@ def _caption_steps(name: str, split: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.queries(name, split)
     if annotation is None:
         return
-    subtitles, conversion = _subtitle_lines(DATASETS[name].corpus, files)
+    release = _copy_step(
+        files, f"{name}_{split}_release.jsonl", "copy clips and captions", annotation
+    )
+    of = files.sets.datasets[name]
+    if not of.captions:
+        yield release
+        return
+    subtitles, conversion = _subtitle_lines(of.corpus, files)
     yield from conversion
     if subtitles is None:
-        raise UserError(
-            f"{files.annotations} has no tv_subtitles.jsonl "
-            f"({CORPORA[DATASETS[name].corpus].subtitles_at})"
-        )
+        where = files.sets.corpora[of.corpus].subtitles_at
+        raise UserError(f"{files.annotations} has no {of.corpus}_subtitles.jsonl ({where})")
     yield _text_step(
         files,
         f"{name}_{split}.db",
@@ -484,7 +494,7 @@ def _caption_steps(name: str, split: str, files: RawFiles) -> Iterator[Step]:
         (subtitles,),
         check_caption_db,
     )
-    yield _copy_step(files, f"{name}_{split}_release.jsonl", "copy clips and captions", annotation)
+    yield release
 
 
 def _copy_step(files: RawFiles, name: str, what: str, source: Path) -> Step:
@@ -519,7 +529,7 @@ def _pretraining_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     shards = files.shards(corpus)
     options = ("--name", corpus, "--output", lists, "--sub_txt_db", subtitles)
     options += ("--vfeat_db", *(files.video_db / name for name in shards))
-    options += ("--clips",) if CORPORA[corpus].clip_interval else ()
+    options += ("--clips",) if files.sets.corpora[corpus].clip_interval else ()
     options += ("--exclude", *excluded) if excluded else ()
     train = [f"_{number}" for number in range(len(shards))] if len(shards) > 1 else [""]
     yield Step(
