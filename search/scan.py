@@ -174,7 +174,7 @@ class Corpus:
         firsts = np.repeat(self.first_rows[places], counts)
         rows = torch.from_numpy(firsts + segment_positions(counts))
         values = [
-            self.frames[part].to(self.device, torch.float32) @ vector
+            self.frames.index_select(0, part).to(self.device, torch.float32) @ vector
             for part in rows.split(CACHE_ROWS)
         ]
         layout = PackedLayout.from_lengths(counts, max_buckets=1).to(self.device)
