@@ -62,6 +62,10 @@ class AttentionProjections(nn.Module):
 class SelfAttention(AttentionProjections):
     """Multi-head attention within each packed sequence; padding does not exist for it."""
 
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__(config)
+        self.joint: nn.Module | None = None  # all projections, where weights no longer change
+
     def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
         """Attend.
 
@@ -73,12 +77,7 @@ class SelfAttention(AttentionProjections):
         Returns:
             (P, H), or (R, H) with ``rows``.
         """
-        projections = (self.query, self.key, self.value)
-        qkv = F.linear(
-            x,
-            torch.cat([layer.weight for layer in projections]),
-            torch.cat([layer.bias for layer in projections]),
-        )
+        qkv = self.joint(x) if self.joint else F.linear(x, *self.joined())
         if layout.to_cells is not None:
             qkv = _RowsToCells.apply(qkv, layout.to_cells, layout.to_rows)
         sizes = [bucket.count * bucket.length for bucket in layout.buckets]
@@ -89,6 +88,11 @@ class SelfAttention(AttentionProjections):
         cells = torch.cat(results) if len(results) > 1 else results[0]
         wanted = layout.to_rows if rows is None else _compose(layout.to_rows, rows)
         return cells if wanted is None else _CellsToRows.apply(cells, wanted)
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """Weight (3H, H) and bias (3H,) of the three projections."""
+        layers = (self.query, self.key, self.value)
+        return torch.cat([x.weight for x in layers]), torch.cat([x.bias for x in layers])
 
     def _attend(self, qkv: Tensor, count: int, length: int, mask: Tensor | None) -> Tensor:
         width = qkv.shape[-1] // 3

@@ -34,6 +34,7 @@ from engine.run import Run, finished_run
 from evaluation.ranking import SearchSettings, require_finite, top_moments
 from model.cosine import unit_vectors
 from model.extractors.weights import file_sha256
+from model.inference import pack_weights
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from search.queries import sentence_queries
 from search.scan import Corpus
@@ -125,6 +126,8 @@ class HeroScorer:
                 f"{finished.vocab_size}; name the right --toker"
             )
         model = build_for_evaluation(HeroForVcmr, finished, None, window_frames(finished))
+        if finished.precision.mode == "fp32":
+            pack_weights(model)
         return cls(finished, model, tokenizer, fingerprint, known)
 
     @cached_property

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from evaluation.ranking import top_columns
 from model.cosine import unit_vectors
-from utils.packing import PackedLayout, segment_positions
+from utils.packing import PackedLayout, length_mask
 
 if TYPE_CHECKING:
     from search.store import Index
@@ -171,14 +171,15 @@ class Corpus:
         """
         places = segments.numpy()
         counts = self.rows[places]
-        firsts = np.repeat(self.first_rows[places], counts)
-        rows = torch.from_numpy(firsts + segment_positions(counts))
-        values = [
-            self.frames[part].to(self.device, torch.float32) @ vector
-            for part in rows.split(CACHE_ROWS)
-        ]
-        layout = PackedLayout.from_lengths(counts, max_buckets=1).to(self.device)
-        return layout.pad(torch.cat(values))
+        longest = int(counts.max())
+        grid = torch.zeros(len(places), longest, device=self.device)
+        place = torch.empty(longest, len(vector), device=self.device)
+        # Segment by segment: their rows lie together, so nothing has to be gathered.
+        for first, count, row in zip(self.first_rows[places].tolist(), counts.tolist(), grid):
+            part = place[:count].copy_(self.frames[first : first + count])
+            torch.mv(part, vector, out=row[:count])
+        lengths = torch.from_numpy(counts).to(self.device)
+        return grid, length_mask(lengths, longest)
 
 
 def _as_tensor(frames: np.ndarray) -> Tensor:

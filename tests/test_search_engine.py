@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.video import SubtitleSource
+from data.video import SubtitleSource, collate_videos
+from engine.build import build_for_evaluation
 from evaluation.ranking import CorpusIndex
+from model.inference import PackedLinear
+from model.vcmr import HeroForVcmr
 from scripts import prepro_sub
 from search import MomentSearch
 from search.answers import as_records, as_text, clock
 from search.doubt import UNRELATED
 from search.hero_scorer import HeroScorer
+from search.queries import sentence_queries
 from search.scan import Corpus
 from search.scorer import lines_within
 from search.store import IndexArrays, Line, NewFilm
@@ -89,6 +93,22 @@ def test_frames_are_encoded_as_those_of_the_databases(scorer, source, world, tmp
         (expected,) = scorer.encode_items([made(vid)])
         (found,) = scorer.encode_segments([(source.features[vid], spoken(source, vid))])
         assert np.array_equal(found, expected.half().numpy())
+
+
+def test_packed_weights_compute_what_plain_ones_do(scorer, source):
+    assert any(isinstance(module, PackedLinear) for module in scorer.model.modules())
+    plain = build_for_evaluation(HeroForVcmr, scorer.run, None, 100)
+    batch = sentence_queries(SENTENCES, scorer.tokenizer, scorer.tokenizer.cls_token_id)
+    items = [source(vid) for vid in list(source.subtitles.keys())[:3]]
+    with torch.no_grad():
+        vectors = plain.encode_queries(batch)
+        frames = plain.encode_videos(collate_videos(items))
+        spans = plain.span_queries(vectors)
+    found = scorer.encode_queries(SENTENCES)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(found.vectors, vectors, **close)
+    torch.testing.assert_close(found.spans, spans, **close)
+    torch.testing.assert_close(torch.cat(scorer.encode_items(items)), frames, **close)
 
 
 class MeanPooled:
