@@ -52,6 +52,7 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.golden
+@pytest.mark.device
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_a_gpu_has_a_fixed_order_for_all_that_a_task_calls(
     task, world, expected, tmp_path, monkeypatch
@@ -72,6 +73,7 @@ def test_a_gpu_has_a_fixed_order_for_all_that_a_task_calls(
 
 
 @pytest.mark.golden
+@pytest.mark.device
 def test_a_run_that_goes_on_ends_in_the_same_bits(tvr_options, tmp_path, monkeypatch):
     """Stopped in the middle by a signal; dropout is on."""
     config = tmp_path / "options.json"
