@@ -3,13 +3,15 @@
 VENV ?= .venv
 PYTHON := $(abspath $(VENV))/bin/python
 TASK ?= tvr
+# Where there is no virtual environment, tests on a GPU take the Python that has PyTorch.
+TEST_PYTHON := $(if $(wildcard $(PYTHON)),$(PYTHON),python3)
 SHELL_SCRIPTS := .ci/run $(shell git ls-files '*.sh')
 
-.PHONY: help venv demo horovod test lint clean
+.PHONY: help venv demo horovod test test-gpu lint clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 venv: ## make the virtual environment (quick if it is there)
 	@bash scripts/setup_venv.sh $(VENV)
@@ -22,6 +24,10 @@ horovod: venv ## build Horovod, which horovodrun needs (once)
 
 test: horovod ## build Horovod (once) and run all tests
 	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
+
+test-gpu: ## run the tests of what computes on a GPU (needs requirements.txt and pytest, no network)
+	HERO_TEST_DEVICE=cuda $(TEST_PYTHON) -m pytest -m "(gpu or device) and not launcher and not java" \
+	    $(shell grep -lE 'mark\.(gpu|device)' tests/test_*.py)
 
 lint: venv ## check style
 	$(PYTHON) -m ruff check .

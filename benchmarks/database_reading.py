@@ -26,7 +26,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter, as_float32
+from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter, own_copy
 from data.stores.records import QueryRecord, SubtitleRecord
 
 VOCABULARY, WIDTH, FRAMES, SUBTITLES = 50265, 4352, 60, 30
@@ -82,13 +82,13 @@ def unchecked_text(db: TextDb, id_: str) -> dict:
 
 
 def unchecked_features(db: FeatureDb, vid: str) -> np.ndarray:
-    """Features as float32."""
+    """Features, without any check."""
     with db._value(vid) as value:
         if db.compressed:
             with np.load(io.BytesIO(value), allow_pickle=False) as entries:
-                return as_float32(entries["features"][:FRAMES])
+                return own_copy(entries["features"][:FRAMES])
         record = msgpack.unpackb(value, object_hook=msgpack_numpy.decode, raw=False)
-        return as_float32(record["features"][:FRAMES])
+        return own_copy(record["features"][:FRAMES])
 
 
 def microseconds(read: Callable[[str], Any], ids: list[str]) -> float:

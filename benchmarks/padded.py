@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batch import TextBatch, VideoBatch
+from data.batch import SubtitleSequences, TextBatch, VideoBatch
+from model.encoder import TemporalTransformer
 from model.hero import HierarchicalEncoder
 from model.layers import TransformerEncoder
 
@@ -43,6 +44,7 @@ class PaddedVideos:
     """A packed batch unpacked: per subtitle and per video, everything padded to the longest."""
 
     def __init__(self, video: VideoBatch) -> None:
+        device, video = video.features.device, video.to("cpu")
         subtitles = video.subtitles
         lengths = subtitles.layout.lengths.tolist()
         slot_of_row = torch.full((sum(lengths),), -1)
@@ -66,6 +68,8 @@ class PaddedVideos:
         wide = torch.cat([self.frame_mask, self.token_mask], dim=1)
         self.gather = (~wide).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
         self.mask = _mask(lengths, max(lengths))
+        for name, value in vars(self).items():
+            setattr(self, name, value.to(device))
 
 
 def _mask(lengths: list[int], longest: int) -> Tensor:
@@ -76,39 +80,55 @@ def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tenso
     """Outputs of the cross-modal transformer (S, L, H)."""
     local = encoder.f_encoder
     count, longest = video.frame_mask.shape
-    positions = torch.arange(longest).expand(count, longest)
+    device = video.features.device
+    positions = torch.arange(longest, device=device).expand(count, longest)
     projected = local.img_embeddings.project(video.features)
     slots = local.img_embeddings(
         projected.flatten(0, 1),
-        torch.arange(count * longest),
+        torch.arange(count * longest, device=device),
         positions.flatten(),
         local.embeddings.type_row,
     ).view(count, longest, -1)
-    text_positions = torch.arange(video.tokens.shape[1]).expand(video.tokens.shape)
+    text_positions = torch.arange(video.tokens.shape[1], device=device).expand(video.tokens.shape)
     x = torch.cat([slots, local.embeddings(video.tokens, text_positions)], dim=1)
     x = x.gather(1, video.gather[..., None].expand(-1, -1, x.shape[2]))
     return _encode(local.encoder, x, video.mask)
 
 
-def padded_frame_vectors(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
-    """Frames before the temporal transformer (B, T, H); padded frames hold zeros."""
+def padded_frame_vectors(
+    encoder: HierarchicalEncoder, video: PaddedVideos, copies: int = 1
+) -> Tensor:
+    """Frames before the temporal transformer, packed: (``copies`` × F, H), as
+    :meth:`model.hero.HierarchicalEncoder.frame_vectors` gives them."""
     x = padded_sequences(encoder, video)[:, : video.frame_mask.shape[1]]
     vectors = encoder.frame_transform(video.video_features)
-    flat = video.layout.unpad(vectors)
-    flat = flat.index_add(0, video.targets[video.frame_mask], x[video.frame_mask])
-    return video.layout.pad(flat)[0]
+    flat = video.layout.unpad(vectors).float().repeat(copies, 1)
+    return flat.index_add(0, video.targets[video.frame_mask], x[video.frame_mask].float())
 
 
 def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor) -> Tensor:
     """The temporal transformer: (B, T, H) with mask (B, T) → (B, T, H)."""
-    time = torch.arange(mask.shape[1]).expand(mask.shape)
+    time = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     vectors = encoder.c_encoder.embeddings(vectors, time)
     return _encode(encoder.c_encoder.encoder, vectors, mask) * mask[..., None]
 
 
 def padded_forward(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
     """Frame embeddings (B, T, H); padded frames hold zeros."""
-    return padded_temporal(encoder, padded_frame_vectors(encoder, video), video.video_mask)
+    vectors, mask = video.layout.pad(padded_frame_vectors(encoder, video))
+    return padded_temporal(encoder, vectors, mask)
+
+
+def padded_with_texts(
+    temporal: TemporalTransformer, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences
+) -> Tensor:
+    """Whole videos with a text behind each, as
+    :meth:`model.encoder.TemporalTransformer.with_texts` takes and returns them."""
+    frames = frames.index_select(0, sequences.slot_frames)
+    slots = temporal.embeddings(frames, sequences.slot_positions)
+    embedded, mask = sequences.layout.pad(sequences.join(slots, tokens))
+    outputs = sequences.layout.unpad(_encode(temporal.encoder, embedded, mask))
+    return outputs.index_select(0, sequences.slot_rows)
 
 
 def padded_text(encoder: HierarchicalEncoder, text: TextBatch) -> Tensor:

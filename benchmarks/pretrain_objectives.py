@@ -66,7 +66,7 @@ class PaddedEncoder(nn.Module):
         return self.temporal(self.frame_vectors(video), video)
 
     def frame_vectors(self, video: VideoBatch, frame_mask: Tensor | None = None) -> Tensor:
-        return video.layout.unpad(padded_frame_vectors(self.encoder, self.video))
+        return padded_frame_vectors(self.encoder, self.video)
 
     def temporal(self, frames: Tensor, video: VideoBatch) -> Tensor:
         return video.layout.unpad(padded_temporal(self.encoder, *video.layout.pad(frames)))

@@ -301,6 +301,11 @@ class TrainingOptions(
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
     seed: int = option(77, help="seed of every random generator", rule=SEED)
+    deterministic: bool = option(
+        False,
+        help="let a GPU add up in a fixed order, slower: a run that is stopped and started again "
+        "then ends in the same bits, as it does on a CPU anyway",
+    )
     allow_changed_options: bool = option(
         False, help="resume a run although its options changed", affects_result=False
     )

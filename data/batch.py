@@ -53,7 +53,7 @@ class VideoBatch(TensorBatch):
     """B videos; their frames one after the other."""
 
     vids: list[str]
-    features: Tensor  # (F, D) float
+    features: Tensor  # (F, D) float32; float16 as stored until it is on the device
     frame_positions: Tensor  # (F,) long, a frame's place in its video
     layout: PackedLayout  # B sequences of F frames in all
     subtitles: SubtitleSequences

@@ -168,12 +168,14 @@ def _load(
     batches: Iterable[list],
     run: LoadingRun[LoaderOptions],
 ) -> Iterator[TensorBatch]:
+    # More processes than cores only take turns, and more than batches have nothing to do; what they
+    # load does not depend on their number.
+    workers = min(run.options.n_workers, len(os.sched_getaffinity(0)))
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
-        # More processes than cores only take turns; what they load does not depend on their number.
-        num_workers=min(run.options.n_workers, len(os.sched_getaffinity(0))),
+        num_workers=min(workers, len(batches)) if isinstance(batches, list) else workers,
         pin_memory=run.options.pin_mem and torch.cuda.is_available(),
         # The loader seeds its workers from this; the global generator stays the model's alone, so
         # that making a loader (at a restart, in validation) does not move dropout.

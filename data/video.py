@@ -7,6 +7,7 @@ forward pass has no Python loop over subtitles or frames.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -46,7 +47,7 @@ class VideoItem:
     """One video, cut to ``max_clip_len``."""
 
     vid: str
-    features: np.ndarray  # (T, D) float32
+    features: np.ndarray  # (T, D) float32, or float16 as stored
     subtitles: list[Subtitle] = field(default_factory=list)  # all, also those without frames
 
     @property
@@ -405,4 +406,4 @@ def pack_sequences(
 
 
 def _flat(lists: Sequence[Sequence[int]]) -> torch.Tensor:
-    return torch.tensor([value for values in lists for value in values], dtype=torch.long)
+    return torch.from_numpy(np.fromiter(chain.from_iterable(lists), dtype=np.int64))

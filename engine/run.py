@@ -25,6 +25,7 @@ from utils.distributed import Communicator, setup
 from utils.errors import UserError, as_user_error
 from utils.files import read_json, write_json
 from utils.logger import LOGGER, save_run_info, setup_logging
+from utils.runtime import set_deterministic
 
 TrainingT = TypeVar("TrainingT", bound=TrainingOptions)
 EvaluationT = TypeVar("EvaluationT", bound=RunOptions)
@@ -111,6 +112,7 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
         UserError: the folder holds a run with other options, or another program's.
     """
     require_reachable(options.output_dir, options.storage)
+    set_deterministic(options.deterministic)
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Rank 0's folder alone counts: other hosts need not share it.

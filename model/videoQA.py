@@ -68,6 +68,10 @@ def span_losses(logits: Tensor, layout: PackedLayout, spans: Tensor) -> Tensor:
     Returns:
         (N,); 0 where there is no span.
     """
-    grid, mask = layout.pad(logits)  # (N, T, 2)
-    grid = grid.masked_fill(~mask[..., None], PADDED_LOGIT)
-    return F.cross_entropy(grid, spans, ignore_index=-1, reduction="none").mean(dim=-1)
+    grid, mask = layout.pad(logits.T, dim=1)  # (2, N, T), (N, T)
+    grid = grid.masked_fill(~mask, PADDED_LOGIT)
+    # One row a class distribution: the form for grids has no fixed order of sums on a GPU.
+    losses = F.cross_entropy(
+        grid.flatten(0, 1), spans.T.flatten(), ignore_index=-1, reduction="none"
+    )
+    return losses.view(2, -1).mean(dim=0)

@@ -104,7 +104,7 @@ class FilmDatabases:
             RecordError: its lines are malformed.
             UserError: a record is damaged, or it has no frames.
         """
-        features = self.features[name]
+        features = self.features[name].astype(np.float32, copy=False)
         if not len(features):
             raise UserError("it has no frames")
         if self.subtitles is None or name not in self.subtitles:

@@ -1,7 +1,8 @@
-"""Fixtures: where the recorded world lies, and what starts several ranks."""
+"""Fixtures: where the recorded world lies, what starts several ranks, on what device models run."""
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tests start many processes, at times several at once: more threads would only take turns.
@@ -10,11 +11,53 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from utils.runtime import set_deterministic
+
+# What tests marked ``device`` compute on.
+TEST_DEVICE = os.environ.get("HERO_TEST_DEVICE", "cpu")
 GOLDEN = Path(os.environ.get("HERO_GOLDEN", Path(__file__).parent / "data" / "golden"))
 GOLDEN_VALUE = Path(
     os.environ.get("HERO_GOLDEN_VALUE", Path(__file__).parent / "data" / "golden_value")
 )
 LAUNCHERS = ("torch", "horovod")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A GPU that was asked for is there, and computes what single precision says."""
+    if TEST_DEVICE.startswith("cuda"):
+        if not _has_cuda():
+            pytest.exit(f"HERO_TEST_DEVICE={TEST_DEVICE}: PyTorch finds no CUDA device here", 2)
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    import utils.runtime  # noqa: F401 (before PyTorch is loaded)
+
+    return torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU skip themselves where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not _has_cuda():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On a GPU, sums of tests marked ``device`` have a fixed order: equal work, equal bits."""
+    wanted = TEST_DEVICE.startswith("cuda") and request.node.get_closest_marker("device")
+    if wanted:
+        set_deterministic(True)
+    yield
+    if wanted:
+        set_deterministic(False)
 
 
 @pytest.fixture(scope="session", params=LAUNCHERS)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from config.model_config import ModelConfig
+from data.batch import JudgedBatch
 from data.candidates import CandidateDataset
 from data.stores.lmdb_io import TextDb
 from engine.trainer import Task
@@ -17,7 +18,7 @@ from evaluation.answers import AnsweredSplit, answer_split
 from model.candidates import CandidateModel
 from model.checkpoint import read_state_dict
 from model.layers import set_dropout
-from tests.recorded import load_recorded, recorded_source
+from tests.recorded import DEVICE, load_recorded, placed, recorded_source
 from tests.recorded_runs import RecordedLoader, assert_recorded_run
 from tests.test_vcmr_evaluation import on_ranks
 
@@ -50,7 +51,11 @@ class RecordedTask:
         report = load_recorded(model, expected / "pretrained.pt", expected / self.head)
         assert not report.missing + report.new_heads
         set_dropout(model, 0.0)
-        return model
+        return model.to(DEVICE)
+
+    def batch(self, data: CandidateDataset, *numbers: int) -> JudgedBatch:
+        """Some items of a split, or all, as the model reads them."""
+        return placed(data.collate([data[n] for n in numbers or range(len(data))]))
 
     def data(self, world: Path, split: str = "val", training: bool = False) -> CandidateDataset:
         """The items of a split."""
@@ -116,7 +121,7 @@ class RecordedTask:
         def work(comm) -> AnsweredSplit:
             shares = range(comm.rank, len(data), comm.size)
             return answer_split(
-                model, (data.collate([data[number]]) for number in shares), comm, data.ids
+                model, (self.batch(data, number) for number in shares), comm, data.ids
             )
 
         return on_ranks(size, work)

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from engine.precision import Precision
 from engine.restore import RunFolder
 from engine.run import Run
 from engine.trainer import Task, Trainer
+from tests.recorded import DEVICE, placed
 from utils.distributed import Communicator, SingleProcess
 
 WARMUP_STEPS, TOTAL_STEPS = 2, 10
@@ -30,7 +30,7 @@ class RecordedLoader:
         number = 0
         while True:
             items = [dataset[(number + i) % len(dataset)] for i in range(batch_size)]
-            yield collate(items)
+            yield placed(collate(items))
             number += batch_size
 
     def __next__(self) -> Any:
@@ -86,9 +86,9 @@ class StepRecorder:
         run = Run(
             options,
             comm or SingleProcess(),
-            torch.device("cpu"),
+            DEVICE,
             None,
-            Precision.from_options(options, torch.device("cpu")),
+            Precision.from_options(options, DEVICE),
             RunFolder(folder),
             stand_in,
         )

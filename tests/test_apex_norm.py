@@ -49,7 +49,6 @@ def test_without_apex_or_a_gpu_nothing_changes(model, caplog):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_apex_gives_what_pytorch_gives(model):
     pytest.importorskip("apex.normalization")
     fused = copy.deepcopy(model).cuda()

@@ -40,6 +40,7 @@ def formats(monkeypatch):
 
 
 @pytest.mark.golden
+@pytest.mark.device
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_two_steps_and_a_validation(task, world, expected, tmp_path, monkeypatch, formats):
     install_fake_java(tmp_path / "bin", monkeypatch)

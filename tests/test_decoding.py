@@ -16,7 +16,10 @@ from data.video import Subtitle, VideoItem, collate_texts, collate_videos
 from model.decoding import DecodingSettings, beam_search, greedy_search, search, until_end
 from model.layers import set_dropout
 from model.tvc import CaptionStepper, HeroForTvc, smoothed_loss
+from tests.recorded import DEVICE, placed
 from utils.errors import UserError
+
+pytestmark = pytest.mark.device
 
 BEGIN, END, KNOWN = 0, 2, (0, 2, 3, 4, 5, 6)
 BLOCK = {
@@ -45,7 +48,7 @@ def model():
         model.v_encoder.f_encoder.embeddings.word_embeddings.weight.mul_(60)
         for layer in model.decoder.layer:
             layer.dec_enc_attention.value.weight.mul_(6)
-    return model.eval()
+    return model.to(DEVICE).eval()
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +65,13 @@ def videos():
 
 @pytest.fixture(scope="module")
 def batch(videos):
-    return collate_videos(videos), collate_clips(list(zip(videos, CLIPS)))
+    return placed(collate_videos(videos)), placed(collate_clips(list(zip(videos, CLIPS))))
 
 
 def teacher_forced(model, batch, captions):
     """Logits of every next token, one (L + 1, V) a clip; no cache anywhere."""
     video, clips = batch
-    text = collate_texts([[BEGIN, *caption] for caption in captions])
+    text = placed(collate_texts([[BEGIN, *caption] for caption in captions]))
     sizes = [len(caption) + 1 for caption in captions]
     full = CaptionBatch(["x"], video, clips, text, text.token_ids, text.layout)
     with torch.no_grad():
@@ -138,7 +141,7 @@ def test_logits_step_by_step_equal_those_of_whole_captions(model, batch):
     captions = [[3, 4, 5, 6, 3], [4, 4, 4, 4, 4], [6, 5, 4, 3, 3], [5, 3, 5, 3, 5], [3, 3, 6, 6, 6]]
     whole = torch.stack(teacher_forced(model, batch, captions))  # (C, 6, V)
     stepper = CaptionStepper(model, model.v_encoder(video), clips, settings())
-    inputs = torch.tensor([[BEGIN, *caption] for caption in captions])
+    inputs = torch.tensor([[BEGIN, *caption] for caption in captions], device=DEVICE)
     steps = torch.stack([stepper(column) for column in inputs.T], dim=1)
     torch.testing.assert_close(steps, whole, atol=1e-4, rtol=1e-5)
 
@@ -147,13 +150,13 @@ def test_logits_step_by_step_equal_those_of_whole_captions(model, batch):
 def test_what_is_kept_follows_its_hypothesis(model, batch):
     video, clips = batch
     stepper = CaptionStepper(model, model.v_encoder(video), clips, settings(beam=2))
-    stepper(torch.full((10,), BEGIN))
-    written = torch.tensor([3, 4] * 5)
+    stepper(torch.full((10,), BEGIN, device=DEVICE))
+    written = torch.tensor([3, 4] * 5, device=DEVICE)
     stepper(written)
     # In every clip: both go on from the second, both from the first, exchanged, …
-    parents = torch.tensor([1, 1, 2, 2, 5, 4, 6, 7, 9, 8])
+    parents = torch.tensor([1, 1, 2, 2, 5, 4, 6, 7, 9, 8], device=DEVICE)
     stepper.reorder(parents)
-    logits = stepper(torch.full((10,), 5)).view(5, 2, -1)
+    logits = stepper(torch.full((10,), 5, device=DEVICE)).view(5, 2, -1)
     histories = written[parents].view(5, 2)
     for place in range(2):
         captions = [[history[place].item(), 5] for history in histories]
@@ -167,14 +170,14 @@ def test_captions_do_not_depend_on_the_batch(model, batch, videos, beam):
     alone = []
     for video, clips in zip(videos, CLIPS):
         for clip in clips:
-            one = collate_videos([video]), collate_clips([(video, [clip])])
+            one = placed(collate_videos([video])), placed(collate_clips([(video, [clip])]))
             alone += model.generate(*one, settings(beam=beam))
     assert alone == together
 
 
 def test_a_beam_of_one_is_greedy(model, batch):
     video, clips = batch
-    frames, device = model.v_encoder(video), torch.device("cpu")
+    frames, device = model.v_encoder(video), DEVICE
     for penalty in (0.0, 1.0, 2.0):
         one = settings(8, 1, penalty)
         with torch.no_grad():

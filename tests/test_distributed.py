@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.recorded import DEVICE
 from tests.survival import running, wait_until
 from utils.distributed import (
     GradientReducer,
@@ -149,6 +150,14 @@ def test_ranks_end_with_a_killed_launcher(backend, tmp_path):
         launcher.kill()
     ranks = [Path("/proc", path.read_text()) for path in tmp_path.iterdir()]
     wait_until(lambda: not any(map(running, ranks)), seconds=60)
+
+
+@pytest.mark.device
+@pytest.mark.slow
+def test_one_rank_on_the_device():
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if DEVICE.type == "cuda" else ""
+    run = launch("torch", "one_rank.py", ranks=1, CUDA_VISIBLE_DEVICES=gpus)
+    assert run.returncode == 0 and f"one rank on {DEVICE.type}: done" in run.stdout, run.stdout
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import VideoOnlySource, collate_videos
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr
-from tests.recorded import assert_recorded, recorded_source, recorded_vcmr
+from tests.recorded import assert_recorded, placed, recorded_source, recorded_vcmr
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def recorded_vids(recorded, kind):
 def test_frame_embeddings(model, recorded, world, kind, max_clip_len, context):
     source = recorded_source(world, max_clip_len, context)
     for vid in recorded_vids(recorded, f"repr/{kind}/"):
-        batch = collate_videos([source(vid)])
+        batch = placed(collate_videos([source(vid)]))
         assert_recorded(model.encode_videos(batch), recorded[f"repr/{kind}/{vid}"], vid)
 
 
@@ -42,7 +42,7 @@ def test_frame_embeddings(model, recorded, world, kind, max_clip_len, context):
 def test_frames_before_the_temporal_transformer(model, recorded, world):
     source = recorded_source(world)
     for vid in recorded_vids(recorded, "frames/full/"):
-        batch = collate_videos([source(vid)])
+        batch = placed(collate_videos([source(vid)]))
         vectors = model.v_encoder.frame_vectors(batch)
         assert_recorded(vectors, recorded[f"frames/full/{vid}"], vid)
 
@@ -52,7 +52,7 @@ def test_videos_without_subtitles(model, recorded, world):
     cls_id = TextDb(world / "txt_db" / "tv_subtitles.db").meta["CLS"]
     source = VideoOnlySource(FeatureDb(world / "video_db" / "tv", max_clip_len=100), cls_id)
     for vid in recorded_vids(recorded, "repr/video_only/"):
-        batch = collate_videos([source(vid)])
+        batch = placed(collate_videos([source(vid)]))
         assert_recorded(model.encode_videos(batch), recorded[f"repr/video_only/{vid}"], vid)
 
 
@@ -61,8 +61,8 @@ def test_a_video_alone_equals_the_video_in_a_mixed_batch(model, recorded, world)
     source = recorded_source(world, context=1)
     items = [source(vid) for vid in recorded_vids(recorded, "repr/full/")]
     assert len({item.num_frames for item in items}) > 1
-    together = model.encode_videos(collate_videos(items))
-    alone = torch.cat([model.encode_videos(collate_videos([item])) for item in items])
+    together = model.encode_videos(placed(collate_videos(items)))
+    alone = torch.cat([model.encode_videos(placed(collate_videos([item]))) for item in items])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 

@@ -10,7 +10,7 @@ import pytest
 import eval_vcmr
 import eval_vr
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 RELATIVE = 3e-4  # of scores: exponentials of 20 × a float32 cosine
 

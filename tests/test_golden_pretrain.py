@@ -21,10 +21,10 @@ from model.layers import set_dropout
 from model.pretrain import HeroForPretraining
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
-from tests.recorded import assert_recorded, load_recorded, recorded_source
+from tests.recorded import DEVICE, assert_recorded, load_recorded, placed, recorded_source
 from tests.recorded_runs import assert_recorded_run
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
 
@@ -108,7 +108,11 @@ def build(expected, schedule=None) -> HeroForPretraining:
     report = load_recorded(model, expected / "pretrained.pt")
     assert not (report.missing or report.new_heads or report.unexpected)
     set_dropout(model, 0.0)
-    return model.train()
+    return model.to(DEVICE).train()
+
+
+def batch_of(name, items):
+    return placed(OBJECTIVES[name].batch(items))
 
 
 @pytest.fixture(scope="module")
@@ -124,19 +128,19 @@ def test_weight_names_are_the_contract(expected, model):
 
 @pytest.mark.parametrize(("kind", "key"), [(None, "mlm/loss"), ("mlm_ctx", "mlm_ctx/loss")])
 def test_masked_tokens(model, inputs, recorded, kind, key):
-    batch = OBJECTIVES["mlm"].batch(inputs.mlm(kind))
+    batch = batch_of("mlm", inputs.mlm(kind))
     assert_recorded(model.answer(batch).losses["mlm"], recorded[key])
     assert model(batch)["mlm"].item() == pytest.approx(recorded[key].mean(), abs=2e-4)
 
 
 def test_contrasted_frames(model, inputs, recorded):
-    batch = OBJECTIVES["mfm-nce"].batch(inputs.mfm())
+    batch = batch_of("mfm-nce", inputs.mfm())
     assert_recorded(model.answer(batch).losses["mfm-nce"], recorded["mfm_nce/loss"])
     assert model(batch)["mfm-nce"].item() == pytest.approx(recorded["mfm_nce/loss"].mean(), 1e-5)
 
 
 def test_regressed_frames(model, inputs, recorded):
-    batch = OBJECTIVES["mffr"].batch(inputs.mfm())
+    batch = batch_of("mffr", inputs.mfm())
     predicted, true, negatives = model.frame_predictions(batch.batch, contrastive=False)
     squares = recorded["mffr/loss"]
     assert len(negatives) == 0
@@ -147,7 +151,7 @@ def test_regressed_frames(model, inputs, recorded):
 
 
 def test_frame_order(model, inputs, recorded):
-    batch = OBJECTIVES["fom"].batch(inputs.fom())
+    batch = batch_of("fom", inputs.fom())
     logits = model.v_encoder.fom_output(model.shuffled_frames(batch.batch))
     assert_recorded(logits, recorded["fom/logits"])
     assert_recorded(model(batch)["fom"], recorded["fom/loss"])
@@ -155,7 +159,7 @@ def test_frame_order(model, inputs, recorded):
 
 @pytest.mark.parametrize(("kind", "key"), [(None, "vsm/loss"), ("vsm_ctx", "vsm_ctx/loss")])
 def test_subtitles_find_their_moment(model, inputs, recorded, kind, key):
-    losses = model(OBJECTIVES["vsm"].batch(inputs.vsm(kind)))
+    losses = model(batch_of("vsm", inputs.vsm(kind)))
     assert_recorded(torch.stack([WEIGHTS[name] * losses[name] for name in WEIGHTS]), recorded[key])
 
 
@@ -163,7 +167,7 @@ def test_subtitles_find_their_moment_among_hard_negatives(expected, inputs, reco
     schedule = MomentSchedule(RankingLoss("hinge", margin=0.1))
     schedule.hard_start_steps, schedule.hard_pool_sizes = [0], [3]
     schedule.hard_weights = [10.0]
-    losses = build(expected, schedule)(OBJECTIVES["vsm"].batch(inputs.vsm()))
+    losses = build(expected, schedule)(batch_of("vsm", inputs.vsm()))
     weighted = torch.stack([WEIGHTS[name] * losses[name] for name in WEIGHTS])
     assert_recorded(weighted, recorded["vsm/loss_hard"])
 
@@ -220,7 +224,7 @@ def test_short_run(expected, inputs, tmp_path):
         "fom": inputs.fom(),
         "vsm": inputs.vsm(),
     }
-    batches = {name: OBJECTIVES[name].batch(some) for name, some in items.items()}
+    batches = {name: batch_of(name, some) for name, some in items.items()}
     order = cycle(["mlm", "mffr", "fom", "vsm", "mffr", "mlm"])
     task = Task(
         name="pretrain",

@@ -10,7 +10,7 @@ from model.vcmr import MomentSchedule
 from tests.recorded import recorded_source, recorded_vcmr
 from tests.recorded_runs import RecordedLoader, assert_recorded_run
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 
 def test_tvr(expected, world, tmp_path):

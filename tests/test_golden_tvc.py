@@ -15,11 +15,11 @@ from engine.trainer import Task
 from model.decoding import DecodingSettings
 from model.layers import set_dropout
 from model.tvc import HeroForTvc
-from tests.recorded import assert_recorded, load_recorded, recorded_source
+from tests.recorded import DEVICE, assert_recorded, load_recorded, placed, recorded_source
 from tests.recorded_runs import RecordedLoader, assert_recorded_run
 from utils.files import read_jsonl
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 SMOOTHING, STEPS = 0.1, 16
 
@@ -30,7 +30,7 @@ def recorded_model(expected):
     report = load_recorded(model, expected / "pretrained.pt", expected / "head_tvc.pt")
     assert not (report.missing or report.new_heads or report.grown)
     set_dropout(model, 0.0)
-    return model
+    return model.to(DEVICE)
 
 
 def recorded_videos(world):
@@ -63,7 +63,7 @@ def test_token_losses(model, recorded, world):
         for number, vid in enumerate(data.vids):
             key = f"tvc/token_loss/{vid}"
             if key in recorded:
-                losses = model(data.collate([data[number]]))["caption"]
+                losses = model(placed(data.collate([data[number]])))["caption"]
                 assert_recorded(losses, recorded[key], vid)
                 checked.add(key)
     assert checked == {key for key in recorded if key.startswith("tvc/token_loss/")} != set()
@@ -74,8 +74,8 @@ def test_a_batch_gives_the_losses_of_its_videos_alone(model, world):
     db = CaptionDb(world / "txt_db" / "tvc_val.db")
     data = CaptionDataset(db, recorded_videos(world))
     items = [data[number] for number in range(len(data))]
-    together = model(data.collate(items))["caption"]
-    alone = torch.cat([model(data.collate([item]))["caption"] for item in items])
+    together = model(placed(data.collate(items)))["caption"]
+    alone = torch.cat([model(placed(data.collate([item])))["caption"] for item in items])
     torch.testing.assert_close(together, alone, atol=2e-4, rtol=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_greedy_captions(model, greedy, world, batch_size):
     for data in clips:
         for first in range(0, len(data), batch_size):
             chosen = range(first, min(first + batch_size, len(data)))
-            batch = data.collate([data[number] for number in chosen])
+            batch = placed(data.collate([data[number] for number in chosen]))
             ids = model.generate(batch.video, batch.clips, settings)
             written |= {
                 str(data.lines[place]["clip_id"]): row for place, row in zip(batch.places, ids)

@@ -10,7 +10,7 @@ from tests.test_distributed import launch, launched
 from tests.workers.recorded_ranks import RecordedBatches, shared_first_step, train
 from utils.distributed import SingleProcess
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 RECORD = json.loads((GOLDEN / "expected" / "two_ranks.json").read_text())
 RUNS = [*RECORD["runs"]]

@@ -11,9 +11,9 @@ from data.vcmr import CorpusQueries, MomentDataset, collate_moments
 from data.video import collate_videos
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
-from tests.recorded import assert_recorded, recorded_source, recorded_vcmr
+from tests.recorded import DEVICE, assert_recorded, placed, recorded_source, recorded_vcmr
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
 
@@ -26,7 +26,7 @@ def model(expected):
 @pytest.fixture(scope="module")
 def val_queries(world):
     queries = CorpusQueries(TextDb(world / "txt_db" / "tvr_val.db"))
-    return queries.collate([queries[i] for i in range(len(queries))])
+    return placed(queries.collate([queries[i] for i in range(len(queries))]))
 
 
 @torch.no_grad()
@@ -40,9 +40,9 @@ def test_query_vectors(model, recorded, val_queries):
 def test_span_logits(model, recorded, val_queries, world):
     source = recorded_source(world)
     vids = sorted(set(val_queries.vids))
-    video = collate_videos([source(vid) for vid in vids])
+    video = placed(collate_videos([source(vid) for vid in vids]))
     frames = model.encode_videos(video)
-    place = torch.tensor([vids.index(vid) for vid in val_queries.vids])
+    place = torch.tensor([vids.index(vid) for vid in val_queries.vids], device=DEVICE)
     start, end = model.own_video_spans(
         model.encode_queries(val_queries), frames, video.layout, place
     )
@@ -54,7 +54,7 @@ def test_span_logits(model, recorded, val_queries, world):
 @torch.no_grad()
 def test_video_scores(model, recorded, val_queries, world):
     source = recorded_source(world)
-    video = collate_videos([source(vid) for vid in sorted(source.features.id2nframe)])
+    video = placed(collate_videos([source(vid) for vid in sorted(source.features.id2nframe)]))
     frames = model.encode_videos(video)
     scores = model.video_scores(model.encode_queries(val_queries), frames, video.layout)
     for row, qid in enumerate(val_queries.qids):
@@ -67,7 +67,7 @@ def recorded_batch(expected, world, max_clip_len):
         TextDb(world / "txt_db" / "tvr_train.db"), recorded_source(world, max_clip_len)
     )
     place = {ids[0]: number for number, ids in enumerate(data.groups)}
-    return collate_moments([data[ItemKey(place[qid])] for qid in qids])
+    return placed(collate_moments([data[ItemKey(place[qid])] for qid in qids]))
 
 
 @pytest.mark.parametrize("kind", ["hinge", "lse"])

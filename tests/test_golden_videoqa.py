@@ -13,10 +13,10 @@ from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.videoQA import QuestionDataset
 from model.videoQA import HeroForVideoQA
 from scripts.demo_corpus.answer_report import plot_answers, view_questions
-from tests.recorded import assert_recorded, recorded_source
+from tests.recorded import assert_recorded, placed, recorded_source
 from tests.recorded_answers import RecordedTask, saved
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 TVQA = RecordedTask(
     name="tvqa",
@@ -50,7 +50,7 @@ def data(world):
 def test_logits_and_losses(model, data, recorded):
     without_span = 0
     for number, qid in enumerate(data.ids):
-        answers = model.answer(data.collate([data[number]]))
+        answers = model.answer(TVQA.batch(data, number))
         assert_recorded(answers.scores[0], recorded[f"tvqa/logits/{qid}"], qid)
         qa, span = recorded[f"tvqa/loss/{qid}"]
         assert answers.losses["qa"].item() == pytest.approx(qa, abs=2e-4)
@@ -63,8 +63,8 @@ def test_logits_and_losses(model, data, recorded):
 def test_questions_alone_equal_questions_in_a_mixed_batch(model, data):
     items = [data[number] for number in range(len(data))]
     assert len({item.video.num_frames for item in items}) > 1
-    together = model.answer(data.collate(items))
-    alone = [model.answer(data.collate([item])) for item in items]
+    together = model.answer(TVQA.batch(data))
+    alone = [model.answer(TVQA.batch(data, number)) for number in range(len(data))]
     torch.testing.assert_close(
         together.scores, torch.cat([one.scores for one in alone]), atol=1e-5, rtol=0
     )
@@ -74,7 +74,7 @@ def test_questions_alone_equal_questions_in_a_mixed_batch(model, data):
 
 
 def test_training_losses_are_means_over_the_questions_with_a_target(model, data):
-    batch = data.collate([data[number] for number in range(len(data))])
+    batch = TVQA.batch(data)
     per_question = model(batch)
     model.train()
     try:
@@ -90,7 +90,7 @@ def test_training_losses_are_means_over_the_questions_with_a_target(model, data)
 def test_a_batch_without_any_span_has_span_loss_zero(expected, data):
     items = [item for item in map(data.__getitem__, range(len(data))) if item.span == (-1, -1)]
     model = TVQA.model(expected).train()
-    losses = model(data.collate(items[:2]))
+    losses = model(placed(data.collate(items[:2])))
     assert losses["st_ed"].item() == 0.0
     sum(losses.values()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -115,14 +115,14 @@ def test_four_answers_score_as_the_first_four_of_five(model, data, world, record
         writer.write_side("query2video.json", data.db.side("query2video.json"))
         writer.write_side("meta.json", data.db.meta)
     four = QuestionDataset(TextDb(tmp_path / "how2qa.db"), recorded_source(world))
-    answers = model.answer(four.collate([four[number] for number in range(len(four))]))
+    answers = model.answer(TVQA.batch(four))
     for scores, qid in zip(answers.scores, four.ids, strict=True):
         assert_recorded(scores, recorded[f"tvqa/logits/{qid}"][:4], qid)
 
 
 def test_what_the_demo_shows_is_what_the_model_says(model, data, recorded):
     """Probabilities of answers and of a moment's ends, against the recorded logits and losses."""
-    batch = data.collate([data[number] for number in range(len(data))])
+    batch = TVQA.batch(data)
     spans = 0
     for number, (qid, view) in enumerate(zip(data.ids, view_questions(model, batch), strict=True)):
         frames = data[number].video.num_frames

@@ -9,10 +9,10 @@ import torch
 import eval_violin
 from data.violin import StatementDataset
 from model.violin import HeroForViolin
-from tests.recorded import assert_recorded
+from tests.recorded import assert_recorded, placed
 from tests.recorded_answers import RecordedTask, saved
 
-pytestmark = pytest.mark.golden
+pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 VIOLIN = RecordedTask(
     name="violin",
@@ -37,9 +37,9 @@ def test_logits_and_losses_alone_and_in_a_mixed_batch(expected, world, recorded)
     model, data = VIOLIN.model(expected).eval(), VIOLIN.data(world)
     items = [data[number] for number in range(len(data))]
     assert len({item.video.num_frames for item in items}) > 1
-    together = model.answer(data.collate(items))
+    together = model.answer(VIOLIN.batch(data))
     for number, id_ in enumerate(data.ids):
-        alone = model.answer(data.collate([items[number]]))
+        alone = model.answer(VIOLIN.batch(data, number))
         for answers, place in ((alone, 0), (together, number)):
             logit, loss = recorded[f"violin/logit/{id_}"], recorded[f"violin/loss/{id_}"]
             assert_recorded(answers.scores[place : place + 1], logit.reshape(1), id_)
@@ -51,9 +51,9 @@ def test_a_pair_in_training_is_the_mean_of_its_halves(expected, world):
     model = VIOLIN.model(expected)
     alone, pairs = VIOLIN.data(world, "train"), VIOLIN.data(world, "train", training=True)
     with torch.no_grad():
-        halves = model.eval()(alone.collate([alone[0], alone[1], alone[2]]))["violin"]
-        both = model.train()(pairs.collate([pairs[0]]))["violin"]
-        mixed = model.train()(pairs.collate([pairs[0], alone[2]]))["violin"]
+        halves = model.eval()(VIOLIN.batch(alone, 0, 1, 2))["violin"]
+        both = model.train()(VIOLIN.batch(pairs, 0))["violin"]
+        mixed = model.train()(placed(pairs.collate([pairs[0], alone[2]])))["violin"]
     assert pairs[0].ids == alone.ids[:2]
     torch.testing.assert_close(both, halves[:2].mean(), atol=1e-6, rtol=0)
     torch.testing.assert_close(mixed, halves.mean(), atol=1e-6, rtol=0)
@@ -64,7 +64,7 @@ def test_the_loss_of_a_hopeless_statement_is_finite(expected, world):
     with torch.no_grad():
         model.violin_pred_head.linear_2.bias.fill_(-1000.0)
     true = next(item for item in map(data.__getitem__, range(len(data))) if item.targets == [1])
-    loss = model(data.collate([true]))["violin"]
+    loss = model(placed(data.collate([true])))["violin"]
     loss.backward()
     assert loss.item() == pytest.approx(1000, abs=10)
     assert model.violin_pool.weight.grad.isfinite().all()

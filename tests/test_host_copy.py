@@ -12,7 +12,6 @@ def test_a_value_of_the_cpu_is_read_as_it_is():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_starting_a_copy_does_not_wait_for_the_device():
     """PyTorch raises at each operation that would make the host wait."""
     values = torch.rand(2000, 2000, device="cuda")

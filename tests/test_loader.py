@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,10 @@ from data.loader import (
     ItemKey,
     RankBatches,
     TrainLoader,
+    _on_device,
     evaluation_batches,
 )
+from tests.recorded import DEVICE
 from utils.batch import TensorBatch
 from utils.errors import UserError, run_main
 
@@ -47,6 +50,33 @@ def make_loader(count=10, batch_size=3, workers=0, rank=0, size=1, bad=None):
     comm = SimpleNamespace(rank=rank, size=size)
     run = SimpleNamespace(options=options, comm=comm, device=torch.device("cpu"))
     return TrainLoader(Numbers(count, bad), Batch, run)
+
+
+@dataclass
+class Rows(TensorBatch):
+    """Random numbers."""
+
+    values: torch.Tensor
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("pinned", [False, True])
+def test_batches_arrive_whole_on_the_device_while_others_are_computed(pinned):
+    """On a GPU the next one is copied by another stream, into memory that may be used anew."""
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        Rows(torch.randint(9, (size, 1000), generator=generator).half())
+        for size in (300, 500, 200, 500, 300, 400) * 5
+    ]
+    pinned = pinned and DEVICE.type == "cuda"
+    sent = [batch.pin_memory() for batch in batches] if pinned else batches
+    found = []
+    for batch in _on_device(iter(sent), DEVICE):
+        assert batch.values.device.type == DEVICE.type and batch.values.dtype == torch.float32
+        busy = batch.values @ batch.values.T  # what the device does while the next one comes
+        found.append(batch.values.sum() + 0 * busy.sum())
+    wanted = [batch.values.float().sum() for batch in batches]
+    assert [total.item() for total in found] == [total.item() for total in wanted]
 
 
 def take(loader, count):

@@ -14,6 +14,7 @@ from evaluation.ranking import (
     SearchSettings,
     top_moments,
 )
+from tests.recorded import DEVICE
 from tests.small_world import small_model
 from utils.errors import UserError
 
@@ -264,16 +265,15 @@ def test_weights_that_are_not_finite_are_named():
         index.search(torch.full((1, HIDDEN), torch.nan), settings(tasks=("VR",)))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_finds_what_the_cpu_finds():
+@pytest.mark.device
+def test_a_device_finds_what_the_cpu_finds():
     corpus, (vectors, spans) = random_corpus([7, 3, 12, 7, 1, 9, 12]), random_queries(6)
     true_videos = torch.tensor([0, 1, 2, 3, 4, 5])
     expected = index_of(corpus).search(vectors, settings(), spans, true_videos)
-    found = index_of({vid: frames.cuda() for vid, frames in corpus.items()}).search(
-        vectors.cuda(),
+    found = index_of({vid: frames.to(DEVICE) for vid, frames in corpus.items()}).search(
+        vectors.to(DEVICE),
         settings(),
-        spans.cuda(),
-        true_videos.cuda(),
+        spans.to(DEVICE),
+        true_videos.to(DEVICE),
     )
     assert_same_lists(found, expected)

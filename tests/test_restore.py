@@ -223,7 +223,7 @@ def test_another_kind_of_device_is_a_warning(monkeypatch, caplog, saved, now):
     assert caplog.text.count("dropout draws anew") == 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA")
+@pytest.mark.gpu
 def test_a_gpus_generator_goes_on_where_it_was(tmp_path):
     save_restore_point(RunFolder(tmp_path), point(random=[random_states()]))
     first = torch.rand(4, device="cuda")

@@ -1,7 +1,11 @@
 """What a video item and a moment become, by hand."""
 
+import pickle
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
+import torch
 
 from data.vcmr import moment_frames
 from data.video import Subtitle, VideoItem, collate_videos, context_tokens, kept_frames
@@ -112,3 +116,46 @@ def test_positions_are_those_that_are_packed(world, max_clip_len, context):
     for vid in source.features.id2nframe:
         packed = collate_videos([source(vid)]).subtitles.layout.lengths.sum()
         assert source.positions(vid) == packed
+
+
+def half_videos():
+    rng = np.random.default_rng(0)
+    return [
+        VideoItem(name, rng.random((frames, 5)).astype(np.float16), [Subtitle([7, 8], [0, 1])])
+        for name, frames in (("a", 3), ("b", 2))
+    ]
+
+
+def test_half_precision_travels_and_ends_on_the_device():
+    items = half_videos()
+    batch = collate_videos(items)
+    assert batch.features.dtype == torch.float16
+    moved = batch.to("cpu")
+    assert moved.features.dtype == torch.float32 and batch.features.dtype == torch.float16
+    wanted = np.concatenate([item.features for item in items]).astype(np.float32)
+    np.testing.assert_array_equal(moved.features, wanted)
+    assert moved.subtitles.slot_frames.dtype == torch.long
+
+
+def test_single_and_half_precision_in_one_batch_are_single():
+    first, second = half_videos()
+    first.features = first.features.astype(np.float32)
+    assert collate_videos([first, second]).features.dtype == torch.float32
+
+
+@pytest.mark.parametrize("largest", [0, 1 << 20])
+def test_a_batch_arrives_whole_in_another_process(monkeypatch, largest):
+    """Small tensors by value, others in shared memory."""
+    monkeypatch.setattr("utils.batch.LARGEST_BY_VALUE", largest)
+    batch = collate_videos(half_videos())
+    sent = bytes(ForkingPickler.dumps(batch))
+    assert (batch.features.numpy().tobytes() in sent) == (largest > 0)
+    again = pickle.loads(sent)
+    assert torch.equal(again.features, batch.features) and again.vids == batch.vids
+    for name in ("slot_frames", "slot_targets", "token_ids", "order"):
+        values = getattr(again.subtitles, name)
+        assert torch.equal(values, getattr(batch.subtitles, name))
+    values += 1  # its own, and writable
+    assert again.subtitles.longest_slots == 2
+    assert torch.equal(again.layout.offsets, batch.layout.offsets)
+    assert pickle.loads(pickle.dumps(again)).vids == batch.vids

@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+LARGEST_BY_VALUE = 1 << 20  # bytes of a tensor; index tensors of a batch are smaller
 
 
 class TensorBatch:
@@ -20,8 +23,26 @@ class TensorBatch:
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy on ``device``; from pinned memory the copies do not block the host."""
-        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        """A copy on ``device``; from pinned memory the copies do not block the host.
+
+        Half precision travels as it is and becomes single precision there.
+        """
+
+        def move(tensor: Tensor) -> Tensor:
+            moved = tensor.to(device, non_blocking=True)
+            return moved.float() if moved.dtype == torch.float16 else moved
+
+        return self.map_tensors(move)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: small tensors by value, large ones in memory that both see.
+
+        PyTorch would open a file and a connection for every one of them.
+        """
+        return _map(dict(self.__dict__), _by_value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(_map(state, _received, _Sent))
 
     def pin_memory(self) -> Self:
         """A copy in page-locked memory (``DataLoader(pin_memory=True)`` calls this)."""
@@ -37,13 +58,30 @@ class TensorBatch:
         self.map_tensors(record)
 
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
+@dataclasses.dataclass
+class _Sent:
+    """A small tensor on its way."""
+
+    values: np.ndarray
+
+
+def _by_value(tensor: Tensor) -> Tensor | _Sent:
+    small = tensor.device.type == "cpu" and tensor.nbytes <= LARGEST_BY_VALUE
+    return _Sent(tensor.numpy()) if small else tensor
+
+
+def _received(sent: _Sent) -> Tensor:
+    return torch.from_numpy(sent.values)
+
+
+def _map(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """A copy with ``function`` applied to all of a kind, also inside lists and nested batches."""
+    if isinstance(value, kind):
         return function(value)
     if isinstance(value, TensorBatch):
-        return value.map_tensors(function)
+        return value.map_tensors(function) if kind is Tensor else value
     if isinstance(value, list):
-        return [_map(item, function) for item in value]
+        return [_map(item, function, kind) for item in value]
     if isinstance(value, dict):
-        return {key: _map(item, function) for key, item in value.items()}
+        return {key: _map(item, function, kind) for key, item in value.items()}
     return value

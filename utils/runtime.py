@@ -25,6 +25,21 @@ for _name, _value in ENVIRONMENT.items():
         os.environ.setdefault(_name, _value)
 
 
+def set_deterministic(on: bool) -> None:
+    """Choose whether a GPU adds up in a fixed order, so that the same run ends in the same bits.
+
+    To be called before the first operation: cuBLAS reads its setting once. What has no form with a
+    fixed order then raises an error that names it.
+    """
+    import torch  # after the settings above
+
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on)
+    # Costs a pass over every new tensor; nothing here reads what was not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def release_memory() -> None:
     """Give freed memory back to the system, of which glibc keeps what lies between used pieces."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

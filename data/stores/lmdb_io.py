@@ -328,7 +328,7 @@ class FeatureDb:
 
     @cached_property
     def stored_dtype(self) -> np.dtype:
-        """Precision of the first record, before it becomes float32."""
+        """Precision of the first record."""
         return self.read_stored(self._store.first_id(), lambda stored: stored.dtype)
 
     def is_npz(self, vid: str) -> bool:
@@ -337,7 +337,7 @@ class FeatureDb:
             return value is not None and bytes(value[: len(NPZ_MAGIC)]) == NPZ_MAGIC
 
     def __getitem__(self, vid: str) -> np.ndarray:
-        """Features (T, D) float32; the caller's own copy.
+        """Features (T, D) float32, or float16 where they are stored so; the caller's own copy.
 
         T is the smallest of the record's, ``id2nframe.json``'s and ``max_clip_len``.
 
@@ -346,7 +346,7 @@ class FeatureDb:
         """
         limits = (self.id2nframe.get(vid, -1), self.max_clip_len)
         end = min((limit for limit in limits if limit >= 0), default=None)
-        features = self.read_stored(vid, lambda stored: as_float32(stored[:end]))
+        features = self.read_stored(vid, lambda stored: own_copy(stored[:end]))
         if vid not in self._finite:
             if not np.isfinite(features).all():
                 raise UserError(
@@ -398,13 +398,9 @@ class FeatureDb:
             ) from None
 
 
-def as_float32(stored: np.ndarray) -> np.ndarray:
-    """A copy in single precision."""
-    if stored.dtype == np.float16:  # PyTorch converts several times as fast as NumPy
-        import torch  # takes seconds: who trains has it, who prepares does without
-
-        return torch.from_numpy(stored.copy()).float().numpy()
-    return np.array(stored, dtype=np.float32)
+def own_copy(stored: np.ndarray) -> np.ndarray:
+    """A copy in single precision; half precision stays so until it is on the device."""
+    return np.array(stored, dtype=np.float16 if stored.dtype == np.float16 else np.float32)
 
 
 class FeatureDbWriter:

@@ -25,7 +25,7 @@ from data.videoQA import QuestionDataset
 from engine.trainer import Task
 from model.ranking_loss import RankingLoss
 from model.vcmr import NEVER, MomentSchedule, ranking_gradient_factors
-from tests.recorded import recorded_source, recorded_vcmr
+from tests.recorded import placed, recorded_source, recorded_vcmr
 from tests.recorded_runs import StepRecorder, recorded_options
 from tests.test_golden_pretrain import Inputs, build
 from tests.test_golden_videoqa import TVQA
@@ -149,7 +149,7 @@ def train(run: RecordedBatches, expected: Path, world: Path, comm: Communicator)
         for number in range(steps):
             step = run.micro_steps[number * accumulation : (number + 1) * accumulation]
             for objective, items in step * run.stand_in:
-                yield collate(objective, items[comm.rank])
+                yield placed(collate(objective, items[comm.rank]))
 
     task = Task(
         name="recorded",
