@@ -45,8 +45,8 @@ def evaluate_retrieval(
     sub, sub_model = open_retrieval(sub_run, model_class, settings(runs.sub))
     if video.video2idx != sub.video2idx:
         raise UserError(
-            "the two runs search other videos: give databases for both (--query_txt_db, --vfeat_db, "
-            "--sub_txt_db)"
+            "the two runs search other videos: name databases for both (--query_txt_db, "
+            "--vfeat_db, --sub_txt_db)"
         )
     folder = runs.folder(video_run, runs.video.split)
     return video.evaluate(model, video_run.checkpoint.label, folder, [sub.stream(sub_model)])
