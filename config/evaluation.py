@@ -29,8 +29,6 @@ from config.value import TASKS, DataSet, ValueTask, is_value
 from config.values import convert
 from utils.errors import UserError
 
-ValueVrTask = Literal["yc2r", "vatex_en_r"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions):
@@ -159,7 +157,9 @@ class VrEvalOptions(CorpusEvalOptions, VideoRankingOptions):
 
     TASK_NAMES: ClassVar[Any] = VrTask
 
-    task: VrTask | ValueVrTask = redefault(RetrievalDbOptions, "task", "msrvtt_video_sub")
+    task: Literal[VrTask, "yc2r", "vatex_en_r"] = redefault(
+        RetrievalDbOptions, "task", "msrvtt_video_sub"
+    )
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 2.0)
 
 
@@ -181,7 +181,7 @@ class VideoQaEvalOptions(AnswerEvalOptions):
 
     TASK_NAMES: ClassVar[Any] = VideoQaTask
 
-    task: VideoQaTask | Literal["vlep"] = option("tvqa", help="data set")
+    task: Literal[VideoQaTask, "vlep"] = option("tvqa", help="data set")
 
 
 @dataclass(frozen=True, kw_only=True)

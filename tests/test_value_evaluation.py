@@ -216,7 +216,7 @@ def test_heros_runs_keep_their_rules(a_run):
         with pytest.raises(UserError, match=said):
             a_run(VcmrEvalOptions, *words, **HERO)
     with pytest.raises(UserError, match="task = yc2r must be one of msrvtt_video_sub"):
-        a_run(VrEvalOptions, "--task", "yc2r", **HERO)
+        a_run(VrEvalOptions, "--task", "yc2r", **HERO | {"task": "msrvtt_video_sub"})
     with pytest.raises(UserError, match="missing options: --output"):
         a_run(TvcInferenceOptions, "--target_clip", "x", **HERO)
 
