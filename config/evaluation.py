@@ -29,8 +29,6 @@ from config.value import TASKS, DataSet, ValueTask, is_value
 from config.values import convert
 from utils.errors import UserError
 
-ValueVrTask = Literal["yc2r", "vatex_en_r"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions):
@@ -115,9 +113,10 @@ class EvalOptions(ChannelOptions, RunOptions):
     def check(self) -> None:
         """The run's rules know task and split."""
         super().check()
-        for name, known in (("task", self.task_names()), ("split", self.splits)):
-            rule = f"one of {', '.join(known)} for this run"
-            self.require(getattr(self, name) in known, name, rule)
+        names = self.task_names()
+        self.require(self.task in names, "task", f"one of {', '.join(names)} for this run")
+        splits = self.splits
+        self.require(self.split in splits, "split", f"one of {', '.join(splits)} for this task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +157,9 @@ class VrEvalOptions(CorpusEvalOptions, VideoRankingOptions):
 
     TASK_NAMES: ClassVar[Any] = VrTask
 
-    task: VrTask | ValueVrTask = redefault(RetrievalDbOptions, "task", "msrvtt_video_sub")
+    task: Literal[VrTask, "yc2r", "vatex_en_r"] = redefault(
+        RetrievalDbOptions, "task", "msrvtt_video_sub"
+    )
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 2.0)
 
 
@@ -180,7 +181,7 @@ class VideoQaEvalOptions(AnswerEvalOptions):
 
     TASK_NAMES: ClassVar[Any] = VideoQaTask
 
-    task: VideoQaTask | Literal["vlep"] = option("tvqa", help="data set")
+    task: Literal[VideoQaTask, "vlep"] = option("tvqa", help="data set")
 
 
 @dataclass(frozen=True, kw_only=True)

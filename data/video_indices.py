@@ -3,7 +3,7 @@
 The index is an id: in results files a video of the split is known by it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
         UserError: also where the table lacks it; names those that it has.
     """
     splits = _splits(table, where)
-    parts = _parts(splits, split)
+    parts = split_parts(splits, split)
     if not parts:
         raise UserError(
             f"{where} has no split {split!r}; it has {', '.join(splits) or 'none'}: name one of "
@@ -87,10 +87,10 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
 
 def has_split(table: Any, split: str, where: object) -> bool:
     """Whether a table has a split, be it in parts; UserError if it is no table."""
-    return bool(_parts(_splits(table, where), split))
+    return bool(split_parts(_splits(table, where), split))
 
 
-def _parts(splits: dict[str, Any], split: str) -> list[str]:
+def split_parts(splits: Mapping[str, Any], split: str) -> list[str]:
     """The names under which a table has a split; empty where it lacks it."""
     parts = [split] if split in splits else PARTS.get(split, [])
     return list(parts) if all(part in splits for part in parts) else []

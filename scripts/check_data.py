@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config import pretraining, training
+from config import pretraining, training, value
 from config.model_config import ModelConfig
 from config.options import Options
 from config.parsing import parse_options
@@ -37,6 +37,7 @@ SCRIPTS: dict[str, type[Options]] = {
     "train_violin": training.ViolinOptions,
     "train_tvc": training.TvcOptions,
     "pretrain": pretraining.PretrainOptions,
+    "train_all_multitask": value.ValueOptions,
 }
 
 
@@ -46,6 +47,8 @@ def script_of(config: dict) -> str:
     Raises:
         UserError: none has.
     """
+    if value.is_value(config):
+        return "train_all_multitask"
     for name, cls in SCRIPTS.items():
         if config.get("task") in get_args(field_hints(cls).get("task")):
             return name

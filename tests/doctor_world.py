@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from config.value import TASKS as VALUE_TASKS
 from data.stores.lmdb_io import FeatureDbWriter, TextDbWriter
 from tests.small_world import BLOCK
 from utils.files import read_json, write_json, write_jsonl
@@ -79,15 +80,28 @@ def statements(split: str) -> Iterator[dict]:
             yield {"qid": f"{vid}-{label}", "vid": vid, "input_ids": [20, 21], "target": label}
 
 
+def descriptions(split: str) -> Iterator[dict]:
+    for record in moments(split):
+        yield record | {"target": None}
+
+
+def events(split: str) -> Iterator[dict]:
+    for record in questions(split):
+        yield record | {"input_ids": [[20], [21, 22]], "ts": [1.0, 3.5]}
+
+
 TASKS = {"tvr": moments, "msrvtt_video_sub": moments, "tvqa": questions, "violin": statements}
+# VALUE's, in lists of data sets.
+LISTED = {"yc2r": descriptions, "vlep": events, "yc2c": descriptions}
 
 
 def query_files(task: str, split: str) -> TextFiles:
-    records = {record["qid"]: record for record in TASKS[task](split)}
+    records = {record["qid"]: record for record in (TASKS | LISTED)[task](split)}
     lengths, videos = {}, {}
     for id_, record in records.items():
         ids = record["input_ids"]
-        lengths[id_] = [len(part) for part in ids] if task == "tvqa" else len(ids)
+        parted = task in ("tvqa", "vlep")
+        lengths[id_] = [len(part) for part in ids] if parted else len(ids)
         videos[id_] = record["vid"]
     sides = {"meta.json": dict(META), "id2len.json": lengths, "query2video.json": videos}
     lines = [
@@ -120,7 +134,7 @@ class World:
 
     Attributes:
         folder: where they will be.
-        task: ``tvr``, ``msrvtt_video_sub``, ``tvqa``, ``violin``, ``tvc`` or ``pretrain``.
+        task: one of ``TASKS`` or ``LISTED``, ``tvc`` or ``pretrain``.
         features: of each video.
         counts: what ``id2nframe.json`` says otherwise than the features.
         feature_meta: ``meta.json`` of the features.
@@ -128,6 +142,7 @@ class World:
         subtitles, queries, captions: of each split; captions with their clips.
         options: further ones.
         listed: videos of a list to pre-train on.
+        clip: the one to caption.
     """
 
     folder: Path
@@ -141,6 +156,7 @@ class World:
     captions: dict[str, tuple[TextFiles, TextFiles]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     listed: list[str | int] = field(default_factory=lambda: list(FRAMES))
+    clip: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -148,10 +164,12 @@ class World:
             vid: rng.standard_normal((frames, WIDTH)).astype(np.float32)
             for vid, frames in FRAMES.items()
         }
-        if self.task in TASKS:
+        self.clip = {"vid_name": "c", "clip_id": "cc", "descs": [{"desc": "words"}]}
+        if self.task in TASKS | LISTED:
             self.queries = {split: query_files(self.task, split) for split in SPLITS}
         elif self.task == "tvc":
             self.captions = {split: caption_files(split) for split in ("train", "val")}
+            self.clip["ts"] = [1.0, 3.5]
 
     def write(self) -> Path:
         """Write everything; returns a file for ``--config``."""
@@ -167,8 +185,7 @@ class World:
             captions.write(self.folder / f"{split}.db" / "cap.db")
             clips.write(self.folder / f"{split}.db" / "clip.db")
             write_json(self.folder / f"{split}.db" / "meta.json", META)
-        clip = {"vid_name": "c", "clip_id": "cc", "ts": [1.0, 3.5], "descs": [{"desc": "words"}]}
-        write_jsonl(self.folder / "ref.jsonl", [clip])
+        write_jsonl(self.folder / "ref.jsonl", [self.clip])
         write_json(self.folder / "vids.json", self.listed)
         write_json(self.folder / "config.json", self.config())
         return self.folder / "config.json"
@@ -188,8 +205,10 @@ class World:
         """Options of the training script."""
         folder = self.folder
         videos = {"sub_txt_db": str(folder / "subtitles.db"), "vfeat_db": str(folder / "video")}
+        if self.task in LISTED:
+            return run_options(folder) | self.lists(videos) | self.options
         videos["vfeat_interval"] = INTERVAL
-        run = {"model_config": str(folder / "model.json"), "output_dir": str(folder / "run")}
+        run = run_options(folder)
         if self.task == "pretrain":
             split = {"name": "all", "tasks": ["mlm", "vsm"], "ratio": [1, 1]}
             split |= dict.fromkeys(("train_idx", "val_idx"), str(folder / "vids.json"))
@@ -199,3 +218,23 @@ class World:
             paths = {f"{split}_db": str(folder / f"{split}.db") for split in self.captions}
             paths["val_ref"] = str(folder / "ref.jsonl")
         return run | {"task": self.task} | videos | paths | self.options
+
+    def lists(self, videos: dict[str, str]) -> dict[str, Any]:
+        """VALUE's lists of one data set."""
+        task = VALUE_TASKS[self.task]
+        train, val = (videos | {"task": task.task, "name": f"{self.task}_video_sub_"} for _ in "12")
+        train["name"] += "train"
+        val["name"] += task.selection
+        if task.task == "videoCap":
+            train["cap_txt_db"] = [str(self.folder / "train.db")]
+            val["gt_anno"] = str(self.folder / "ref.jsonl")
+        else:
+            train["query_txt_db"] = str(self.folder / "train.db")
+            val["query_txt_db"] = str(self.folder / "val.db")
+        lists = {"train_datasets": [train], "val_datasets": [val]}
+        return lists | {"vfeat_interval": INTERVAL}
+
+
+def run_options(folder: Path) -> dict[str, str]:
+    """Where a run's model and outputs are."""
+    return {"model_config": str(folder / "model.json"), "output_dir": str(folder / "run")}

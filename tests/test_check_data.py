@@ -26,14 +26,14 @@ from data.check.drop_list import DropList, drop_from
 from data.check.findings import CANNOT_OPEN, Check
 from data.stores.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
-from tests.doctor_world import FRAMES, INTERVAL, META, TASKS, WIDTH, World
+from tests.doctor_world import FRAMES, INTERVAL, LISTED, META, TASKS, WIDTH, World
 from tests.survival import REPOSITORY
 from tests.test_distributed import launch_command, launched
 from tests.test_search_videos import documented_commands
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 
-ALL_TASKS = (*TASKS, "tvc", "pretrain")
+ALL_TASKS = (*TASKS, *LISTED, "tvc", "pretrain")
 
 
 def check(config: Path, *words: str) -> tuple[int, list[dict]]:
@@ -512,6 +512,38 @@ DAMAGES = {
     "clip after the cut": Damage(
         caption("a0", ts=[13.0, 13.5]), captions.AFTER_CUT, TRAIN, ("a0",), "tvc", "warning"
     ),
+    "an event too many": Damage(
+        side("train", "id2len.json", "a0", [1, 2, 3]),
+        *(queries.ANSWERS, TRAIN, ("a0",), "vlep"),
+        quick=True,
+    ),
+    "events longer than allowed": Damage(
+        lambda world: world.options.update(max_txt_len=1),
+        *(queries.TOO_LONG, TRAIN, ("",), "vlep"),
+        quick=True,
+    ),
+    "an event that is none": Damage(
+        text("train", "a0", target=2), queries.TARGET, TRAIN, ("a0",), "vlep"
+    ),
+    "what came before the events": Damage(
+        text("val", "c0", ts=[1.0, 99.0]), queries.BEYOND, VAL, ("c0",), "vlep", "warning"
+    ),
+    "a split without indices": Damage(
+        lambda world: world.subtitles.sides["vid2dur_idx.json"].pop("val"),
+        *(videos.NO_SPLIT, "vid2dur_idx.json", ("val",), "yc2r"),
+        quick=True,
+    ),
+    "a query of a video without features": Damage(
+        text("train", "a0", vid="z"), queries.OTHER_VIDEO, TRAIN, ("a0",), "yc2r"
+    ),
+    "a query to learn captions from": Damage(
+        text("train", "b1", input_ids=[20, 99]), queries.OUTSIDE, TRAIN, ("b1",), "yc2c"
+    ),
+    "a clip to caption without an id": Damage(
+        lambda world: world.clip.pop("clip_id"),
+        *(CANNOT_OPEN, "ref.jsonl", ("",), "yc2c"),
+        quick=True,
+    ),
 }
 
 
@@ -704,10 +736,10 @@ def test_workers_find_what_one_process_finds(tmp_path):
 # --- the command -----------------------------------------------------------------------------
 
 
-RECIPES = sorted((REPOSITORY / "config").glob("*-*.json"))
+RECIPES = sorted((REPOSITORY / "config").rglob("*-*.json"))
 
 
-@pytest.mark.parametrize("name", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_config_tells_the_script(name):
     script = check_data.script_of(read_json(name))
     assert (REPOSITORY / f"{script}.py").is_file()

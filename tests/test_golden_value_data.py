@@ -1,12 +1,14 @@
 """VALUE's raw annotations become the recorded databases."""
 
+import shutil
+
 import pytest
 
 from data.stores.lmdb_io import TextDb
-from scripts import prepro_query, prepro_sub, prepro_tvc
+from scripts import drop_ids, prepro_query, prepro_sub, prepro_tvc
 from tests.recorded_value import ValueWorld
 from tests.test_prepro import assert_same_database
-from utils.files import read_json, read_jsonl
+from utils.files import read_json, read_jsonl, write_json
 
 pytestmark = pytest.mark.golden_value
 
@@ -67,3 +69,24 @@ def test_caption_databases(value, token_ids, tmp_path):
         )
         for part, ids in (("cap.db", token_ids[f"{recorded.name}/cap.db"]), ("clip.db", None)):
             assert_same_database(made / part, recorded / part, ids)
+
+
+@pytest.mark.parametrize("name", ["vlep_dev", "violin_val", "yc2r_val"])
+def test_examples_are_dropped_by_their_ids(value, tmp_path, name):
+    """From a database whose meta.json names no task, too."""
+    old = value.texts(name)
+    first, *others = old.side("id2len.json")
+    for task in ({"task": old.meta["task"]}, {}):
+        source = tmp_path / f"{len(task)}" / old.path.name
+        shutil.copytree(old.path, source)
+        meta = {key: entry for key, entry in old.meta.items() if key != "task"} | task
+        write_json(source / "meta.json", meta)
+        write_json(tmp_path / "drops.json", {"videos": [], "records": {source.name: [first]}})
+        output = tmp_path / f"{len(task)}_without"
+        drop_ids.main(
+            ["--list", str(tmp_path / "drops.json"), "--output", str(output), str(source)]
+        )
+        copy = TextDb(output / old.path.name)
+        assert list(copy.side("id2len.json")) == others and first not in copy
+        lines = (copy.path / "query_data.jsonl").read_text().splitlines()
+        assert len(lines) == len(others)

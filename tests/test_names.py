@@ -361,8 +361,10 @@ def test_lines_with_and_without_a_video(world, tmp_path, task, first, said):
 def test_the_table_of_fields():
     assert names_of_task("msrvtt") == names_of_task("msrvtt_video_only") == VIDEO_QUERY_NAMES
     assert names_of_task("how2qa") == QUESTION_NAMES
-    for task in ("tvr", "didemo_video_only", "violin", None):
+    for task in ("tvr", "didemo_video_only", "yc2r", None):
         assert names_of_task(task) == QUERY_NAMES
+    assert names_of_task("vlep").ids == ("example_id",)
+    assert names_of_task("violin").ids == ("desc_id", "example_id")
     assert as_name(10001) == as_name("10001") == "10001" and as_name("été 1") == "été 1"
     assert find_name({"a": None}, "a", "b") is None
     assert get_name({"a": None, "b": 0}, "a", "b") == "0"

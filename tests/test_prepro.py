@@ -433,7 +433,7 @@ def without(raw: dict, name: str) -> dict:
         ("violin", {**GOOD, "desc_id": 0, "label": "yes"}, "label must be .* 0 to 1"),
         ("violin", {"example_id": 0, "statement": "a", "answer": 2}, "answer must be .* not 2"),
         ("violin", {"example_id": 0, "answer": 1}, "desc or statement must be a text"),
-        ("vlep", without(EVENTS, "example_id"), "example_id or desc_id must be"),
+        ("vlep", without(EVENTS, "example_id"), "example_id must be"),
         ("vlep", {**EVENTS, "events": ["a"]}, "events must be two texts, not"),
         ("vlep", {**EVENTS, "events": ["a", 3]}, "events must be a text"),
         ("vlep", {**EVENTS, "ts": "1-2"}, "ts must be .* seconds, not '1-2'"),

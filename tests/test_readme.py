@@ -12,12 +12,13 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+VALUE = (REPOSITORY / "docs" / "VALUE.md").read_text(encoding="utf-8")
 
 
 def commands() -> list[list[str]]:
-    """Words of every command of the README's bash blocks that runs a script of ours."""
+    """Words of every command in bash blocks of README and VALUE.md that runs a script of ours."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL):
+    for block in re.findall(r"```bash\n(.*?)```", README + VALUE, flags=re.DOTALL):
         joined = block.replace("\\\n", " ")
         for line in joined.splitlines():
             words = shlex.split(line, comments=True)
@@ -60,8 +61,12 @@ def test_every_command_names_scripts_and_options_that_exist(words, monkeypatch):
 
 
 def test_recipes_that_are_named_exist():
-    for name in re.findall(r"config/[\w-]+\.json", README):
+    for name in re.findall(r"config/[\w/-]+\.json", README + VALUE):
         assert (REPOSITORY / name).is_file(), name
+    names = re.findall(r"^\|[^|]+\|[^|]+\|[^|]+\| `([\w-]+-\dgpu)` \|", VALUE, re.MULTILINE)
+    assert len(names) == 11
+    for name in names:
+        assert (REPOSITORY / "config" / "value" / f"train-{name}.json").is_file(), name
 
 
 def test_files_and_folders_of_the_layout_exist():

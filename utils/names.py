@@ -26,7 +26,8 @@ VIDEO_QUERY_NAMES = NameFields(  # MSR-VTT; its public files say video_id
     ids=("sen_id", "retrieval_key", "desc_id"), videos=("clip_name", "vid_name", "video_id")
 )
 QUESTION_NAMES = NameFields(ids=("qid",))
-EXAMPLE_NAMES = NameFields(ids=("example_id", "desc_id"))  # VALUE's, and VIOLIN's own
+EXAMPLE_NAMES = NameFields(ids=("example_id",))
+STATEMENT_NAMES = NameFields(ids=("desc_id", "example_id"))  # as published, and as VALUE has it
 CLIP_NAMES = NameFields(ids=("clip_id",))
 
 _PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
@@ -37,7 +38,7 @@ def names_of_task(task: str | None) -> NameFields:
     if task in ("msrvtt", "msrvtt_video_sub", "msrvtt_video_only"):
         return VIDEO_QUERY_NAMES
     if task in ("vlep", "violin"):
-        return EXAMPLE_NAMES
+        return EXAMPLE_NAMES if task == "vlep" else STATEMENT_NAMES
     return QUESTION_NAMES if task in ("tvqa", "how2qa") else QUERY_NAMES
 
 

@@ -14,12 +14,20 @@ from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.clips import captions_by_video, read_clip_lines
 from data.run_features import channel_of, open_features
 from data.stores.lmdb_io import FeatureDb, TextDb, feature_db_path
-from data.video_indices import VIDEO_INDICES
+from data.stores.records import EventRecord, QueryRecord, QuestionRecord, StatementRecord
+from data.video_indices import VIDEO_INDICES, split_parts
 from data.video_pool import feature_name, named_videos, numbered_videos, query_videos, read_split
 from utils.errors import UserError
 from utils.names import CLIP_NAMES, get_name
 
 Result = TypeVar("Result")
+RecordType = type[QueryRecord] | type[QuestionRecord] | type[StatementRecord]
+RECORD_TYPES: dict[Kind, RecordType] = {
+    Kind.MOMENTS: QueryRecord,
+    Kind.VIDEOS: QueryRecord,
+    Kind.QUESTIONS: QuestionRecord,
+    Kind.STATEMENTS: StatementRecord,
+}
 
 
 @dataclass(frozen=True)
@@ -29,9 +37,10 @@ class QuerySet:
     Attributes:
         db: their database.
         kind: of the task; one with queries, questions or statements.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, one to validate, such as ``val``, or one to test, ``test…``.
         lengths: ``id2len.json``.
         videos: ``query2video.json`` (names as text), empty where there is none.
+        record_type: what a run reads of a record.
     """
 
     db: TextDb
@@ -39,6 +48,12 @@ class QuerySet:
     split: str
     lengths: dict[str, Any]
     videos: dict[str, str]
+    record_type: RecordType
+
+    @property
+    def may_hide(self) -> bool:
+        """Whether its split may hide what is right: videos, moments, answers."""
+        return self.split.startswith("test")
 
     @property
     def searches(self) -> bool:
@@ -96,6 +111,7 @@ class Corpus:
         queries, captions: texts.
         wanted: which videos are asked for.
         indexed: splits whose indices in ``vid2dur_idx.json`` the run needs.
+        required: splits that it must have.
     """
 
     interval: float
@@ -110,6 +126,7 @@ class Corpus:
     captions: list[CaptionSet] = field(default_factory=list)
     wanted: list[WantedVideos] = field(default_factory=list)
     indexed: set[str] = field(default_factory=set)
+    required: set[str] = field(default_factory=set)
 
     @cached_property
     def id2nframe(self) -> dict[str, int]:
@@ -189,11 +206,13 @@ def _open_subtitles(path: str) -> TextDb:
     return db
 
 
-def _open_queries(path: str, kind: Kind, split: str, known: Container[str]) -> QuerySet:
+def _open_queries(
+    path: str, kind: Kind, split: str, known: Container[str], record_type: RecordType
+) -> QuerySet:
     db = TextDb(path)
     videos = query_videos(db, known)
     named_videos(db, known)  # raises where video_ids.json is malformed
-    return QuerySet(db, kind, split, db.side("id2len.json"), videos)
+    return QuerySet(db, kind, split, db.side("id2len.json"), videos, record_type)
 
 
 def _open_captions(path: str, known: Container[str]) -> CaptionSet:
@@ -268,8 +287,10 @@ def _open_lists(data: RunData, options: ValueOptions) -> None:
             corpora[key] = corpus
             data.corpora.append(corpus)
         for path in (entry.query_txt_db, *entry.cap_txt_db, entry.gt_anno):
-            if path and (key, path) not in opened:
-                opened.add((key, path))
+            # Queries may be captions to learn from, and searched with, too.
+            read = (key, path, entry.kind)
+            if path and read not in opened:
+                opened.add(read)
                 _open_listed(data, corpora[key], entry, path)
 
 
@@ -278,7 +299,8 @@ def _open_listed(data: RunData, corpus: Corpus, entry: DataSet, path: str) -> No
     if path == entry.gt_anno:
         _open_clips(data, corpus, path, whole_videos=entry.data_set != "tvc")
     elif entry.kind is not Kind.CAPTIONS:
-        _open_query_set(data, corpus, path, entry.kind, entry.split, value=True)
+        events = EventRecord if entry.data_set == "vlep" else None
+        _open_query_set(data, corpus, path, entry.kind, entry.split, True, events)
     elif entry.data_set == "tvc":
         _open_captions_of_clips(data, corpus, path)
     else:
@@ -300,9 +322,16 @@ def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kin
 
 
 def _open_query_set(
-    data: RunData, corpus: Corpus, path: str, kind: Kind, split: str, value: bool = False
+    data: RunData,
+    corpus: Corpus,
+    path: str,
+    kind: Kind,
+    split: str,
+    value: bool = False,
+    record_type: RecordType | None = None,
 ) -> None:
-    queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe)
+    record_type = record_type or RECORD_TYPES[kind]
+    queries = data.open(path, _open_queries, path, kind, split, corpus.id2nframe, record_type)
     if queries is None:
         return
     corpus.queries.append(queries)
@@ -327,7 +356,9 @@ def _pools(corpus: Corpus, queries: QuerySet, value: bool) -> Iterator[WantedVid
     if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         indexed = corpus.subtitles.side(VIDEO_INDICES)
         names = [name for name in names if name in indexed] or names[:1]
-        corpus.indexed |= {"train", *names}
+        parts = (part for name in names for part in split_parts(indexed, name) or [name])
+        corpus.indexed |= {"train", *parts}
+        corpus.required |= {*names} if value else set()
     try:
         pools = [
             numbered_videos(

@@ -19,6 +19,7 @@ from utils.decoding import check
 from utils.errors import RecordError, UserError
 from utils.files import check_output, read_json, write_json, write_jsonl
 from utils.names import (
+    EXAMPLE_NAMES,
     QUESTION_NAMES,
     VIDEO_QUERY_NAMES,
     NameFields,
@@ -238,7 +239,8 @@ def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> An
 def _query_lines(path: Path, names: NameFields, gone: Collection[str]) -> str:
     """The raw lines that are left, as they are."""
     # meta.json may name no task, or (published video retrieval) that of moments.
-    fields = (*names.ids, *QUESTION_NAMES.ids, *VIDEO_QUERY_NAMES.ids)
+    others = (QUESTION_NAMES, VIDEO_QUERY_NAMES, EXAMPLE_NAMES)
+    fields = (*names.ids, *(field for each in others for field in each.ids))
     lines = (
         (line.text, line.read(lambda raw: find_name(raw, *fields))) for line in read_lines(path)
     )

@@ -95,12 +95,6 @@ RECORD_CHECKS = (
     LENGTH,
     OUTSIDE,
 )
-RECORD_TYPES = {
-    Kind.MOMENTS: QueryRecord,
-    Kind.VIDEOS: QueryRecord,
-    Kind.QUESTIONS: QuestionRecord,
-    Kind.STATEMENTS: StatementRecord,
-}
 TARGET_CHECKS = {
     Kind.MOMENTS: (NO_TARGET, CLAMPED, BEYOND),
     Kind.QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
@@ -113,7 +107,7 @@ def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
     for queries in corpus.queries:
         evaluated = queries.split != "train"
         checks = list(SIDE_CHECKS)
-        checks += [NO_VIDEO] if queries.split != "test" or not queries.searches else []
+        checks += [NO_VIDEO] if not (queries.may_hide and queries.searches) else []
         checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
         checks += [NO_LINES] if queries.searches and queries.videos and evaluated else []
         checks += [PAIRS] if queries.kind == Kind.STATEMENTS else []
@@ -129,7 +123,8 @@ def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
         yield COUNT("", f"{len(queries.db)}, not {len(lengths)}")
     if not queries.db.path.joinpath("query_data.jsonl").is_file():
         yield NO_LINES("query_data.jsonl")
-    yield from _length_cases(lengths, data.max_txt_len, queries.kind == Kind.QUESTIONS)
+    shared = queries.record_type.shared if queries.kind == Kind.QUESTIONS else None
+    yield from _length_cases(lengths, data.max_txt_len, shared)
     for id_, vid in videos.items() if queries.kind == Kind.STATEMENTS else ():
         partner = partner_id(id_)
         if partner in videos and videos[partner] != vid:
@@ -141,19 +136,21 @@ class LengthShape(NamedTuple):
 
     parts: int
     shortest: int  # tokens of the shortest part
-    read: int  # tokens that are read at once: the question and its longest answer
+    read: int  # tokens that are read at once: the question, if there is one, and its longest answer
 
 
-def _shape(value: int | list[int]) -> LengthShape:
-    """Of an entry of ``id2len.json``."""
+def _shape(value: int | list[int], shared: int) -> LengthShape:
+    """Of an entry of ``id2len.json``, whose first ``shared`` parts are read with each other one."""
     if isinstance(value, int):
         return LengthShape(1, value, value)
-    return LengthShape(len(value), min(value), value[0] + max(value[1:]))
+    read = sum(value[:shared]) + max(value[shared:])
+    return LengthShape(len(value), min(value), read)
 
 
-def _length_cases(lengths: dict[str, Any], max_txt_len: int, are_questions: bool) -> Iterator[Case]:
-    """Check ``id2len.json``."""
-    shapes = {id_: _shape(value) for id_, value in lengths.items()}
+def _length_cases(lengths: dict[str, Any], max_txt_len: int, shared: int | None) -> Iterator[Case]:
+    """Check ``id2len.json``; ``shared``: parts before every answer, None: there are no answers."""
+    are_questions = shared is not None
+    shapes = {id_: _shape(value, shared or 0) for id_, value in lengths.items()}
     numbers = Counter(shapes.values())  # there are few different ones
     parts: Counter[int] = Counter()
     for shape, number in numbers.items():
@@ -183,7 +180,7 @@ def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Findi
         cases += [UNLISTED(id_) for id_ in ids if id_ not in queries.lengths]
         look = QueryLimits(queries, corpus.id2nframe, corpus.interval, data.vocab_size)
         cases += record_cases(
-            RecordReader(queries.db, RECORD_TYPES[queries.kind], look, BAD_TEXT), ids, workers
+            RecordReader(queries.db, queries.record_type, look, BAD_TEXT), ids, workers
         )
         checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
         yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
@@ -264,14 +261,14 @@ class QueryLimits:
         moment = training_moment(record)
         if moment is not None:
             yield from self._span_cases(id_, moment)
-        elif self.queries.split != "test":
+        elif not self.queries.may_hide:
             yield NO_TARGET(id_)
 
     def _answer_span_cases(self, id_: str, record: QuestionRecord) -> Iterator[Case]:
         seconds = parse_seconds(record.ts)
         if seconds is not None:
             yield from self._span_cases(id_, seconds)
-        elif self.queries.split != "test":
+        elif not self.queries.may_hide:
             yield NO_SPAN(id_, brief(record.ts))
 
     def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from data.check.databases import Corpus, WantedVideos
 from data.check.findings import Case, Check, Drops, Finding, Severity, examine
-from data.video_indices import VIDEO_INDICES, shared_between_splits, table_faults
+from data.video_indices import VIDEO_INDICES, shared_between_splits, split_parts, table_faults
 
 WARNING = Severity.WARNING
 
@@ -52,6 +52,11 @@ SHARED_INDEX = Check(
     "nothing, as long as their results files are not mixed",
     WARNING,
 )
+NO_SPLIT = Check(
+    "video indices",
+    "a split that is searched is not in it",
+    "mend vid2dur_idx.json and make the subtitle database again, or name one of its splits",
+)
 
 
 def quick_findings(corpus: Corpus) -> Iterator[Finding]:
@@ -80,7 +85,10 @@ def quick_findings(corpus: Corpus) -> Iterator[Finding]:
             SHARED_INDEX(str(index), ", ".join(vids))
             for index, vids in shared_between_splits(table)
         ]
+        lacking = sorted(split for split in corpus.required if not split_parts(table, split))
+        absent = [NO_SPLIT(split, f"it has {', '.join(table)}") for split in lacking]
         yield from examine(where, [BAD_INDEX], faults, read=corpus.indexed)
+        yield from examine(where, [NO_SPLIT] if corpus.required else [], absent)
         yield from examine(where, [SHARED_INDEX], shared)
 
 
