@@ -3,7 +3,7 @@
 
 python scripts/format_submission.py --task tvr --annotation tvr_test_public_release.jsonl \\
     --results RUN/results_test_public/results_4800_all.json --output submission.json
-    python scripts/format_submission.py --benchmark value --results RUN… --annotation FOLDER… \\
+python scripts/format_submission.py --benchmark value --results RUN… --annotation FOLDER… \\
     --output submission.zip --score
 
 With --task, one split of one task:
