@@ -14,7 +14,7 @@ from data.candidates import CandidateDataset
 from data.sources import open_videos
 from data.stores.lmdb_io import TextDb
 from data.video import longest_video
-from data.videoQA import EventDataset, QuestionDataset
+from data.videoQA import question_dataset
 from engine.build import build_for_evaluation
 from engine.run import Run, start_evaluation
 from evaluation.answer_split import AnswerSplit
@@ -33,9 +33,8 @@ class Judging:
 
 
 def questions(options: VideoQaEvalOptions) -> Judging:
-    """How questions are answered; VLEP's events have none."""
-    events = options.task == "vlep"
-    return Judging(EventDataset if events else QuestionDataset, HeroForVideoQA, "qa")
+    """How the questions of a task are answered."""
+    return Judging(question_dataset(options.task), HeroForVideoQA, "qa")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """Films per minute of feature extraction, and what of it decoding and each network take.
 
     python benchmarks/extraction.py [--films 3] [--seconds 60] [--size 1280x720] [--workers 1 2]
+        [--models resnet slowfast | --models clip]
 
 Makes films (H.264, 25 frames a second, moving shapes and noise), then measures each part alone,
-with one thread: decoding all windows of all films, ResNet-152 and SlowFast R50 (untrained: their
-work is the same) over batches of windows. At last the whole extraction, by so many decoding
+with one thread: decoding all windows of all films, and the networks (untrained: their work is the
+same) over batches of windows. At last the whole extraction, by so many decoding
 processes and with PyTorch's usual number of threads. Nothing is compared with a plain version: the
 share of each part tells where time is to be had.
 """
@@ -34,7 +35,7 @@ from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.video_frames import Sampling, read_windows
-from model.extractors.build import HERO_EXTRACTORS, build_extractor
+from model.extractors.build import EXTRACTORS, HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import FeatureExtractor
 
 INTERVAL, RATE, BATCH = 1.5, 25, 8
@@ -69,17 +70,18 @@ def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
 def parts(folder: Path, models: dict[str, torch.nn.Module], repeats: int) -> dict[str, float]:
     """CPU seconds a film of decoding and of each network."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
-    sampling = Sampling(INTERVAL, extractor.times)
+    sampling = Sampling(INTERVAL, extractor.times, whole=extractor.whole)
     films = sorted(folder.iterdir())
 
     def decode() -> int:
         return sum(1 for film in films for _ in read_windows(film, sampling, threads=1))
 
     windows = decode()
+    picture = next(iter(read_windows(films[0], sampling, threads=1))).shape[1:]
     times = {"decoding": cpu_seconds(decode, repeats)}
     for name, model in models.items():
         alone = FeatureExtractor({name: model}, torch.device("cpu"))
-        batch = np.zeros((BATCH, len(alone.times), 224, 224, 3), np.uint8)
+        batch = np.zeros((BATCH, len(alone.times), *picture), np.uint8)
         alone(batch)
         times[name] = cpu_seconds(partial(alone, batch), repeats) / BATCH * windows
     return {name: taken / len(films) for name, taken in times.items()}
@@ -88,7 +90,7 @@ def parts(folder: Path, models: dict[str, torch.nn.Module], repeats: int) -> dic
 def whole(folder: Path, models: dict[str, torch.nn.Module], workers: int) -> tuple[float, float]:
     """Seconds of an extraction, start to end, and CPU seconds of all its processes."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
-    sampling = Sampling(INTERVAL, extractor.times)
+    sampling = Sampling(INTERVAL, extractor.times, whole=extractor.whole)
     made_by = {
         name: Provenance(model.title, None, None, INTERVAL, model.width)
         for name, model in models.items()
@@ -117,12 +119,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--films", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=60, help="of a film")
     parser.add_argument("--size", default="1280x720")
+    parser.add_argument("--models", nargs="+", choices=EXTRACTORS, default=HERO_EXTRACTORS)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3, help="of each part")
     options = parser.parse_args(argv)
     width, height = map(int, options.size.split("x"))
     device = torch.device("cpu")
-    models = {name: build_extractor(name, None, device, half=False) for name in HERO_EXTRACTORS}
+    models = {name: build_extractor(name, None, device, half=False) for name in options.models}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number in range(options.films):

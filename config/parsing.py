@@ -44,6 +44,7 @@ from utils.errors import UserError, brief, shorten
 from utils.files import read_json
 from utils.logger import LOGGER
 
+LISTS = "train_datasets"  # the key that a training by VALUE's rules has
 OWN_CONFIGS = Path(__file__).resolve().parent
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -88,6 +89,7 @@ def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
         UserError: the file is no JSON object, a key is unknown or a value of the wrong type.
     """
     raw = _read_object(path)
+    _check_rules(cls, raw, str(path))
     _check_keys(cls, raw, str(path))
     return _convert_mapping(cls, raw, str(path))
 
@@ -182,6 +184,20 @@ def _require(cls: type[Options], values: Mapping[str, Any], names: list[str]) ->
 
 def _read_object(path: str | Path) -> dict[str, Any]:
     return read_json(path, dict[str, Any])
+
+
+def _check_rules(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
+    """Refuse a training's config that the scripts by the other rules run, and name them."""
+    if not issubclass(cls, TrainingOptions):
+        return
+    if LISTS in raw and not cls.VALUE:
+        scripts = "train_retrieval.py, train_qa.py, train_captioning.py or train_all_multitask.py"
+        raise UserError(f"{source} lists data sets ({LISTS}), as VALUE does: {scripts} runs it")
+    if cls.VALUE and "task" in raw and LISTS not in raw:
+        raise UserError(
+            f"{source} lists no data sets ({LISTS}) but names one task: the scripts train_vcmr.py, "
+            "train_vr.py, train_videoQA.py, train_violin.py and train_tvc.py run such"
+        )
 
 
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:

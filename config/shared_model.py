@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from config.storage import outside_container
+from config.value import is_value
 from utils.errors import UserError
 from utils.files import read_json
 from utils.hub import fetch_folder
@@ -107,9 +108,15 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def shared_options(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a run's saved options that mean something elsewhere: no paths of one machine."""
-    return {
+    """Those of a run's saved options that mean something elsewhere: no paths of one machine.
+
+    They tell as well as ``saved`` whether the run is one by VALUE's rules.
+    """
+    shared = {
         name: value
         for name, value in saved.items()
         if name not in _OF_THE_RUN and not outside_container(value)
     }
+    if is_value(saved) and not is_value(shared):
+        shared["no_fp16"] = saved.get("fp16") is False
+    return shared

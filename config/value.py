@@ -4,7 +4,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from config.groups import (
@@ -172,14 +172,15 @@ class DataSet:
     vfeat_db: str
     sub_txt_db: str | None = None  # needed for channels with subtitles
     query_txt_db: str | None = None
-    cap_txt_db: str | list[str] = field(default_factory=list)  # to learn captions from
+    cap_txt_db: str | list[str] | None = None  # to learn captions from
     gt_anno: str | None = None  # JSON lines of clips to caption
     batch_size: int | None = None  # (null: that of the options)
     ratio: float = 1.0  # chance to be drawn, relative to the others'
 
     def __post_init__(self) -> None:
-        if isinstance(self.cap_txt_db, str):
-            object.__setattr__(self, "cap_txt_db", [self.cap_txt_db])
+        if not isinstance(self.cap_txt_db, list):
+            captions = [self.cap_txt_db] if self.cap_txt_db else []
+            object.__setattr__(self, "cap_txt_db", captions)
         data_set, channel, split = parse_name(self.name)
         if not split:
             raise ValueError(f"name {self.name!r} lacks the split after the channel")

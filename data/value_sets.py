@@ -14,7 +14,7 @@ from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.tvc import caption_texts, open_captions
 from data.vcmr import MomentDataset, collate_moments
-from data.videoQA import EventDataset, QuestionDataset
+from data.videoQA import question_dataset
 from data.violin import SingleStatementDataset
 from utils.batch import TensorBatch
 from utils.errors import UserError
@@ -156,8 +156,8 @@ def open_items(
     source = databases.videos(entry, texts).source
     if entry.kind in (Kind.MOMENTS, Kind.VIDEOS):
         return texts, MomentDataset(texts, source, longest, seed=options.seed), collate_moments
-    of_questions = EventDataset if entry.data_set == "vlep" else QuestionDataset
-    cls = SingleStatementDataset if entry.kind is Kind.STATEMENTS else of_questions
+    of_statements = entry.kind is Kind.STATEMENTS
+    cls = SingleStatementDataset if of_statements else question_dataset(entry.data_set)
     dataset = cls(texts, source, longest, training)
     return texts, dataset, dataset.collate
 

@@ -98,3 +98,8 @@ class EventDataset(QuestionDataset):
     """Events with their video, one of which comes next."""
 
     kind, label, record_type = "example", "right event's index", EventRecord
+
+
+def question_dataset(data_set: str) -> type[QuestionDataset]:
+    """How a data set's questions are read: those of VLEP are events."""
+    return EventDataset if data_set == "vlep" else QuestionDataset

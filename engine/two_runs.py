@@ -59,17 +59,16 @@ class TwoRuns(Generic[OptionsT]):
         with suppress(ValueError):
             task = task and parse_name(task)[0]
         rest += ["--task", task] if task else []
-        video, sub = (
-            parse_options(
-                options_class,
-                [
-                    *(*rest, "--channel", channel.value),
-                    *(f"--{options_class.RUN_FOLDER}", getattr(given, f"{channel}_model_dir")),
-                    *("--checkpoint", getattr(given, f"{channel}_checkpoint")),
-                ],
-            )
-            for channel in STREAMS
-        )
+
+        def read(channel: Channel, *more: str) -> OptionsT:
+            folder = getattr(given, f"{channel}_model_dir")
+            checkpoint = getattr(given, f"{channel}_checkpoint")
+            own = [f"--{options_class.RUN_FOLDER}", folder, "--checkpoint", checkpoint]
+            return parse_options(options_class, [*more, *rest, "--channel", channel.value, *own])
+
+        sub = read(Channel.SUB_ONLY)
+        # A run that reads no subtitles may not know where the indices of videos are.
+        video = read(Channel.VIDEO_ONLY, "--sub_txt_db", sub.sub_txt_db)
         return cls(video, sub, given.task or video.task)
 
     def start(self) -> tuple[Run[OptionsT], Run[OptionsT]]:

@@ -121,14 +121,7 @@ class RetrievalSplit:
             Metrics as ``TASK/name`` (``TASK/AveR`` of VALUE's among them), NMS variants as
             ``TASK_nms_{thd}/name``; empty without ground truth.
         """
-        options = self.run.options
-        moments = options if isinstance(options, MomentEvalOptions) else None
-        files = ResultsFiles(
-            folder or self.run.folder.path / f"results_{self.name}",
-            Path(str(checkpoint)).stem,
-            moments.nms_thd if moments and self.settings.searched_videos else -1,
-            self.name if options.VALUE else None,
-        )
+        files = self._files(checkpoint, folder)
         on_main(self.run.comm, files.check)
         with self.run.precision.autocast():
             results = evaluate_corpus(
@@ -146,7 +139,7 @@ class RetrievalSplit:
             results | self.coverage.mark(),
             files,
             self.truth,
-            moments is not None and moments.eval_with_query_type,
+            by_type=self._moments is not None and self._moments.eval_with_query_type,
         )
         return {
             f"{task}{ending}/{name}": value
@@ -154,6 +147,21 @@ class RetrievalSplit:
             for task, values in tasks.items()
             for name, value in values.items()
         }
+
+    @property
+    def _moments(self) -> MomentEvalOptions | None:
+        """What is said of moments, where they are searched."""
+        options = self.run.options
+        searched = isinstance(options, MomentEvalOptions) and self.settings.searched_videos > 0
+        return options if searched else None
+
+    def _files(self, checkpoint: str | int, folder: Path | None) -> ResultsFiles:
+        return ResultsFiles(
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            self._moments.nms_thd if self._moments else -1,
+            self.name if self.run.options.VALUE else None,
+        )
 
     def ground_truth(self) -> list[dict[str, Any]] | None:
         """Annotation lines to score with, by ``desc_id`` and ``vid_name`` as the database has them.

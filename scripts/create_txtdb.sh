@@ -15,4 +15,5 @@
 set -euo pipefail
 REPO=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 source "$REPO/scripts/preparation.sh"
-text_databases create_txtdb.sh "$@" -- --dataset tvr tvqa violin msrvtt how2r how2qa didemo
+text_databases create_txtdb.sh "$@" -- \
+    --dataset tvr tvqa violin msrvtt how2r how2qa didemo yc2r yc2c vatex_en_r vatex_en_c vlep

@@ -38,6 +38,7 @@ from config.shared_model import (
     shared_options,
 )
 from config.storage import default_storage, from_container, usable_storage
+from config.value import TASKS, parse_name
 from data.prepare.work import add_force, script_parser
 from data.stores.build_folder import build_folder, check_folder
 from data.stores.lmdb_io import TextDb
@@ -58,15 +59,10 @@ from utils.files import read_json, write_json
 from utils.logger import setup_logging
 
 DATABASES = ("train_query_txt_db", "train_db", "sub_txt_db")  # made with the run's tokenizer
-SCRIPTS = {
-    "tvr": "eval_vcmr",
-    "how2r": "eval_vcmr",
+DATABASES_OF_ENTRIES = ("query_txt_db", "sub_txt_db")
+SCRIPTS = {name: task.script.removesuffix(".py") for name, task in TASKS.items()} | {
     "didemo": "eval_vcmr",
     "msrvtt": "eval_vr",
-    "tvqa": "eval_videoQA",
-    "how2qa": "eval_videoQA",
-    "violin": "eval_violin",
-    "tvc": "inf_tvc",
 }
 
 
@@ -133,8 +129,11 @@ def find_tokenizer(saved: Mapping[str, Any], toker: str | None) -> Path:
         UserError: none is known, or it cannot be had.
     """
     toker = toker or named_in_environment()
-    for path in (saved[name] for name in DATABASES if saved.get(name) and not toker):
-        if Path(path).is_dir():
+    entries = saved.get("train_datasets", [])
+    paths = [saved.get(name) for name in DATABASES]
+    paths += [entry.get(name) for entry in entries for name in DATABASES_OF_ENTRIES]
+    for path in paths:
+        if path and Path(path).is_dir() and not toker:
             return tokenizer_folder(named_tokenizer(TextDb(path)))
     if not toker:
         raise UserError("the run's databases are not here: name its tokenizer with --toker")
@@ -185,16 +184,30 @@ def data_of(saved: Mapping[str, Any]) -> list[str]:
         for option, path in saved.items()
         if isinstance(path, str) and path and option.endswith(("_db", "_ref"))
     ]
+    texts += [
+        f"{name}: `{entry['name']}`"
+        for name in ("train_datasets", "val_datasets")
+        for entry in saved.get(name, [])
+    ]
     return texts + [f"corpus: `{target['name']}`" for target in saved.get("targets", [])]
+
+
+def task_of(saved: Mapping[str, Any]) -> str:
+    """What a run learnt: a task, or VALUE's data sets."""
+    names = [parse_name(entry["name"])[0] for entry in saved.get("train_datasets", [])]
+    return saved.get("task") or ", ".join(dict.fromkeys(names)) or "pretraining"
 
 
 def use_of(task: str, name: str) -> str:
     """The command that uses a model."""
-    script = SCRIPTS.get(task.split("_")[0])
+    data_set = task.split(", ")[0]
+    script = SCRIPTS.get(data_set) or SCRIPTS.get(data_set.split("_")[0])
     if script is None:
         return f"python train_vcmr.py --checkpoint {name} …"
-    if script == "inf_tvc":
-        return f"python inf_tvc.py --checkpoint {name} --target_clip CLIPS.jsonl --output OUT.jsonl"
+    if script.startswith("inf_"):
+        return (
+            f"python {script}.py --checkpoint {name} --target_clip CLIPS.jsonl --output OUT.jsonl"
+        )
     return f"python {script}.py --checkpoint {name} --output_dir RESULTS"
 
 
@@ -217,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{tokenizer} is not the run's tokenizer: its {difference}; name --toker")
     model = {
         "model_type": MODEL_TYPE,
-        "task": hps.get("task", "pretraining"),
+        "task": task_of(hps),
         "step": step,
         "model_config": ModelConfig.from_json(run.log / "model_config.json").to_dict(),
         "tokenizer": own,

@@ -3,7 +3,7 @@
 
 python scripts/format_submission.py --task tvr --annotation tvr_test_public_release.jsonl \\
     --results RUN/results_test_public/results_4800_all.json --output submission.json
-    python scripts/format_submission.py --benchmark value --results RUN… --annotation FOLDER… \\
+python scripts/format_submission.py --benchmark value --results RUN… --annotation FOLDER… \\
     --output submission.zip --score
 
 With --task, one split of one task:
@@ -200,14 +200,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _check(options: argparse.Namespace) -> None:
     if options.benchmark:
-        if not (options.output or options.score):
+        if options.output is None and not options.score:
             raise UserError("nothing to do: give --output, the zip to write, or --score")
         if options.vid2dur_idx:
             raise UserError("--vid2dur_idx needs --task: here --annotation has such files")
-        if options.json and not options.score:
+        if options.json is not None and not options.score:
             raise UserError("--json needs --score")
         return
-    if options.score or options.json or options.checkpoint:
+    if options.score or options.json is not None or options.checkpoint:
         raise UserError("--score, --json and --checkpoint need --benchmark value")
     if options.output is None:
         raise UserError("--output is missing: the file to hand in")

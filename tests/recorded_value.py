@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,9 +80,3 @@ class ValueWorld:
         assert not (report.missing or report.new_heads or report.grown)
         set_dropout(model, 0.0)
         return model.eval()
-
-
-@cache
-def value_world(folder: Path) -> ValueWorld:
-    """The world in a folder."""
-    return ValueWorld(folder)

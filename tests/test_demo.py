@@ -190,6 +190,22 @@ def test_the_whole_way(tmp_path, capfd):
     assert (tmp_path / "tvr_moments.png").exists()
 
 
+@pytest.mark.slow
+def test_the_whole_way_of_a_value_task(tmp_path, capfd):
+    """By its own scripts and recipe, from files in its own folders to recalls beside chance."""
+    quick = ["--num_train_steps", "2", "--warmup_steps", "1", "--valid_steps", "2"]
+    main(["--task", "yc2r", "--size", "tiny", "--output", str(tmp_path), *quick])
+    printed = capfd.readouterr().out
+    assert f"python train_retrieval.py --config {tmp_path}/debug-yc2r.json" in printed
+    assert "python eval_vr.py --split val" in printed
+    scores = json.loads((tmp_path / "runs/yc2r/results_yc2r_val/scores_2.json").read_text())
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("r1 ", "AveR"))]
+    # Six videos: one of them in first place, five among the first five, all among the first ten.
+    found = [f"{scores[f'valid_val_VR/VR_{name}']:.1f}" for name in ("r1", "AveR")]
+    assert rows == [["r1", found[0], "16.7"], ["AveR", found[1], "66.7"]]
+    assert (tmp_path / "video_db/yc2/id2nframe_1.5.json").is_file()
+
+
 def test_a_failed_command_is_named(tmp_path, capfd):
     with pytest.raises(UserError, match="“Fail” failed with exit code 2"):
         call("Fail", "no_such_script.py", "--name", "two words")

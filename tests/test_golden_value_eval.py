@@ -19,6 +19,7 @@ import two_stream_eval.eval_vr as two_stream_vr
 import two_stream_eval.inf_yc2c as two_stream_yc2c
 from data.tokenize import load_tokenizer
 from evaluation import retrieval_split
+from scripts import export_model
 from tests.recorded_value_runs import (
     STEP,
     assert_same_results,
@@ -234,3 +235,18 @@ def test_captions_of_channels(golden_value, tmp_path, stream):
     decode = load_tokenizer(toker).decode
     written = {str(line["clip_id"]): line["descs"][0]["desc"] for line in read_lines(output)}
     assert written == {clip: decode(ids) for clip, ids in recorded.items()}
+
+
+def test_an_exported_model_is_evaluated_by_the_same_rules(golden_value, tmp_path):
+    run = recorded_run(golden_value, "exp_yc2r", tmp_path)
+    toker = str(golden_value / "world" / "toker")
+    words = ["--run", str(run), "--checkpoint", STEP, "--output", str(tmp_path / "model")]
+    export_model.main([*words, "--toker", toker])
+    assert "task `yc2r`" in (tmp_path / "model" / "README.md").read_text()
+    words = databases(golden_value, "yc2", "yc2r_val")
+    own = evaluate(run, eval_vr, "yc2r", "val", words)
+    words += ["--checkpoint", str(tmp_path / "model"), "--output_dir", str(tmp_path / "elsewhere")]
+    assert eval_vr.main([*words, "--n_workers", "0"]) == own
+    folder = "results_yc2r_val"
+    (results,) = (tmp_path / "elsewhere" / folder).glob("results_*")
+    assert json.loads(results.read_text()) == read_results(run / folder)

@@ -36,6 +36,8 @@ FILES = {
     "scripts.cut_clips": "--annotation {nothing} --vid2nframe {nothing} --output {}",
     "scripts.format_submission": "--task tvr --results {nothing} --annotation {nothing} "
     "--output {}",
+    "scripts.format_submission:value": "--benchmark value --results {nothing} --output {}",
+    "scripts.format_submission:json": "--benchmark value --results {nothing} --score --json {}",
     "scripts.search_videos": "--run_dir {run} --checkpoint 9 --query hello "
     "--vfeat_db {nothing} --sub_txt_db {nothing} --output {}",
     "search_videos:json": "--index {nothing} --query hello --json {}",

@@ -78,6 +78,14 @@ def test_recipes_that_are_named_exist(page):
         assert (REPOSITORY / name).is_file(), name
 
 
+def test_each_task_of_value_has_a_recipe():
+    row = r"^\|[^|]+\|[^|]+\|[^|]+\| `([\w-]+-\dgpu)` \|"
+    names = re.findall(row, PAGES["docs/VALUE.md"], re.MULTILINE)
+    assert len(names) == 11
+    for name in names:
+        assert (REPOSITORY / "config" / "value" / f"train-{name}.json").is_file(), name
+
+
 def anchors(page: str) -> set[str]:
     """Of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page, flags=re.MULTILINE)

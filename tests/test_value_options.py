@@ -145,6 +145,14 @@ def test_every_parameter_has_the_plain_rate_where_retrieval_trains(parse, caplog
     assert "lr_mul 10 has no effect" in caplog.text
 
 
+def test_a_config_of_the_other_rules_names_the_scripts_that_run_it():
+    config = Path(__file__).resolve().parents[1] / "config"
+    with pytest.raises(UserError, match=r"train-yc2r-4gpu\.json lists data sets.*train_retrieval"):
+        parse_options(VcmrOptions, ["--config", str(config / "value" / "train-yc2r-4gpu.json")])
+    with pytest.raises(UserError, match=r"train-tvr-8gpu\.json lists no data sets.*train_vcmr\.py"):
+        parse_options(ValueOptions, ["--config", str(config / "train-tvr-8gpu.json")])
+
+
 def test_value_files_are_told_from_others(tmp_path):
     assert is_value({"train_datasets": []}) and is_value({"no_fp16": True})
     recipes = Path(__file__).resolve().parents[1].joinpath("config").glob("*.json")

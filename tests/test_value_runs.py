@@ -11,6 +11,7 @@ import torch
 
 import train_all_multitask
 from config.config import ValueOptions, parse_options
+from config.model_config import ModelConfig
 from config.value import META_AVERAGE
 from data.value_sets import Databases, labels, open_training_sets
 from engine.precision import Precision
@@ -116,16 +117,17 @@ def test_a_run_of_all_tasks_starts_one_of_each(command, java, tmp_path):
         assert own.keys() < torch.load(weights, weights_only=True).keys()
 
 
+KILLED = {"all": ["tvr", "vlep", "violin", "yc2r", "tvc", "yc2c"], "captions": ["tvc", "yc2c"]}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sets", [["tvr", "vlep", "violin", "yc2r", "tvc", "yc2c"], ["tvc", "yc2c"]], ids="-".join
-)
+@pytest.mark.parametrize("sets", KILLED.values(), ids=KILLED)
 def test_a_killed_run_ends_like_the_unbroken_one(start, java, tmp_path, sets):
     sizes = dict.fromkeys(sets, 1)
     steps = {"num_train_steps": 14, "valid_steps": 7, "restore_steps": 2, "n_workers": 1}
     steps |= {"gradient_accumulation_steps": 2, "checkpoint": start}
     options = recorded_lists(GOLDEN_VALUE, sizes, **SHORT | steps)
-    assert_survives_kills("train_all_multitask.py", options, tmp_path)
+    assert_survives_kills("train_all_multitask.py", options, tmp_path, kills=2)
 
 
 @launched
@@ -153,6 +155,10 @@ def test_two_ranks_train_as_one_process_with_both_batches(command, java, tmp_pat
     )
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=2e-6, rtol=1e-4, msg=name)
+
+
+def vocabulary(options: ValueOptions) -> int:
+    return ModelConfig.from_json(options.model_config).f_config.vocab_size
 
 
 def open_run(words: list[str]) -> tuple:
@@ -216,7 +222,7 @@ def test_videos_are_opened_once_for_features_subtitles_and_channel(command, tmp_
     path = tmp_path / "lists.json"
     path.write_text(json.dumps(config))
     options = parse_options(ValueOptions, ["--config", str(path)])
-    databases = Databases(options, 1000)
+    databases = Databases(options, vocabulary(options))
     videos = []
     for entry in options.train_datasets:
         videos.append(databases.videos(entry, databases.texts(entry.query_txt_db)))
@@ -231,7 +237,7 @@ def test_captions_of_validated_queries_may_be_left_out(command, caplog):
 
     def learnt(*more: str) -> int:
         options = parse_options(ValueOptions, [*command(sets), *more])
-        opened = open_training_sets(Databases(options, 1000))
+        opened = open_training_sets(Databases(options, vocabulary(options)))
         return len(opened[1])
 
     both, alone = learnt(), learnt("--keep_validation_apart")

@@ -198,6 +198,8 @@ def test_captions_keep_the_moments_of_tvc_alone(benchmark):
     captions = {
         "tvc_val_step7.jsonl": [{"clip_id": 8, "vid_name": "c", "descs": [{"desc": "A."}]}],
         "yc2c_test.jsonl": [{"clip_id": 1, "vid_name": "b_0", "descs": [{"desc": "B."}]}],
+        "results_tvc_val_two_stream/tvc_val_step7.jsonl": [{"clip_id": 8, "descs": []}],
+        "tvc_val_release.jsonl": [],  # no captions of a run
     }
     assert benchmark(captions, "--partial") == {
         "tvc/tvc_val_predictions.jsonl": [

@@ -19,7 +19,7 @@ from engine.two_runs import TwoRuns
 from eval_vcmr import open_retrieval
 from evaluation.ranking import SearchSettings
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
@@ -43,6 +43,11 @@ def evaluate_retrieval(
     video_run, sub_run = runs.start()
     video, model = open_retrieval(video_run, model_class, settings(runs.video))
     sub, sub_model = open_retrieval(sub_run, model_class, settings(runs.sub))
+    if video.video2idx != sub.video2idx:
+        raise UserError(
+            "the two runs search other videos: name databases for both (--query_txt_db, "
+            "--vfeat_db, --sub_txt_db)"
+        )
     folder = runs.folder(video_run, runs.video.split)
     return video.evaluate(model, video_run.checkpoint.label, folder, [sub.stream(sub_model)])
 

@@ -7,7 +7,8 @@ Queries: txt_db/<task>_<split>.db from the first of
                                keeps the JSON lines made of them
   A TVR test split takes its videos from the file of durations (see below).
 Captions: txt_db/tvc_<split>.db from tvc_<split>.jsonl or tvc_<split>_release.jsonl, also copied to
-  txt_db, where validation and inference look for it, and the subtitles' annotation.
+  txt_db, where validation and inference look for it, and the subtitles' annotation. Of VALUE's yc2c
+  and vatex_en_c clips are copied, and queries of yc2r and vatex_en_r are the captions to train on.
 Subtitles: txt_db/<corpus>_subtitles.db from
   <corpus>_subtitles.jsonl     tv also: tvqa_preprocessed_subtitles.jsonl, or a folder of .srt (or
                                .vtt, .ass) files, tvqa_subtitles

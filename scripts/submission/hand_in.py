@@ -40,12 +40,12 @@ def hand_in(options: argparse.Namespace) -> None:
         incomplete = submission.missing and not options.partial
         with ExitStack() as archive:
             out = None
-            if options.output and not incomplete:
+            if options.output is not None and not incomplete:
                 out = archive.enter_context(_new_zip(options.output))
             scores = _take(submission, out, options.score)
     if options.score:
         show_scores(scores, options.json)
-    if options.output:
+    if options.output is not None:
         submission.require_both_splits()
         print(f"wrote {options.output}: {', '.join(map(str, submission.files))}")
     if submission.absent:

@@ -137,7 +137,8 @@ class Predictions:
         part = _PART_OF[max(begun, key=len)] if begun else None
         is_caption = part is not None and part.task.kind is Kind.CAPTIONS
         _, named, step = stem.rpartition("_step")
-        return cls(path, part if is_caption else None, step if named else "")
+        two_stream = folder.endswith(_TWO_STREAMS)
+        return cls(path, part if is_caption else None, step if named else "", two_stream)
 
 
 def _files(source: Path) -> Iterator[Path]:

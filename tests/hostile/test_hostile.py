@@ -20,12 +20,13 @@ from tests.hostile import (
     strange_files,
     tensor_files,
     text_files,
+    value_files,
 )
 from tests.hostile.harness import Case, check_case
 
 TABLES = [
     *(archives, conversions, line_files, odd_data, outputs, pickles, records, servers),
-    *(side_files, stores, strange_files, tensor_files, text_files),
+    *(side_files, stores, strange_files, tensor_files, text_files, value_files),
 ]
 CASES: list[Case] = [case for table in TABLES for case in table.CASES]
 

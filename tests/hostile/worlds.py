@@ -28,6 +28,9 @@ TRAINING = {
     "violin": "train_violin",
     "tvc": "train_tvc",
     "pretrain": "pretrain",
+    "yc2r": "train_all_multitask",
+    "vlep": "train_all_multitask",
+    "yc2c": "train_all_multitask",
 }
 EVALUATION = {
     "tvr": "eval_vcmr",
@@ -35,6 +38,8 @@ EVALUATION = {
     "tvqa": "eval_videoQA",
     "violin": "eval_violin",
     "tvc": "inf_tvc",
+    "yc2r": "eval_vr",
+    "vlep": "eval_videoQA",
 }
 SHORT = {"num_train_steps": 1, "valid_steps": 1, "n_workers": 0}
 SHORT |= {"train_batch_size": 2, "val_batch_size": 2}
@@ -65,7 +70,7 @@ def _template(task: str) -> Path:
     write_json(folder / "model.json", model)
     if task == "tvc":  # training would score captions with Java, which takes long to start
         _leave_captioning_run(folder, read_json(config))
-    else:
+    elif task != "yc2c":  # and so would that
         importlib.import_module(TRAINING[task]).main(["--config", str(config)])
     return folder
 
@@ -92,8 +97,7 @@ def copy_world(place: Place, task: str = "tvr", left_out: str = "") -> Path:
     template = _template(task)
     ignore = shutil.ignore_patterns(left_out, "events.out.*")
     shutil.copytree(template, place.folder, ignore=ignore, dirs_exist_ok=True)
-    for name in ("config.json", "run/log/hps.json"):
-        path = place.folder / name
+    for path in (place.folder / "config.json", *place.folder.glob("run/log/hps.json")):
         path.write_text(path.read_text().replace(str(template), str(place.folder)))
     return place.folder
 
@@ -128,7 +132,8 @@ def evaluation(place: Place, task: str = "tvr") -> list[object]:
         without_scorers(place)
         words = ["--model_dir", folder / "run", "--ckpt_step", 1, "--n_workers", 0]
         return [*words, "--target_clip", folder / "ref.jsonl", "--output", folder / "out.jsonl"]
-    words = ["--output_dir", folder / "run", "--checkpoint", 1, "--split", "val"]
+    split = "dev" if task == "vlep" else "val"
+    words = ["--output_dir", folder / "run", "--checkpoint", 1, "--split", split]
     return [*words, "--query_txt_db", folder / "val.db", "--n_workers", 0]
 
 
