@@ -79,10 +79,10 @@ def median_seconds(runs: dict[str, Callable[[], Tensor]], repeats: int) -> dict[
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def build_model(device: torch.device) -> HeroForTvc:
-    """The full-size model with random weights."""
+def build_model(device: torch.device, name: str = "hero_tvc") -> HeroForTvc:
+    """The full-size model, or one of other sizes in ``config/``, with random weights."""
     torch.manual_seed(0)
-    config = ModelConfig.from_json(Path(__file__).parents[1] / "config" / "hero_tvc.json")
+    config = ModelConfig.from_json(Path(__file__).parents[1] / "config" / f"{name}.json")
     return HeroForTvc(config).to(device).eval()
 
 

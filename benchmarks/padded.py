@@ -68,6 +68,11 @@ class PaddedVideos:
         wide = torch.cat([self.frame_mask, self.token_mask], dim=1)
         self.gather = (~wide).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
         self.mask = _mask(lengths, max(lengths))
+        # Which cells are real, found once: asking the device would make the host wait.
+        self.cells = self.mask.flatten().nonzero()[:, 0]
+        frame_cells = F.pad(self.frame_mask, (0, max(lengths) - self.frame_mask.shape[1]))
+        self.frame_cells = frame_cells.flatten().nonzero()[:, 0]
+        self.frame_targets = self.targets[self.frame_mask]
         for name, value in vars(self).items():
             setattr(self, name, value.to(device))
 
@@ -100,10 +105,10 @@ def padded_frame_vectors(
 ) -> Tensor:
     """Frames before the temporal transformer, packed: (``copies`` × F, H), as
     :meth:`model.hero.HierarchicalEncoder.frame_vectors` gives them."""
-    x = padded_sequences(encoder, video)[:, : video.frame_mask.shape[1]]
+    x = padded_sequences(encoder, video).flatten(0, 1).index_select(0, video.frame_cells)
     vectors = encoder.frame_transform(video.video_features)
     flat = video.layout.unpad(vectors).float().repeat(copies, 1)
-    return flat.index_add(0, video.targets[video.frame_mask], x[video.frame_mask].float())
+    return flat.index_add(0, video.frame_targets, x.float())
 
 
 def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor) -> Tensor:

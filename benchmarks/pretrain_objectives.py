@@ -74,7 +74,8 @@ class PaddedEncoder(nn.Module):
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
     ) -> Tensor:
-        return padded_sequences(self.encoder, self.video)[self.video.mask][rows]
+        outputs = padded_sequences(self.encoder, self.video).flatten(0, 1)
+        return outputs.index_select(0, self.video.cells.index_select(0, rows))
 
     def encode_text(self, text: TextBatch) -> Tensor:
         return padded_text(self.encoder, text)

@@ -33,7 +33,7 @@ def main() -> None:
     rows = torch.ones(3, 4, device=device, requires_grad=True)
     gather_with_grad(comm, rows).sum().backward()
     assert rows.grad.tolist() == [[1.0] * 4] * 3
-    assert broadcast_state(comm, {"weights": values})["weights"].tolist() == [0, 1, 2, 3]
+    assert broadcast_state(comm, {"weights": values.cpu()})["weights"].tolist() == [0, 1, 2, 3]
     comm.barrier()
     comm.shutdown()
     print(f"one rank on {device.type}: done")
