@@ -36,6 +36,7 @@ from data.prepare.work import positive, work_parser
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video_pool import VIDEO_SUFFIXES
 from engine.extractors import add_extractors, build_extractors, check_extractors, choose_device
+from search.engine import MomentSearch
 from search.film_databases import FilmDatabases
 from search.film_folder import FilmFolder
 from search.indexing import FilmSource, Summary, require_width, update_index
@@ -138,7 +139,7 @@ def find_films(options: argparse.Namespace) -> FoundVideos | None:
 
 @contextmanager
 def opened(options: argparse.Namespace, found: FoundVideos | None) -> Any:
-    """Give the writer of the index, the model, and the source of films.
+    """Give the writer of the index, the model, the source of films, and the model's device.
 
     Raises:
         UserError: the index was made otherwise, or another process writes to it.
@@ -174,7 +175,7 @@ def opened(options: argparse.Namespace, found: FoundVideos | None) -> Any:
             for note in source.matches.notes():
                 print(f"{options.videos}: {note}")
         try:
-            yield writer, scorer, source
+            yield writer, scorer, source, str(device)
         finally:  # also of work that is broken off
             problems.write()
 
@@ -200,7 +201,7 @@ def _open_databases(
 
 def update(options: argparse.Namespace, found: FoundVideos | None) -> tuple[Summary, int]:
     """Bring the index up to date; what was done, and how many films are in it."""
-    with opened(options, found) as (writer, scorer, source):
+    with opened(options, found) as (writer, scorer, source, device):
         print(f"{options.index}: {len(source.files)} films are there")
         summary = Summary()
         start = time.monotonic()
@@ -208,7 +209,9 @@ def update(options: argparse.Namespace, found: FoundVideos | None) -> tuple[Summ
             for summary in update_index(writer, scorer, source, options.prune):
                 progress.update(summary.made + summary.same + summary.failed - progress.n)
         seconds = time.monotonic() - start
-        films = len(writer.state().films)
+        engine = MomentSearch(writer.state(), scorer, device=device)
+        engine.calibrate()  # so that the first search need not
+        films = len(engine.films)
         print(
             f"{options.index}: {summary.made} films put in ({60 * summary.made / seconds:.1f} a "
             f"minute), {summary.same} as they were, {summary.gone} gone, "

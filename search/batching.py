@@ -1,4 +1,4 @@
-"""Sentences of many clients, answered together by one model on one thread."""
+"""Sentences of many clients, answered together by one model."""
 
 from __future__ import annotations
 
@@ -27,22 +27,29 @@ class _Question:
 
 
 class Batcher:
-    """Runs a model on its own thread; what waits when the thread gets free is answered at once.
+    """Runs a model on threads of its own; what waits when a thread gets free is answered at once.
 
     A single client never waits for others. Clients that each ask again as soon as they have their
-    answer would otherwise split into those that came first and the rest: where several sentences
-    were answered together, the next ones are waited for, :data:`GATHER_SECONDS` at most.
+    answer would otherwise split into those that came first and the rest: where a thread answered
+    several sentences together, it waits for as many, :data:`GATHER_SECONDS` at most. Of all that
+    wait or are being answered it takes no more than its share.
 
     Args:
         answer: gives the answers to sentences, in their order, ``top`` entries of each at most.
         most: sentences of a batch.
+        threads: batches that are answered at the same time.
+
+    Attributes:
+        busy: batches under way.
     """
 
-    def __init__(self, answer: Answer, most: int) -> None:
-        self._answer, self._most = answer, most
+    def __init__(self, answer: Answer, most: int, threads: int = 1) -> None:
+        self._answer, self._most, self._threads = answer, most, threads
         self._waiting: deque[_Question] = deque()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "model")
+        self._pool = ThreadPoolExecutor(threads, "model")
+        self._taken = 0  # sentences of the batches under way
+        self.busy = 0
 
     async def ask(self, sentence: str, top: int) -> Any:
         """Return the answer to a sentence.
@@ -59,30 +66,43 @@ class Batcher:
         return await question.answer
 
     async def call(self, function: Callable, *arguments: Any) -> Any:
-        """Return what a function returns that needs the model's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        """Return what a function returns that needs one of the model's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     async def run(self) -> None:
         """Answer, until cancelled."""
+        await asyncio.gather(*(self._serve() for _ in range(self._threads)))
+
+    async def _serve(self) -> None:
         before = 1
         while True:
             await self._arrived.wait()
             await self._gather(before)
-            batch = self._next()
-            before = len(batch)
-            sentences = [question.sentence for question in batch]
+            if batch := self._next():
+                before = len(batch)
+                await self._settle(batch)
+
+    async def _settle(self, batch: Sequence[_Question]) -> None:
+        """Answer the questions of a batch."""
+        sentences = [question.sentence for question in batch]
+        self._taken += len(batch)
+        self.busy += 1
+        try:
             answers = await self.call(self._answers, sentences, batch[0].top)
-            for question, answer in zip(batch, answers, strict=True):
-                if question.answer.done():  # its client is gone
-                    continue
-                if isinstance(answer, Exception):
-                    question.answer.set_exception(answer)
-                else:
-                    question.answer.set_result(answer)
+        finally:
+            self._taken -= len(batch)
+            self.busy -= 1
+        for question, answer in zip(batch, answers, strict=True):
+            if question.answer.done():  # its client is gone
+                continue
+            if isinstance(answer, Exception):
+                question.answer.set_exception(answer)
+            else:
+                question.answer.set_result(answer)
 
     def close(self) -> None:
-        """End the thread, after what it is at; whoever waits is told that it is over."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """End the threads, after what they are at; whoever waits is told that it is over."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
         for question in self._waiting:
             question.answer.cancel()
 
@@ -94,10 +114,10 @@ class Batcher:
 
     def _next(self) -> list[_Question]:
         """What is answered next: the oldest sentence, and others that want as many moments."""
-        top = self._waiting[0].top
+        share = min(-(-(len(self._waiting) + self._taken) // self._threads), self._most)
         batch, others = [], deque()
         for question in self._waiting:
-            fits = question.top == top and len(batch) < self._most
+            fits = question.top == self._waiting[0].top and len(batch) < share
             (batch if fits else others).append(question)
         self._waiting = others
         if not others:

@@ -15,6 +15,7 @@ that the shares of those listed are what a softmax would give.
 from __future__ import annotations
 
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -71,6 +72,7 @@ class ClipScorer:
         self.feature_width = model.width
         self.window, self.overlap = WINDOW, min(self.longest, WINDOW // 2)
         self._name, self._known = name, known
+        self._turn = threading.Lock()
 
     @classmethod
     def open(
@@ -143,7 +145,8 @@ class ClipScorer:
 
     def encode_queries(self, sentences: Sequence[str]) -> Queries:
         """See :class:`search.scorer.Scorer`."""
-        return Queries(tuple(sentences), self.model.encode_texts(sentences).float())
+        with self._turn:  # the library's tokenizer serves one thread at a time
+            return Queries(tuple(sentences), self.model.encode_texts(sentences).float())
 
     @torch.inference_mode()
     def find(self, corpus: Corpus, queries: Queries, count: int) -> list[Candidates]:

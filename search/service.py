@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -36,6 +37,7 @@ MAX_QUERY_CHARACTERS = 500
 MAX_TOP = 100
 MAX_QUERY_STRING = 8192  # bytes, percent-encoded
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+MODEL_THREADS = 2  # batches at once: two that compute alone get more done than one on two cores
 FILE_THREADS = 2  # that decode thumbnails and read spoken lines
 MAX_FILE_WAITING = 256
 POLL_SECONDS = 1.0  # between two looks at the index
@@ -126,8 +128,9 @@ class Health(BaseModel):
 class SearchService:
     """One engine for many clients, and what takes its place when the index changes.
 
-    The model runs on one thread, in batches; films are read on others; a further one looks whether
-    the index has changed, and opens its new state while the old one answers.
+    The model runs on :data:`MODEL_THREADS` threads, in batches, which have the processors together;
+    films are read on others; a further one looks whether the index has changed, and opens its new
+    state while the old one answers.
 
     Args:
         engine: the first state.
@@ -139,7 +142,9 @@ class SearchService:
         self.problem = ""
         self._device = device
         self._identity = _identity(engine.index)
-        self._batcher = Batcher(self._answer, SENTENCES_AT_ONCE)
+        self._processors = torch.get_num_threads()
+        threads = min(MODEL_THREADS, self._processors) if device == "cpu" else 1
+        self._batcher = Batcher(self._answer, SENTENCES_AT_ONCE, threads)
         self._files = ThreadPoolExecutor(FILE_THREADS, "films")
         self._watcher = ThreadPoolExecutor(1, "index")
         self._reading = 0
@@ -189,6 +194,9 @@ class SearchService:
 
     def _answer(self, sentences: Sequence[str], top: int) -> list[list[Moment]]:
         engine = self.engine
+        processors = max(1, self._processors // self._batcher.busy)
+        if torch.get_num_threads() != processors:
+            torch.set_num_threads(processors)  # of this thread
         return engine.search(sentences, top) if engine.films else [[] for _ in sentences]
 
     async def _watch(self) -> None:

@@ -82,6 +82,8 @@ def test_films_with_and_without_subtitles(tmp_path, index):
     assert found.lines(b.id) == []
     assert found.maker.untrained == ("resnet", "slowfast")
     assert not (tmp_path / "index" / "failed.json").exists()
+    unrelated = read_json(tmp_path / "index" / "unrelated.json")  # the first search has no need to
+    assert (unrelated["films"], unrelated["generation"]) == (2, found.generation)
 
 
 def test_an_index_of_films_tells_what_one_of_databases_does(tmp_path, index, model, capsys):

@@ -492,6 +492,24 @@ def test_batches_hold_those_who_want_as_many():
     assert asked == [(1, 1), (1, 2), (1, 1)]  # the same sentence is answered once in a batch
 
 
+def test_two_threads_share_what_is_asked():
+    together = threading.Barrier(2, timeout=20)
+
+    def answer(sentences: list[str], top: int) -> list[str]:
+        together.wait()  # for the other thread
+        return [f"{len(sentences)} {sentence}" for sentence in sentences]
+
+    async def run() -> None:
+        batcher = Batcher(answer, most=16, threads=2)
+        working = asyncio.create_task(batcher.run())
+        found = await asyncio.gather(*(batcher.ask(str(n), 1) for n in range(8)))
+        working.cancel()
+        batcher.close()
+        assert found == [f"4 {n}" for n in range(8)] and batcher.busy == 0
+
+    asyncio.run(run())
+
+
 def test_who_waits_when_it_ends_is_told():
     async def run() -> None:
         batcher = Batcher(lambda sentences, top: list(sentences), most=3)

@@ -2,17 +2,18 @@
 
 import shutil
 
+import av
 import numpy as np
 import pytest
 
-from data.prepare import unfinished
+from data.prepare import unfinished, video_stream
 from data.prepare.extract_videos import choose_videos, extract_videos
 from data.prepare.extraction import Provenance
 from data.prepare.feature_files import load_features
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
-from data.prepare.video_frames import Sampling
-from tests.videos import make_video
+from data.prepare.video_frames import Problem, Sampling
+from tests.videos import make_numbered, make_video
 
 INTERVAL, BATCH = 0.5, 2
 SAMPLING = Sampling(INTERVAL, (0.25, 0.75))
@@ -42,14 +43,12 @@ def films(tmp_path, monkeypatch):
     return tmp_path / "films"
 
 
-def extract(films, folder, extractor: Grey, model: str = "grey") -> None:
+def extract(films, folder, extractor: Grey, model: str = "grey") -> list[Problem | None]:
     made_by = {"grey": Provenance(model, None, None, INTERVAL, len(SAMPLING.times))}
     kept = FeatureFolder(folder, made_by, force=False)
     wanted = choose_videos(find_videos(films).videos, kept, force=False)
     sizes = {"batch_size": BATCH, "workers": 1}
-    assert all(
-        o.problem is None for o in extract_videos(wanted, extractor, SAMPLING, kept, **sizes)
-    )
+    return [o.problem for o in extract_videos(wanted, extractor, SAMPLING, kept, **sizes)]
 
 
 def features(folder) -> np.ndarray:
@@ -111,3 +110,37 @@ def test_parts_are_kept_from_time_to_time(films, tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "EVERY_SECONDS", 1000.0)
     break_off(films, tmp_path / "features")
     assert not (tmp_path / "features" / "unfinished").exists()
+
+
+def test_damage_before_a_kill_is_told_as_without(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_stream, "ENTRY_SECONDS", 2.0)
+    path = make_numbered(films / "a.mp4", 240, 25, coding={"g": "25"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+    victim = next(p for p in packets if p.is_keyframe and p.pts * p.time_base > 2)
+    content[victim.pos + 40 : victim.pos + 104] = b"\xff" * 64
+    path.write_bytes(content)
+    told = extract(films, tmp_path / "whole", Grey())
+    assert told[0].used and told[0].reason.startswith("it is damaged at 2")
+    for most in (14, 2):
+        with pytest.raises(_Killed):
+            extract(films, tmp_path / "broken", Grey(most))
+    assert extract(films, tmp_path / "broken", Grey()) == told
+    assert np.array_equal(features(tmp_path / "broken"), features(tmp_path / "whole"))
+
+
+def test_a_long_film_goes_on_without_being_decoded_from_its_beginning(films, tmp_path, monkeypatch):
+    monkeypatch.setattr(video_stream, "ENTRY_SECONDS", 2.0)
+    make_numbered(films / "a.mp4", 500, 25, coding={"g": "25"})
+    decoded = []
+    decode = video_stream.Film._decode
+    count = lambda film, packet: decoded.append(packet) or decode(film, packet)  # noqa: E731
+    monkeypatch.setattr(video_stream.Film, "_decode", count)
+    assert extract(films, tmp_path / "whole", Grey()) == [None]
+    with pytest.raises(_Killed):
+        extract(films, tmp_path / "broken", Grey(36))
+    decoded.clear()
+    assert extract(films, tmp_path / "broken", Grey()) == [None]
+    assert len(decoded) < 130  # two seconds that are left, two before them, a few for the start
+    assert np.array_equal(features(tmp_path / "broken"), features(tmp_path / "whole"))

@@ -2,6 +2,8 @@
 
 import re
 import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from data.prepare import video_stream
 from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
 from data.prepare.video_stream import open_film
 from tests.videos import (
@@ -19,8 +22,10 @@ from tests.videos import (
     make_numbered,
     make_sound,
     number_of,
+    numbered,
     read_film,
     remux,
+    write_film,
 )
 
 B_FRAMES = {"bf": "2"}
@@ -109,6 +114,55 @@ def test_how_many_frames_are_left_out(tmp_path):
             assert film.problem() is None
     assert counts[0] == 300
     assert counts[1] < 200
+
+
+# --- Going on in the middle -----------------------------------------------------------------------
+
+OPEN = "open-gop=1:scenecut=0"  # pictures before a key frame refer to those before it, too
+HEVC = f"log-level=none:keyint=25:bframes=3:{OPEN}"
+
+
+def moving(count: int) -> Iterator[np.ndarray]:
+    """Pictures that no codec keeps exactly: an error would grow until the next key frame."""
+    noise = np.random.default_rng(0).integers(0, 128, (96, 128, 3), np.uint8)
+    for number in range(count):
+        yield np.roll(noise, (number, 2 * number), (0, 1))[:48, :64] + numbered(number) // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "coding", "enters"),
+    [
+        ("v.mp4", "libx264", {"bf": "3", "g": "25"}, True),
+        ("open.mp4", "libx264", {"bf": "3", "g": "25", "x264-params": OPEN}, True),
+        ("open.ts", "libx264", {"bf": "3", "g": "25", "x264-params": OPEN}, True),
+        ("open.avi", "libx264", {"bf": "3", "g": "25", "x264-params": OPEN}, False),
+        ("interlaced.ts", "libx264", {"bf": "3", "g": "25", "flags": "+ildct+ilme"}, True),
+        ("refresh.mkv", "libx264", {"g": "25", "x264-params": "intra-refresh=1:scenecut=0"}, False),
+        ("no_key.mp4", "libx264", {"g": "1000", "x264-params": "scenecut=0"}, False),
+        ("bare.h264", "libx264", {"bf": "3", "g": "25"}, False),
+        ("open.mkv", "libx265", {"x265-params": HEVC}, True),
+        ("b.avi", "mpeg4", {"bf": "2", "g": "25"}, True),
+        ("b.asf", "mpeg4", {"bf": "2", "g": "25"}, True),
+        ("v.vob", "mpeg2video", {"bf": "3", "g": "25"}, True),
+        ("v9.webm", "libvpx-vp9", {"g": "25"}, True),
+        ("v.wmv", "wmv2", {"g": "25"}, True),
+    ],
+)
+def test_a_film_that_is_entered_gives_the_same_windows(
+    tmp_path, monkeypatch, name, codec, coding, enters
+):
+    monkeypatch.setattr(video_stream, "ENTRY_SECONDS", 2.0)
+    path = write_film(tmp_path / name, moving(400), 25, codec=codec, coding=coding)
+    decoded = []
+    decode = video_stream.Film._decode
+    count = lambda film, packet: decoded.append(packet) or decode(film, packet)  # noqa: E731
+    monkeypatch.setattr(video_stream.Film, "_decode", count)
+    sampling = Sampling(0.5, (0.1, 0.5, 0.9))
+    whole = list(read_windows(path, sampling))
+    packets = len(decoded)
+    rest = list(read_windows(path, replace(sampling, first=20, enter=True)))
+    assert np.array_equal(rest, whole[20:]) and len(rest) in (12, 13)
+    assert (len(decoded) - packets < 0.6 * packets) == enters
 
 
 # --- Joined recordings ----------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def make_video(
     greys = (
         np.full((size[1], size[0], 3), 255 * number // count, np.uint8) for number in range(count)
     )
-    return _write(path, greys, rate, size, codec, times, options)
+    return write_film(path, greys, rate, size, codec, times, options)
 
 
 def make_numbered(
@@ -64,7 +64,7 @@ def make_numbered(
         coding: options of the codec.
     """
     pictures = (numbered(first + number) for number in range(count))
-    return _write(
+    return write_film(
         path, pictures, rate, (64, 48), codec, times, options, (sound_starts, sound), coding
     )
 
@@ -96,19 +96,20 @@ def number_of(window: np.ndarray) -> int:
     return sum((int(row[place]) > 127) << bit for bit, place in enumerate(places))
 
 
-def _write(
+def write_film(
     path: Path,
     pictures: Iterable[np.ndarray],
     rate: int,
-    size: tuple[int, int],
-    codec: str,
-    times: list[Fraction] | None,
-    options: dict[str, str],
+    size: tuple[int, int] = (64, 48),
+    codec: str = "libx264",
+    times: list[Fraction] | None = None,
+    options: dict[str, str] | None = None,
     sound: tuple[float, float] = (0, 0),
     coding: dict[str, str] | None = None,
 ) -> Path:
+    """A video of pictures (height, width, 3) uint8; see :func:`make_numbered`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options) as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=coding)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"

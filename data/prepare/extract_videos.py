@@ -121,7 +121,7 @@ def _extract_once(
     for piece in decode_videos(videos, sampling, batch_size, workers, starts):
         video = videos[piece.place]
         if piece.frames is not None:
-            folder.unfinished.add(video, extractor(piece.frames))
+            folder.unfinished.add(video, extractor(piece.frames), piece.sound)
         else:
             yield _finish(folder, video, piece.problem)
 

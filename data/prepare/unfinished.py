@@ -10,6 +10,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ EVERY_SECONDS = 20.0  # what a video has so far is kept
 
 Part = dict[str, np.ndarray]
 """{extractor: (B, D) float32} of windows that follow each other."""
+_DAMAGED = "it is damaged"  # what is wrong shows when it is read to its end
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a video was read before.
+
+    Attributes:
+        windows: that are there.
+        sound: all of it could be decoded up to there.
+    """
+
+    windows: int = 0
+    sound: bool = True
 
 
 class UnfinishedFeatures:
@@ -43,19 +58,21 @@ class UnfinishedFeatures:
         self._kept: dict[str, int] = defaultdict(int)  # parts that are on the disk
         self._since: dict[str, float] = {}
         self._states: dict[str, tuple[int, ...]] = {}
+        self._damaged: set[str] = set()
 
-    def resume(self, video: VideoFile) -> int:
-        """Take up what an earlier process kept of this very video; return how many windows."""
+    def resume(self, video: VideoFile) -> Progress:
+        """Take up what an earlier process kept of this very video."""
         self._states[video.vid] = file_state(video.path)
         self._since.pop(video.vid, None)
+        self._damaged.discard(video.vid)
         self._parts[video.vid] = list(self._read(video))
         self._kept[video.vid] = len(self._parts[video.vid])
         if not self._parts[video.vid]:
             self._remove(video.vid)
-        return self._windows(video.vid)
+        return Progress(self._windows(video.vid), video.vid not in self._damaged)
 
     def _read(self, video: VideoFile) -> Iterator[Part]:
-        """Parts in order, up to the first that is not there or cannot be used."""
+        """Parts in order, up to the first that is not there or cannot be used; notes damage."""
         at = 0
         while (path := self._path(video.vid, at)).is_file():
             part = self._load(path, video)
@@ -70,9 +87,12 @@ class UnfinishedFeatures:
             if made_by != self._making() or made_of is None or not made_of.fits(video.path):
                 return None
             with np.load(path, allow_pickle=False) as entries:
-                return {name: entries[name] for name in self._made_by}
+                part = {name: entries[name] for name in self._made_by}
         except Exception:  # whatever zipfile and NumPy trip over, it is made again
             return None
+        if made_of.problem is not None:
+            self._damaged.add(video.vid)
+        return part
 
     def _path(self, vid: str, at: int) -> Path:
         return self._folder / vid / f"{at}.npz"
@@ -84,13 +104,18 @@ class UnfinishedFeatures:
         """How many windows the first so many parts have."""
         return sum(len(next(iter(part.values()))) for part in self._parts[vid][:parts])
 
-    def add(self, video: VideoFile, part: Part) -> None:
+    def add(self, video: VideoFile, part: Part, sound: bool = True) -> None:
         """Take the next part of a video.
+
+        Args:
+            sound: all of the video could be decoded so far.
 
         Raises:
             OSError: it cannot be kept.
         """
         now = time.monotonic()
+        if not sound:
+            self._damaged.add(video.vid)
         self._parts[video.vid].append(part)
         if now - self._since.setdefault(video.vid, now) >= EVERY_SECONDS:
             self._keep(video)
@@ -107,7 +132,8 @@ class UnfinishedFeatures:
             return
         new = self._joined(self._parts[vid][self._kept[vid] :])
         made_by = json.dumps(self._making())
-        made_of = msgspec.json.encode(MadeOf(file, video.origin)).decode()
+        problem = _DAMAGED if vid in self._damaged else None
+        made_of = msgspec.json.encode(MadeOf(file, video.origin, problem)).decode()
         path = self._path(vid, self._windows(vid, self._kept[vid]))
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **new, made_by=made_by, made_of=made_of)
@@ -124,6 +150,7 @@ class UnfinishedFeatures:
         """
         self._since.pop(video.vid, None)
         self._kept.pop(video.vid, None)
+        self._damaged.discard(video.vid)
         parts = self._parts.pop(video.vid, [])
         same = self._states.pop(video.vid) == file_state(video.path)
         return (self._joined(parts) if parts else {}), same

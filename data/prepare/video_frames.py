@@ -13,7 +13,7 @@ with a preprocessing of its own gets whole pictures, in the size of the film's f
 
 import itertools
 import math
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from data.prepare.video_files import FETCH_AGAIN, VideoError, said
-from data.prepare.video_stream import Problem, TimedFrame, open_film
+from data.prepare.video_stream import NoEntryError, Problem, TimedFrame, open_film
 
 SHORT_SIDE, CROP = 256, 224
 # Containers round time stamps: so much of a window past the last whole one is not another window.
@@ -42,12 +42,14 @@ class Sampling:
         interval: seconds of a window.
         times: as fractions of the window, ascending, each ≥ 0 and < 1.
         first: window to begin with; those before it are passed over.
+        enter: the film is known to be sound up to there: it need not be decoded from its beginning.
         whole: pictures as the file has them, instead of their scaled centre.
     """
 
     interval: float
     times: tuple[float, ...]
     first: int = 0
+    enter: bool = False
     whole: bool = False
 
     def count(self, duration: float, frame: float = 0.0) -> int:
@@ -76,7 +78,10 @@ class Sampling:
 
 
 def read_windows(
-    path: Path, sampling: Sampling, threads: int = 0
+    path: Path,
+    sampling: Sampling,
+    threads: int = 0,
+    tell_damage: Callable[[], object] = lambda: None,
 ) -> Generator[np.ndarray, None, Problem | None]:
     """The wanted frames of each window, (K, 224, 224, 3) uint8 RGB, decoded as one goes along.
 
@@ -88,19 +93,38 @@ def read_windows(
         path: any file that FFmpeg reads.
         sampling: K times of each window.
         threads: of the decoder; 0: as it likes.
+        tell_damage: called before each window by which something could not be decoded.
 
     Raises:
         VideoError: the file is damaged, cut short, or has no video.
     """
+    entry = sampling.first * sampling.interval if sampling.enter else 0.0
     try:
-        with open_film(path, threads) as film:
-            yield from _windows(film.frames(sampling.wants), sampling)
-            return film.problem()
+        try:
+            return (yield from _read(path, sampling, threads, tell_damage, entry))
+        except NoEntryError:  # before the first window
+            return (yield from _read(path, sampling, threads, tell_damage, 0.0))
     except VideoError:
         raise
     except Exception as error:  # whatever FFmpeg's bindings raise, it is of this file
         reason = said(error) or type(error).__name__
         raise VideoError(f"it cannot be decoded ({reason}); {FETCH_AGAIN}") from error
+
+
+def _read(
+    path: Path,
+    sampling: Sampling,
+    threads: int,
+    tell_damage: Callable[[], object],
+    entry: float,
+) -> Generator[np.ndarray, None, Problem | None]:
+    """See :func:`read_windows`, and :meth:`data.prepare.video_stream.Film.frames`."""
+    with open_film(path, threads) as film:
+        for window in _windows(film.frames(sampling.wants, entry), sampling):
+            if film.is_damaged:
+                tell_damage()
+            yield window
+        return film.problem()
 
 
 def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.ndarray]:

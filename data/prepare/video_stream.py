@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.video.frame import PictureType
 
 from data.prepare.video_files import (
     FETCH_AGAIN,
@@ -44,6 +45,9 @@ _NO_DECODER = {
     "unknown": f"its header is damaged; {FETCH_AGAIN}",
 }
 _AHEAD = 32  # packets whose order of display is looked at
+# A film is entered so long before the first frame asked for: there are more key frames on the way,
+# should the first one not be one for all pictures after it; at least so long.
+ENTRY_SECONDS, LEAST_ENTRY_SECONDS = 60.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,10 @@ class Problem:
     reason: str
     seconds: float
     used: bool
+
+
+class NoEntryError(Exception):
+    """A film cannot be entered on the way: it must be decoded from its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +243,66 @@ class _Stamps:
         return None if dts is None else dts - self.lag
 
 
+class _Entry:
+    """A key frame at which decoding begins again, after what nobody asks for was passed over.
+
+    Args:
+        time: seconds of the first frame that is asked for.
+
+    Attributes:
+        entered: the key frame has come out of the decoder.
+    """
+
+    def __init__(self, time: float) -> None:
+        self.time = time
+        self.entered = False
+        self._begun = False
+        self._key: av.Packet | None = None
+
+    def passes_over(self, packet: av.Packet, time: float | None) -> bool:
+        """Whether a packet is not decoded; the first frame of a film always is.
+
+        Args:
+            packet: the next one.
+            time: seconds at which it is shown or decoded; None where nothing tells.
+
+        Raises:
+            NoEntryError: there is no way in before the time that is asked for.
+        """
+        if not self._begun:
+            return False
+        if self._key is None:
+            if time is None or time >= self.time - LEAST_ENTRY_SECONDS:
+                raise NoEntryError
+            if not packet.is_keyframe or time < self.time - ENTRY_SECONDS:
+                return True
+            self._key = packet
+        # Pictures that are shown before the key frame may refer to others before it.
+        stamps = packet.pts, self._key.pts
+        return packet is not self._key and None not in stamps and stamps[0] < stamps[1]
+
+    def is_at(self, packet: av.Packet) -> bool:
+        """Whether a packet is the key frame's."""
+        return packet is self._key
+
+    def leaves_out(self, image: av.VideoFrame) -> bool:
+        """Whether a decoded frame belongs to nothing that can be trusted.
+
+        Raises:
+            NoEntryError: what was taken for a key frame refers to others.
+        """
+        if self._key is None or self.entered:
+            passing, self._begun = self._begun and self._key is None, True
+            return passing
+        if not image.key_frame:
+            return True
+        same = None in (image.pts, self._key.pts) or image.pts == self._key.pts
+        if image.pict_type != PictureType.I or not same:
+            raise NoEntryError
+        self.entered = True
+        return False
+
+
 class Film:
     """The pictures of an open video, once from its beginning to its end."""
 
@@ -261,8 +329,16 @@ class Film:
         self._stamps: list[int] = []  # of the packets before, ascending
         self._lost = 0.0  # seconds without a picture, because of damage
         self._overlong = 0.0  # seconds that the last packet is said to last, which are too many
+        self._entry: _Entry | None = None
 
-    def frames(self, wanted: Callable[[float, float], bool]) -> Iterator[TimedFrame]:
+    @property
+    def is_damaged(self) -> bool:
+        """Whether something could not be decoded so far."""
+        return bool(self._errors)
+
+    def frames(
+        self, wanted: Callable[[float, float], bool], entry: float = 0.0
+    ) -> Iterator[TimedFrame]:
         """Frames in the order of display. The last one comes again if sound lets it stay longer.
 
         A frame without a time stamp follows the one before it; one that is not later than the one
@@ -271,15 +347,24 @@ class Film:
         Args:
             wanted: whether a frame is asked for that is on display from one time to another.
                 Others may be missing.
+            entry: seconds before which none is asked for. Of a film that was sound until then, what
+                lies :data:`ENTRY_SECONDS` before may be read without being decoded; its first frame
+                comes nevertheless, and the frames from ``entry`` on are the same to the bit.
 
         Raises:
+            NoEntryError: the film cannot be entered before ``entry``; nothing from there on came.
             VideoError: there are none, or too few are left of the film.
         """
+        self._entry = _Entry(entry) if entry > 2 * ENTRY_SECONDS else None
         last: TimedFrame | None = None
         before = Fraction(0)
         stamps = _Stamps()
         for image in self._decoded(wanted):
+            if self._entry and self._entry.leaves_out(image):
+                continue
             stamp = stamps.of(image, self._first_dts)
+            if stamp is None and self._is_before_entry():
+                raise NoEntryError
             if last is None:
                 self._set_origin(stamp, lags=bool(stamps.lag))
             self._may_skip = not image.interlaced_frame
@@ -294,6 +379,8 @@ class Film:
             yield last
         if last is None:
             raise self._without_frames()
+        if self._entry and not self._entry.entered:
+            raise NoEntryError
         if (end := self._sounds_until(last.end)) > last.end:
             self._end = Fraction(end)
             yield TimedFrame(last.image, last.start, end)
@@ -381,11 +468,26 @@ class Film:
                 self._listen(packet)
             elif packet.size:  # an empty one would end the decoder
                 self._put_right(packet)
+                if self._entry and self._passes_over(packet):
+                    continue
                 self._stream.codec_context.skip_frame = (
                     "DEFAULT" if self._is_needed(packet.pts, wanted) else "NONREF"
                 )
                 yield from self._decode(packet)
         yield from self._decode(None)
+
+    def _is_before_entry(self) -> bool:
+        """Whether the first frame that is asked for is still to come."""
+        return self._entry is not None and self._end < self._entry.time
+
+    def _passes_over(self, packet: av.Packet) -> bool:
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if self._entry.passes_over(packet, None if stamp is None else self._seconds(stamp)):
+            return True
+        if self._entry.is_at(packet):
+            self._stream.codec_context.flush_buffers()
+            self._stamps.clear()
+        return False
 
     def _read(self) -> Iterator[av.Packet]:
         streams = [self._stream, self._sound] if self._sound else [self._stream]
@@ -408,6 +510,8 @@ class Film:
             return []
 
     def _note(self, time: float, error: str) -> None:
+        if self._is_before_entry():
+            raise NoEntryError  # whether it is damaged shows where all of it is decoded
         self._errors.append((max(0.0, time), error))
         self._pending.append(time)
 

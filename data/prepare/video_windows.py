@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
 from data.prepare.find_videos import VideoFile
+from data.prepare.unfinished import Progress
 from data.prepare.video_frames import Problem, Sampling, VideoError, read_windows
 from utils.errors import UserError, shorten
 from utils.processes import dead_workers, follow_parent, noted_reading
@@ -26,11 +27,13 @@ class Piece:
     Attributes:
         place: of the video in the list.
         frames: (B, K, height, width, 3) uint8; None in the last piece.
+        sound: all of the video could be decoded so far.
         problem: what is wrong with the video; only in the last piece, None if all is well.
     """
 
     place: int
     frames: np.ndarray | None
+    sound: bool = True
     problem: Problem | None = None
 
 
@@ -43,7 +46,7 @@ class _Decoder(IterableDataset):
         sampling: Sampling,
         batch_size: int,
         threads: int,
-        starts: Sequence[int],
+        starts: Sequence[Progress],
     ) -> None:
         self._videos = videos
         self._starts = starts
@@ -63,15 +66,17 @@ class _Decoder(IterableDataset):
         return place
 
     def _pieces(self, place: int) -> Iterator[Piece]:
-        sampling = replace(self._sampling, first=self._starts[place])
-        windows = read_windows(self._videos[place].path, sampling, self._threads)
+        start = self._starts[place]
+        sampling = replace(self._sampling, first=start.windows, enter=start.sound)
+        path, damage = self._videos[place].path, set()
+        windows = read_windows(path, sampling, self._threads, lambda: damage.add(place))
         at_end, problem = False, None
         with noted_reading(str(place)):  # should its decoder kill this process
             while not at_end:
                 batch, at_end, problem = _next_windows(windows, self._batch_size)
                 if batch:
-                    yield Piece(place, np.stack(batch))
-        yield Piece(place, None, problem)
+                    yield Piece(place, np.stack(batch), not damage)
+        yield Piece(place, None, problem=problem)
 
 
 def _next_windows(
@@ -109,7 +114,7 @@ def decode_videos(
     sampling: Sampling,
     batch_size: int,
     workers: int,
-    starts: Sequence[int] | None = None,
+    starts: Sequence[Progress] | None = None,
 ) -> Iterator[Piece]:
     """Pieces of all videos. Those of one video come in order, those of several are mixed.
 
@@ -118,7 +123,7 @@ def decode_videos(
     Args:
         batch_size: windows of a piece.
         workers: processes; 1: this one alone, with FFmpeg's own threads.
-        starts: the first window of each video; None: 0.
+        starts: how far each video was read before; None: not at all.
 
     Raises:
         DecoderDiedError: a process was killed; the videos it had not finished come no more.
@@ -127,7 +132,7 @@ def decode_videos(
     if not videos:
         return
     alone = workers <= 1
-    starts = [0] * len(videos) if starts is None else starts
+    starts = [Progress()] * len(videos) if starts is None else starts
     decoder = _Decoder(videos, sampling, batch_size, 0 if alone else 1, starts)
     loader = DataLoader(
         decoder,
