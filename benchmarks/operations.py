@@ -20,8 +20,6 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import utils.runtime  # noqa: F401 (before torch)
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -161,7 +159,10 @@ def count_step(batch: MomentBatch) -> dict[str, Counter[str]]:
     moved = batch.map_tensors(fake)
     model.span_wanted = True
     with (
-        mode, counter, CudaAttention(), torch.autograd.set_multithreading_enabled(False),
+        mode,
+        counter,
+        CudaAttention(),
+        torch.autograd.set_multithreading_enabled(False),
         patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
         patch("torch.cuda.is_bf16_supported", return_value=True),
     ):

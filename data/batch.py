@@ -73,13 +73,18 @@ class QueryBatch(TensorBatch):
 
 @dataclass
 class MomentBatch(TensorBatch):
-    """Videos and the queries about them, laid out video by video, N/B each (training)."""
+    """Videos and the queries about them, laid out video by video, N/B each (training).
+
+    Behind the videos' subtitles their sequences hold the queries as texts without frames, so that
+    the cross-modal transformer sees all of them at once.
+    """
 
     ids: list[str]  # what to name when something goes wrong
     video: VideoBatch
     text: TextBatch  # the queries
     targets: Tensor  # (N, 2) long, first and last frame of the moment; −1 = none
     query_video: Tensor  # (N,) long, place of the query's video in the batch
+    text_rows: Tensor  # (P,) long, where the queries stand in the sequences of ``video.subtitles``
 
 
 @dataclass

@@ -89,7 +89,7 @@ class Corpus:
             stop,
             torch.tensor(group),
             None if whole else torch.from_numpy(rows),
-            PackedLayout.from_lengths(counts, max_buckets=1),
+            PackedLayout.from_lengths(counts, attended=False),
         )
 
     @cached_property
@@ -177,7 +177,7 @@ class Corpus:
             self.frames[part].to(self.device, torch.float32) @ vector
             for part in rows.split(CACHE_ROWS)
         ]
-        layout = PackedLayout.from_lengths(counts, max_buckets=1).to(self.device)
+        layout = PackedLayout.from_lengths(counts, attended=False).to(self.device)
         return layout.pad(torch.cat(values))
 
 
