@@ -1,11 +1,11 @@
 """What a training step asks of a GPU: operations, attention calls, copies and casts, counted.
 
-    python benchmarks/operations.py [--videos 32]
+    python benchmarks/operations.py [--videos 32] [--by_name]
 
 Needs no GPU: the tensors are fake ones of a CUDA device (shapes and types without values), so that
-autocast casts as it does on CUDA. The step is TVR's by its recipe: full-size model in bf16, a query
-for every video, gradients of the step before. An operation is what eager PyTorch hands to the
-device, a kernel or a few; views, and memory that is only reserved, are none.
+autocast casts as it does on CUDA. The step is TVR's by its recipe: full-size model in bf16, one
+query for each of 32 videos, with a span loss. An operation is what eager PyTorch hands to the
+device, mostly one kernel; views, and memory that is only reserved, are none.
 """
 
 import argparse
@@ -35,59 +35,67 @@ from data.batch import MomentBatch
 from data.vcmr import MomentItem, collate_moments
 from model.layers import set_dropout
 from model.vcmr import HeroForVcmr
+from optim.adamw import AdamW
+from optim.build import parameter_groups
+from optim.gradients import clip_gradients, drop_gradients, fill_gradients
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
-RESERVED = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh", "detach")
-COPIES = ("copy_", "clone", "cat", "stack", "_to_copy", "constant_pad_nd")
+LOSS_WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
 DEVICE = torch.device("cuda:0")
-CUDA, META = 1, 14  # c10::DeviceType
+CUDA, META = 1, 14  # numbers of c10::DeviceType
+NO_OPERATIONS = ("empty", "new_empty", "new_empty_strided", "_unsafe_view", "detach")
+KINDS = {
+    "attention calls": ("_scaled_dot_product_efficient", "_scaled_dot_product_flash"),
+    "copies": ("cat", "stack", "clone", "copy", "constant_pad_nd"),
+    "casts": ("_to_copy",),
+    "gathers and scatters": ("index", "gather", "scatter", "embedding"),
+}
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is dispatched while it is on, by the part of the step."""
+    """Counts what is dispatched while it is on.
+
+    Attributes:
+        parts: of each part of a step, how often every operation was dispatched.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.parts: dict[str, Counter[str]] = {}
-        self.part = ""
+        self._part = ""
 
     @contextmanager
     def count(self, part: str) -> Iterator[None]:
-        """Count operations under this name."""
-        self.parts[part], self.part = Counter(), part
+        """Count what is dispatched within as of this part."""
+        self.parts[part], self._part = Counter(), part
         yield
-        self.part = ""
+        self._part = ""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if func is torch.ops.prim.device.default:
-            # Backward would order the streams of the device, which is not there.
-            return torch.device("cpu") if self.part == "backward" else func(*args)
         kwargs = kwargs or {}
-        if self.part == "backward" and kwargs.get("device"):
+        backward = self._part == "backward"
+        if func is torch.ops.prim.device.default:
+            # Of a CUDA tensor, backward would ask for the device's streams; there are none.
+            return torch.device("cpu") if backward else func(*args)
+        if backward and kwargs.get("device"):
             kwargs = {**kwargs, "device": DEVICE}
-        if self.part and not _is_view(func):
-            self.parts[self.part][self._kind(func, args)] += 1
+        if self._part and not _is_view(func):
+            self.parts[self._part][func._schema.name.removeprefix("aten::")] += 1
         return func(*args, **kwargs)
-
-    @staticmethod
-    def _kind(func: Any, args: tuple) -> str:
-        name = func._schema.name.removeprefix("aten::")
-        return name
 
 
 def _is_view(func: Any) -> bool:
-    name = func._schema.name.partition("::")[2]
-    if name.startswith(RESERVED) or func.namespace == "prim":
+    name = func._schema.name.removeprefix("aten::")
+    if func.namespace in ("prim", "profiler") or name in NO_OPERATIONS:
         return True
     aliases = [result.alias_info for result in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 class CudaAttention(TorchFunctionMode):
-    """Attention by the kernels that PyTorch takes on CUDA, which a CPU's build cannot choose."""
+    """Attention by the kernels that PyTorch takes on CUDA; a CPU's build cannot choose them."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -111,28 +119,43 @@ def _attend(
     if attn_mask.dtype == torch.bool:
         added = torch.zeros_like(attn_mask, dtype=query.dtype)
         attn_mask = added.masked_fill_(attn_mask.logical_not(), float("-inf"))
-    if missing := -attn_mask.shape[-1] % 8:
+    attn_mask = attn_mask.to(query.dtype)
+    if missing := -attn_mask.shape[-1] % 8:  # the kernel wants aligned rows
         attn_mask = F.pad(attn_mask, (0, missing))[..., :-missing]
-    mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
+    mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
     return aten._scaled_dot_product_efficient_attention(
         query, key, value, mask, True, dropout_p, is_causal
     )[0]
 
 
-def pretend_cuda() -> None:
+def _pretend_cuda() -> None:
     """Let a build of PyTorch without CUDA record gradients of fake CUDA tensors.
 
-    Autograd asks for the device's stream. Builds with CUDA have an answer also where there is no
-    device; here the fake answer of the meta device stands in.
+    Autograd asks the device's guard for a stream. Builds with CUDA have one also where there is no
+    device; here the meta device's, which does nothing, stands in.
     """
-    libraries = Path(torch.__file__).parent / "lib"
-    library = ctypes.CDLL(str(libraries / "libc10.so"))
-    guards = (ctypes.c_void_p * 21).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
+    guards = (ctypes.c_void_p * META).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+    guards = (ctypes.c_void_p * (META + 1)).from_address(ctypes.addressof(guards))
     guards[CUDA] = guards[CUDA] or guards[META]
 
 
+@contextmanager
+def fake_cuda(mode: FakeTensorMode) -> Iterator[None]:
+    """Compute with fake CUDA tensors by the rules of CUDA."""
+    _pretend_cuda()
+    with (
+        mode,
+        CudaAttention(),
+        torch.autograd.set_multithreading_enabled(False),  # the device has no thread
+        patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
+        patch("torch.cuda.is_bf16_supported", return_value=True),
+    ):
+        yield
+
+
 def tvr_like_batch(videos: int) -> MomentBatch:
-    """Videos as TVR has them, with a query of about 14 tokens each."""
+    """Videos as TVR has them, each with a query of 8 to 20 tokens."""
     rng = np.random.default_rng(1)
     items = []
     for number, video in enumerate(tvr_like_videos(videos)):
@@ -141,14 +164,8 @@ def tvr_like_batch(videos: int) -> MomentBatch:
     return collate_moments(items)
 
 
-def count_step(batch: MomentBatch) -> dict[str, Counter[str]]:
-    """Operations of a step's forward and backward, by name."""
-    pretend_cuda()
-    mode, counter = FakeTensorMode(), Operations()
-
-    def fake(tensor: Tensor) -> Tensor:
-        return FakeTensor(mode, tensor.to("meta"), DEVICE)
-
+def fake_model(fake: Callable[[Tensor], Tensor]) -> HeroForVcmr:
+    """TVR's full-size model with parameters made by ``fake``; ties are kept."""
     with torch.device("meta"):
         model = HeroForVcmr(ModelConfig.from_json(ROOT / "config" / "hero_finetune.json"))
     parameters = {p: nn.Parameter(fake(p.detach())) for p in model.parameters()}
@@ -156,33 +173,55 @@ def count_step(batch: MomentBatch) -> dict[str, Counter[str]]:
         for name, parameter in module.named_parameters(recurse=False):
             setattr(module, name, parameters[parameter])
     set_dropout(model, 0.1)
-    moved = batch.map_tensors(fake)
     model.span_wanted = True
-    with (
-        mode,
-        counter,
-        CudaAttention(),
-        torch.autograd.set_multithreading_enabled(False),
-        patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
-        patch("torch.cuda.is_bf16_supported", return_value=True),
-    ):
-        for _ in range(1):
+    return model
+
+
+def count_step(batch: MomentBatch) -> dict[str, Counter[str]]:
+    """Operations of the second of two steps: forward, backward, and the optimizer's part."""
+    mode, counter = FakeTensorMode(), Operations()
+
+    def fake(tensor: Tensor) -> Tensor:
+        return FakeTensor(mode, tensor.to("meta"), DEVICE)
+
+    model, batches = fake_model(fake), [batch.map_tensors(fake) for _ in range(2)]
+    optimizer = AdamW(parameter_groups(model, lr_mul=1.0, weight_decay=0.01))
+    with fake_cuda(mode), counter:
+        for moved in batches:
+            drop_gradients(optimizer)
             with counter.count("forward"), torch.autocast("cuda", torch.bfloat16):
                 losses = model(moved)
-                total = sum(WEIGHTS[name] * loss for name, loss in losses.items())
+                total = sum(LOSS_WEIGHTS[name] * loss for name, loss in losses.items())
             with counter.count("backward"):
                 total.backward()
+            with counter.count("optimizer"):
+                fill_gradients(optimizer)
+                clip_gradients(model.parameters(), 1.0)
+                optimizer.step()
     return counter.parts
 
 
-def main() -> None:
+def kinds(counts: Counter[str]) -> dict[str, int]:
+    """Operations in all, and of the kinds that cost a launch and compute nothing, or attend."""
+    found = {"operations": counts.total()}
+    for kind, beginnings in KINDS.items():
+        found[kind] = sum(n for name, n in counts.items() if name.startswith(beginnings))
+    return found
+
+
+def main() -> dict[str, dict[str, int]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=int, default=32)
+    parser.add_argument("--by_name", action="store_true", help="list every operation, too")
     arguments = parser.parse_args()
     parts = count_step(tvr_like_batch(arguments.videos))
-    for part, counts in parts.items():
-        print(part, counts.total())
-        print(tabulate(counts.most_common()))
+    table = {part: kinds(counts) for part, counts in parts.items()}
+    table["forward and backward"] = kinds(parts["forward"] + parts["backward"])
+    headers = ["", *table["forward"]]
+    print(tabulate([[part, *row.values()] for part, row in table.items()], headers=headers))
+    for part, counts in parts.items() if arguments.by_name else ():
+        print(tabulate(counts.most_common(), headers=[part, "times"]))
+    return table
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from engine.restore import (
 )
 from engine.run import Run, on_main
 from optim.build import build_optimizer
-from optim.gradients import clip_gradients, zero_gradients
+from optim.gradients import clip_gradients, drop_gradients, fill_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
 from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
@@ -36,7 +36,7 @@ from utils.host_copy import HostCopy
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
 from utils.runtime import release_memory
 from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
-from utils.tensor_files import infinite_weights
+from utils.tensor_files import copied_once, infinite_weights
 from utils.timing import StepClock
 
 
@@ -224,7 +224,7 @@ class Trainer:
             What was seen; None if fp16 overflowed and the step was skipped.
         """
         self.task.model.train()
-        zero_gradients(self.optimizer)
+        drop_gradients(self.optimizer)
         seen = Seen()
         for micro_step, last in self._micro_steps():
             with self.clock.phase("data"):
@@ -243,6 +243,7 @@ class Trainer:
 
     def _update(self, seen: Seen) -> bool:
         """Clip and step the optimizer; False if fp16 overflowed."""
+        fill_gradients(self.optimizer)
         self.precision.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
@@ -339,7 +340,7 @@ class Trainer:
             self.guard.flush()
 
         def save() -> None:
-            state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
+            state = copied_once(self.task.model.state_dict(), Tensor.cpu)
             save_tensors(self.folder.checkpoint(self.steps_done), state)
 
         on_main(self.comm, save)

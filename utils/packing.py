@@ -105,11 +105,13 @@ class Bins(TensorBatch):
 
     def _hidden(self, causal: bool, device: torch.device) -> Tensor:
         """(count or 1, 1, width, width) bool: the cells that each cell does not see."""
-        after = torch.ones(self.width, self.width, dtype=torch.bool, device=device).triu(1)
         if self.members is None:
-            return after[None, None]
+            return self._after(device)
         others = self.members[:, None, :, None] != self.members[:, None, None, :]
-        return others | after if causal else others
+        return others | self._after(device) if causal else others
+
+    def _after(self, device: torch.device) -> Tensor:
+        return torch.ones(1, 1, self.width, self.width, dtype=torch.bool, device=device).triu(1)
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray, multiple: int = WIDTH_MULTIPLE) -> "Bins":
