@@ -2,9 +2,10 @@
 
     python benchmarks/attention.py [--videos 8] [--repeats 7] [--dropout 0.1]
 
-Forward and backward of one layer's attention (heads, scores, dropout; no projections) from packed
-queries, keys and values to packed results, in CPU time of one thread, medians of runs in turn.
-Buckets are groups of similar length, each padded to its own longest sequence, a call for each.
+Forward and backward of one layer's attention (heads, scores, dropout; no projections) from queries,
+keys and values to results, in CPU time of one thread, medians of runs in turn. Bins begin and end
+with cells, some of them padding, as the layers of the model do. Buckets are groups of similar
+length, each padded to its own longest sequence, a call for each; they begin and end with rows.
 """
 
 import argparse
@@ -53,15 +54,9 @@ def attend(qkv: Tensor, shape: tuple[int, int], mask: Tensor | None, dropout: fl
 
 
 def in_bins(lengths: np.ndarray) -> Callable[[Tensor, float], Tensor]:
-    """Attention as the model has it."""
+    """Attention as the model has it: cells to cells."""
     bins = Bins.from_lengths(lengths)
-
-    def run(qkv: Tensor, dropout: float) -> Tensor:
-        shape = (bins.count, bins.width)
-        cells = attend(bins.spread(qkv), shape, bins.mask(qkv), dropout)
-        return pick(cells, bins.to_rows)
-
-    return run
+    return lambda cells, dropout: attend(cells, (bins.count, bins.width), bins.mask(cells), dropout)
 
 
 def in_buckets(lengths: np.ndarray, most: int = BUCKETS) -> Callable[[Tensor, float], Tensor]:
@@ -114,19 +109,21 @@ def bucket_members(lengths: np.ndarray, most: int) -> list[np.ndarray]:
 
 def measure(lengths: np.ndarray, dropout: float, repeats: int) -> dict[str, float]:
     """CPU milliseconds of each way, after a look at whether both give the same."""
-    ways = {"bins": in_bins(lengths), "buckets": in_buckets(lengths)}
-    qkv = torch.randn(int(lengths.sum()), 3 * HEADS * HEAD_SIZE, requires_grad=True)
-    wanted = torch.randn(len(qkv), HEADS * HEAD_SIZE)
-    checked = [
-        (out := way(qkv, 0.0), *torch.autograd.grad((out * wanted).sum(), qkv))
-        for way in ways.values()
-    ]
-    torch.testing.assert_close(*checked, atol=2e-5, rtol=0)
+    bins, ways = (
+        Bins.from_lengths(lengths),
+        {"bins": in_bins(lengths), "buckets": in_buckets(lengths)},
+    )
+    rows = torch.randn(int(lengths.sum()), 3 * HEADS * HEAD_SIZE)
+    given = {"bins": bins.spread(rows), "buckets": rows}
+    same = [way(given[name], 0.0) for name, way in ways.items()]
+    torch.testing.assert_close(pick(same[0], bins.to_rows), same[1], atol=2e-5, rtol=0)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(repeats + 1):
         for name, way in ways.items():
+            qkv = given[name].requires_grad_()
+            grad = torch.ones(len(qkv), HEADS * HEAD_SIZE)
             start = time.process_time()
-            torch.autograd.grad(way(qkv, dropout), qkv, wanted)
+            torch.autograd.grad(way(qkv, dropout), qkv, grad)
             if number > 0:  # the first round warms up
                 times[name].append(time.process_time() - start)
     return {name: 1e3 * statistics.median(values) for name, values in times.items()}

@@ -2,6 +2,11 @@
 
 A task hands over a model whose ``forward(batch)`` gives named losses, the weights of those losses,
 an endless loader, and a function that validates.
+
+On a GPU the host runs ahead of the device. In a step it waits for it in these places alone: in fp16
+the gradient scaler asks whether a gradient overflowed; with Horovod every exchange is waited for
+(torch.distributed's wait on the device, and exchange lengths on the host). Beside steps it waits
+where a loss is logged (``log_steps``), weights are saved and a split is validated.
 """
 
 import signal

@@ -240,8 +240,8 @@ class MomentRetrievalModel(nn.Module):
         """``neg_ctx`` and ``neg_q`` over all ranks' queries and videos: means in training, one
         value per query in evaluation."""
         if self.training and self.comm.size > 1:
-            lengths = self.comm.all_gather(layout.lengths)
-            layout = PackedLayout.from_lengths(lengths.tolist(), attended=False).to(frames.device)
+            lengths = self.comm.all_gather(torch.from_numpy(layout.host_lengths))
+            layout = PackedLayout.from_lengths(lengths.numpy(), attended=False).to(frames.device)
             frames = gather_with_grad(self.comm, frames)
             vectors = gather_with_grad(self.comm, vectors)
         scores = self.video_scores(vectors, frames, layout)

@@ -8,6 +8,17 @@ import torch
 from torch import Tensor
 
 
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return the tensor on ``device``; the host does not wait until it is there.
+
+    On a GPU it goes by way of page-locked memory: from any other a copy waits for all that the
+    device has to do before.
+    """
+    if torch.device(device).type == "cuda" and tensor.is_cpu and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class TensorBatch:
     """Mixin for dataclasses: moves every tensor in them, also inside lists and nested batches."""
 
@@ -20,8 +31,8 @@ class TensorBatch:
         return dataclasses.replace(self, **changed)
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy on ``device``; from pinned memory the copies do not block the host."""
-        return self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        """A copy on ``device``; the host does not wait for it."""
+        return self.map_tensors(lambda tensor: to_device(tensor, device))
 
     def pin_memory(self) -> Self:
         """A copy in page-locked memory (``DataLoader(pin_memory=True)`` calls this)."""

@@ -162,6 +162,7 @@ def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]
 class PackedLayout(TensorBatch):
     """Where S packed sequences lie in P rows, and the bins in which they attend."""
 
+    host_lengths: np.ndarray  # (S,) int64, on the host also where the tensors are on a device
     lengths: Tensor  # (S,) long
     offsets: Tensor  # (S,) long, first row of each sequence
     max_length: int
@@ -184,6 +185,7 @@ class PackedLayout(TensorBatch):
         """
         lengths = np.asarray(lengths, dtype=np.int64)
         return cls(
+            host_lengths=lengths,
             lengths=torch.from_numpy(lengths),
             offsets=torch.from_numpy(np.cumsum(lengths) - lengths),
             max_length=int(lengths.max(initial=0)),
