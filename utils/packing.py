@@ -7,6 +7,7 @@ takes the rows back. Attention lays them side by side in bins of one width (:cla
 one call sees them all and few of its cells are padding.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,21 +141,26 @@ def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]
     """Bin of each sequence, and where in it the sequence starts; longest first, each in the first
     bin with room for it.
 
-    All sequences of one length at once: the first bins take as many as they have room for.
+    That is: bin after bin takes the longest that it has room for, until it has room for none.
     """
-    order = np.argsort(-lengths, kind="stable")
-    values, counts = np.unique(-lengths, return_counts=True)
-    # Two bins that follow one another hold more than one bin's width.
-    free = np.full(2 * int(lengths.sum()) // width + 2, width)
-    bins, starts, done = np.empty_like(lengths), np.empty_like(lengths), 0
-    for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
-        room = free // length
-        taken = np.diff(np.minimum(np.cumsum(room), count), prepend=0)
-        members = order[done : done + count]
-        bins[members] = chosen = np.repeat(np.arange(len(free)), taken)
-        starts[members] = width - free[chosen] + length * segment_positions(taken)
-        free -= length * taken
-        done += count
+    values, counts = (found.tolist() for found in np.unique(lengths, return_counts=True))
+    steps, number = [], 0  # length, bin, start, how many of this length
+    while values:
+        room, place = width, len(values) - 1
+        while place >= 0:
+            length, taken = values[place], min(counts[place], room // values[place])
+            steps.append((length, number, width - room, taken))
+            room -= taken * length
+            counts[place] -= taken
+            if counts[place] == 0:
+                del values[place], counts[place]
+            place = bisect_right(values, room) - 1
+        number += 1
+    table = np.array(sorted(steps))  # by length, then by bin
+    of_length, in_bin, start, _ = table.repeat(table[:, 3], axis=0).T
+    order = np.argsort(lengths, kind="stable")
+    bins, starts = np.empty_like(lengths), np.empty_like(lengths)
+    bins[order], starts[order] = in_bin, start + of_length * segment_positions(table[:, 3])
     return bins, starts
 
 
