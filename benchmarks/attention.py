@@ -1,6 +1,6 @@
 """Attention over sequences of many lengths: in bins against length buckets.
 
-    python benchmarks/attention.py [--videos 8] [--repeats 7] [--dropout 0.1]
+    python benchmarks/attention.py [--videos 2] [--repeats 7] [--dropout 0.1]
 
 Forward and backward of one layer's attention (heads, scores, dropout; no projections) from queries,
 keys and values to results, in CPU time of one thread, medians of runs in turn. Bins begin and end
@@ -131,7 +131,7 @@ def measure(lengths: np.ndarray, dropout: float, repeats: int) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=8)
+    parser.add_argument("--videos", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dropout", type=float, default=0.1)
     arguments = parser.parse_args()
