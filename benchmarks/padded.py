@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batch import TextBatch, VideoBatch
+from data.batch import VideoBatch
 from model.hero import HierarchicalEncoder
 from model.layers import TransformerEncoder
 
@@ -45,8 +45,10 @@ class PaddedVideos:
     def __init__(self, video: VideoBatch) -> None:
         subtitles = video.subtitles
         lengths = subtitles.layout.lengths.tolist()
-        slot_of_row = torch.full((sum(lengths),), -1)
+        slot_of_row = torch.full((subtitles.layout.total,), -1)
         slot_of_row[subtitles.slot_rows] = torch.arange(len(subtitles.slot_rows))
+        if subtitles.layout.real is not None:
+            slot_of_row = slot_of_row[subtitles.layout.real]
         parts = slot_of_row.split(lengths)
         frames = [part[part >= 0] for part in parts]
         counts = [len(part) for part in frames]
@@ -90,9 +92,18 @@ def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tenso
     return _encode(local.encoder, x, video.mask)
 
 
-def padded_frame_vectors(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
-    """Frames before the temporal transformer (B, T, H); padded frames hold zeros."""
-    x = padded_sequences(encoder, video)[:, : video.frame_mask.shape[1]]
+def padded_frame_vectors(
+    encoder: HierarchicalEncoder, video: PaddedVideos, sequences: Tensor | None = None
+) -> Tensor:
+    """Frames before the temporal transformer (B, T, H); padded frames hold zeros.
+
+    Args:
+        encoder: the weights.
+        video: the batch.
+        sequences: (S, L, H) of :func:`padded_sequences`, where they are there already.
+    """
+    x = padded_sequences(encoder, video) if sequences is None else sequences
+    x = x[:, : video.frame_mask.shape[1]]
     vectors = encoder.frame_transform(video.video_features)
     flat = video.layout.unpad(vectors)
     flat = flat.index_add(0, video.targets[video.frame_mask], x[video.frame_mask])
@@ -109,9 +120,3 @@ def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor)
 def padded_forward(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
     """Frame embeddings (B, T, H); padded frames hold zeros."""
     return padded_temporal(encoder, padded_frame_vectors(encoder, video), video.video_mask)
-
-
-def padded_text(encoder: HierarchicalEncoder, text: TextBatch) -> Tensor:
-    """Texts alone through the cross-modal transformer, given and returned packed: (P, H)."""
-    embedded, mask = text.layout.pad(encoder.f_encoder.embeddings(text.token_ids, text.positions))
-    return text.layout.unpad(_encode(encoder.f_encoder.encoder, embedded, mask))

@@ -26,11 +26,10 @@ from benchmarks.padded import (
     padded_frame_vectors,
     padded_sequences,
     padded_temporal,
-    padded_text,
 )
 from benchmarks.train_step import tvr_like_videos
 from config.model_config import ModelConfig
-from data.batch import ObjectiveBatch, TextBatch, VideoBatch
+from data.batch import ObjectiveBatch, VideoBatch
 from data.fom import SHUFFLED_SHARE, FomItem, shuffle_some
 from data.mfm import MfmItem, choose_frames
 from data.mlm import MlmItem, TokenMasking
@@ -74,10 +73,13 @@ class PaddedEncoder(nn.Module):
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
     ) -> Tensor:
-        return padded_sequences(self.encoder, self.video)[self.video.mask][rows]
+        return video.subtitles.layout.unpad(padded_sequences(self.encoder, self.video))[rows]
 
-    def encode_text(self, text: TextBatch) -> Tensor:
-        return padded_text(self.encoder, text)
+    def with_texts(self, video: VideoBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+        sequences = padded_sequences(self.encoder, self.video)
+        frames = padded_frame_vectors(self.encoder, self.video, sequences)
+        frames = self.temporal(video.layout.unpad(frames), video)
+        return frames, video.subtitles.layout.unpad(sequences)[rows]
 
 
 def mlm_item(video: VideoItem, rng: np.random.Generator) -> MlmItem:

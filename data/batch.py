@@ -27,21 +27,22 @@ class SubtitleSequences(TensorBatch):
     """S sequences ``[frames of the subtitle, its tokens]`` for the cross-modal transformer.
 
     A slot is a frame's place in a sequence. Slots and tokens are embedded apart; row p of the
-    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``.
+    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. Packed rows are the cells of
+    attention's bins; those that belong to no sequence repeat row 0.
     """
 
     slot_frames: Tensor  # (K,) long, which of the batch's F frames stands in the slot
     slot_positions: Tensor  # (K,) long, its place among the frames of the sequence
     slot_targets: Tensor  # (K,) long, output row to which the slot's result is added
     slot_rows: Tensor  # (K,) long, the slot's row in the packed sequences
-    token_ids: Tensor  # (P − K,) long
-    token_positions: Tensor  # (P − K,) long
+    token_ids: Tensor  # (Q,) long
+    token_positions: Tensor  # (Q,) long
     order: Tensor  # (P,) long
     layout: PackedLayout  # S sequences of P positions in all
     longest_slots: int  # most frames that one sequence shows
 
     def join(self, slots: Tensor, tokens: Tensor) -> Tensor:
-        """Return embedded slots (K, H) and tokens (P − K, H) as packed sequences (P, H)."""
+        """Return embedded slots (K, H) and tokens (Q, H) as packed sequences (P, H)."""
         return torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, self.order)
 
 
