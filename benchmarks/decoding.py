@@ -59,7 +59,7 @@ def write_anew(
     for step in range(1, settings.max_steps + 1):
         text = collate_texts(written.tolist()).to(device)
         x = model.embed(text.token_ids, text.positions)
-        by_clip = PackedLayout.from_lengths([step] * count).to(device)
+        by_clip = PackedLayout.from_lengths([step] * count, attended=False).to(device)
         x = model.decoder(x, text.layout, frames, clips, by_clip).view(count, step, -1)
         logits = model.v_encoder.f_encoder.lm_head(x[:, -1])
         word = logits.masked_fill(forbidden, float("-inf")).argmax(dim=-1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batch import SubtitleSequences, TextBatch, VideoBatch
+from data.batch import SubtitleSequences, VideoBatch
 from model.encoder import TemporalTransformer
 from model.hero import HierarchicalEncoder
 from model.layers import TransformerEncoder
@@ -47,8 +47,10 @@ class PaddedVideos:
         device, video = video.features.device, video.to("cpu")
         subtitles = video.subtitles
         lengths = subtitles.layout.lengths.tolist()
-        slot_of_row = torch.full((sum(lengths),), -1)
+        slot_of_row = torch.full((subtitles.layout.total,), -1)
         slot_of_row[subtitles.slot_rows] = torch.arange(len(subtitles.slot_rows))
+        if subtitles.layout.real is not None:
+            slot_of_row = slot_of_row[subtitles.layout.real]
         parts = slot_of_row.split(lengths)
         frames = [part[part >= 0] for part in parts]
         counts = [len(part) for part in frames]
@@ -69,7 +71,6 @@ class PaddedVideos:
         self.gather = (~wide).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
         self.mask = _mask(lengths, max(lengths))
         # Which cells are real, found once: asking the device would make the host wait.
-        self.cells = self.mask.flatten().nonzero()[:, 0]
         frame_cells = F.pad(self.frame_mask, (0, max(lengths) - self.frame_mask.shape[1]))
         self.frame_cells = frame_cells.flatten().nonzero()[:, 0]
         self.frame_targets = self.targets[self.frame_mask]
@@ -101,11 +102,22 @@ def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tenso
 
 
 def padded_frame_vectors(
-    encoder: HierarchicalEncoder, video: PaddedVideos, copies: int = 1
+    encoder: HierarchicalEncoder,
+    video: PaddedVideos,
+    copies: int = 1,
+    sequences: Tensor | None = None,
 ) -> Tensor:
     """Frames before the temporal transformer, packed: (``copies`` × F, H), as
-    :meth:`model.hero.HierarchicalEncoder.frame_vectors` gives them."""
-    x = padded_sequences(encoder, video).flatten(0, 1).index_select(0, video.frame_cells)
+    :meth:`model.hero.HierarchicalEncoder.frame_vectors` gives them.
+
+    Args:
+        encoder: the weights.
+        video: the batch.
+        copies: how often each video was run.
+        sequences: (S, L, H) of :func:`padded_sequences`, where they are there already.
+    """
+    x = padded_sequences(encoder, video) if sequences is None else sequences
+    x = x.flatten(0, 1).index_select(0, video.frame_cells)
     vectors = encoder.frame_transform(video.video_features)
     flat = video.layout.unpad(vectors).float().repeat(copies, 1)
     return flat.index_add(0, video.frame_targets, x.float())
@@ -134,9 +146,3 @@ def padded_with_texts(
     embedded, mask = sequences.layout.pad(sequences.join(slots, tokens))
     outputs = sequences.layout.unpad(_encode(temporal.encoder, embedded, mask))
     return outputs.index_select(0, sequences.slot_rows)
-
-
-def padded_text(encoder: HierarchicalEncoder, text: TextBatch) -> Tensor:
-    """Texts alone through the cross-modal transformer, given and returned packed: (P, H)."""
-    embedded, mask = text.layout.pad(encoder.f_encoder.embeddings(text.token_ids, text.positions))
-    return text.layout.unpad(_encode(encoder.f_encoder.encoder, embedded, mask))

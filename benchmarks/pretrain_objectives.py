@@ -26,11 +26,10 @@ from benchmarks.padded import (
     padded_frame_vectors,
     padded_sequences,
     padded_temporal,
-    padded_text,
 )
 from benchmarks.train_step import tvr_like_videos
 from config.model_config import ModelConfig
-from data.batch import ObjectiveBatch, TextBatch, VideoBatch
+from data.batch import ObjectiveBatch, VideoBatch
 from data.fom import SHUFFLED_SHARE, FomItem, shuffle_some
 from data.mfm import MfmItem, choose_frames
 from data.mlm import MlmItem, TokenMasking
@@ -74,11 +73,14 @@ class PaddedEncoder(nn.Module):
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
     ) -> Tensor:
-        outputs = padded_sequences(self.encoder, self.video).flatten(0, 1)
-        return outputs.index_select(0, self.video.cells.index_select(0, rows))
+        outputs = video.subtitles.layout.unpad(padded_sequences(self.encoder, self.video))
+        return outputs.index_select(0, rows)
 
-    def encode_text(self, text: TextBatch) -> Tensor:
-        return padded_text(self.encoder, text)
+    def with_texts(self, video: VideoBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+        sequences = padded_sequences(self.encoder, self.video)
+        frames = padded_frame_vectors(self.encoder, self.video, sequences=sequences)
+        texts = video.subtitles.layout.unpad(sequences).index_select(0, rows)
+        return self.temporal(frames, video), texts
 
 
 def mlm_item(video: VideoItem, rng: np.random.Generator) -> MlmItem:

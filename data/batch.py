@@ -28,7 +28,8 @@ class SubtitleSequences(TensorBatch):
     """S sequences ``[frames of the subtitle, its tokens]`` for the cross-modal transformer.
 
     A slot is a frame's place in a sequence. Slots and tokens are embedded apart; row p of the
-    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. A sequence whose frames are not
+    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. Packed rows are the cells of
+    attention's bins; those that belong to no sequence repeat row 0. A sequence whose frames are not
     read has no slots: what the transformer says of its first token goes to each of its frames.
     """
 
@@ -37,14 +38,14 @@ class SubtitleSequences(TensorBatch):
     slot_rows: Tensor  # (R,) long, the packed rows that are read: every slot's, or a first token's
     slot_targets: Tensor  # (T,) long, output row of every frame of every sequence
     slot_sources: Tensor | None  # (T,) long, which of the R rows is added there; None: each its own
-    token_ids: Tensor  # (P − K,) long
-    token_positions: Tensor  # (P − K,) long
+    token_ids: Tensor  # (Q,) long
+    token_positions: Tensor  # (Q,) long
     order: Tensor  # (P,) long
     layout: PackedLayout  # S sequences of P positions in all
     longest_slots: int  # most slots of one sequence
 
     def join(self, slots: Tensor, tokens: Tensor) -> Tensor:
-        """Return embedded slots (K, H) and tokens (P − K, H) as packed sequences (P, H)."""
+        """Return embedded slots (K, H) and tokens (Q, H) as packed sequences (P, H)."""
         return torch.cat([slots, tokens.to(slots.dtype)]).index_select(0, self.order)
 
 
@@ -76,13 +77,18 @@ class QueryBatch(TensorBatch):
 
 @dataclass
 class MomentBatch(TensorBatch):
-    """Videos and the queries about them, laid out video by video, N/B each (training)."""
+    """Videos and the queries about them, laid out video by video, N/B each (training).
+
+    Behind the videos' subtitles their sequences hold the queries as texts without frames, so that
+    the cross-modal transformer sees all of them at once.
+    """
 
     ids: list[str]  # what to name when something goes wrong
     video: VideoBatch
     text: TextBatch  # the queries
     targets: Tensor  # (N, 2) long, first and last frame of the moment; −1 = none
     query_video: Tensor  # (N,) long, place of the query's video in the batch
+    text_rows: Tensor  # (P,) long, where the queries stand in the sequences of ``video.subtitles``
 
 
 @dataclass

@@ -127,5 +127,5 @@ def pack_candidates(items: Sequence[CandidateItem]) -> CandidateBatch:
         video=replace(batch, subtitles=pack_sequences(subtitles, targets_from)),
         copies=max(len(item.texts) for item in items),
         temporal=pack_sequences(temporal),
-        runs=PackedLayout.from_lengths(runs),
+        runs=PackedLayout.from_lengths(runs, attended=False),
     )

@@ -292,7 +292,7 @@ def pack_captions(
         text=collate_texts(read),
         targets=torch.tensor([token for target in wanted for token in target]),
         by_clip=PackedLayout.from_lengths(
-            [sum(islice(lengths, len(clip))) for clip in clips], max_buckets=1
+            [sum(islice(lengths, len(clip))) for clip in clips], attended=False
         ),
     )
 

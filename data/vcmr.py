@@ -188,12 +188,17 @@ class MomentDataset:
 def collate_moments(items: Sequence[MomentItem]) -> MomentBatch:
     """Pack items; queries lie video by video."""
     counts = torch.tensor([len(item.queries) for item in items])
+    queries = [query for item in items for query in item.queries]
+    text = collate_texts(queries)
+    video = collate_videos([item.video for item in items], texts=queries)
+    firsts = video.subtitles.layout.offsets[-len(queries) :]
     return MomentBatch(
         ids=[i for item in items for i in item.ids],
-        video=collate_videos([item.video for item in items]),
-        text=collate_texts([query for item in items for query in item.queries]),
+        video=video,
+        text=text,
         targets=torch.tensor([target for item in items for target in item.targets]),
         query_video=torch.repeat_interleave(torch.arange(len(items)), counts),
+        text_rows=firsts.repeat_interleave(text.layout.lengths) + text.positions,
     )
 
 

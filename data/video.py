@@ -333,13 +333,16 @@ def collate_texts(texts: Sequence[Sequence[int]]) -> TextBatch:
     )
 
 
-def collate_videos(items: Sequence[VideoItem], text_alone: bool = False) -> VideoBatch:
+def collate_videos(
+    items: Sequence[VideoItem], text_alone: bool = False, texts: Sequence[Sequence[int]] = ()
+) -> VideoBatch:
     """Pack videos.
 
     Args:
         items: the videos.
         text_alone: run subtitles without a frame too, as masked language modelling reads them;
             nothing else reads their output.
+        texts: token ids of others to run with them, such as queries; they come last.
     """
     lengths = np.array([item.num_frames for item in items], dtype=np.int64)
     first_frame = np.cumsum(lengths) - lengths
@@ -354,7 +357,7 @@ def collate_videos(items: Sequence[VideoItem], text_alone: bool = False) -> Vide
         features=torch.from_numpy(np.concatenate([item.features for item in items])),
         frame_positions=torch.from_numpy(segment_positions(lengths)),
         layout=PackedLayout.from_lengths(lengths),
-        subtitles=pack_sequences(sequences),
+        subtitles=pack_sequences(sequences + [(0, Subtitle(list(text), [])) for text in texts]),
     )
 
 
@@ -375,12 +378,13 @@ def pack_sequences(
     firsts = np.array([first for first, _ in sequences], dtype=np.int64)
     targets = firsts if targets_from is None else np.asarray(targets_from, dtype=np.int64)
     slots = np.where(unseen, 0, shown)
-    starts = np.cumsum(slots + tokens) - slots - tokens
+    layout = PackedLayout.from_lengths(slots + tokens).in_place()
+    starts = layout.offsets.numpy()
     slot_positions = segment_positions(slots)
     token_positions = segment_positions(tokens)
     slot_rows = np.repeat(starts, slots) + slot_positions
     token_rows = np.repeat(starts + slots, tokens) + token_positions
-    order = np.empty(len(slot_rows) + len(token_rows), dtype=np.int64)
+    order = np.zeros(layout.total, dtype=np.int64)
     order[slot_rows] = np.arange(len(slot_rows))
     order[token_rows] = len(slot_rows) + np.arange(len(token_rows))
     in_slots = _flat([subtitle.frames for subtitle in subtitles if not subtitle.unseen])
@@ -400,7 +404,7 @@ def pack_sequences(
         token_ids=_flat([subtitle.tokens for subtitle in subtitles]),
         token_positions=torch.from_numpy(token_positions),
         order=torch.from_numpy(order),
-        layout=PackedLayout.from_lengths(slots + tokens),
+        layout=layout,
         longest_slots=int(slots.max(initial=0)),
     )
 

@@ -2,6 +2,11 @@
 
 A task hands over a model whose ``forward(batch)`` gives named losses, the weights of those losses,
 an endless loader, and a function that validates.
+
+On a GPU the host runs ahead of the device. In a step it waits for it in these places alone: in fp16
+the gradient scaler asks whether a gradient overflowed; with Horovod every exchange is waited for
+(torch.distributed's wait on the device, and exchange lengths on the host). Beside steps it waits
+where a loss is logged (``log_steps``), weights are saved and a split is validated.
 """
 
 import signal
@@ -27,7 +32,7 @@ from engine.restore import (
 )
 from engine.run import Run, on_main
 from optim.build import build_optimizer
-from optim.gradients import clip_gradients, zero_gradients
+from optim.gradients import clip_gradients, drop_gradients, fill_gradients
 from optim.schedule import learning_rate_at, set_learning_rates
 from optim.state import load_optimizer_state, optimizer_state
 from utils.distributed import GradientReducer, broadcast_parameters, broadcast_state
@@ -36,7 +41,7 @@ from utils.host_copy import HostCopy
 from utils.logger import LOGGER, MetricsWriter, NullMetricsWriter
 from utils.runtime import release_memory
 from utils.signals import Stopped, answered_signals, postponed_signals, received_signal
-from utils.tensor_files import infinite_weights
+from utils.tensor_files import copied_once, infinite_weights
 from utils.timing import StepClock
 
 
@@ -231,7 +236,7 @@ class Trainer:
             What was seen; None if fp16 overflowed and the step was skipped.
         """
         self.task.model.train()
-        zero_gradients(self.optimizer)
+        drop_gradients(self.optimizer)
         seen = Seen()
         for micro_step, last in self._micro_steps():
             with self.clock.phase("data"):
@@ -251,6 +256,7 @@ class Trainer:
 
     def _update(self, seen: Seen) -> bool:
         """Clip and step the optimizer; False if fp16 overflowed."""
+        fill_gradients(self.optimizer)
         self.precision.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
@@ -349,7 +355,7 @@ class Trainer:
             self.guard.flush()
 
         def save() -> None:
-            state = {n: v.detach().cpu() for n, v in self.task.model.state_dict().items()}
+            state = copied_once(self.task.model.state_dict(), Tensor.cpu)
             save_tensors(self.folder.checkpoint(self.steps_done), state)
 
         on_main(self.comm, save)

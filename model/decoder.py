@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from config.model_config import BlockConfig
 from data.batch import ClipBatch
 from model.layers import AttentionProjections, Intermediate, ResidualNorm, SelfAttention
-from utils.packing import PackedLayout
+from utils.packing import PackedLayout, pick
 
 
 @dataclass
@@ -56,14 +56,7 @@ class StepCache:
 class CausalSelfAttention(SelfAttention):
     """Each token attends to itself and to those before it in its caption."""
 
-    def _attend(self, qkv: Tensor, count: int, length: int, mask: Tensor | None) -> Tensor:
-        # Padding stands after a caption's last token, so that none of its tokens sees it: the mask
-        # would change padding alone, whose result nobody reads.
-        query, key, value = qkv.view(count, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        result = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
-        )
-        return result.transpose(1, 2).reshape(count * length, -1)
+    causal = True
 
     def step(self, x: Tensor, cache: StepCache) -> Tensor:
         """One more token of every row: (R, H) → (R, H)."""
@@ -121,7 +114,9 @@ class DecoderLayer(nn.Module):
         self, x: Tensor, layout: PackedLayout, memory: ClipMemory, by_clip: PackedLayout
     ) -> Tensor:
         """Whole captions, packed: (P, H) → (P, H)."""
-        return self._attend_clip(x, self.self_attention(x, layout), memory, by_clip)
+        bins = layout.bins
+        attended = pick(self.self_attention(bins.spread(x), bins), bins.to_rows)
+        return self._attend_clip(x, attended, memory, by_clip)
 
     def step(
         self, x: Tensor, cache: StepCache, memory: ClipMemory, by_clip: PackedLayout
@@ -184,7 +179,7 @@ class DecoderSteps:
         self, decoder: CaptionDecoder, frames: Tensor, clips: ClipBatch, beam: int, steps: int
     ) -> None:
         self.layers = decoder.layer
-        by_clip = PackedLayout.from_lengths([beam] * len(clips.first))
+        by_clip = PackedLayout.from_lengths([beam] * len(clips.first), attended=False)
         self.by_clip = by_clip.to(frames.device)
         self.memories = [layer.dec_enc_attention.remember(frames, clips) for layer in self.layers]
         self.caches = [StepCache(steps) for _ in self.layers]

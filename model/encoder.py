@@ -94,7 +94,7 @@ class TemporalTransformer(nn.Module):
 
         Args:
             frames: (F, H).
-            tokens: (P − K, H) of all texts, embedded.
+            tokens: (Q, H) of all texts, embedded.
             sequences: C sequences ``[all frames of a video, tokens of its text]``.
 
         Returns:

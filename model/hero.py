@@ -5,6 +5,7 @@ frames of the video meet each other (temporal transformer). Its output, one vect
 frame embeddings".
 """
 
+import torch
 from torch import Tensor, nn
 
 from config.model_config import ModelConfig
@@ -62,6 +63,22 @@ class HierarchicalEncoder(nn.Module):
         """Frame embeddings (F, H), video after video."""
         return self.temporal(self.frame_vectors(video), video)
 
+    def with_texts(self, video: VideoBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode videos, and texts alone that are packed behind their subtitles, in one pass.
+
+        Args:
+            video: the batch.
+            rows: (P,) packed positions of the texts.
+
+        Returns:
+            Frame embeddings (F, H), and what the cross-modal transformer makes of the texts (P, H).
+        """
+        slots = video.subtitles.slot_rows
+        vectors = self.subtitle_vectors(video, video.features, None, torch.cat([slots, rows]))
+        shown, texts = vectors.split([len(slots), len(rows)])
+        residual = self._transform(video.features, None).float()
+        return self.temporal(self._add_up(residual, shown, video), video), texts
+
     def frame_vectors(
         self, video: VideoBatch, frame_mask: Tensor | None = None, copies: int = 1
     ) -> Tensor:
@@ -83,13 +100,19 @@ class HierarchicalEncoder(nn.Module):
         residual = self._transform(features, frame_mask).float()  # sums are in fp32
         if copies > 1:
             residual = residual.repeat(copies, 1)
-        subtitles = video.subtitles
-        if len(subtitles.slot_rows) == 0:
+        rows = video.subtitles.slot_rows
+        if len(rows) == 0:
             return residual
-        slots = self.subtitle_vectors(video, features, frame_mask, subtitles.slot_rows)
+        slots = self.subtitle_vectors(video, features, frame_mask, rows)
+        return self._add_up(residual, slots, video)
+
+    @staticmethod
+    def _add_up(residual: Tensor, vectors: Tensor, video: VideoBatch) -> Tensor:
+        """Add what the transformer says of the slots' rows (R, H) to the frames (F, H)."""
+        subtitles = video.subtitles
         if subtitles.slot_sources is not None:
-            slots = slots.index_select(0, subtitles.slot_sources)
-        return residual.index_add(0, subtitles.slot_targets, slots.float())
+            vectors = vectors.index_select(0, subtitles.slot_sources)
+        return residual.index_add(0, subtitles.slot_targets, vectors.float())
 
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor

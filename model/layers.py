@@ -1,11 +1,8 @@
 """Transformer blocks over packed sequences, and small heads.
 
-Rows (P, H) go through every linear layer, norm and feed-forward without padding; attention lays
-them out in the buckets of a :class:`utils.packing.PackedLayout`. Blocks are BERT's, post-norm
-(arXiv 1810.04805), and so are the names of their weights.
+Layers run on cells (C, H): sequences side by side in the :class:`utils.packing.Bins` in which they
+attend. Blocks are BERT's, post-norm (arXiv 1810.04805), and so are the names of their weights.
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,38 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from config.model_config import BlockConfig
-from utils.packing import PackedLayout
+from utils.packing import Bins, PackedLayout, pick
 
 HEAD_NORM_EPS = 1e-5  # every norm outside the transformer blocks
-
-
-class _RowsToCells(torch.autograd.Function):
-    """Rows → padded cells. Backward is a gather too: padding cells never carry a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, to_cells: Tensor, to_rows: Tensor) -> Tensor:
-        ctx.save_for_backward(to_rows)
-        return rows.index_select(0, to_cells)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (to_rows,) = ctx.saved_tensors
-        return grad.index_select(0, to_rows), None, None
-
-
-class _CellsToRows(torch.autograd.Function):
-    """Padded cells → rows. No two rows share a cell, so backward copies instead of adding."""
-
-    @staticmethod
-    def forward(ctx: Any, cells: Tensor, to_rows: Tensor) -> Tensor:
-        ctx.save_for_backward(to_rows)
-        ctx.shape = cells.shape
-        return cells.index_select(0, to_rows)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (to_rows,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.shape).index_copy_(0, to_rows, grad), None
 
 
 class AttentionProjections(nn.Module):
@@ -60,52 +28,32 @@ class AttentionProjections(nn.Module):
 
 
 class SelfAttention(AttentionProjections):
-    """Multi-head attention within each packed sequence; padding does not exist for it."""
+    """Multi-head attention within each sequence; padding does not exist for it."""
+
+    causal = False  # whether a cell sees what comes after it in its sequence
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config)
         self.joint: nn.Module | None = None  # all projections, where weights no longer change
-
-    def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
-        """Attend.
-
-        Args:
-            x: (P, H) packed rows.
-            layout: the sequences.
-            rows: (R,) the only rows whose result is wanted; None = all.
-
-        Returns:
-            (P, H), or (R, H) with ``rows``.
-        """
-        qkv = self.joint(x) if self.joint else F.linear(x, *self.joined())
-        if layout.to_cells is not None:
-            qkv = _RowsToCells.apply(qkv, layout.to_cells, layout.to_rows)
-        sizes = [bucket.count * bucket.length for bucket in layout.buckets]
-        results = [
-            self._attend(part, bucket.count, bucket.length, bucket.mask)
-            for part, bucket in zip(qkv.split(sizes), layout.buckets, strict=True)
-        ]
-        cells = torch.cat(results) if len(results) > 1 else results[0]
-        wanted = layout.to_rows if rows is None else _compose(layout.to_rows, rows)
-        return cells if wanted is None else _CellsToRows.apply(cells, wanted)
 
     def joined(self) -> tuple[Tensor, Tensor]:
         """Weight (3H, H) and bias (3H,) of the three projections."""
         layers = (self.query, self.key, self.value)
         return torch.cat([x.weight for x in layers]), torch.cat([x.bias for x in layers])
 
-    def _attend(self, qkv: Tensor, count: int, length: int, mask: Tensor | None) -> Tensor:
-        width = qkv.shape[-1] // 3
-        heads = (count, length, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.view(heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, bins: Bins) -> Tensor:
+        """Cells (C, H) → (C, H)."""
+        qkv = self.joint(x) if self.joint else F.linear(x, *self.joined())
+        heads = (bins.count, bins.width, 3, self.num_heads, -1)
+        query, key, value = (part.transpose(1, 2) for part in qkv.view(heads).unbind(2))
         result = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=self.dropout.p if self.training else 0.0
+            query,
+            key,
+            value,
+            attn_mask=bins.mask(query, self.causal),
+            dropout_p=self.dropout.p if self.training else 0.0,
         )
-        return result.transpose(1, 2).reshape(count * length, width)
-
-
-def _compose(to_rows: Tensor | None, rows: Tensor) -> Tensor:
-    return rows if to_rows is None else to_rows.index_select(0, rows)
+        return result.transpose(1, 2).reshape(x.shape)
 
 
 class ResidualNorm(nn.Module):
@@ -129,9 +77,9 @@ class AttentionBlock(nn.Module):
         self.self = SelfAttention(config)
         self.output = ResidualNorm(config.hidden_size, config)
 
-    def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
-        residual = x if rows is None else x.index_select(0, rows)
-        return self.output(self.self(x, layout, rows), residual)
+    def forward(self, x: Tensor, bins: Bins, wanted: Tensor | None = None) -> Tensor:
+        """Cells (C, H) → (C, H), or (R, H) of the ``wanted`` cells."""
+        return self.output(pick(self.self(x, bins), wanted), pick(x, wanted))
 
 
 class Intermediate(nn.Module):
@@ -154,8 +102,9 @@ class TransformerLayer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = ResidualNorm(config.intermediate_size, config)
 
-    def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
-        x = self.attention(x, layout, rows)
+    def forward(self, x: Tensor, bins: Bins, wanted: Tensor | None = None) -> Tensor:
+        """Cells (C, H) → (C, H), or (R, H) of the ``wanted`` cells."""
+        x = self.attention(x, bins, wanted)
         return self.output(self.intermediate(x), x)
 
 
@@ -175,20 +124,22 @@ class TransformerEncoder(nn.Module):
         Args:
             x: (P, H) packed rows.
             layout: the sequences.
-            rows: (R,) the rows that anybody reads. The last layer computes only those: exact,
-                since a row of the last layer feeds no other.
+            rows: (R,) the rows that anybody reads, each once. The last layer computes only those:
+                exact, since a row of the last layer feeds no other.
 
         Returns:
             (P, H), or (R, H) with ``rows``.
         """
+        bins = layout.bins
+        x, wanted = bins.spread(x), bins.cells_of(rows)
         last = len(self.layer) - 1
         for number, layer in enumerate(self.layer):
-            wanted = rows if number == last else None
+            inputs = (x, bins, wanted if number == last else None)
             if self.recompute and self.training:
-                x = checkpoint(layer, x, layout, wanted, use_reentrant=False)
+                x = checkpoint(layer, *inputs, use_reentrant=False)
             else:
-                x = layer(x, layout, wanted)
-        return x if rows is None or last >= 0 else x.index_select(0, rows)
+                x = layer(*inputs)
+        return x if last >= 0 else pick(x, wanted)
 
 
 class Pooler(nn.Module):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.batch import to_device
+
 PADDED_LOGIT = -1e4
 EASY_NEGATIVE_WEIGHT = 0.1  # of a negative outside the hard pool, once hard negatives are on
 
@@ -99,7 +101,7 @@ class RankingLoss:
         if not self.use_all_neg:
             pool = min(hard.pool_size, negatives.shape[1]) if hard else negatives.shape[1]
             drawn = torch.randint(pool, (len(negatives) // together, 1), generator=generator)
-            places = drawn.repeat_interleave(together, dim=0).to(negatives.device)
+            places = to_device(drawn.repeat_interleave(together, dim=0), negatives.device)
             return self._loss(positive, negatives.gather(1, places))[:, 0]
         loss = self._loss(positive, negatives)
         if hard is not None:

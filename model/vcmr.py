@@ -153,6 +153,13 @@ class MomentRetrievalModel(nn.Module):
         tokens = self.v_encoder.encode_text(text)
         return self.q_feat_attn(tokens, text.positions, text.layout)
 
+    def encode_moments(self, batch: MomentBatch) -> tuple[Tensor, Tensor]:
+        """Frame embeddings (F, H) and query vectors (N, H), as :meth:`encode_videos` and
+        :meth:`encode_queries` give them, by one pass of the cross-modal transformer."""
+        frames, tokens = self.v_encoder.with_texts(batch.video, batch.text_rows)
+        text = batch.text
+        return frames, self.q_feat_attn(tokens, text.positions, text.layout)
+
     def span_queries(self, query_vectors: Tensor) -> Tensor:
         """Query vectors as the span head compares them with frames: (N, H) → (N, H)."""
         return self.video_query_linear(query_vectors)
@@ -234,8 +241,8 @@ class MomentRetrievalModel(nn.Module):
         """``neg_ctx`` and ``neg_q`` over all ranks' queries and videos: means in training, one
         value per query in evaluation."""
         if self.training and self.comm.size > 1:
-            lengths = self.comm.all_gather(layout.lengths)
-            layout = PackedLayout.from_lengths(lengths.tolist(), max_buckets=1).to(frames.device)
+            lengths = self.comm.all_gather(torch.from_numpy(layout.host_lengths))
+            layout = PackedLayout.from_lengths(lengths.numpy(), attended=False).to(frames.device)
             frames = gather_with_grad(self.comm, frames)
             vectors = gather_with_grad(self.comm, vectors)
         scores = self.video_scores(vectors, frames, layout)
@@ -246,8 +253,7 @@ class MomentRetrievalModel(nn.Module):
 
     def moment_losses(self, batch: MomentBatch, spans: bool) -> dict[str, Tensor]:
         """Named losses, unweighted; ``st_ed`` only where ``spans``."""
-        frames = self.encode_videos(batch.video)
-        vectors = self.encode_queries(batch)
+        frames, vectors = self.encode_moments(batch)
         losses = self.ranking_losses(frames, batch.video.layout, vectors)
         if spans:
             losses["st_ed"] = self.span_losses(frames, batch, vectors)

@@ -1,5 +1,7 @@
-"""AdamW in the form of early BERT code, updating all parameters of a group in a few kernels."""
+"""AdamW in the form of early BERT code, updating all parameters of a group in one kernel."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import torch
@@ -52,26 +54,23 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameters: list[Tensor], group: dict) -> None:
-        beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in parameters]
-        states = [self._advance(p) for p in parameters]
-        means = [state["exp_avg"] for state in states]
-        squares = [state["exp_avg_sq"] for state in states]
-
-        torch._foreach_lerp_(means, gradients, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
-
-        denominators = torch._foreach_sqrt(squares)
-        torch._foreach_add_(denominators, group["eps"])
-        # Parameters may have joined at different steps, so each has its own factor.
-        factors = [
-            -group["lr"] * (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
-            for state in states
-        ]
-        torch._foreach_addcdiv_(parameters, means, denominators, factors)
-        if group["weight_decay"] > 0:
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        """One fused kernel for all parameters that have seen equally many steps (mostly all)."""
+        together = defaultdict(list)
+        for parameter in parameters:
+            state = self._advance(parameter)
+            kind = (state["step"], parameter.device, parameter.dtype)
+            together[kind].append((parameter, _laid_out_as(parameter, parameter.grad), state))
+        for (step, device, _), members in together.items():
+            values, gradients, states = zip(*members, strict=True)
+            torch._fused_adamw_(
+                values,
+                gradients,
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [torch.full((), step, dtype=torch.float32, device=device)] * len(members),
+                **_as_fused(group, step),
+            )
 
     def _advance(self, parameter: Tensor) -> dict:
         """Raise the step count of the parameter's state, created at its first gradient."""
@@ -82,3 +81,29 @@ class AdamW(torch.optim.Optimizer):
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
         return state
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with its values in the order of the parameter's: the kernel goes by memory."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _as_fused(group: dict, step: int) -> dict[str, float | bool]:
+    """Return the settings with which PyTorch's fused AdamW does what :class:`AdamW` says.
+
+    It adds eps to √(v/c2), and decays before the update: p·(1 − lr·decay) − update. Ours is
+    (p − update)·(1 − lr·decay), hence the smaller rate, and the larger decay that makes up for it.
+    """
+    beta1, beta2 = group["betas"]
+    kept = 1 - group["lr"] * group["weight_decay"]
+    return {
+        "lr": group["lr"] * kept,
+        "beta1": beta1,
+        "beta2": beta2,
+        "weight_decay": group["weight_decay"] / kept,
+        "eps": group["eps"] / math.sqrt(1 - beta2**step),
+        "amsgrad": False,
+        "maximize": False,
+    }

@@ -40,5 +40,5 @@ def apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Op
                 group["eps"] = EPS / correction**0.5
             return super().step(*args, **kwargs)
 
-    # Gradients are zeroed, never dropped: see optim.gradients.zero_gradients.
+    # Whether gradients are dropped is the trainer's: see optim.gradients.
     return ApexAdamW(groups, betas=betas, eps=EPS, adam_w_mode=True, set_grad_none=False)

@@ -1,27 +1,30 @@
 """What is done to gradients between backward and the optimizer step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 
-def zero_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Set gradients to zero, in place.
+def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Forget all gradients: the first backward pass then sets them, and need not add to zeros."""
+    for parameter in _parameters(optimizer):
+        parameter.grad = None
 
-    They are not dropped: a parameter that has once had a gradient keeps moving by its moments in
-    steps that do not use it, as when tasks alternate. For the same reason a parameter with moments
-    but no gradient, as after restoring, gets a zero one; the others stay without.
+
+def fill_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Give a zero gradient to what has moments, and got none in this step.
+
+    A parameter that has once had a gradient keeps moving by its moments in steps that do not use
+    it, as when tasks alternate. The others stay without.
     """
-    gradients = []
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                gradients.append(parameter.grad)
-            elif optimizer.state.get(parameter):
-                parameter.grad = torch.zeros_like(parameter)
-    if gradients:
-        torch._foreach_zero_(gradients)
+    for parameter in _parameters(optimizer):
+        if parameter.grad is None and optimizer.state.get(parameter):
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
@@ -31,8 +34,10 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
         The norm before clipping, a scalar on the gradients' device: the host does not wait for it.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if max_norm > 0 and gradients:
+    if not gradients:
+        return torch.zeros(())
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if max_norm > 0:
         factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, factor)
     return norm

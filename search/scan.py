@@ -89,7 +89,7 @@ class Corpus:
             stop,
             torch.tensor(group),
             None if whole else torch.from_numpy(rows),
-            PackedLayout.from_lengths(counts, max_buckets=1),
+            PackedLayout.from_lengths(counts, attended=False),
         )
 
     @cached_property

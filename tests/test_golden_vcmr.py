@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
+from data.batch import QueryBatch
 from data.loader import ItemKey
 from data.stores.lmdb_io import TextDb
 from data.vcmr import CorpusQueries, MomentDataset, collate_moments
-from data.video import collate_videos
+from data.video import collate_texts, collate_videos
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
 from tests.recorded import DEVICE, assert_recorded, placed, recorded_source, recorded_vcmr
@@ -68,6 +69,20 @@ def recorded_batch(expected, world, max_clip_len):
     )
     place = {ids[0]: number for number, ids in enumerate(data.groups)}
     return placed(collate_moments([data[ItemKey(place[qid])] for qid in qids]))
+
+
+@torch.no_grad()
+def test_a_pass_of_videos_and_queries_equals_each_alone(model, expected, world):
+    batch = recorded_batch(expected, world, 100)
+    frames, vectors = model.encode_moments(batch)
+    source = recorded_source(world)
+    alone = [model.encode_videos(collate_videos([source(vid)])) for vid in batch.video.vids]
+    torch.testing.assert_close(frames, torch.cat(alone), atol=1e-5, rtol=0)
+    tokens = batch.text.token_ids.split(batch.text.layout.lengths.tolist())
+    assert len({len(text) for text in tokens}) > 1
+    for text, vector in zip(tokens, vectors, strict=True):
+        query = QueryBatch(["q"], ["q"], [None], collate_texts([text.tolist()]))
+        torch.testing.assert_close(vector, model.encode_queries(query)[0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["hinge", "lse"])

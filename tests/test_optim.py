@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.operations import Operations
 from optim import (
     AdamW,
     build_optimizer,
     clip_gradients,
+    drop_gradients,
+    fill_gradients,
     learning_rate_at,
     load_optimizer_state,
     optimizer_state,
     set_learning_rates,
-    zero_gradients,
 )
 from utils.errors import UserError
 
@@ -101,11 +103,12 @@ def test_equals_plain_loop_with_parameters_that_join_late():
     generator = torch.Generator().manual_seed(2)
     start = parameters[3].detach().clone()
     for step in range(12):
-        zero_gradients(fused)
+        drop_gradients(fused)
         for index, parameter in enumerate(parameters[:3]):
             # The second parameter joins at step 4; the third is used in step 2 alone.
             if index == 0 or (index == 1 and step >= 4) or (index == 2 and step == 2):
                 parameter.grad = torch.randn(parameter.shape, generator=generator)
+        fill_gradients(fused)
         fused.step()
         loop.step()
     for parameter, (_, value) in zip(parameters, loop.parameters):
@@ -409,13 +412,25 @@ def test_clip_over_all_parameters_together():
     assert clip_gradients([parameters[2]], 1.0).item() == 0.0
 
 
-def test_zero_keeps_gradients():
-    used, unused = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
-    used.grad = torch.ones(2)
-    kept = used.grad
-    zero_gradients(AdamW([used, unused]))
-    assert used.grad is kept and kept.tolist() == [0.0, 0.0]
-    assert unused.grad is None
+def test_a_gradient_in_another_order_of_memory():
+    ordered, turned = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(3, 4))
+    values = torch.arange(12.0).view(4, 3)
+    ordered.grad, turned.grad = values.T.contiguous(), values.T
+    for parameter in (ordered, turned):
+        AdamW([parameter], lr=0.1).step()
+    assert torch.equal(ordered, turned) and len(ordered.unique()) > 1
+
+
+def test_one_operation_updates_all_parameters_of_a_group():
+    parameters = random_parameters()
+    optimizer = AdamW([{"params": parameters[:2]}, {"params": parameters[2:]}])
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    counter = Operations()
+    with counter, counter.count("step"):
+        optimizer.step()
+    assert counter.parts["step"] == {"_fused_adamw_": 2, "full": 2}
 
 
 def test_after_restoring_moments_keep_moving_their_parameter():
@@ -427,7 +442,8 @@ def test_after_restoring_moments_keep_moving_their_parameter():
     other = AdamW(restored)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for each in (optimizer, other):
-        zero_gradients(each)
+        drop_gradients(each)
+        fill_gradients(each)
         each.step()
     assert torch.equal(restored[0], used)
     assert restored[1].grad is None and unused.grad is None

@@ -1,6 +1,7 @@
 """Ranking and span losses by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +92,22 @@ def test_a_video_scores_by_its_best_frame():
     queries = torch.tensor([[0.0, 5.0]])
     scores = small_model().video_scores(queries, frames, PackedLayout.from_lengths([2, 1]))
     torch.testing.assert_close(scores, torch.tensor([[1.0, math.sqrt(0.5)]]))
+
+
+def test_lengths_of_other_ranks_come_from_the_host():
+    """Those on the device are not read: here they have no values."""
+    model = small_model().train()
+    frames, queries = torch.randn(3, 2), torch.randn(2, 2)
+    twice = PackedLayout.from_lengths([2, 1, 2, 1])
+    expected = model.ranking_losses(frames.repeat(2, 1), twice, queries.repeat(2, 1))
+    own = PackedLayout.from_lengths([2, 1]).map_tensors(lambda tensor: tensor.to("meta"))
+    model.comm = SimpleNamespace(
+        size=2,
+        rank=0,
+        all_gather=lambda tensor: tensor.repeat(2),
+        all_gather_parts=lambda tensor: [tensor, tensor],
+    )
+    assert model.ranking_losses(frames, own, queries) == expected
 
 
 def test_padded_frames_are_zeros_for_the_convolution():

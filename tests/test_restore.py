@@ -17,11 +17,13 @@ from engine.restore import (
     load_restore_point,
     random_states,
     save_restore_point,
+    save_tensors,
     set_random_states,
 )
 from tests.survival import REPOSITORY, assert_survives_kills
 from tests.test_distributed import launch_command
 from utils.errors import UserError
+from utils.tensor_files import copied_once
 
 ALLOW = ["--allow_changed_options"]
 
@@ -229,6 +231,19 @@ def test_a_gpus_generator_goes_on_where_it_was(tmp_path):
     first = torch.rand(4, device="cuda")
     set_random_states(load_restore_point(RunFolder(tmp_path))["random"][0])
     assert torch.equal(torch.rand(4, device="cuda"), first)
+
+
+def test_a_checkpoint_holds_a_tied_weight_once(tmp_path):
+    """Also where weights are copied on the way, as they are from a GPU."""
+    table = torch.randn(1000, 8)
+    weights = {"words": table, "head": table.view(1000, 8), "part": table[:10], "other": table + 1}
+    kept = copied_once(weights, torch.clone)
+    assert kept["words"] is kept["head"]
+    assert all(torch.equal(kept[name], weights[name]) for name in weights)
+    assert kept["words"].data_ptr() != table.data_ptr() != kept["part"].data_ptr()
+    save_tensors(tmp_path / "weights.pt", kept)
+    size = (tmp_path / "weights.pt").stat().st_size
+    assert 2 * table.nbytes < size < 2.5 * table.nbytes
 
 
 def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(tmp_path):

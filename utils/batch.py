@@ -11,6 +11,17 @@ from torch import Tensor
 LARGEST_BY_VALUE = 1 << 20  # bytes of a tensor; index tensors of a batch are smaller
 
 
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return the tensor on ``device``; the host does not wait until it is there.
+
+    On a GPU it goes by way of page-locked memory: from any other a copy waits for all that the
+    device has to do before.
+    """
+    if torch.device(device).type == "cuda" and tensor.is_cpu and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class TensorBatch:
     """Mixin for dataclasses: moves every tensor in them, also inside lists and nested batches."""
 
@@ -23,13 +34,13 @@ class TensorBatch:
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy on ``device``; from pinned memory the copies do not block the host.
+        """A copy on ``device``; the host does not wait for it.
 
         Half precision travels as it is and becomes single precision there.
         """
 
         def move(tensor: Tensor) -> Tensor:
-            moved = tensor.to(device, non_blocking=True)
+            moved = to_device(tensor, device)
             return moved.float() if moved.dtype == torch.float16 else moved
 
         return self.map_tensors(move)

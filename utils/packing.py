@@ -3,12 +3,14 @@
 A *packed* tensor is (P, H): the rows of sequence 0, then those of sequence 1, and so on. Everything
 that acts on a row alone (linear layers, norms, feed-forwards) runs on it as it is. What has to see
 sequences pads them: :meth:`PackedLayout.pad` lays them out in one grid, :meth:`PackedLayout.unpad`
-takes the rows back. For the attention of deep stacks a layout also has groups of similar length
-(buckets), each padded to its own longest sequence only.
+takes the rows back. Attention lays them side by side in bins of one width (:class:`Bins`), so that
+one call sees them all and few of its cells are padding.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,69 +18,202 @@ from torch import Tensor
 
 from utils.batch import TensorBatch
 
-MAX_BUCKETS = 8
+WIDTH_MULTIPLE = 16  # of a bin's width: attention kernels want aligned masks
+NOBODY = -1
+
+
+class _RowsToCells(torch.autograd.Function):
+    """Rows → cells. Backward is a gather too: padding cells never carry a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, to_cells: Tensor, to_rows: Tensor) -> Tensor:
+        ctx.save_for_backward(to_rows)
+        return rows.index_select(0, to_cells)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (to_rows,) = ctx.saved_tensors
+        return grad.index_select(0, to_rows), None, None
+
+
+class _Pick(torch.autograd.Function):
+    """Some of the rows, each once at most, so that backward copies instead of adding."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = x.shape
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.shape).index_copy_(0, rows, grad), None
+
+
+def pick(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Return those rows (R, …) of x (P, …), each asked for once at most; None = all."""
+    return x if rows is None else _Pick.apply(x, rows)
 
 
 @dataclass
-class Bucket(TensorBatch):
-    """``count`` sequences laid out as a (count, length) grid of cells."""
+class Bins(TensorBatch):
+    """Sequences side by side in bins of one width, as attention sees them.
+
+    A cell is a place in a bin. Cells of one sequence attend to each other; those of no sequence are
+    padding, attend to each other as well, and nobody reads them.
+    """
 
     count: int
-    length: int
-    mask: Tensor | None  # (count, 1, 1, length) bool, True = a real position; None = no padding
+    width: int
+    members: Tensor | None  # (count, width) int32, each cell's sequence; None: each bin is one
+    to_cells: Tensor | None  # (C,) long, packed row that each cell shows; None: rows are cells
+    to_rows: Tensor | None  # (P,) long, cell in which each packed row stands
+
+    def __post_init__(self) -> None:
+        self._masks: dict[tuple[torch.dtype, bool], Tensor] = {}
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Packed rows (P, …) → cells (C, …)."""
+        return x if self.to_cells is None else _RowsToCells.apply(x, self.to_cells, self.to_rows)
+
+    def cells_of(self, rows: Tensor | None) -> Tensor | None:
+        """Return the cells in which packed rows (R,) stand; of None, all rows, None is all."""
+        if rows is None or self.to_rows is None:
+            return self.to_rows if rows is None else rows
+        return self.to_rows.index_select(0, rows)
+
+    def mask(self, scores_of: Tensor, causal: bool = False) -> Tensor | None:
+        """Return what to add to attention's scores: (count or 1, 1, width, width) of 0 and −inf.
+
+        Made once for each type and then kept: it is the same for all layers.
+
+        Args:
+            scores_of: the queries, whose type and device scores have.
+            causal: a cell sees nothing of its sequence that comes after it.
+
+        Returns:
+            None where every cell sees its whole bin.
+        """
+        if self.members is None and not causal:
+            return None
+        key = (scores_of.dtype, causal)
+        if key not in self._masks:
+            hidden = self._hidden(causal, scores_of.device)
+            zeros = scores_of.new_zeros(hidden.shape)
+            self._masks[key] = zeros.masked_fill_(hidden, float("-inf"))
+        return self._masks[key]
+
+    def _hidden(self, causal: bool, device: torch.device) -> Tensor:
+        """(count or 1, 1, width, width) bool: the cells that each cell does not see."""
+        if self.members is None:
+            return self._after(device)
+        others = self.members[:, None, :, None] != self.members[:, None, None, :]
+        return others | self._after(device) if causal else others
+
+    def _after(self, device: torch.device) -> Tensor:
+        return torch.ones(1, 1, self.width, self.width, dtype=torch.bool, device=device).triu(1)
+
+    @classmethod
+    def from_lengths(cls, lengths: np.ndarray, multiple: int = WIDTH_MULTIPLE) -> "Bins":
+        """Lay sequences into bins that are as wide as the longest needs, rounded up."""
+        longest = int(lengths.max(initial=0))
+        if (lengths == longest).all():
+            return cls(len(lengths), longest, None, None, None)
+        width = -(-longest // multiple) * multiple
+        bins, starts = _first_fit(lengths, width)
+        count = int(bins.max()) + 1
+        cells = np.repeat(bins * width + starts, lengths) + segment_positions(lengths)
+        members = np.full(count * width, NOBODY, dtype=np.int32)
+        members[cells] = np.repeat(np.arange(len(lengths)), lengths)
+        to_cells = np.zeros(count * width, dtype=np.int64)
+        to_cells[cells] = np.arange(len(cells))
+        return cls(
+            count,
+            width,
+            torch.from_numpy(members.reshape(count, width)),
+            torch.from_numpy(to_cells),
+            torch.from_numpy(cells),
+        )
+
+
+def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bin of each sequence, and where in it the sequence starts; longest first, each in the first
+    bin with room for it.
+
+    That is: bin after bin takes the longest that it has room for, until it has room for none.
+    """
+    values, counts = (found.tolist() for found in np.unique(lengths, return_counts=True))
+    steps, number = [], 0  # length, bin, start, how many of this length
+    while values:
+        room, place = width, len(values) - 1
+        while place >= 0:
+            length, taken = values[place], min(counts[place], room // values[place])
+            steps.append((length, number, width - room, taken))
+            room -= taken * length
+            counts[place] -= taken
+            if counts[place] == 0:
+                del values[place], counts[place]
+            place = bisect_right(values, room) - 1
+        number += 1
+    table = np.array(sorted(steps))  # by length, then by bin
+    of_length, in_bin, start, _ = table.repeat(table[:, 3], axis=0).T
+    order = np.argsort(lengths, kind="stable")
+    bins, starts = np.empty_like(lengths), np.empty_like(lengths)
+    bins[order], starts[order] = in_bin, start + of_length * segment_positions(table[:, 3])
+    return bins, starts
 
 
 @dataclass
 class PackedLayout(TensorBatch):
-    """Where S packed sequences lie in P rows, and the padded cells that attention sees.
+    """Where S packed sequences lie in P rows, and the bins in which they attend."""
 
-    ``to_cells`` (C,) names the packed row that each cell shows (a padding cell repeats its
-    sequence's first row), ``to_rows`` (P,) the cell in which each packed row stands. Both are None
-    where cells and rows are the same thing (equally long sequences in one bucket).
-    """
-
+    host_lengths: np.ndarray  # (S,) int64, on the host also where the tensors are on a device
     lengths: Tensor  # (S,) long
     offsets: Tensor  # (S,) long, first row of each sequence
     max_length: int
     total: int  # P
-    buckets: list[Bucket]
-    to_cells: Tensor | None  # (C,) long
-    to_rows: Tensor | None  # (P,) long
+    bins: Bins | None  # None: nothing attends, the layout only pads
+    real: Tensor | None = None  # (n,) long, rows of sequences, one after the other; None = all
+
+    def __post_init__(self) -> None:
+        self._grid: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_lengths(
-        cls, lengths: Sequence[int] | np.ndarray, max_buckets: int = MAX_BUCKETS
+        cls, lengths: Sequence[int] | np.ndarray, attended: bool = True
     ) -> "PackedLayout":
         """Lay out sequences of the given lengths (each at least 1).
 
         Args:
             lengths: positions of every sequence, in packed order.
-            max_buckets: at most so many groups; more groups pad less and launch more kernels.
+            attended: whether attention runs over them.
         """
         lengths = np.asarray(lengths, dtype=np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-        buckets, cells, rows, start = [], [], np.empty(int(lengths.sum()), dtype=np.int64), 0
-        for members in _bucket_members(lengths, max_buckets):
-            member_lengths = lengths[members]
-            longest = int(member_lengths.max())
-            inside = np.arange(longest) < member_lengths[:, None]  # (count, length)
-            row = offsets[members, None] + np.where(inside, np.arange(longest), 0)
-            cell = start + np.arange(row.size).reshape(row.shape)
-            rows[row[inside]] = cell[inside]
-            cells.append(row.ravel())
-            mask = None if inside.all() else torch.from_numpy(inside)[:, None, None, :]
-            buckets.append(Bucket(len(members), longest, mask))
-            start += row.size
-        to_cells = np.concatenate(cells) if cells else np.empty(0, dtype=np.int64)
-        same = len(to_cells) == len(rows) and bool((to_cells == np.arange(len(rows))).all())
         return cls(
+            host_lengths=lengths,
             lengths=torch.from_numpy(lengths),
-            offsets=torch.from_numpy(offsets),
+            offsets=torch.from_numpy(np.cumsum(lengths) - lengths),
             max_length=int(lengths.max(initial=0)),
-            total=len(rows),
-            buckets=buckets,
-            to_cells=None if same else torch.from_numpy(to_cells),
-            to_rows=None if same else torch.from_numpy(rows),
+            total=int(lengths.sum()),
+            bins=Bins.from_lengths(lengths) if attended else None,
+        )
+
+    def in_place(self) -> "PackedLayout":
+        """Return the layout of the same sequences in rows that are the cells already.
+
+        Rows of no sequence lie between them then. Whoever makes the rows in this order spares
+        attention two gathers.
+        """
+        bins = self.bins
+        if bins is None or bins.to_rows is None:
+            return self
+        return replace(
+            self,
+            offsets=bins.to_rows[self.offsets],
+            total=bins.count * bins.width,
+            bins=replace(bins, to_cells=None, to_rows=None),
+            real=bins.to_rows,
         )
 
     def pad(self, x: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
@@ -91,62 +226,43 @@ class PackedLayout(TensorBatch):
         Returns:
             (…, S, L, …), zeros where there is padding, and a mask (S, L), True = a real row.
         """
-        grid = (len(self.lengths), self.max_length)
-        if self.total < grid[0] * grid[1]:
-            shape = (*x.shape[:dim], grid[0] * grid[1], *x.shape[dim + 1 :])
+        cells, mask = self._places()
+        if self.real is not None:
+            x = x.index_select(dim, self.real)
+        if x.shape[dim] < mask.numel():
+            shape = (*x.shape[:dim], mask.numel(), *x.shape[dim + 1 :])
             # Backward of this copy is a gather: cheaper than that of a gather, which adds.
-            x = x.new_zeros(shape).index_copy_(dim, self._cells(), x)
-        return x.unflatten(dim, grid), length_mask(self.lengths, self.max_length)
+            x = x.new_zeros(shape).index_copy_(dim, cells, x)
+        return x.unflatten(dim, mask.shape), mask
 
     def unpad(self, grid: Tensor) -> Tensor:
-        """Return the rows (P, …) of a padded grid (S, L, …)."""
-        cells = grid.flatten(0, 1)
-        return cells if self.total == len(cells) else cells.index_select(0, self._cells())
+        """Return the rows (P, …) of a padded grid (S, L, …); zeros in those of no sequence."""
+        cells, mask = self._places()
+        rows = grid.flatten(0, 1)
+        if len(cells) < mask.numel():
+            rows = rows.index_select(0, cells)
+        if self.real is None:
+            return rows
+        return rows.new_zeros(self.total, *rows.shape[1:]).index_copy_(0, self.real, rows)
 
-    def _cells(self) -> Tensor:
-        """(P,) in which cell of the padded grid each row stands, counted along its rows."""
-        device = self.lengths.device
-        starts = torch.arange(len(self.lengths), device=device) * self.max_length
-        # The size is known: the device need not be asked for it.
-        shifts = (starts - self.offsets).repeat_interleave(self.lengths, output_size=self.total)
-        return torch.arange(self.total, device=device) + shifts
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """(n,) in which cell of the padded grid each real row stands, counted along its rows, and
+        the grid's mask (S, L)."""
+        if self._grid is None:
+            device = self.lengths.device
+            mask = length_mask(self.lengths, self.max_length)
+            count = self.total if self.real is None else len(self.real)
+            packed = torch.cumsum(self.lengths, 0) - self.lengths
+            starts = torch.arange(len(self.lengths), device=device) * self.max_length
+            # The size is known: the device need not be asked for it.
+            shifts = (starts - packed).repeat_interleave(self.lengths, output_size=count)
+            self._grid = torch.arange(count, device=device) + shifts, mask
+        return self._grid
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:
     """Return which cells of padded sequences are real: lengths (…) → (…, longest) bool."""
     return torch.arange(longest, device=lengths.device) < lengths[..., None]
-
-
-def _bucket_members(lengths: np.ndarray, max_buckets: int) -> list[np.ndarray]:
-    """Sequences (by number) of every bucket, so that the padded cells are as few as possible."""
-    if len(lengths) == 0:
-        return []
-    order = np.argsort(lengths, kind="stable")
-    values, counts = np.unique(lengths, return_counts=True)
-    if len(values) == 1:
-        return [order]
-    ends = _best_cuts(values, counts, max_buckets)
-    return np.split(order, np.cumsum(counts)[np.asarray(ends[:-1], dtype=np.int64)])
-
-
-def _best_cuts(values: np.ndarray, counts: np.ndarray, max_buckets: int) -> list[int]:
-    """Last distinct length of each bucket: a shortest path over the sorted distinct lengths.
-
-    ``cost[i, j]`` = cells of a bucket holding the lengths i…j, all padded to ``values[j]``.
-    """
-    total = np.concatenate([[0], np.cumsum(counts)])
-    cost = (total[None, 1:] - total[:-1, None]) * values[None, :].astype(np.float64)
-    cost[np.tril_indices(len(values), -1)] = np.inf
-    best, previous = cost[0], []
-    for _ in range(min(max_buckets, len(values)) - 1):
-        step = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
-        choice = step.argmin(axis=0)
-        previous.append(choice)
-        best = step[choice, np.arange(len(values))]
-    cuts = [len(values) - 1]
-    for choice in reversed(previous):
-        cuts.append(int(choice[cuts[-1]]) - 1)
-    return cuts[::-1]
 
 
 def segment_positions(lengths: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -234,6 +234,20 @@ def unwrap(content: Any, levels: int = 4) -> tuple[Any, list[str]]:
         if holds_tensors(inner):
             return inner, [key, *keys]
     return content, []
+
+
+def copied_once(
+    tensors: Mapping[str, Tensor], copy: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Copy tensors; names of one and the same (tied weights) share its copy, also in a file."""
+    copies: dict[tuple, Tensor] = {}
+    named = {}
+    for name, tensor in tensors.items():
+        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place not in copies:
+            copies[place] = copy(tensor.detach())
+        named[name] = copies[place]
+    return named
 
 
 def infinite_weights(weights: Mapping[str, Tensor]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from optim import AdamW, zero_gradients
+from optim import AdamW, drop_gradients, fill_gradients
 from utils.distributed import (
     Communicator,
     GradientReducer,
@@ -171,7 +171,7 @@ def train(comm: Communicator, overlap: bool, micro_steps: int) -> None:
     reducer = GradientReducer(comm, net.parameters(), bucket_mb=1e-4, overlap=overlap)
     for step, heads in enumerate(STEPS):
         for optimizer in optimizers:
-            zero_gradients(optimizer)
+            drop_gradients(optimizer)
         with reducer.accumulate():
             for micro in range(micro_steps - 1):
                 net(step_rows(step, micro, comm.rank), heads[comm.rank]).backward()
@@ -184,6 +184,7 @@ def train(comm: Communicator, overlap: bool, micro_steps: int) -> None:
                 torch.testing.assert_close(mine.grad, theirs)
             assert (mine.grad is None) == (copied.grad is None)
         for optimizer in optimizers:
+            fill_gradients(optimizer)
             optimizer.step()
     for mine, theirs in zip(net.parameters(), twin.parameters()):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
