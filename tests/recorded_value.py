@@ -14,7 +14,7 @@ from config.model_config import ModelConfig
 from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb
 from model.layers import set_dropout
-from tests.recorded import load_recorded
+from tests.recorded import DEVICE, load_recorded
 
 WEIGHTS = ("pretrained.pt", "head_qa.pt", "head_caption.pt")  # together, those of every model
 WIDE = "clip-vit_slowfast"
@@ -79,4 +79,4 @@ class ValueWorld:
         report = load_recorded(model, *files, *more)
         assert not (report.missing or report.new_heads or report.grown)
         set_dropout(model, 0.0)
-        return model.eval()
+        return model.eval().to(DEVICE)

@@ -16,6 +16,7 @@ from engine.run import start_training
 from engine.trainer import Trainer
 from model.checkpoint import read_state_dict
 from model.multitask import HeroForMultiTask
+from tests.recorded import placed
 from tests.recorded_value import WEIGHTS, WIDE_SIZE, ValueWorld
 from tests.value_lists import recorded_lists
 from train_all_multitask import open_task
@@ -52,7 +53,8 @@ class RecordedBatches:
     def _all(sets: dict[str, OpenSet], steps: list[dict]) -> Iterator[SetBatch]:
         for step in steps:
             opened = sets[step["dataset"]]
-            yield collate_set([opened[find_item(opened, item)] for item in step["items"]])
+            items = [opened[find_item(opened, item)] for item in step["items"]]
+            yield placed(collate_set(items))
 
     def __next__(self) -> SetBatch:
         return next(self.batches)

@@ -24,12 +24,12 @@ from model.vcmr import HeroForVcmr, MomentSchedule
 from model.videoQA import HeroForVideoQA
 from model.violin import HeroForStatements
 from model.vr import HeroForVr
-from tests.recorded import assert_recorded
+from tests.recorded import assert_recorded, placed
 from tests.recorded_value import WIDE, WIDE_SIZE, ValueWorld, recorded_ids
 from utils.errors import UserError
 from utils.files import write_json
 
-pytestmark = pytest.mark.golden_value
+pytestmark = [pytest.mark.golden_value, pytest.mark.device]
 
 CORPUS = {"yc2r": "yc2", "vatex_en_r": "vatex"}
 STEPS = 16  # tokens of a recorded caption
@@ -69,9 +69,11 @@ def test_frame_embeddings(value, model, value_recorded, kind, corpus, name, cont
     videos, model = variant(value, model, name, corpus, context)
     vids = recorded_ids(value_recorded, kind)
     items = [videos.source(vid) for vid in vids]
-    together = model.encode_videos(collate_videos(items)).split([i.num_frames for i in items])
+    together = model.encode_videos(placed(collate_videos(items))).split(
+        [i.num_frames for i in items]
+    )
     for vid, item, frames in zip(vids, items, together, strict=True):
-        alone = model.encode_videos(collate_videos([item]))
+        alone = model.encode_videos(placed(collate_videos([item])))
         assert_recorded(alone, value_recorded[f"{kind}/{vid}"], vid)
         assert_recorded(frames, value_recorded[f"{kind}/{vid}"], vid)
         subtitles = sum(subtitle.positions for subtitle in item.subtitles)
@@ -80,7 +82,7 @@ def test_frame_embeddings(value, model, value_recorded, kind, corpus, name, cont
 
 def split_queries(value, task) -> QueryBatch:
     queries = CorpusQueries(value.texts(f"{task}_val"), raw_ids=False)
-    return queries.collate([queries[number] for number in range(len(queries))])
+    return placed(queries.collate([queries[number] for number in range(len(queries))]))
 
 
 @pytest.mark.parametrize("task", CORPUS)
@@ -107,7 +109,7 @@ def test_video_scores(value, model, value_recorded, kind, task, name):
     _, numbers = video_pool("val", db, videos.subtitles, videos.source, required=True)
     indices = videos.subtitles.side("vid2dur_idx.json")["val"]
     assert numbers == {vid: index for vid, (_, index) in indices.items()}
-    video = collate_videos([videos.source(vid) for vid in sorted(numbers)])
+    video = placed(collate_videos([videos.source(vid) for vid in sorted(numbers)]))
     queries = split_queries(value, task)
     assert sorted(queries.qids) == sorted(recorded_ids(value_recorded, kind))
     frames = model.encode_videos(video)
@@ -154,7 +156,7 @@ def test_ranking_losses(value, value_recorded, task, form, hard):
     data = MomentDataset(value.texts(f"{task}_train"), videos.source)
     place = {ids[0]: number for number, ids in enumerate(data.groups)}
     qids = value.expected_json("batches")[task]
-    losses = model(collate_moments([data[ItemKey(place[qid])] for qid in qids]))
+    losses = model(placed(collate_moments([data[ItemKey(place[qid])] for qid in qids])))
     weighted = torch.stack([10 * losses["neg_ctx"], 10 * losses["neg_q"]])
     assert_recorded(weighted, value_recorded[f"vr_loss/{task}/{form}{hard}"])
 
@@ -168,9 +170,9 @@ def dataset(value, cls, task, split, channel=Channel.VIDEO_SUB, context=0, train
 def both_ways(model, data):
     """Every item's answers, alone and in one batch with all others."""
     items = [data[number] for number in range(len(data))]
-    together = model.answer(data.collate(items))
+    together = model.answer(placed(data.collate(items)))
     for number, id_ in enumerate(data.ids):
-        yield id_, model.answer(data.collate([items[number]])), 0
+        yield id_, model.answer(placed(data.collate([items[number]]))), 0
         yield id_, together, number
 
 
@@ -196,7 +198,7 @@ def test_two_channels_of_events_averaged(value, value_recorded):
     ]
     assert sorted(sets[0].ids) == sorted(recorded_ids(value_recorded, "vlep/two_stream"))
     for number, id_ in enumerate(sets[0].ids):
-        streams = [model.answer(data.collate([data[number]])).scores[0] for data in sets]
+        streams = [model.answer(placed(data.collate([data[number]]))).scores[0] for data in sets]
         mean = torch.stack(streams).softmax(dim=-1).mean(dim=0)
         assert_recorded(mean, value_recorded[f"vlep/two_stream/{id_}"], id_)
 
@@ -204,7 +206,7 @@ def test_two_channels_of_events_averaged(value, value_recorded):
 def test_spans_of_events_teach_nothing_by_default(value):
     """Whatever they say: the span head's gradient is zero, the others' that of the choice alone."""
     data = dataset(value, EventDataset, "vlep", "train", training=True)
-    batch = data.collate([data[number] for number in range(len(data))])
+    batch = placed(data.collate([data[number] for number in range(len(data))]))
     assert (batch.spans >= 0).any()
     gradients = []
     for spans in (batch.spans, torch.full_like(batch.spans, -1)):
@@ -286,10 +288,10 @@ def test_token_losses(value, value_recorded, task, corpus, names):
     items = [data[number] for number in range(len(data))]
     keys = [item.video.vid if task == "tvc" else item.ids[0] for item in items]
     assert sorted(keys) == sorted(recorded_ids(value_recorded, f"{task}/token_loss"))
-    alone = [model(data.collate([item]))["caption"] for item in items]
+    alone = [model(placed(data.collate([item])))["caption"] for item in items]
     for key, losses in zip(keys, alone, strict=True):
         assert_recorded(losses, value_recorded[f"{task}/token_loss/{key}"], key)
-    together = model(data.collate(items))["caption"]
+    together = model(placed(data.collate(items)))["caption"]
     torch.testing.assert_close(together, torch.cat(alone), atol=2e-4, rtol=1e-5)
 
 
@@ -311,7 +313,7 @@ def written(value, model, name, corpus, channel=Channel.VIDEO_SUB, batch_size=1)
     texts = {}
     for first in range(0, len(data), batch_size):
         chosen = range(first, min(first + batch_size, len(data)))
-        batch = data.collate([data[number] for number in chosen])
+        batch = placed(data.collate([data[number] for number in chosen]))
         rows = model.generate(batch.video, batch.clips, settings)
         texts |= {str(data.lines[p]["clip_id"]): row for p, row in zip(batch.places, rows)}
     return texts
@@ -354,7 +356,7 @@ def test_every_channel_trains_every_task(value, task, channel):
         data = dataset(value, items, task, "train", channel, training=True)
         collate = data.collate
     model = value.model(cls).train()
-    sum(model(collate([data[0], data[1], data[2]])).values()).backward()
+    sum(model(placed(collate([data[0], data[1], data[2]]))).values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     encoder = "v_encoder.f_encoder."

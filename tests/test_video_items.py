@@ -82,8 +82,10 @@ def test_packing_subtitles_over_frames_that_are_not_read():
     assert subtitles.token_ids.tolist() == [0, 5, 2, 6]
     assert subtitles.token_positions.tolist() == [0, 1, 0, 1]
     assert subtitles.slot_frames.tolist() == [4]
-    assert subtitles.order.tolist() == [1, 2, 0, 3, 4]  # slots stand before all tokens
-    assert subtitles.slot_rows.tolist() == [0, 2]  # <s> of the first, the slot of the second
+    order = subtitles.order[subtitles.layout.real]
+    assert order.tolist() == [1, 2, 0, 3, 4]  # slots stand before all tokens
+    # <s> of the first, the slot of the second: where the sequences begin
+    assert subtitles.slot_rows.tolist() == subtitles.layout.offsets.tolist()
     assert subtitles.slot_targets.tolist() == [0, 2, 4]
     assert subtitles.slot_sources.tolist() == [0, 0, 1]
     assert subtitles.longest_slots == 1
