@@ -99,4 +99,4 @@ def log_summary(folder: RunFolder, options: TrainingOptions) -> None:
         log_best(folder, best)
     words = {name: shlex.quote(str(value)) for name, value in vars(options).items()}
     words["output_dir"] = shlex.quote(str(folder.path))
-    LOGGER.info("%s", options.NEXT.format(**words, best=last if best is None else BEST))
+    LOGGER.info("%s", options.next_step.format(**words, best=last if best is None else BEST))
