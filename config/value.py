@@ -196,6 +196,17 @@ class DataSet:
             return self.cap_txt_db
         return [self.cap_txt_db] if self.cap_txt_db else []
 
+    def given(self, name: str) -> str:
+        """Return a file that the entry names, as its kind must (see :meth:`ValueOptions.check`).
+
+        Raises:
+            ValueError: it names none.
+        """
+        file = getattr(self, name)
+        if not file:
+            raise ValueError(f"{self.name} names no {name}")
+        return file
+
     @property
     def data_set(self) -> str:
         """Its name in :data:`TASKS`."""
