@@ -221,7 +221,7 @@ def multitask(tmp_path) -> MultitaskTask:
     together = {1: (50.0, 70.0), 2: (60.0, 80.0)}
     alone = {1: (40.0, 60.0), 2: (42.0, 61.0)}
     for seed in (1, 2):
-        names = ("valid/yc2r/AveR", "valid/vlep/accuracy")
+        names = ("valid/yc2r/VR/AveR", "valid/vlep/accuracy")
         rows = [
             {"step": step, "name": name, "value": value if step == 10 else 1.0}
             for name, value in zip(names, together[seed], strict=True)

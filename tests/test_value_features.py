@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import eval_vr
+import train_retrieval
 from data.prepare.feature_files import read_paths
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from scripts import collect_video_feature_paths, convert_video_db_single_feature, convert_videodb
 from scripts.preparation.process import run_script
 from tests.test_checkpoint import OF_WIDTH
+from tests.value_lists import recorded_lists
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -222,3 +225,28 @@ def test_weights_of_another_width_are_those_that_start_afresh(golden_value):
     other = torch.load(golden_value / "expected" / "pretrained_2816.pt", weights_only=True)
     assert other.keys() == OF_WIDTH.keys()
     assert {other[name].shape[axis] for name, axis in OF_WIDTH.items()} == {512 + 2304}
+
+
+@pytest.mark.golden_value
+def test_a_run_on_another_version_is_named_by_an_option(golden_value, tmp_path):
+    """Features are as wide as the database says; HERO's weights are of another width."""
+    options = recorded_lists(
+        golden_value,
+        {"yc2r": 2},
+        **{"checkpoint": str(golden_value / "expected" / "pretrained.pt")},
+        **{"output_dir": str(tmp_path / "run"), "vfeat_version": "clip-vit_slowfast"},
+        **{"gradient_accumulation_steps": 1, "num_train_steps": 2, "valid_steps": 2},
+        hard_pool_size=[2],
+    )
+    write_json(tmp_path / "mine.json", options)
+    words = ["--config", str(tmp_path / "mine.json")]
+    with pytest.raises(UserError, match=r"4352 .* these are 2816 wide: .*--reinit_feature_layers"):
+        train_retrieval.main(words)
+    metrics = train_retrieval.main([*words, "--reinit_feature_layers"])
+    trained = torch.load(tmp_path / "run" / "ckpt" / "model_step_2.pt", weights_only=True)
+    assert {trained[name].shape[axis] for name, axis in OF_WIDTH.items()} == {2816}
+    run = ["--output_dir", str(tmp_path / "run"), "--checkpoint", "2", "--n_workers", "0"]
+    found = eval_vr.main([*run, "--task", "yc2r", "--split", "val"])
+    assert found["VR/AveR"] == metrics["yc2r/VR/AveR"]
+    with pytest.raises(UserError, match="2816 values wide, these are 4352"):
+        eval_vr.main([*run, "--task", "yc2r", "--vfeat_version", "resnet_slowfast"])

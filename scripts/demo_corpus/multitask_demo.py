@@ -71,7 +71,7 @@ class MultitaskTask(DemoTask):
 
     def score(self, task: ValueTask, start: str, seed: int, steps: int) -> float:
         """What a data set was scored by at a training's end."""
-        metric = f"valid/{task.name}/{TASKS[task.name].metric}"
+        metric = f"valid/{task.name}/{task.validated_by}"
         together = start == _MULTI
         folder = self.folder(self.name if together else task.name, seed)
         last = steps if together else self.steps_each(steps)

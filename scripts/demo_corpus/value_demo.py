@@ -36,6 +36,11 @@ class ValueTask(DemoTask):
         scores = read_json(self.results_folder / f"scores_{checkpoint}.json")
         return {name.rpartition("/")[2].removeprefix("VR_"): scores[name] for name in scores}
 
+    @property
+    def validated_by(self) -> str:
+        """The metric of its score in a validation."""
+        return TASKS[self.name].metric
+
     def chance(self) -> float:
         """The score that it must leave behind."""
         raise NotImplementedError
@@ -44,6 +49,10 @@ class ValueTask(DemoTask):
 @dataclass(frozen=True, kw_only=True)
 class ValueVideoTask(ValueTask):
     """Find videos in a corpus."""
+
+    @property
+    def validated_by(self) -> str:
+        return f"VR/{AVERAGE_RECALL}"
 
     def chances(self) -> dict[str, float]:
         """Expected recalls of a random ranking."""
