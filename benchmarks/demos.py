@@ -2,7 +2,8 @@
 
     python benchmarks/demos.py [--output FOLDER] [--tasks tvr tvqa]
 
-The numbers of README's table of tasks. What the demos print goes to <output>/<task>.txt.
+The numbers of the table of demos in docs/RECIPES.md. What the demos print goes to
+<output>/<task>.txt.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""What the README promises exists: files, commands, options."""
+"""What README and docs promise exists: files, commands, options, links."""
 
 import contextlib
 import importlib.util
 import io
 import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +13,23 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-VALUE = (REPOSITORY / "docs" / "VALUE.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in (
+        *REPOSITORY.glob("*.md"),
+        *REPOSITORY.glob("docs/*.md"),
+        REPOSITORY / "benchmarks/README.md",
+    )
+}
 
 
 def commands() -> list[list[str]]:
-    """Words of every command in bash blocks of README and VALUE.md that runs a script of ours."""
+    """Words of every command of the pages' bash blocks that runs a script of ours."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", README + VALUE, flags=re.DOTALL):
+    blocks = re.findall(
+        r"^ *```bash\n(.*?)```", "\n".join(PAGES.values()), re.DOTALL | re.MULTILINE
+    )
+    for block in blocks:
         joined = block.replace("\\\n", " ")
         for line in joined.splitlines():
             words = shlex.split(line, comments=True)
@@ -36,6 +47,7 @@ def help_text(script: str) -> str:
     """What ``python SCRIPT --help`` prints."""
     spec = importlib.util.spec_from_file_location(f"readme_{Path(script).stem}", script)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as stopped:
@@ -60,22 +72,40 @@ def test_every_command_names_scripts_and_options_that_exist(words, monkeypatch):
         assert flags <= known, f"{script} lacks {sorted(flags - known)}"
 
 
-def test_recipes_that_are_named_exist():
-    for name in re.findall(r"config/[\w/-]+\.json", README + VALUE):
+@pytest.mark.parametrize("page", PAGES)
+def test_recipes_that_are_named_exist(page):
+    for name in re.findall(r"config/[\w/-]+\.json", PAGES[page]):
         assert (REPOSITORY / name).is_file(), name
-    names = re.findall(r"^\|[^|]+\|[^|]+\|[^|]+\| `([\w-]+-\dgpu)` \|", VALUE, re.MULTILINE)
+
+
+def test_each_task_of_value_has_a_recipe():
+    row = r"^\|[^|]+\|[^|]+\|[^|]+\| `([\w-]+-\dgpu)` \|"
+    names = re.findall(row, PAGES["docs/VALUE.md"], re.MULTILINE)
     assert len(names) == 11
     for name in names:
         assert (REPOSITORY / "config" / "value" / f"train-{name}.json").is_file(), name
 
 
-def test_files_and_folders_of_the_layout_exist():
-    section = README.partition("## Layout")[2].partition("\n## ")[0]
-    first_cells = re.findall(r"^\| (`.+?) \|", section, flags=re.MULTILINE)
-    names = " ".join(re.findall(r"`([^`]+)`", " ".join(first_cells))).split()
-    assert len(names) > 10
-    for name in names:
-        assert list(REPOSITORY.glob(name)), name
+def anchors(page: str) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]+)?)\)", PAGES[page]):
+        if target.startswith(("http", "mailto:")):
+            continue
+        name, _, heading = target.partition("#")
+        path = ((REPOSITORY / page).parent / name).resolve() if name else REPOSITORY / page
+        assert path.exists(), target
+        if heading:
+            assert heading in anchors(path.read_text(encoding="utf-8")), target
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 15_000
 
 
 def test_no_requirement_is_older_than_what_was_tested():
