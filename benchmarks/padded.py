@@ -69,7 +69,6 @@ class PaddedVideos:
         self.gather = (~wide).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
         self.mask = _mask(lengths, max(lengths))
         # Which cells are real, found once: asking the device would make the host wait.
-        self.cells = self.mask.flatten().nonzero()[:, 0]
         frame_cells = F.pad(self.frame_mask, (0, max(lengths) - self.frame_mask.shape[1]))
         self.frame_cells = frame_cells.flatten().nonzero()[:, 0]
         self.frame_targets = self.targets[self.frame_mask]
@@ -100,11 +99,13 @@ def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tenso
     return _encode(local.encoder, x, video.mask)
 
 
-def padded_frame_vectors(
-    encoder: HierarchicalEncoder, video: PaddedVideos, copies: int = 1
-) -> Tensor:
-    """Frames before the temporal transformer, packed: (``copies`` × F, H), as
-    :meth:`model.hero.HierarchicalEncoder.frame_vectors` gives them."""
+def padded_frame_vectors(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
+    """Frames before the temporal transformer (B, T, H); padded frames hold zeros."""
+    return video.layout.pad(padded_frames(encoder, video))[0]
+
+
+def padded_frames(encoder: HierarchicalEncoder, video: PaddedVideos, copies: int = 1) -> Tensor:
+    """The same, packed, and for each of ``copies`` runs of every video: (``copies`` × F, H)."""
     x = padded_sequences(encoder, video).flatten(0, 1).index_select(0, video.frame_cells)
     vectors = encoder.frame_transform(video.video_features)
     flat = video.layout.unpad(vectors).float().repeat(copies, 1)
@@ -120,8 +121,7 @@ def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor)
 
 def padded_forward(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
     """Frame embeddings (B, T, H); padded frames hold zeros."""
-    vectors, mask = video.layout.pad(padded_frame_vectors(encoder, video))
-    return padded_temporal(encoder, vectors, mask)
+    return padded_temporal(encoder, padded_frame_vectors(encoder, video), video.video_mask)
 
 
 def padded_with_texts(

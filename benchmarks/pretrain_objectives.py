@@ -66,7 +66,7 @@ class PaddedEncoder(nn.Module):
         return self.temporal(self.frame_vectors(video), video)
 
     def frame_vectors(self, video: VideoBatch, frame_mask: Tensor | None = None) -> Tensor:
-        return padded_frame_vectors(self.encoder, self.video)
+        return video.layout.unpad(padded_frame_vectors(self.encoder, self.video))
 
     def temporal(self, frames: Tensor, video: VideoBatch) -> Tensor:
         return video.layout.unpad(padded_temporal(self.encoder, *video.layout.pad(frames)))
@@ -74,8 +74,7 @@ class PaddedEncoder(nn.Module):
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
     ) -> Tensor:
-        outputs = padded_sequences(self.encoder, self.video).flatten(0, 1)
-        return outputs.index_select(0, self.video.cells.index_select(0, rows))
+        return padded_sequences(self.encoder, self.video)[self.video.mask][rows]
 
     def encode_text(self, text: TextBatch) -> Tensor:
         return padded_text(self.encoder, text)
