@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.padded import PaddedVideos, padded_frames, padded_with_texts
+from benchmarks.padded import PaddedVideos, padded_frames, padded_sequences, padded_with_texts
 from benchmarks.pretrain_objectives import PaddedEncoder, make_batches
 from benchmarks.question_candidates import draw_question
 from benchmarks.train_step import tvr_like_videos
@@ -86,7 +86,8 @@ class PaddedCandidates(nn.Module):
         return self
 
     def frame_vectors(self, video: VideoBatch, copies: int) -> Tensor:
-        return padded_frames(self.encoder, self.video, copies)
+        sequences = padded_sequences(self.encoder, self.video)
+        return padded_frames(self.encoder, self.video, sequences, copies)
 
     def with_texts(self, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences) -> Tensor:
         return padded_with_texts(self.encoder.c_encoder, frames, tokens, sequences)

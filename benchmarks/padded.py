@@ -99,14 +99,25 @@ def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tenso
     return _encode(local.encoder, x, video.mask)
 
 
-def padded_frame_vectors(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
-    """Frames before the temporal transformer (B, T, H); padded frames hold zeros."""
-    return video.layout.pad(padded_frames(encoder, video))[0]
+def padded_frame_vectors(
+    encoder: HierarchicalEncoder, video: PaddedVideos, sequences: Tensor | None = None
+) -> Tensor:
+    """Frames before the temporal transformer (B, T, H); padded frames hold zeros.
+
+    Args:
+        encoder: the weights.
+        video: the batch.
+        sequences: (S, L, H) of :func:`padded_sequences`, where they are there already.
+    """
+    sequences = padded_sequences(encoder, video) if sequences is None else sequences
+    return video.layout.pad(padded_frames(encoder, video, sequences))[0]
 
 
-def padded_frames(encoder: HierarchicalEncoder, video: PaddedVideos, copies: int = 1) -> Tensor:
+def padded_frames(
+    encoder: HierarchicalEncoder, video: PaddedVideos, sequences: Tensor, copies: int = 1
+) -> Tensor:
     """The same, packed, and for each of ``copies`` runs of every video: (``copies`` × F, H)."""
-    x = padded_sequences(encoder, video).flatten(0, 1).index_select(0, video.frame_cells)
+    x = sequences.flatten(0, 1).index_select(0, video.frame_cells)
     vectors = encoder.frame_transform(video.video_features)
     flat = video.layout.unpad(vectors).float().repeat(copies, 1)
     return flat.index_add(0, video.frame_targets, x.float())
