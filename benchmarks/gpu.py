@@ -140,6 +140,7 @@ class Bench:
         """Memory of the device at its highest while ``run`` runs."""
         if not self.on_gpu:
             return None
+        free(self)
         torch.cuda.reset_peak_memory_stats()
         run()
         self.wait()
@@ -233,9 +234,12 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
             begin_batch=getattr(case.model, "begin_batch", lambda step, micro_step: None),
         )
         trainer = Trainer(task, run)
-        yield trainer, travelling.to(bench.device)
-        trainer.writer.close()
-    case.model.zero_grad(set_to_none=True)
+        try:
+            yield trainer, travelling.to(bench.device)
+        finally:  # what is measured next has the device's memory alone
+            trainer.writer.close()
+            case.model.zero_grad(set_to_none=True)
+            case.model.cpu()
 
 
 @contextmanager
@@ -273,7 +277,6 @@ def step_rows(bench: Bench) -> Iterator[Row]:
             for version, (ms, mib) in found.items():
                 rates = [1e3 * case.positions / ms, flop / 1e12, 1e3 * flop / ms / peak]
                 yield [name, version, case.positions, ms, *rates, mib, found["padded"][0] / ms]
-        free(bench)
 
 
 @section("phases", "phase of a TVR step", "ms")
@@ -312,6 +315,8 @@ def launch_rows(bench: Bench) -> Iterator[Row]:
 
 def kind_of(event: "torch.autograd.profiler_util.FunctionEvent") -> str:
     """Whether an event is a kernel or a copy of the device, or an operation that holds no other."""
+    if getattr(event, "is_user_annotation", False):
+        return ""
     if event.device_type == torch.autograd.DeviceType.CUDA:
         return "copy" if event.name.startswith(("Memcpy", "Memset")) else "kernel"
     within = any(child.name.startswith("aten::") for child in event.cpu_children)
@@ -368,7 +373,7 @@ def ranking_rows(bench: Bench) -> Iterator[Row]:
         lengths = torch.randint(20, 81, (videos,)).tolist()
         ms = bench.milliseconds(searching(model, lengths, hidden, bench.device))
         yield [videos, sum(lengths) * hidden * 4 / 1e9, ms / QUERIES, 1e3 * QUERIES / ms]
-        free(bench)
+        free(bench)  # the next one is larger
 
 
 def searching(

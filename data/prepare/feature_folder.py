@@ -25,10 +25,9 @@ from data.prepare.extraction import (
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.feature_parts import extracted_folder, part_files
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
-from data.prepare.problems import FAILED_FILE, Problems
+from data.prepare.problems import FAILED_FILE, Problem, Problems
 from data.prepare.unfinished import UnfinishedFeatures
 from data.prepare.video_files import VideoError
-from data.prepare.video_stream import Problem
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
 from utils.fingerprints import fingerprint

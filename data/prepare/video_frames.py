@@ -22,8 +22,9 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from data.prepare.problems import Problem
 from data.prepare.video_files import FETCH_AGAIN, VideoError, said
-from data.prepare.video_stream import NoEntryError, Problem, TimedFrame, open_film
+from data.prepare.video_stream import NoEntryError, TimedFrame, open_film
 
 SHORT_SIDE, CROP = 256, 224
 # Containers round time stamps: so much of a window past the last whole one is not another window.

@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType
 
+from data.prepare.problems import Problem
 from data.prepare.video_files import (
     FETCH_AGAIN,
     VideoError,
@@ -48,21 +49,6 @@ _AHEAD = 32  # packets whose order of display is looked at
 # A film is entered so long before the first frame asked for: there are more key frames on the way,
 # should the first one not be one for all pictures after it; at least so long.
 ENTRY_SECONDS, LEAST_ENTRY_SECONDS = 60.0, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with a video.
-
-    Attributes:
-        reason: one line for the user: what is wrong, and how to mend it.
-        seconds: how much of the video could be decoded.
-        used: it is used as far as a player shows it (a warning); False: it failed.
-    """
-
-    reason: str
-    seconds: float
-    used: bool
 
 
 class NoEntryError(Exception):
