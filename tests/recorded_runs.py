@@ -53,7 +53,7 @@ def recorded_options(steps: int, accumulation: int, rate: float, lr_mul: float) 
         betas=[0.9, 0.98],
         weight_decay=1.0,
         grad_norm=1.0,
-        warmup_steps=WARMUP_STEPS,
+        warmup=WARMUP_STEPS,
         num_train_steps=TOTAL_STEPS,
         gradient_accumulation_steps=accumulation,
         apex=False,

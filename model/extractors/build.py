@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.extractors.extractor import Extractor, PublishedExtractor, StackedExtractor
+from model.extractors.extractor import Extractor, StackedExtractor
 from model.extractors.image_text import ClipFeatures
 from model.extractors.resnet import ResNetFeatures
 from model.extractors.slowfast import SlowFastFeatures
@@ -26,11 +26,11 @@ from model.extractors.weights import load_published
 from utils.errors import UserError
 from utils.tensor_files import weights_file
 
-STACKED: dict[str, type[StackedExtractor]] = {
+EXTRACTORS: dict[str, type[StackedExtractor] | type[ClipFeatures]] = {
     "resnet": ResNetFeatures,
     "slowfast": SlowFastFeatures,
+    "clip": ClipFeatures,
 }
-EXTRACTORS: dict[str, type[PublishedExtractor]] = {**STACKED, "clip": ClipFeatures}
 HERO_EXTRACTORS = ("resnet", "slowfast")  # whose features HERO was published with
 _ATTRIBUTES = ("name", "width", "frame_times", "whole_pictures")
 UNTRAINED_SEED = 0
@@ -56,10 +56,10 @@ def build_extractor(name: str, weights: str | None, device: torch.device, half: 
         model: Extractor
         if name not in EXTRACTORS:
             model = find_class(name)()
-        elif name in STACKED:
-            model = _stacked(STACKED[name], weights)
+        elif issubclass(kind := EXTRACTORS[name], StackedExtractor):
+            model = _stacked(kind, weights)
         else:
-            model = ClipFeatures.load(weights)
+            model = kind.load(weights)
     model = model.to(device).eval()
     return model.half() if half else model
 
