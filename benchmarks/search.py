@@ -7,6 +7,9 @@ films of 20…80 frames. First whole processes of search_videos.py, from start t
 process, queries one at a time and sixteen at once, each another sentence; then the ranking alone
 over --frames frames in a file (films of 60 frames). Wall clock and CPU time are medians, memory is
 what is added to that of the process (without the file's pages, which the system may drop).
+
+The tokenizer is a drawn one, which cuts words into pieces of four letters at most: real sentences
+become twice the tokens that they are to RoBERTa's. Put another into FOLDER/toker to measure these.
 """
 
 import argparse
@@ -221,8 +224,9 @@ def main() -> None:
     options = parser.parse_args()
     folder, run = options.folder, options.folder / "run"
     toker, index = folder / "toker", folder / f"index-{options.videos}"
-    if not (run / "ckpt").is_dir():
+    if not toker.is_dir():
         make_tokenizer(toker)
+    if not (run / "ckpt").is_dir():
         make_run(run)
     scorer = HeroScorer.open(run, "1", str(toker))
     if not index.is_dir():

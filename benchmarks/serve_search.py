@@ -5,7 +5,8 @@
 
 Starts serve_search.py on an index of benchmarks/search.py (a model of full size with random
 weights, films of 20…80 frames), whose films lie in a few real files, and asks it over HTTP, every
-time another sentence: drawn ones, or the "desc" of a JSON-lines file. The clients are threads that
+time another sentence: drawn ones, or the "desc" of a JSON-lines file (whose tokens FOLDER/toker
+makes, see there). The clients are threads that
 sleep in the kernel until their answer comes. The mixed requests are searches, films that are left
 in the middle, and thumbnails; memory and open descriptors of the service are read all along.
 """
@@ -48,8 +49,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def prepare(folder: Path, videos: int) -> Path:
     """Return an index whose films have files; it is made where it is not there yet."""
     index = folder / f"served-{videos}"
-    if not (folder / "run" / "ckpt").is_dir():
+    if not (folder / "toker").is_dir():
         make_tokenizer(folder / "toker")
+    if not (folder / "run" / "ckpt").is_dir():
         make_run(folder / "run")
     if not index.is_dir():
         scorer = HeroScorer.open(folder / "run", "1", str(folder / "toker"))
