@@ -239,7 +239,9 @@ class AnnotationFolders:
             UserError: they are unusable.
         """
         task = part.task
-        names = (task.evaluated[part.split], f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
+        own = task.evaluated[part.split]  # in How2R's the split is called val_1k
+        names = (own, f"{Path(own).stem}.jsonl")
+        names += (f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
         if part.is_first:
             names += (f"{task.name}.jsonl",)
         path = next(self._paths(names), None)
