@@ -272,6 +272,23 @@ def test_annotations_are_needed_to_check_with(benchmark):
     assert len(benchmark({}, "--partial")) == 2
 
 
+@pytest.mark.parametrize(
+    ("part", "most"), [("tvqa_val", 4), ("how2qa_val", 3), ("vlep_dev", 1), ("violin_test", 1)]
+)
+@pytest.mark.parametrize("bare", [True, False])
+def test_an_answer_that_nobody_offers(benchmark, part, most, bare):
+    """Whatever the annotations tell of the answers, and where there are none."""
+    if bare:
+        name = {"vlep_dev": "example_id", "violin_test": "example_id"}.get(part, "qid")
+        (benchmark.annotation / f"{part}.jsonl").write_text(json.dumps({name: 4}))
+    else:
+        (benchmark.annotation / f"{part}.jsonl").unlink(missing_ok=True)
+    assert len(benchmark({step(part): {"4": most}}, "--partial")) == 1
+    for answer in (-1, most + 1):
+        with pytest.raises(UserError, match=f"the answer to 4 is {answer}, not 0 … {most}"):
+            benchmark({step(part): {"4": answer}}, "--partial")
+
+
 @pytest.mark.parametrize("ending", [".jsonl", "_1k.jsonl", "_release.jsonl"])
 def test_names_of_an_annotation(benchmark, ending):
     """How2R's public splits are val_1k and test_public_1k in the names of their files."""
