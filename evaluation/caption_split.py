@@ -86,8 +86,9 @@ class CaptionSplit:
                 texts |= zip(batches[0].places, map(self.vocabulary.text, captions), strict=True)
         for share in run.comm.all_gather_object(texts):
             texts |= share
+        moment = () if self.clips.whole_videos else ("ts",)
         return [
-            {key: line[key] for key in ("vid_name", "clip_id", "ts") if key in line}
+            {key: line[key] for key in ("vid_name", "clip_id", *moment) if key in line}
             | {"descs": [{"desc": texts[place]}]}
             for place, line in enumerate(self.clips.lines)
         ]

@@ -127,7 +127,7 @@ def best_predictions(
 def format_answers(
     path: str | Path,
     wanted: Annotations | None,
-    choices: Callable[[dict], int | None],
+    choices: Callable[[dict], int],
     partial: bool,
 ) -> dict:
     """Questions and statements: an answer to each.
@@ -135,16 +135,15 @@ def format_answers(
     Args:
         path: results file.
         wanted: the annotation, if there is one.
-        choices: how many answers a line offers; None: it does not tell.
+        choices: how many answers a line offers.
         partial: answers may be missing.
     """
     answers = read_json(path, dict[Id, int])
     ids = answered_ids(answers, wanted, path, partial)
     for id_ in ids:
         answer, count = answers[id_], choices(wanted[id_] if wanted else {})
-        if answer < 0 or (count is not None and answer >= count):
-            most = "" if count is None else f" {count - 1}"
-            raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 …{most}")
+        if not 0 <= answer < count:
+            raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 … {count - 1}")
     return {id_: answers[id_] for id_ in ids}
 
 

@@ -42,7 +42,6 @@ from scripts.submission.entries import (
     Annotations,
     answered_ids,
     best_predictions,
-    count_answers,
     format_answers,
     format_captions,
     read_annotations,
@@ -239,7 +238,9 @@ class AnnotationFolders:
             UserError: they are unusable.
         """
         task = part.task
-        names = (task.evaluated[part.split], f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
+        own = task.evaluated[part.split]  # in How2R's the split is called val_1k
+        names = (own, f"{Path(own).stem}.jsonl")
+        names += (f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
         if part.is_first:
             names += (f"{task.name}.jsonl",)
         path = next(self._paths(names), None)
@@ -344,16 +345,8 @@ def read_content(part: Part, path: Path, folders: AnnotationFolders, partial: bo
         return Content(part, rankings, lines, indices)
     if part.task.kind is Kind.CAPTIONS:
         return Content(part, format_captions(path, lines, partial), lines)
-    return Content(part, format_answers(path, lines, _choices, partial), lines)
-
-
-def _choices(line: Mapping[str, Any]) -> int | None:
-    """How many answers a line offers; None where it does not tell."""
-    if isinstance(line.get("events"), list):
-        return len(line["events"])
-    if "statement" in line or "desc" in line:
-        return 2
-    return count_answers(line) or None
+    answers = format_answers(path, lines, lambda _: part.task.choices, partial)
+    return Content(part, answers, lines)
 
 
 def _read_rankings(
