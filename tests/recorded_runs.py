@@ -46,7 +46,7 @@ class RecordedLoader:
 def recorded_options(steps: int, accumulation: int, rate: float, lr_mul: float) -> Any:
     """The options that a trainer reads, as the runs were recorded."""
     return SimpleNamespace(
-        NEXT="",
+        next_step="",
         optim="adamw",
         learning_rate=rate,
         lr_mul=lr_mul,

@@ -166,7 +166,7 @@ def recorded_state(layout: str) -> dict[str, torch.Tensor]:
 def test_slowfast_is_that_of_other_implementations(tmp_path, layout):
     path = saved(tmp_path / "slowfast.pyth", {"model_state": recorded_state(layout), "epoch": 1})
     model = SlowFastFeatures().eval()
-    load_published(model.network, path, model.layouts)
+    load_published(model, path, model.layouts)
     found = model(pixels(1, 32, 64, 64, 3))
     assert found.shape == (1, 2304)
     recorded = torch.tensor(RECORD[layout]["features"])

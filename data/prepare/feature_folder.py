@@ -121,11 +121,14 @@ class FeatureFolder:
             OSError: the features cannot be written.
             VideoError: the video cannot be read.
         """
-        kept = [self._settle(video, extractor) for extractor in self._made_by]
+        settled = [self._settle(video, extractor) for extractor in self._made_by]
+        kept = [made_of for made_of in settled if made_of is not None]
+        if len(kept) < len(settled):
+            return False
         for made_of in kept:
-            if None not in kept and made_of.problem is not None:
+            if made_of.problem is not None:
                 self.note(video, Problem(made_of.problem, made_of.seconds, used=True))
-        return None not in kept
+        return True
 
     def _settle(self, video: VideoFile, extractor: str) -> MadeOf | None:
         path = self.path(video, extractor)
