@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from config.evaluation import SearchOptions, VcmrEvalOptions
+from config.evaluation import ScorerOptions, SearchOptions, VcmrEvalOptions
 from config.groups import VideoRankingOptions
 from config.training import VcmrOptions
 from model.cosine import unit_vectors
@@ -62,7 +62,9 @@ class SearchSettings:
     q2c_alpha: float | None = None
 
     @classmethod
-    def for_moments(cls, options: VcmrOptions | VcmrEvalOptions | SearchOptions) -> Self:
+    def for_moments(
+        cls, options: VcmrOptions | VcmrEvalOptions | SearchOptions | ScorerOptions
+    ) -> Self:
         """Corpus moment retrieval: the lists that are submitted, cut to ``max_after_nms``."""
         return cls(
             tasks=tuple(options.full_eval_tasks),
