@@ -1,12 +1,24 @@
 """The video source that a task's options ask for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from config.groups import Channel, VideoDbOptions
 from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleOnlySource, SubtitleSource, VideoOnlySource, VideoSource
 from utils.logger import LOGGER
+
+
+class QueryTokens(Protocol):
+    """What a query database says of its tokens."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+
+    @property
+    def vocab_size(self) -> int | None: ...
 
 
 @dataclass
@@ -19,7 +31,7 @@ class VideoData:
 
 
 def open_videos(
-    options: VideoDbOptions, queries: TextDb, channel: Channel = Channel.VIDEO_SUB
+    options: VideoDbOptions, queries: QueryTokens, channel: Channel = Channel.VIDEO_SUB
 ) -> VideoData:
     """Open the video databases that ``options`` name.
 

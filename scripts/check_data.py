@@ -18,8 +18,8 @@ from typing import Any, get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config import pretraining, training, value
+from config.groups import TrainingOptions
 from config.model_config import ModelConfig
-from config.options import Options
 from config.parsing import parse_options
 from config.storage import require_reachable
 from config.values import field_hints
@@ -30,7 +30,7 @@ from data.prepare.work import work_parser
 from utils.errors import UserError, run_main
 from utils.files import check_output, read_json, write_json
 
-SCRIPTS: dict[str, type[Options]] = {
+SCRIPTS: dict[str, type[TrainingOptions]] = {
     "train_vcmr": training.VcmrOptions,
     "train_vr": training.VrOptions,
     "train_videoQA": training.VideoQaOptions,
