@@ -214,9 +214,13 @@ def free(bench: Bench) -> None:
 def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
     """A trainer whose every step takes the case's batch anew, and that batch on the device."""
     with tempfile.TemporaryDirectory() as folder:
-        nowhere = dict.fromkeys(("train_query_txt_db", "val_query_txt_db", "sub_txt_db"), "-")
         options = VcmrOptions(
-            output_dir=folder, vfeat_db="-", gradient_accumulation_steps=1, **nowhere
+            output_dir=folder,
+            train_query_txt_db="-",
+            val_query_txt_db="-",
+            sub_txt_db="-",
+            vfeat_db="-",
+            gradient_accumulation_steps=1,
         )
         comm, _ = setup(options.seed)
         precision = Precision(bench.mode, bench.device)
