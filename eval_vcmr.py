@@ -41,7 +41,7 @@ def evaluate_retrieval(
     run = start_evaluation(options)
     split, model = open_retrieval(run, model_class, settings)
     folder = run.folder.path / options.results_name
-    return split.evaluate(model, run.checkpoint.label, folder)
+    return split.evaluate(model, run.evaluated.label, folder)
 
 
 def open_retrieval(

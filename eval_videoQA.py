@@ -48,7 +48,7 @@ def evaluate_answers(options: AnswerEvalOptions, judging: Judging) -> dict[str, 
     run = start_evaluation(options)
     split, model = open_answers(run, judging)
     folder = run.folder.path / options.results_name
-    return split.evaluate(model, run.checkpoint.label, folder, options.save_logits)
+    return split.evaluate(model, run.evaluated.label, folder, options.save_logits)
 
 
 def open_answers(

@@ -18,7 +18,7 @@ from engine.build import build_for_evaluation
 from engine.run import Run, on_main, start_evaluation
 from evaluation.caption_split import CaptionSplit, show_metrics
 from model.tvc import HeroForTvc
-from utils.errors import run_main
+from utils.errors import UserError, run_main
 from utils.files import check_output, write_json
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 def caption_clips(options: TvcInferenceOptions) -> dict[str, float]:
     """Caption the clips of any data set."""
     run = start_evaluation(options)
-    output = options.output_file(run.checkpoint.label)
+    output = options.output_file(run.evaluated.label)
     on_main(run.comm, lambda: check_output(output, metrics_file(output, run)))
     split, model = open_clips(run)
     metrics = split.evaluate(model, output)
@@ -39,7 +39,7 @@ def caption_clips(options: TvcInferenceOptions) -> dict[str, float]:
 
 def metrics_file(output: str | Path, run: Run[TvcInferenceOptions]) -> Path:
     """Where the metrics of the captions in ``output`` go."""
-    return Path(output).parent / f"metrics_{run.checkpoint.label}.json"
+    return Path(output).parent / f"metrics_{run.evaluated.label}.json"
 
 
 def open_clips(run: Run[TvcInferenceOptions]) -> tuple[CaptionSplit, HeroForTvc]:
@@ -47,8 +47,10 @@ def open_clips(run: Run[TvcInferenceOptions]) -> tuple[CaptionSplit, HeroForTvc]
     options = run.options
     if options.sub_txt_db:
         texts = TextDb(options.sub_txt_db, run.vocab_size)
-    else:
+    elif options.cap_txt_db:
         texts = caption_texts(options.cap_txt_db, run.vocab_size)
+    else:
+        raise UserError("missing options: --cap_txt_db (without subtitles it tells the tokens)")
     videos = open_videos(options, texts, Channel(options.channel or Channel.VIDEO_SUB))
     run.warn_of_other_tokenizer(texts)
     vocabulary = Vocabulary.of(texts, options.toker)

@@ -22,7 +22,7 @@ from model.vcmr import MomentSchedule, ranking_gradient_factors, ranking_weights
 from utils.errors import run_main
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None) -> dict[str, float | str]:
     """Train, or go on training; returns the last validation's metrics."""
     options = parse_options(PretrainOptions, argv)
     run = start_training(options)
@@ -50,7 +50,11 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     validation = {
         part.name: partial(
-            *(evaluation_batches, part.dataset, collate_objective, options.val_batch_size, run),
+            evaluation_batches,
+            part.dataset,
+            collate_objective,
+            options.val_batch_size,
+            run,
             progress=part.name,
         )
         for part in val

@@ -9,7 +9,7 @@ service behind a reverse proxy. An index that index_videos.py changes meanwhile 
 import argparse
 import re
 
-import utils.runtime  # noqa: F401  before PyTorch
+from utils.runtime import share_memory  # before PyTorch
 
 # isort: split
 from data.prepare.work import script_parser
@@ -49,6 +49,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Serve until a signal comes."""
     options = _parse(argv)
+    share_memory()
     listener = listen(options.port)
     engine = MomentSearch.open(
         options.index,

@@ -21,7 +21,7 @@ from model.tvc import HeroForTvc
 from utils.errors import run_main
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None) -> dict[str, float | str]:
     """Train, or go on training; returns the last validation's metrics."""
     options = parse_options(TvcOptions, argv)
     run = start_training(options)

@@ -26,7 +26,7 @@ from model.videoQA import HeroForVideoQA
 from utils.errors import run_main
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None) -> dict[str, float | str]:
     """Train, or go on training; returns the last validation's metrics."""
     options = parse_options(VideoQaOptions, argv)
     weights = {"qa": 1.0, "st_ed": options.lw_st_ed}
@@ -38,7 +38,7 @@ def train_to_answer(
     dataset_class: type[CandidateDataset],
     model_class: type[CandidateModel],
     weights: Mapping[str, float],
-) -> dict[str, float]:
+) -> dict[str, float | str]:
     """Train any task that judges texts by a video.
 
     Args:

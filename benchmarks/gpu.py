@@ -22,7 +22,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -43,11 +43,14 @@ from benchmarks.cases import (
     Sizes,
     difference,
     half_precision,
+    model_config,
     retrieval_batch,
 )
+from benchmarks.padded import standing_in
+from benchmarks.pretrain_objectives import videos_of
 from benchmarks.retrieval import SETTINGS
 from config.training import VcmrOptions
-from data.loader import _on_device
+from data.loader import TrainLoader, _on_device
 from engine.precision import Mode, Precision
 from engine.restore import RunFolder
 from engine.run import Run
@@ -140,6 +143,7 @@ class Bench:
         """Memory of the device at its highest while ``run`` runs."""
         if not self.on_gpu:
             return None
+        free(self)
         torch.cuda.reset_peak_memory_stats()
         run()
         self.wait()
@@ -210,6 +214,16 @@ def free(bench: Bench) -> None:
         torch.cuda.empty_cache()
 
 
+class Repeated(TrainLoader):
+    """The same batch again and again, brought to the device as a training's batches are."""
+
+    def __init__(self, batch: TensorBatch, device: torch.device) -> None:
+        self._copies = _on_device(itertools.repeat(batch), device)
+
+    def __next__(self) -> TensorBatch:
+        return next(self._copies)
+
+
 @contextmanager
 def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
     """A trainer whose every step takes the case's batch anew, and that batch on the device."""
@@ -224,34 +238,33 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
         )
         comm, _ = setup(options.seed)
         precision = Precision(bench.mode, bench.device)
-        run = Run(options, comm, bench.device, None, precision, RunFolder(folder))
+        config = model_config(bench.amounts.sizes, "finetune")
+        run = Run(options, comm, bench.device, config, precision, RunFolder(folder))
         travelling = half_precision(case.batch)
         if bench.on_gpu:
             travelling = travelling.pin_memory()
         task = Task(
             name="benchmark",
             model=case.model.to(bench.device).train(),
-            loader=_on_device(itertools.repeat(travelling), bench.device),
+            loader=Repeated(travelling, bench.device),
             loss_weights=defaultdict(lambda: 1.0),
             validate=lambda step: {},
             begin_batch=getattr(case.model, "begin_batch", lambda step, micro_step: None),
         )
         trainer = Trainer(task, run)
-        yield trainer, travelling.to(bench.device)
-        trainer.writer.close()
-    case.model.zero_grad(set_to_none=True)
+        try:
+            yield trainer, travelling.to(bench.device)
+        finally:  # what is measured next has the device's memory alone
+            trainer.writer.close()
+            case.model.zero_grad(set_to_none=True)
+            case.model.cpu()
 
 
-@contextmanager
-def encoder_of(case: Case, version: str, batch: TensorBatch) -> Iterator[None]:
+def encoder_of(case: Case, version: str, batch: TensorBatch) -> AbstractContextManager[None]:
     """The model computes ``packed``, as it is, or ``padded``."""
-    encoder = case.model.v_encoder
-    if version == "padded":
-        case.model.v_encoder = case.padded(encoder, batch)
-    try:
-        yield
-    finally:
-        case.model.v_encoder = encoder
+    if version == "packed":
+        return nullcontext()
+    return standing_in(case.model, case.padded(case.model.v_encoder, batch))
 
 
 @section(
@@ -277,7 +290,6 @@ def step_rows(bench: Bench) -> Iterator[Row]:
             for version, (ms, mib) in found.items():
                 rates = [1e3 * case.positions / ms, flop / 1e12, 1e3 * flop / ms / peak]
                 yield [name, version, case.positions, ms, *rates, mib, found["padded"][0] / ms]
-        free(bench)
 
 
 @section("phases", "phase of a TVR step", "ms")
@@ -293,7 +305,7 @@ def phase_rows(bench: Bench) -> Iterator[Row]:
             yield [name.removeprefix("seconds/").replace("data", "waiting for data"), 1e3 * seconds]
         travelling = half_precision(case.batch)
         travelling = travelling.pin_memory() if bench.on_gpu else travelling
-        megabytes = travelling.video.features.nbytes / 1e6
+        megabytes = videos_of(travelling).features.nbytes / 1e6
         copying = bench.milliseconds(lambda: travelling.to(bench.device))
         yield [f"copy to the device, {megabytes:.0f} MB of features, alone", copying]
 
@@ -316,6 +328,8 @@ def launch_rows(bench: Bench) -> Iterator[Row]:
 
 def kind_of(event: "torch.autograd.profiler_util.FunctionEvent") -> str:
     """Whether an event is a kernel or a copy of the device, or an operation that holds no other."""
+    if getattr(event, "is_user_annotation", False):
+        return ""
     if event.device_type == torch.autograd.DeviceType.CUDA:
         return "copy" if event.name.startswith(("Memcpy", "Memset")) else "kernel"
     within = any(child.name.startswith("aten::") for child in event.cpu_children)
@@ -347,10 +361,17 @@ def sweep_rows(bench: Bench) -> Iterator[Row]:
             yield [videos, ms, 1e3 * videos / ms, bench.peak_mib(trainer.step)]
 
 
+def searching_model(bench: Bench) -> MomentRetrievalModel:
+    """TVR's, on the device."""
+    model = case_of("TVR", bench.amounts.sizes).model
+    assert isinstance(model, MomentRetrievalModel)
+    return model.to(bench.device).eval()
+
+
 @section("corpus", "videos at a time", "ms", "videos/s")
 def corpus_rows(bench: Bench) -> Iterator[Row]:
     """Encoding a corpus to search in."""
-    model = case_of("TVR", bench.amounts.sizes).model.to(bench.device).eval()
+    model = searching_model(bench)
     precision = Precision(bench.mode, bench.device)
     video = half_precision(retrieval_batch(bench.amounts.encoded).video)
     video = video.pin_memory() if bench.on_gpu else video
@@ -366,13 +387,13 @@ def corpus_rows(bench: Bench) -> Iterator[Row]:
 @section("ranking", "videos", "GB", "ms a query", "queries/s")
 def ranking_rows(bench: Bench) -> Iterator[Row]:
     """VCMR, SVMR and VR of 80 queries at a time."""
-    model = case_of("TVR", bench.amounts.sizes).model.to(bench.device).eval()
+    model = searching_model(bench)
     hidden = model.video_query_linear.in_features
     for videos in bench.amounts.corpora:
         lengths = torch.randint(20, 81, (videos,)).tolist()
         ms = bench.milliseconds(searching(model, lengths, hidden, bench.device))
         yield [videos, sum(lengths) * hidden * 4 / 1e9, ms / QUERIES, 1e3 * QUERIES / ms]
-        free(bench)
+        free(bench)  # the next one is larger
 
 
 def searching(

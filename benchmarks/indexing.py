@@ -29,11 +29,11 @@ from tabulate import tabulate
 from benchmarks.extraction import BATCH, INTERVAL, make_film
 from benchmarks.search import make_run, make_tokenizer
 from data.prepare.extract_videos import extract_videos
-from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.problems import Problems
 from data.prepare.video_frames import Sampling, read_windows
+from engine.extractors import describe
 from model.extractors.build import EXTRACTORS, HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import FeatureExtractor
 from search.film_folder import FEATURES_FOLDER, FilmFolder
@@ -66,10 +66,7 @@ def measure(folder: Path, films: Path) -> list[tuple[str, float, float]]:
     device = torch.device("cpu")
     models = {name: build_extractor(name, None, device, half=False) for name in HERO_EXTRACTORS}
     extractor = FeatureExtractor(models, device)
-    made_by = {
-        name: Provenance(model.title, None, None, INTERVAL, model.width)
-        for name, model in models.items()
-    }
+    made_by = {name: describe(model, None, INTERVAL) for name, model in models.items()}
     index = folder / "index"
     kept = FeatureFolder(index / FEATURES_FOLDER, made_by, force=False)
     videos = find_videos(films).videos

@@ -135,8 +135,8 @@ def _pretend_cuda() -> None:
     device; here the meta device's, which does nothing, stands in.
     """
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
-    guards = (ctypes.c_void_p * META).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
-    guards = (ctypes.c_void_p * (META + 1)).from_address(ctypes.addressof(guards))
+    registry = "_ZN3c104impl26device_guard_impl_registryE"
+    guards = (ctypes.c_void_p * (META + 1)).in_dll(library, registry)
     guards[CUDA] = guards[CUDA] or guards[META]
 
 

@@ -39,7 +39,7 @@ def run_steps(count: int) -> None:
 
     config = ModelConfig.from_json(Path(__file__).parents[1] / "config" / "hero_debug.json")
     encoder, video = HierarchicalEncoder(config).train(), tvr_like_batch(4)
-    video.subtitles.token_ids.remainder_(config.f_config.vocab_size)
+    video.subtitles.token_ids.remainder_(config.f_config.num_words)
     for _ in range(count):
         wall, cpu = time.perf_counter(), time.process_time()
         encoder(video).square().mean().backward()

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, get_args
 
 from config.groups import (
     Channel,
@@ -50,7 +50,8 @@ class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions
     @classmethod
     def class_for(cls, saved: Mapping[str, Any]) -> type[Self]:
         """Its form for runs by VALUE's rules, where the run is one and there is such a form."""
-        return VALUE_FORMS.get(cls, cls) if is_value(saved) else cls
+        form = VALUE_FORMS.get(cls, cls) if is_value(saved) else cls
+        return form if issubclass(form, cls) else cls
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +83,8 @@ class EvalOptions(ChannelOptions, RunOptions):
     OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "output_dir", "split")
     TASK_NAMES: ClassVar[Any]  # a Literal
 
+    if TYPE_CHECKING:  # every task declares it with its own data sets
+        task: str
     output_dir: str = option(help="folder of the finished run; results are written there too")
     split: Literal["train", "val", "dev", "test", "test_public", "test_private"] = option(
         "val", help="split of the queries"
@@ -210,7 +213,9 @@ class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
     )
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
     # fp16 is the published default here; a machine without CUDA then computes in fp32.
-    fp16: bool | None = option(None, help="half precision (null: where there is CUDA)")
+    fp16: bool | None = option(  # type: ignore[assignment]
+        None, help="half precision (null: where there is CUDA)"
+    )
 
     @property
     def task(self) -> str:
@@ -237,8 +242,15 @@ def listed_data_sets(saved: Mapping[str, Any]) -> list[DataSet]:
     return entries
 
 
+class _OfDataSet(Protocol):
+    @property
+    def task(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class ValueForm(Options):
+class ValueForm(ChannelOptions):
     """A run by VALUE's rules"""
 
     VALUE: ClassVar[bool] = True
@@ -279,7 +291,7 @@ class ValueForm(Options):
         if given.get("channel", channel) == Channel.VIDEO_ONLY:
             storage = given.get("storage") or usable_storage(saved.get("storage"))
             if not _has_subtitles(files, given, storage):
-                learnt = [path for entry in own for path in entry.cap_txt_db]
+                learnt = [path for entry in own for path in entry.caption_dbs]
                 captions = next(iter(learnt), f"/txt/{TASKS[name].train[0]}")
                 files |= {"sub_txt_db": None, "cap_txt_db": captions}
         return files | {"task": name, "split": split, "channel": channel.value}
@@ -290,12 +302,12 @@ class ValueForm(Options):
         return self.channel != Channel.VIDEO_ONLY
 
     @property
-    def splits(self) -> tuple[str, ...]:
+    def splits(self: _OfDataSet) -> tuple[str, ...]:
         """Those of the data set."""
         return ("train", *TASKS[self.task].evaluated)
 
     @property
-    def results_name(self) -> str:
+    def results_name(self: _OfDataSet) -> str:
         """Folder of the results, in the run's."""
         return f"results_{self.task}_{self.split}"
 
@@ -369,7 +381,7 @@ class ValueTvcInferenceOptions(ValueForm, TvcInferenceOptions):
     KIND: ClassVar[Kind] = Kind.CAPTIONS
     OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "val_batch_size", "batch_size")
 
-    output: str | None = redefault(TvcInferenceOptions, "output", None)
+    output: str | None = redefault(TvcInferenceOptions, "output", None)  # type: ignore[assignment]
     val_batch_size: int = redefault(TvcInferenceOptions, "val_batch_size", 30)
 
     @classmethod
@@ -466,5 +478,5 @@ class ScorerOptions(MomentEvalOptions, RunOptions):
     run_dir: str = redefault(SearchOptions, "run_dir", MISSING)
     toker: str | None = redefault(SearchOptions, "toker", None)
     task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
-    vfeat_db: str | None = redefault(VideoDbOptions, "vfeat_db", None)
-    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)
+    vfeat_db: str | None = redefault(VideoDbOptions, "vfeat_db", None)  # type: ignore[assignment]
+    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)  # type: ignore[assignment]

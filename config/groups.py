@@ -132,7 +132,7 @@ class RetrievalDbOptions(VideoDbOptions):
     """Task"""
 
     task: str = option(help="data set and kind of input")
-    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)
+    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)  # type: ignore[assignment]
 
     @property
     def reads_subtitles(self) -> bool:
@@ -265,11 +265,15 @@ class ScheduleOptions(Options):
         20, help="steps between logged losses", rule=POSITIVE, affects_result=False
     )
 
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up."""
+        return self.num_train_steps // 10 if self.warmup_steps is None else self.warmup_steps
+
     def resolve(self) -> None:
         """Steps that are given in terms of others get their number."""
         super().resolve()
-        if self.warmup_steps is None:
-            object.__setattr__(self, "warmup_steps", self.num_train_steps // 10)
+        object.__setattr__(self, "warmup_steps", self.warmup)
         for name in ("save_steps", "restore_steps"):
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, self.valid_steps)
@@ -278,7 +282,7 @@ class ScheduleOptions(Options):
         """The warm-up lies within the run."""
         super().check()
         total = self.num_train_steps
-        fits = self.warmup_steps <= total
+        fits = self.warmup <= total
         self.require(fits, "warmup_steps", f"at most num_train_steps ({total})")
 
 
@@ -312,6 +316,11 @@ class TrainingOptions(
     skip_data_check: bool = option(
         False, help="start without checking that the databases fit each other", affects_result=False
     )
+
+    @property
+    def next_step(self) -> str:
+        """What one does with this finished run; as :attr:`NEXT`."""
+        return self.NEXT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,17 @@ class BlockConfig:
     layer_norm_eps: float = 1e-12
 
     @property
+    def num_words(self) -> int:
+        """Rows of the word embedding.
+
+        Raises:
+            ValueError: the block has none.
+        """
+        if self.vocab_size is None:
+            raise ValueError("vocab_size is missing (the rows of the word embedding)")
+        return self.vocab_size
+
+    @property
     def num_values(self) -> int:
         """About how many weights there are."""
         layer = 4 * self.hidden_size + 2 * self.intermediate_size

@@ -3,12 +3,14 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from functools import cache
+from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from config.storage import to_container
 from utils.errors import UserError, shorten
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,13 @@ def option(
 
 
 def redefault(group: type, name: str, default: Any, *, aliases: tuple[str, ...] = ()) -> Any:
-    """Declare a group's field again with another default, and further names."""
-    metadata = dict(group.__dataclass_fields__[name].metadata)
+    """Declare a group's field again with another default, and further names.
+
+    A field may be wider here: its option need not be given, as where None stands for "not read" or
+    for a default that :meth:`Options.resolve` finds. Type checkers, which see in the class a form
+    of the group, then need ``# type: ignore[assignment]``: the group's own methods know both.
+    """
+    metadata = dict(next(each for each in fields(group) if each.name == name).metadata)
     metadata["aliases"] += aliases
     return _field(default, metadata)
 
@@ -120,7 +127,25 @@ def show(value: Any) -> str:
     return shorten(" ".join(map(str, value)) if isinstance(value, list) else value)
 
 
-@cache
+def once_per_class(
+    make: Callable[[type[Options]], Result],
+) -> Callable[[type[Options]], Result]:
+    """Let a function of an options class compute once what it returns.
+
+    For type checkers, ``functools.cache`` takes no class whose instances have a hash of their own.
+    """
+    made: dict[type[Options], Result] = {}
+
+    @wraps(make)
+    def look_up(cls: type[Options]) -> Result:
+        if cls not in made:
+            made[cls] = make(cls)
+        return made[cls]
+
+    return look_up
+
+
+@once_per_class
 def option_names(cls: type[Options]) -> dict[str, str]:
     """Every accepted spelling → the option's name."""
     names = {declared.name: declared.name for declared in fields(cls)}

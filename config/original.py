@@ -7,11 +7,10 @@ knows is still a mistake.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
 
 from config.groups import MomentEvalOptions, SpanLossOptions
-from config.options import Options, option_names, show
+from config.options import Options, once_per_class, option_names, show
 from config.training import TvcOptions, VrOptions
 
 # Keys of JSON files that are ignored: ranks are the launcher's business, a config does not name
@@ -55,7 +54,7 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
-@cache
+@once_per_class
 def json_names(cls: type[Options]) -> dict[str, str]:
     """Map every key that a JSON file may have to the option's name, own names before others.
 

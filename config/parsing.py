@@ -61,7 +61,7 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
         UserError: an unknown option (names the nearest one), a value of the wrong type or range,
             or a required option that nothing gives.
     """
-    given = vars(_build_parser(cls).parse_args(argv))
+    given = vars(_build_parser(cls).parse(argv))
     unused = [name for name in FLAGS_WITHOUT_EFFECT.get(cls, ()) if name in given]
     if unused:
         LOGGER.warning("no effect in this script: %s", ", ".join(f"--{name}" for name in unused))
@@ -76,7 +76,7 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
         opts = _build(cls, values)
         _log_other_defaults(opts, values, config_file)
     else:
-        opts = _evaluation_options(cls, values)
+        opts = _evaluation_options(cls, values, cls.RUN_FOLDER)
     return opts
 
 
@@ -139,18 +139,16 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
     ]
 
 
-def _evaluation_options(cls: type[OptionsT], values: dict[str, Any]) -> OptionsT:
-    """Options of a run, or of an exported model, under ``values``."""
+def _evaluation_options(cls: type[OptionsT], values: dict[str, Any], folder: str) -> OptionsT:
+    """Options of a run, or of an exported model, under ``values``; ``folder`` names the run."""
     name = from_container(values.get("checkpoint"), values.get("storage"))
-    model = SharedModel.find(
-        name, from_container(values.get(cls.RUN_FOLDER, ""), values.get("storage"))
-    )
+    model = SharedModel.find(name, from_container(values.get(folder, ""), values.get("storage")))
     if model is None:
-        _require(cls, values, [cls.RUN_FOLDER])
-        return load_run_options(cls, values[cls.RUN_FOLDER], values)
+        _require(cls, values, [folder])
+        return load_run_options(cls, values[folder], values)
     if not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
-        values = {cls.RUN_FOLDER: str(model.folder)} | values
-    _require(cls, values, [cls.RUN_FOLDER])
+        values = {folder: str(model.folder)} | values
+    _require(cls, values, [folder])
     own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
     return _build_upon(cls, {**model.config["options"], **own}, values, model.folder / CONFIG)
 
@@ -163,7 +161,7 @@ def _build_upon(
     inherited = cls.from_run(saved, given)
     inherited["storage"] = usable_storage(saved.get("storage"))
     chosen = {key: value for key, value in inherited.items() if value is not None}
-    return _build(cls, _convert_mapping(cls, chosen, str(source)) | given)
+    return _build(cls, {**_convert_mapping(cls, chosen, str(source)), **given})
 
 
 def _build(cls: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
@@ -287,8 +285,9 @@ def _number_format_beaten_by(flags: Mapping[str, Any]) -> dict[str, bool]:
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UserErrors and name the nearest flag."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
-        known, extra = self.parse_known_args(args, namespace)
+    def parse(self, words: list[str] | None) -> argparse.Namespace:
+        """Parse words; None: those of the process."""
+        known, extra = self.parse_known_args(words)
         if extra:
             flag = next((word for word in extra if word.startswith("--")), extra[0])
             hint = nearest(flag.partition("=")[0], self._option_string_actions)

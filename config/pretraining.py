@@ -50,11 +50,19 @@ class CorpusOptions:
         if not self.splits or (self.vfeat_interval is not None and self.vfeat_interval <= 0):
             raise ValueError("needs one split or more, and a vfeat_interval greater than 0")
 
+    @property
+    def feature_folders(self) -> list[str]:
+        """Folders of its feature databases."""
+        return self.vfeat_shards or [self.vfeat_db or ""]
+
     def under(self, txt_db: str, img_db: str) -> "CorpusOptions":
         """The same corpus with its relative paths taken from the given folders."""
 
-        def text(names: str | list[str]) -> str | list[str]:
-            return str(Path(txt_db, names)) if isinstance(names, str) else [*map(text, names)]
+        def text(name: str) -> str:
+            return str(Path(txt_db, name))
+
+        def texts(names: str | list[str]) -> str | list[str]:
+            return text(names) if isinstance(names, str) else [*map(text, names)]
 
         features = Path(img_db, self.vfeat_db or "")
         return replace(
@@ -63,7 +71,7 @@ class CorpusOptions:
             vfeat_db=None if self.vfeat_shards else str(features),
             vfeat_shards=[str(features / shard) for shard in self.vfeat_shards],
             splits=[
-                replace(split, train_idx=text(split.train_idx), val_idx=text(split.val_idx))
+                replace(split, train_idx=texts(split.train_idx), val_idx=texts(split.val_idx))
                 for split in self.splits
             ],
         )
@@ -96,10 +104,7 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
         """Corpora weigh the same, and have the option's interval, unless told otherwise."""
         super().resolve()
         targets = [
-            target
-            if target.vfeat_interval is not None
-            else replace(target, vfeat_interval=self.vfeat_interval)
-            for target in self.targets
+            replace(target, vfeat_interval=self.interval_of(target)) for target in self.targets
         ]
         object.__setattr__(self, "targets", targets)
         if not self.targets_ratio:
@@ -113,6 +118,10 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
         same = len(self.targets_ratio) == count
         self.require(same, "targets_ratio", f"as long as targets ({count} values)")
         self.require(self.token_budget is None, "token_budget", "null: pre-training mixes tasks")
+
+    def interval_of(self, corpus: CorpusOptions) -> float:
+        """Return the seconds per frame of a corpus."""
+        return self.vfeat_interval if corpus.vfeat_interval is None else corpus.vfeat_interval
 
     def corpora(self) -> list[CorpusOptions]:
         """The targets with their paths resolved against ``txt_db`` and ``img_db``."""

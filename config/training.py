@@ -2,7 +2,7 @@
 """Options of the scripts that train a task. Defaults follow the published recipe of the task."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from config.groups import (
     DecodingOptions,
@@ -72,6 +72,8 @@ class VrOptions(VideoRankingOptions, RetrievalOptions):
 class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
     """Questions and statements"""
 
+    if TYPE_CHECKING:  # every task declares it with its own data sets
+        task: str
     max_txt_len: int = redefault(TrainingOptions, "max_txt_len", 120)
     train_batch_size: int = redefault(TrainingOptions, "train_batch_size", 4)
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 10)

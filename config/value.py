@@ -154,13 +154,12 @@ def parse_name(name: str) -> tuple[str, Channel, str]:
         ValueError: it is no such name.
     """
     parts = _NAME.fullmatch(name)
-    data_set = OTHER_NAMES.get(parts[1], parts[1]) if parts else None
-    if data_set not in TASKS:
-        raise ValueError(
-            f"name {name!r} must be DATASET_CHANNEL_SPLIT: a data set ({', '.join(TASKS)}), a "
-            f"channel ({', '.join(Channel)}) and a split"
-        )
-    return data_set, Channel(parts[2]), (parts[3] or "").removesuffix("_1k")
+    if parts and (data_set := OTHER_NAMES.get(parts[1], parts[1])) in TASKS:
+        return data_set, Channel(parts[2]), (parts[3] or "").removesuffix("_1k")
+    raise ValueError(
+        f"name {name!r} must be DATASET_CHANNEL_SPLIT: a data set ({', '.join(TASKS)}), a "
+        f"channel ({', '.join(Channel)}) and a split"
+    )
 
 
 @dataclass(frozen=True)
@@ -178,9 +177,7 @@ class DataSet:
     ratio: float = 1.0  # chance to be drawn, relative to the others'
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cap_txt_db, list):
-            captions = [self.cap_txt_db] if self.cap_txt_db else []
-            object.__setattr__(self, "cap_txt_db", captions)
+        object.__setattr__(self, "cap_txt_db", self.caption_dbs)
         data_set, channel, split = parse_name(self.name)
         if not split:
             raise ValueError(f"name {self.name!r} lacks the split after the channel")
@@ -191,6 +188,24 @@ class DataSet:
             raise ValueError(f"{self.name} needs sub_txt_db: its channel reads subtitles")
         if not self.ratio > 0 or not (self.batch_size is None or self.batch_size > 0):
             raise ValueError(f"ratio and batch_size of {self.name} must be greater than 0")
+
+    @property
+    def caption_dbs(self) -> list[str]:
+        """``cap_txt_db`` as a list."""
+        if isinstance(self.cap_txt_db, list):
+            return self.cap_txt_db
+        return [self.cap_txt_db] if self.cap_txt_db else []
+
+    def given(self, name: str) -> str:
+        """Return a file that the entry names, as its kind must (see :meth:`ValueOptions.check`).
+
+        Raises:
+            ValueError: it names none.
+        """
+        file = getattr(self, name)
+        if not file:
+            raise ValueError(f"{self.name} names no {name}")
+        return file
 
     @property
     def data_set(self) -> str:
@@ -246,7 +261,7 @@ class ListOptions(
     VALUE: ClassVar[bool] = True
 
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
-    lw_st_ed: float | None = redefault(SpanLossOptions, "lw_st_ed", None)
+    lw_st_ed: float | None = redefault(SpanLossOptions, "lw_st_ed", None)  # type: ignore[assignment]
     qa_lw_st_ed: float | None = option(
         None,
         help=f"weight of the span loss of questions (null: {QUESTION_SPAN_WEIGHT:g}, or lw_st_ed "
@@ -258,7 +273,7 @@ class ListOptions(
     )
     lsr: float = option(0.1, help="label smoothing of captions", rule=FRACTION)
     # The published default is half precision; a machine without CUDA then computes in fp32.
-    fp16: bool | None = redefault(PrecisionOptions, "fp16", None)
+    fp16: bool | None = redefault(PrecisionOptions, "fp16", None)  # type: ignore[assignment]
     pin_mem: bool = redefault(LoaderOptions, "pin_mem", True)
     model_config: str = redefault(
         TrainingOptions, "model_config", "config/model_config/hero_finetune.json"
@@ -285,8 +300,8 @@ class ValueOptions(ListOptions):
     )
 
     @property
-    def NEXT(self) -> str:  # noqa: N802 (that of other trainings is a constant)
-        """What one does with a finished run: the commands that evaluate it."""
+    def next_step(self) -> str:
+        """The commands that evaluate the run."""
         commands = dict.fromkeys(each.evaluation for each in self.val_datasets)
         return "evaluate it: " + "; ".join(commands)
 
@@ -294,7 +309,7 @@ class ValueOptions(ListOptions):
     def validated_captions(self) -> list[str]:
         """Databases whose queries are captions to learn from, and validate retrieval."""
         validated = {each.query_txt_db for each in self.val_datasets}
-        learnt = (path for each in self.train_datasets for path in each.cap_txt_db)
+        learnt = (path for each in self.train_datasets for path in each.caption_dbs)
         return [path for path in learnt if path in validated]
 
     @property
@@ -334,7 +349,7 @@ class ValueOptions(ListOptions):
         """Leave out captions of queries that are validated, if so asked."""
         if (both := self.validated_captions) and self.keep_validation_apart:
             entries = [
-                replace(each, cap_txt_db=[p for p in each.cap_txt_db if p not in both])
+                replace(each, cap_txt_db=[p for p in each.caption_dbs if p not in both])
                 for each in self.train_datasets
             ]
             object.__setattr__(self, "train_datasets", entries)

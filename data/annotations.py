@@ -116,8 +116,8 @@ def get_text(raw: dict, *names: str) -> str:
 
 def is_seconds(value: object) -> bool:
     """Whether ``value`` is a time that can be one of a video."""
-    # By type: True and False are no times. NaN and infinity fail the comparison.
-    return type(value) in (int, float) and abs(value) < 1e6
+    # True and False are no times. NaN and infinity fail the comparison.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def is_span(value: object) -> bool:

@@ -15,6 +15,13 @@ from utils.packing import PackedLayout, length_mask
 
 
 @dataclass
+class ItemBatch(TensorBatch):
+    """Items to learn from, or to answer."""
+
+    ids: list[str]  # what to name when something goes wrong
+
+
+@dataclass
 class TextBatch(TensorBatch):
     """N texts, packed."""
 
@@ -76,14 +83,13 @@ class QueryBatch(TensorBatch):
 
 
 @dataclass
-class MomentBatch(TensorBatch):
+class MomentBatch(ItemBatch):
     """Videos and the queries about them, laid out video by video, N/B each (training).
 
     Behind the videos' subtitles their sequences hold the queries as texts without frames, so that
     the cross-modal transformer sees all of them at once.
     """
 
-    ids: list[str]  # what to name when something goes wrong
     video: VideoBatch
     text: TextBatch  # the queries
     targets: Tensor  # (N, 2) long, first and last frame of the moment; −1 = none
@@ -106,10 +112,9 @@ class CandidateBatch(TensorBatch):
 
 
 @dataclass
-class JudgedBatch(TensorBatch):
+class JudgedBatch(ItemBatch):
     """N items, each with one candidate text or several, and what is right."""
 
-    ids: list[str]
     candidates: CandidateBatch
     targets: Tensor  # (N,) long; −1 = not known
     counts: dict[str, int]  # items that have a target, by loss
@@ -130,20 +135,18 @@ class StatementBatch(JudgedBatch):
 
 
 @dataclass
-class MlmBatch(TensorBatch):
+class MlmBatch(ItemBatch):
     """Masked language modelling: M chosen tokens of the subtitles' texts."""
 
-    ids: list[str]
     video: VideoBatch  # its token ids are masked
     rows: Tensor  # (M,) long, packed positions of the chosen tokens
     labels: Tensor  # (M,) long, what stood there
 
 
 @dataclass
-class MfmBatch(TensorBatch):
+class MfmBatch(ItemBatch):
     """Masked frame modelling: M chosen frames."""
 
-    ids: list[str]
     video: VideoBatch  # its features are whole
     frame_mask: Tensor  # (F,) bool, True = chosen
     chosen: Tensor  # (M,) long, among the batch's frames
@@ -151,10 +154,9 @@ class MfmBatch(TensorBatch):
 
 
 @dataclass
-class FomBatch(TensorBatch):
+class FomBatch(ItemBatch):
     """Frame order modelling: M chosen frames change places among themselves."""
 
-    ids: list[str]
     video: VideoBatch
     source: Tensor  # (F,) long, the frame that each slot shows
     slots: Tensor  # (M,) long, where the chosen frames went
@@ -166,7 +168,7 @@ class ObjectiveBatch(TensorBatch):
     """A batch of a pre-training objective."""
 
     method: str  # of the model, which answers it
-    batch: TensorBatch
+    batch: ItemBatch
 
     @property
     def ids(self) -> list[str]:
@@ -180,7 +182,7 @@ class SetBatch(TensorBatch):
 
     data_set: str  # what its losses are called after
     kind: Kind
-    batch: TensorBatch
+    batch: ItemBatch
 
     @property
     def ids(self) -> list[str]:
@@ -204,10 +206,9 @@ class ClipBatch(TensorBatch):
 
 
 @dataclass
-class CaptionBatch(TensorBatch):
+class CaptionBatch(ItemBatch):
     """Videos, clips of them, and the captions of each clip, clip by clip (training)."""
 
-    ids: list[str]
     video: VideoBatch
     clips: ClipBatch
     text: TextBatch  # N inputs: ``<s>`` and the caption

@@ -4,14 +4,17 @@ Every candidate text is run with the video once: it stands behind each subtitle'
 the frames in the temporal transformer (paper, section 4.3).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from data.batch import CandidateBatch
+from data.batch import CandidateBatch, JudgedBatch
 from data.coverage import available_items
+from data.loader import ItemKey
 from data.stores.lmdb_io import TextDb
 from data.stores.records import QuestionRecord, StatementRecord
 from data.vcmr import usable_query_ids
@@ -33,7 +36,11 @@ class CandidateItem:
     targets: list[int]  # what is right, for each id; UNKNOWN where nobody says
 
 
-class CandidateDataset:
+RecordT = TypeVar("RecordT", StatementRecord, QuestionRecord)
+ItemT = TypeVar("ItemT", bound=CandidateItem)
+
+
+class CandidateDataset(ABC, Generic[RecordT, ItemT]):
     """Access by place to the questions or statements of a database.
 
     Args:
@@ -48,7 +55,7 @@ class CandidateDataset:
 
     kind: str  # what an item is, for messages
     label: str  # what its target is
-    record_type: type[StatementRecord | QuestionRecord]
+    record_type: type[RecordT]
 
     def __init__(
         self, db: TextDb, videos: VideoSource, max_txt_len: int = -1, training: bool = False
@@ -69,7 +76,7 @@ class CandidateDataset:
         )
         self.inspect((id_, db.read(id_, self.record_type)) for id_ in self.ids)
 
-    def inspect(self, records: Iterable[tuple[str, StatementRecord | QuestionRecord]]) -> None:
+    def inspect(self, records: Iterable[tuple[str, RecordT]]) -> None:
         """Look at all records once, before the first is needed.
 
         Raises:
@@ -81,13 +88,21 @@ class CandidateDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @abstractmethod
+    def __getitem__(self, key: ItemKey | int, /) -> ItemT: ...
+
+    @staticmethod
+    @abstractmethod
+    def collate(items: Sequence[ItemT]) -> JudgedBatch:
+        """Pack items."""
+
     def positions(self) -> np.ndarray:
         """(items,) positions of each item's video, once; every candidate runs as many and its own
         tokens."""
         count = cache(self.videos.positions)
         return np.array([count(self.video_of[id_]) for id_ in self.ids])
 
-    def target(self, id_: str, record: StatementRecord | QuestionRecord) -> int:
+    def target(self, id_: str, record: RecordT) -> int:
         """The right one of a record's choices, or UNKNOWN.
 
         Raises:

@@ -1,7 +1,7 @@
 """Clips and captions of a database, seen without PyTorch: see :mod:`data.tvc`."""
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from data.annotations import UniqueIds, read_lines
@@ -12,12 +12,13 @@ from utils.decoding import check
 from utils.names import CLIP_NAMES, get_name
 
 
-def clip_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
+def clip_frames(span: Sequence[float], interval: float, num_frames: int) -> tuple[int, int]:
     """Return the first frame of a clip in seconds, and the one after its last: one at least.
 
     A clip that starts after the last of ``num_frames`` collapses onto it, what lies before the
     first one onto that.
     """
+    start, end = span
     first = min(max(math.floor(start / interval), 0), num_frames - 1)
     return first, min(max(round(end / interval), first + 1), num_frames)
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,13 +26,15 @@ from utils.processes import follow_parent
 
 Item = TypeVar("Item")
 OptionsT = TypeVar("OptionsT", bound=LoaderOptions, covariant=True)
+KeyT = TypeVar("KeyT", contravariant=True)
+BatchT = TypeVar("BatchT", bound=TensorBatch)
 Place = dict[str, Any]
 
 
 class ItemKey(NamedTuple):
     """Which item, and in which epoch it is drawn."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no key needs
     epoch: int = 0
 
     @classmethod
@@ -63,11 +65,21 @@ def first_usable(index: int, count: int, make: Callable[[int], Item | None]) -> 
     )
 
 
-class SizedDataset(Protocol):
-    """Anything with a length and items by :class:`ItemKey`."""
+class KeyedDataset(Protocol[KeyT]):
+    """Anything with a length and items by key."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, key: ItemKey) -> Any: ...
+    def __getitem__(self, key: KeyT, /) -> Any: ...
+
+
+SizedDataset = KeyedDataset[ItemKey]
+
+
+@runtime_checkable
+class MeasuredDataset(Protocol):
+    """A data set that knows the positions of each item."""
+
+    def positions(self) -> np.ndarray: ...
 
 
 class BatchSampler(ABC):
@@ -163,16 +175,16 @@ class LoadingRun(Generic[OptionsT]):
 
 
 def _load(
-    dataset: SizedDataset,
-    collate: Callable,
-    batches: Iterable[list],
+    dataset: KeyedDataset[KeyT],
+    collate: Callable[[Sequence[Any]], BatchT],
+    batches: Iterable[list[KeyT]],
     run: LoadingRun[LoaderOptions],
-) -> Iterator[TensorBatch]:
+) -> Iterator[BatchT]:
     # More processes than cores only take turns, and more than batches have nothing to do; what they
     # load does not depend on their number.
     workers = min(run.options.n_workers, len(os.sched_getaffinity(0)))
-    loader = DataLoader(
-        dataset,
+    loader: DataLoader[Any] = DataLoader(
+        dataset,  # type: ignore[arg-type]  # PyTorch needs no Dataset, only its methods
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=min(workers, len(batches)) if isinstance(batches, list) else workers,
@@ -191,7 +203,7 @@ def _start_worker(number: int) -> None:
     follow_parent()
 
 
-def _with_plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
+def _with_plain_errors(batches: Iterator[Item]) -> Iterator[Item]:
     """The batches; a user's one line arrives as a worker wrote it.
 
     The loader raises a worker's error with the worker's traceback, which ends in that line, as its
@@ -204,14 +216,14 @@ def _with_plain_errors(batches: Iterator[Any]) -> Iterator[Any]:
         raise UserError(str(error).rpartition(name)[2].rstrip()) from None
 
 
-def _on_device(batches: Iterator[Any], device: torch.device) -> Iterator[TensorBatch]:
+def _on_device(batches: Iterator[BatchT], device: torch.device) -> Iterator[BatchT]:
     """The batches on the device; to a GPU the next is copied while this one is computed."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
     copies = torch.cuda.Stream(device)
 
-    def copy_next() -> TensorBatch | None:
+    def copy_next() -> BatchT | None:
         batch = next(batches, None)
         with torch.cuda.stream(copies):
             return None if batch is None else batch.to(device)
@@ -225,11 +237,13 @@ def _on_device(batches: Iterator[Any], device: torch.device) -> Iterator[TensorB
         yield batch
 
 
-def _sampler(dataset: SizedDataset, run: LoadingRun[TrainingOptions]) -> BatchSampler:
+def _sampler(dataset: KeyedDataset[Any], run: LoadingRun[TrainingOptions]) -> BatchSampler:
     options = run.options
     ranks = run.comm.rank, run.comm.size, options.seed
     if options.token_budget is None:
         return RankBatches(len(dataset), options.train_batch_size, *ranks)
+    if not isinstance(dataset, MeasuredDataset):
+        raise TypeError(f"{type(dataset).__name__} has no positions: it takes no token_budget")
     return BudgetBatches(dataset.positions(), options.token_budget, *ranks)
 
 
@@ -245,14 +259,15 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: SizedDataset,
+        dataset: KeyedDataset[Any],
         collate: Callable[[Sequence[Any]], TensorBatch],
         run: LoadingRun[TrainingOptions],
         sampler: BatchSampler | None = None,
     ) -> None:
         self.dataset, self.collate, self.run = dataset, collate, run
         self.sampler = sampler or _sampler(dataset, run)
-        self.load_state_dict({})
+        self.place: Place = {}
+        self._batches: Iterator[TensorBatch] | None = None
 
     def __iter__(self) -> Self:
         return self
@@ -277,7 +292,7 @@ class TrainLoader:
         self.place = self._place_behind(state["items"]) if "batches" in state else state
         if self.place:
             next(self.sampler.batches(self.place))  # what is no place is found here
-        self._batches: Iterator[TensorBatch] | None = None
+        self._batches = None
 
     def _place_behind(self, items: int) -> Place:
         place: Place = {}
@@ -290,11 +305,11 @@ class TrainLoader:
 
 def evaluation_batches(
     dataset: SizedDataset,
-    collate: Callable[[Sequence[Any]], TensorBatch],
+    collate: Callable[[Sequence[Any]], BatchT],
     batch_size: int,
     run: LoadingRun[LoaderOptions],
     progress: str = "evaluation",
-) -> Iterator[TensorBatch]:
+) -> Iterator[BatchT]:
     """One pass over this rank's part, on the device; rank 0 shows a bar called ``progress``.
 
     A rank takes every n-th of the batches that one process would make: what is computed together,
@@ -306,9 +321,7 @@ def evaluation_batches(
     return _shown(_load(dataset, collate, part, run), progress, len(part), run.comm.is_main)
 
 
-def _shown(
-    batches: Iterable[TensorBatch], name: str, total: int, is_main: bool
-) -> Iterator[TensorBatch]:
+def _shown(batches: Iterable[Item], name: str, total: int, is_main: bool) -> Iterator[Item]:
     """Batches, and from the first on a bar that is gone after the last."""
     yield from tqdm(
         batches, name, total, leave=False, unit="batch", disable=not is_main, dynamic_ncols=True

@@ -19,7 +19,7 @@ def as_moment(value: Any) -> tuple[float, float] | None:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         return None
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    return tuple(value) if numbers and all(map(math.isfinite, value)) else None
+    return (value[0], value[1]) if numbers and all(map(math.isfinite, value)) else None
 
 
 def agreed_moment(moments: Iterable[Sequence[float]]) -> list[float]:
@@ -46,7 +46,10 @@ def training_moment(record: QueryRecord) -> tuple[float, float] | None:
     target = record.target
     if target is None:
         return None
-    return tuple(target if as_moment(target) else agreed_moment(target))
+    if moment := as_moment(target):
+        return moment
+    start, end = agreed_moment([moment for moment in target if isinstance(moment, list)])
+    return start, end
 
 
 def is_clamped(moment: Sequence[float]) -> bool:

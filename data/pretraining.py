@@ -8,7 +8,7 @@ import numpy as np
 
 from config.pretraining import CorpusOptions, PretrainOptions
 from config.values import nearest
-from data.batch import ObjectiveBatch
+from data.batch import ItemBatch, ObjectiveBatch
 from data.fom import FomDataset, collate_fom
 from data.loader import ItemKey, SizedDataset
 from data.mfm import MfmDataset, collate_mfm
@@ -16,12 +16,11 @@ from data.mix import Part, part_seed
 from data.mlm import MlmDataset, collate_mlm
 from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.usable import require_features
+from data.usable import Features, require_features
 from data.vcmr import collate_moments
 from data.video import SubtitleSource
 from data.video_pool import read_split
 from data.vsm import VsmDataset
-from utils.batch import TensorBatch
 from utils.errors import UserError
 from utils.logger import LOGGER
 
@@ -43,7 +42,7 @@ class Objective:
 
     dataset: Callable[..., SizedDataset]
     options: tuple[str, ...]
-    collate: Callable[[Sequence[Any]], TensorBatch]
+    collate: Callable[[Sequence[Any]], ItemBatch]
     method: str
     masks_text: bool = False
 
@@ -99,7 +98,7 @@ class ObjectiveDataset:
         return len(self.data)
 
     def __getitem__(self, key: ItemKey | int) -> tuple[str, Any]:
-        return self.name, self.data[key]
+        return self.name, self.data[ItemKey.of(key)]
 
 
 def collate_objective(items: Sequence[tuple[str, Any]]) -> ObjectiveBatch:
@@ -203,10 +202,10 @@ def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> lis
     corpora = []
     for corpus, weight in zip(options.corpora(), options.targets_ratio, strict=True):
         shards = [
-            open_features(options, folder, corpus.vfeat_interval)
-            for folder in corpus.vfeat_shards or [corpus.vfeat_db]
+            open_features(options, folder, options.interval_of(corpus))
+            for folder in corpus.feature_folders
         ]
-        features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)
+        features: Features = shards[0] if len(shards) == 1 else ShardedFeatures(shards)
         subtitles = TextDb(corpus.sub_txt_db, vocab_size)
         source = SubtitleSource(subtitles, features, options.sub_ctx_len, options.only_available)
         corpora.append(Corpus(corpus, weight, source))

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from config.groups import Channel, VideoDbOptions
+from config.value import SetOptions
 from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleOnlySource, SubtitleSource, VideoOnlySource, VideoSource
+from utils.errors import UserError
 from utils.logger import LOGGER
 
 
@@ -31,7 +33,7 @@ class VideoData:
 
 
 def open_videos(
-    options: VideoDbOptions, queries: QueryTokens, channel: Channel = Channel.VIDEO_SUB
+    options: VideoDbOptions | SetOptions, queries: QueryTokens, channel: Channel = Channel.VIDEO_SUB
 ) -> VideoData:
     """Open the video databases that ``options`` name.
 
@@ -46,17 +48,20 @@ def open_videos(
     """
     features = open_features(options, options.vfeat_db, options.vfeat_interval)
     subtitles = TextDb(options.sub_txt_db, queries.vocab_size) if options.sub_txt_db else None
-    told = None if subtitles is None else subtitles.meta.get("frame_length")
     # Training says it in its data check.
-    if told not in (None, features.interval) and getattr(options, "skip_data_check", True):
-        LOGGER.warning(
-            "%s was made for %g seconds a frame, vfeat_interval is %g: subtitles lie over other "
-            "frames than they were spoken over",
-            *(subtitles.path, told, features.interval),
-        )
+    if subtitles is not None and getattr(options, "skip_data_check", True):
+        told = subtitles.meta.get("frame_length")
+        if told not in (None, features.interval):
+            LOGGER.warning(
+                "%s was made for %g seconds a frame, vfeat_interval is %g: subtitles lie over "
+                "other frames than they were spoken over",
+                *(subtitles.path, told, features.interval),
+            )
     if channel == Channel.VIDEO_ONLY:
         frames = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
         return VideoData(features, subtitles, frames)
     kind = SubtitleOnlySource if channel == Channel.SUB_ONLY else SubtitleSource
+    if subtitles is None:
+        raise UserError(f"missing options: --sub_txt_db (channel {channel} reads subtitles)")
     source = kind(subtitles, features, options.sub_ctx_len, options.only_available)
     return VideoData(features, subtitles, source)

@@ -60,8 +60,8 @@ def load_tokenizer(name_or_folder: str) -> BpeTokenizer:
         raise UserError(f"the tokenizer in {folder} cannot be read ({error})") from error
 
 
-def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int]]:
-    """Return the ids that ``meta.json`` records.
+def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int] | None]:
+    """Return the ids that ``meta.json`` records; None of a role that the tokenizer leaves empty.
 
     ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
     "<|endoftext|>", or, in a tokenizer without those two, from the first id that is not special to
@@ -117,7 +117,9 @@ def tokenizer_name(meta: Mapping[str, Any], place: Path | None = None) -> str | 
             and from every folder above the database.
     """
     name = meta.get("toker") or meta.get("tokenizer")
-    for above in place.absolute().parents if name and place else ():
+    if not name or place is None:
+        return name
+    for above in place.absolute().parents:
         if (above / name).is_dir() and not Path(name).is_dir():
             return str(above / name)
     return name

@@ -170,7 +170,7 @@ class CaptionDataset:
             video,
             ids,
             [
-                clip_frames(*of_clip[0].ts, interval, video.num_frames)
+                clip_frames(of_clip[0].ts, interval, video.num_frames)
                 for of_clip in by_clip.values()
             ],
             [[record.input_ids for record in of_clip] for of_clip in by_clip.values()],
@@ -363,7 +363,7 @@ class TargetClips:
             return TargetItem(video, [(0, video.num_frames)] * len(places), places)
         interval = self.videos.interval
         spans = (self.lines[place]["ts"] for place in places)
-        clips = [clip_frames(*span, interval, video.num_frames) for span in spans]
+        clips = [clip_frames(span, interval, video.num_frames) for span in spans]
         return TargetItem(video, clips, places)
 
     @staticmethod

@@ -1,13 +1,31 @@
 """Whether databases are of use to a run, seen without PyTorch."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
-from data.stores.lmdb_io import FeatureDb, TextDb
+import numpy as np
+
+from data.stores.lmdb_io import TextDb
 from data.stores.records import SubtitleRecord
 from utils.errors import UserError
 
 
-def require_features(db: FeatureDb, vids: Iterable[str], wanted_by: str) -> None:
+class Features(Protocol):
+    """Frame features by video: a :class:`data.stores.lmdb_io.FeatureDb`, or several read as one."""
+
+    interval: float
+    max_clip_len: int
+    id2nframe: dict[str, int]
+
+    @property
+    def path(self) -> object: ...
+    @property
+    def width(self) -> int: ...
+    def __getitem__(self, vid: str, /) -> np.ndarray: ...
+    def __contains__(self, vid: str, /) -> bool: ...
+
+
+def require_features(db: Features, vids: Iterable[str], wanted_by: str) -> None:
     """Check that a feature database has all of ``vids``.
 
     Raises:

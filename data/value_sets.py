@@ -7,7 +7,8 @@ from typing import Any
 
 from config.groups import Kind
 from config.value import DataSet, ValueOptions
-from data.batch import SetBatch
+from data.batch import ItemBatch, SetBatch
+from data.candidates import CandidateDataset
 from data.loader import ItemKey, SizedDataset
 from data.mix import Part
 from data.sources import VideoData, open_videos
@@ -16,7 +17,6 @@ from data.tvc import caption_texts, open_captions
 from data.vcmr import MomentDataset, collate_moments
 from data.videoQA import question_dataset
 from data.violin import SingleStatementDataset
-from utils.batch import TensorBatch
 from utils.errors import UserError
 from utils.logger import LOGGER
 
@@ -83,7 +83,7 @@ class OpenSet:
     entry: DataSet
     texts: TextDb
     dataset: SizedDataset
-    collate: Callable[[Sequence[Any]], TensorBatch]
+    collate: Callable[[Sequence[Any]], ItemBatch]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -137,7 +137,7 @@ def open_training_sets(databases: Databases) -> list[OpenSet]:
 
 def open_items(
     databases: Databases, entry: DataSet, training: bool
-) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], TensorBatch]]:
+) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], ItemBatch]]:
     """A database of an entry's texts, its items, and what makes a batch of them.
 
     Args:
@@ -152,21 +152,29 @@ def open_items(
     longest = options.max_txt_len if training else -1
     if entry.kind is Kind.CAPTIONS:
         return _open_captions(databases, entry)
-    texts = databases.texts(entry.query_txt_db)
+    if entry.kind in (Kind.QUESTIONS, Kind.STATEMENTS):
+        judged = open_judged(databases, entry, training)
+        return judged.db, judged, judged.collate
+    texts = databases.texts(entry.given("query_txt_db"))
     source = databases.videos(entry, texts).source
-    if entry.kind in (Kind.MOMENTS, Kind.VIDEOS):
-        return texts, MomentDataset(texts, source, longest, seed=options.seed), collate_moments
-    of_statements = entry.kind is Kind.STATEMENTS
-    cls = SingleStatementDataset if of_statements else question_dataset(entry.data_set)
-    dataset = cls(texts, source, longest, training)
-    return texts, dataset, dataset.collate
+    return texts, MomentDataset(texts, source, longest, seed=options.seed), collate_moments
+
+
+def open_judged(databases: Databases, entry: DataSet, training: bool) -> CandidateDataset:
+    """The questions or statements of an entry; arguments and errors as of :func:`open_items`."""
+    texts = databases.texts(entry.given("query_txt_db"))
+    source = databases.videos(entry, texts).source
+    longest = databases.options.max_txt_len if training else -1
+    if entry.kind is Kind.STATEMENTS:
+        return SingleStatementDataset(texts, source, longest, training)
+    return question_dataset(entry.data_set)(texts, source, longest, training)
 
 
 def _open_captions(
     databases: Databases, entry: DataSet
-) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], TensorBatch]]:
-    texts = caption_texts(entry.cap_txt_db[0], databases.vocab_size)
+) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], ItemBatch]]:
+    texts = caption_texts(entry.caption_dbs[0], databases.vocab_size)
     source = databases.videos(entry, texts).source
     longest = databases.options.max_txt_len
-    dataset = open_captions(entry.cap_txt_db, source, databases.vocab_size, longest)
+    dataset = open_captions(entry.caption_dbs, source, databases.vocab_size, longest)
     return texts, dataset, dataset.collate

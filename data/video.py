@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from data.batch import SubtitleSequences, TextBatch, VideoBatch
-from data.stores.lmdb_io import FeatureDb, TextDb
+from data.stores.lmdb_io import TextDb
 from data.stores.records import SubtitleRecord
-from data.usable import require_features, subtitle_fault
+from data.usable import Features, require_features, subtitle_fault
 from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.packing import PackedLayout, segment_positions
@@ -66,7 +66,7 @@ class Transcript:
 class VideoSource(Protocol):
     """Where videos come from: with subtitles, or without."""
 
-    features: FeatureDb
+    features: Features
     interval: float  # seconds a frame covers
     only_available: bool  # videos that are not there are left out
 
@@ -102,7 +102,7 @@ class VideoSource(Protocol):
 class _FromFeatures:
     """A source with a feature database."""
 
-    features: FeatureDb
+    features: Features
     interval: float
     only_available: bool
 
@@ -151,7 +151,7 @@ class SubtitleSource(_FromFeatures):
     def __init__(
         self,
         subtitles: TextDb,
-        features: FeatureDb,
+        features: Features,
         context: int = 0,
         only_available: bool = False,
     ) -> None:
@@ -222,7 +222,7 @@ class SubtitleSource(_FromFeatures):
 class VideoOnlySource(_FromFeatures):
     """Videos without subtitles: one pseudo-subtitle of the token ``<s>`` over all frames."""
 
-    def __init__(self, features: FeatureDb, cls_id: int, only_available: bool = False) -> None:
+    def __init__(self, features: Features, cls_id: int, only_available: bool = False) -> None:
         self.features = features
         self.cls_id = cls_id
         self.only_available = only_available
@@ -260,19 +260,19 @@ class SubtitleOnlySource(SubtitleSource):
         ]
 
 
-def cut_frames(db: FeatureDb, vid: str) -> int:
+def cut_frames(db: Features, vid: str) -> int:
     """Frames of a video after the cut to ``max_clip_len``."""
     frames = db.id2nframe[vid]
     return frames if db.max_clip_len < 0 else min(frames, db.max_clip_len)
 
 
-def longest_video(*databases: FeatureDb) -> int:
+def longest_video(*databases: Features) -> int:
     """Return the frames of the longest video of all, after the cut to ``max_clip_len``."""
     counts = (cut_frames(db, vid) for db in databases for vid in db.id2nframe)
     return max(counts, default=0)
 
 
-def read_features(db: FeatureDb, vid: str) -> np.ndarray:
+def read_features(db: Features, vid: str) -> np.ndarray:
     """Features (T, D) of a video.
 
     Raises:

@@ -28,7 +28,7 @@ class QuestionItem(CandidateItem):
     span: tuple[int, int]  # first and last frame that tell the answer, or NO_SPAN
 
 
-class QuestionDataset(CandidateDataset):
+class QuestionDataset(CandidateDataset[QuestionRecord, QuestionItem]):
     """Questions with their video and all answers.
 
     Raises:

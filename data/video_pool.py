@@ -51,11 +51,9 @@ def query_videos(db: TextDb, known: Container[str] = ()) -> dict[str, str]:
 
 
 def _indexed_videos(
-    split: str, file: Path | None, known: Container[str], required: bool
+    split: str, file: Path, known: Container[str], required: bool
 ) -> dict[str, int]:
-    """Index of a split's videos in a ``vid2dur_idx.json``; empty where there is none."""
-    if file is None:
-        return {}
+    """Index of a split's videos in a ``vid2dur_idx.json``."""
     read = required_indices if required else split_indices
     indices = read(read_side(file), split, file)
     return {feature_name(vid, known): index for vid, index in indices.items()}
@@ -63,13 +61,14 @@ def _indexed_videos(
 
 def indices_file(subtitles: TextDb | None) -> Path | None:
     """The subtitle database's ``vid2dur_idx.json``; None where it has none."""
-    has_one = subtitles is not None and subtitles.has_side(VIDEO_INDICES)
-    return subtitles.path / VIDEO_INDICES if has_one else None
+    if subtitles is None or not subtitles.has_side(VIDEO_INDICES):
+        return None
+    return subtitles.path / VIDEO_INDICES
 
 
 def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
     """Videos that a split's queries name; where they name none, those of ``video_ids.json``."""
-    named = query_videos(queries, known).values()
+    named = list(query_videos(queries, known).values())
     if not named and queries.has_side("video_ids.json"):
         named = [feature_name(str(vid), known) for vid in queries.side("video_ids.json")]
     return list(dict.fromkeys(named))
@@ -116,11 +115,10 @@ def numbered_videos(
     """
     place = {vid: number for number, vid in enumerate(sorted(known))}
     file = Path(indices) if indices else indices_file(subtitles)
-    indexed = {}
-    if own_indices or required:
+    if file and (own_indices or required):
         indexed = _indexed_videos(split, file, place, required)
-    if indexed:
-        return VideoPool(file, indexed)
+        if indexed:
+            return VideoPool(file, indexed)
     if required:
         LOGGER.warning(
             "no %s of the videos that %s searches (it lies in the subtitle database): results "

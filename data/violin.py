@@ -11,7 +11,7 @@ from data.stores.records import StatementRecord
 from utils.names import partner_id
 
 
-class StatementDataset(CandidateDataset):
+class StatementDataset(CandidateDataset[StatementRecord, CandidateItem]):
     """Statements with their video; in training each brings its partner, of whatever length.
 
     A statement whose partner the database lacks, or has about another video, comes alone.
@@ -33,10 +33,9 @@ class StatementDataset(CandidateDataset):
 
     def _partner(self, id_: str) -> list[str]:
         partner = partner_id(id_)
-        is_pair = partner in self.db.side("id2len.json") and (
-            self.video_of.get(partner) == self.video_of[id_]
-        )
-        return [partner] if is_pair else []
+        if partner is None or partner not in self.db.side("id2len.json"):
+            return []
+        return [partner] if self.video_of.get(partner) == self.video_of[id_] else []
 
     @staticmethod
     def collate(items: Sequence[CandidateItem]) -> StatementBatch:

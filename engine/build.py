@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any, TypeVar
 
-from torch import nn
-
 from config.evaluation import RunOptions
 from config.groups import ModelOptions, TrainingOptions
 from config.shared_model import SharedModel
@@ -18,12 +16,12 @@ from model.checkpoint import (
     without_values,
 )
 from model.embed import grow_rows
-from model.hero import FEATURE_SIZE
+from model.hero import FEATURE_SIZE, HeroModel
 from model.layers import set_activation_checkpointing, set_dropout
 from model.roberta import load_roberta_checkpoint
 from utils.logger import LOGGER
 
-ModelT = TypeVar("ModelT", bound=nn.Module)
+ModelT = TypeVar("ModelT", bound=HeroModel)
 
 
 def build_for_training(
@@ -72,7 +70,7 @@ def build_for_evaluation(
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
     build = partial(cls, run.model_config, **arguments)
-    path = run.folder.find_checkpoint(run.checkpoint.name)
+    path = run.folder.find_checkpoint(run.evaluated.name)
     state = read_state_dict(path)
     with without_values():
         model = build(feature_size or feature_width(state) or FEATURE_SIZE)
@@ -80,7 +78,7 @@ def build_for_evaluation(
     return _placed(model, run, longest).eval()
 
 
-def _initialise(model: nn.Module, options: ModelOptions, build: Build) -> None:
+def _initialise(model: HeroModel, options: ModelOptions, build: Build) -> None:
     if not options.checkpoint:
         LOGGER.info("no checkpoint: random weights")
     elif options.load_partial_pretrained:

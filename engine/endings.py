@@ -21,21 +21,25 @@ class Validation:
 
     step: int
     metric: str
-    value: float | str
+    value: float
 
 
-def _lines(folder: RunFolder) -> Iterator[Validation]:
-    """All metrics of all validations; some are notes."""
+def _lines(folder: RunFolder) -> Iterator[tuple[int, str, float | str]]:
+    """Step, name and value of all metrics of all validations; some are notes."""
     path = folder.log / "metrics.jsonl"
     for _, line in read_jsonl(path) if path.is_file() else ():
         step, name, value = (line.get(key) for key in ("step", "name", "value"))
         if str(name).startswith("valid/") and isinstance(step, int) and value is not None:
-            yield Validation(step, name.removeprefix("valid/"), value)
+            yield step, str(name).removeprefix("valid/"), value
 
 
 def validations(folder: RunFolder) -> list[Validation]:
     """Validations of a run's main metric, in the order of their steps."""
-    lines = [line for line in _lines(folder) if not isinstance(line.value, str)]
+    lines = [
+        Validation(step, metric, value)
+        for step, metric, value in _lines(folder)
+        if not isinstance(value, str)
+    ]
     by_metric = ([line for line in lines if line.metric == metric] for metric in MAIN_METRICS)
     return next((found for found in by_metric if found), [])
 
@@ -43,9 +47,9 @@ def validations(folder: RunFolder) -> list[Validation]:
 def validated_metrics(folder: RunFolder, step: int | None) -> dict[str, float | str]:
     """All metrics of the validation after ``step``, without losses."""
     return {
-        line.metric: line.value
-        for line in _lines(folder)
-        if line.step == step and "loss/" not in line.metric
+        metric: value
+        for validated, metric, value in _lines(folder)
+        if validated == step and "loss/" not in metric
     }
 
 
@@ -99,4 +103,4 @@ def log_summary(folder: RunFolder, options: TrainingOptions) -> None:
         log_best(folder, best)
     words = {name: shlex.quote(str(value)) for name, value in vars(options).items()}
     words["output_dir"] = shlex.quote(str(folder.path))
-    LOGGER.info("%s", options.NEXT.format(**words, best=last if best is None else BEST))
+    LOGGER.info("%s", options.next_step.format(**words, best=last if best is None else BEST))

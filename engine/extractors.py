@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from data.prepare.extraction import Provenance
 from model.extractors.build import (
@@ -14,7 +13,7 @@ from model.extractors.build import (
     find_class,
     source_file,
 )
-from model.extractors.extractor import FeatureExtractor
+from model.extractors.extractor import Extractor, FeatureExtractor, PublishedExtractor
 from model.extractors.image_text import ClipFeatures
 from model.extractors.weights import file_sha256
 from utils.errors import UserError
@@ -128,11 +127,12 @@ def _weights_of(options: argparse.Namespace, name: str) -> str | None:
     return getattr(options, f"{name}_weights", None)
 
 
-def describe(model: nn.Module, weights: str | None, interval: float) -> Provenance:
+def describe(model: Extractor, weights: str | None, interval: float) -> Provenance:
     """What will have made the features of a network."""
     if isinstance(model, ClipFeatures):
         digest = model.sha256
-    elif type(model) not in EXTRACTORS.values():  # of the user's: its code is what makes them
+    elif not isinstance(model, PublishedExtractor) or type(model) not in EXTRACTORS.values():
+        # Of the user's: its code is what makes them.
         weights = f"{type(model).__module__}:{type(model).__name__}"
         digest = file_sha256(source_file(type(model)))
         return Provenance(model.name, weights, digest, interval, model.width)

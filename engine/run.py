@@ -71,7 +71,14 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     @property
     def vocab_size(self) -> int:
         """Of the model: token ids lie below it."""
-        return self.model_config.f_config.vocab_size
+        return self.model_config.f_config.num_words
+
+    @property
+    def evaluated(self) -> Checkpoint:
+        """The checkpoint that is evaluated."""
+        if self.checkpoint is None:
+            raise ValueError(f"{self.folder.path} trains, it has no checkpoint to evaluate")
+        return self.checkpoint
 
     @property
     def accumulation(self: "Run[TrainingOptions]") -> int:
@@ -262,7 +269,10 @@ def _log_batch_sizes(run: Run[TrainingOptions]) -> None:
     options = run.options
     sizes, ranked = {"": options.train_batch_size}, isinstance(options, RankingLossOptions)
     if isinstance(options, ValueOptions):
-        sizes = {f"{each.name}: ": each.batch_size for each in options.train_datasets}
+        sizes = {
+            f"{each.name}: ": each.batch_size or options.train_batch_size
+            for each in options.train_datasets
+        }
         ranked = options.trains_retrieval
     for name, size in sizes.items():
         LOGGER.info(
@@ -275,7 +285,7 @@ def _log_batch_sizes(run: Run[TrainingOptions]) -> None:
         )
     if run.stand_in > 1:
         LOGGER.info("each rank stands in for %d of the recipe's", run.stand_in)
-    if ranked:
+    if ranked and isinstance(options, RankingLossOptions):
         at_once = [size * run.comm.size for size in sizes.values()]
         LOGGER.info("ranking losses draw their negatives from %s items at once", show(at_once))
         if run.stand_in > 1:

@@ -74,7 +74,7 @@ class Task:
     model: nn.Module
     loader: TrainLoader
     loss_weights: Mapping[str, float]
-    validate: Callable[[int], dict[str, float | str]]
+    validate: Callable[[int], Mapping[str, float | str]]
     begin_batch: Callable[[int, int], None] = _nothing
     gradient_factors: Mapping[str, float] = field(default_factory=dict)
     loss_scale: Callable[[Any], str] = _the_only_scale
@@ -185,7 +185,7 @@ class Trainer:
         fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
         self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
         self._restore()
-        self.writer = NullMetricsWriter()
+        self.writer: MetricsWriter | NullMetricsWriter = NullMetricsWriter()
         if run.comm.is_main:
             self.writer = MetricsWriter(run.folder.log, self.steps_done, self.unvalidated)
 
@@ -274,7 +274,7 @@ class Trainer:
     def _set_learning_rate(self, step: int) -> None:
         options = self.options
         self.rate = learning_rate_at(
-            step, options.learning_rate, options.warmup_steps, options.num_train_steps
+            step, options.learning_rate, options.warmup, options.num_train_steps
         )
         set_learning_rates(self.optimizer, self.rate)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from config.config import parse_options
-from config.evaluation import RunOptions
+from config.evaluation import EvalOptions, TvcInferenceOptions
 from config.groups import Channel
 from config.storage import require_reachable
 from config.value import parse_name
@@ -17,7 +17,8 @@ from engine.run import Run, finished_run, start_evaluation
 STREAMS = (Channel.VIDEO_ONLY, Channel.SUB_ONLY)
 ENDING = "_two_stream"  # of the results' folder, which lies in the run that reads frames
 
-OptionsT = TypeVar("OptionsT", bound=RunOptions)
+OptionsT = TypeVar("OptionsT", bound=EvalOptions | TvcInferenceOptions, covariant=True)
+ReadT = TypeVar("ReadT", bound=EvalOptions | TvcInferenceOptions)
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class TwoRuns(Generic[OptionsT]):
     sub: OptionsT
     task: str
 
-    @classmethod
-    def parse(cls, options_class: type[OptionsT], argv: list[str] | None) -> "TwoRuns[OptionsT]":
+    @staticmethod
+    def parse(options_class: type[ReadT], argv: list[str] | None) -> "TwoRuns[ReadT]":
         """Read ``--{video,sub}_only_model_dir``, ``--{video,sub}_only_checkpoint`` (of captions
         also ``…_ckpt_step``), and the options of a script that evaluates one run, for both.
 
@@ -60,7 +61,7 @@ class TwoRuns(Generic[OptionsT]):
             task = task and parse_name(task)[0]
         rest += ["--task", task] if task else []
 
-        def read(channel: Channel, *more: str) -> OptionsT:
+        def read(channel: Channel, *more: str) -> ReadT:
             folder = getattr(given, f"{channel}_model_dir")
             checkpoint = getattr(given, f"{channel}_checkpoint")
             own = [f"--{options_class.RUN_FOLDER}", folder, "--checkpoint", checkpoint]
@@ -68,8 +69,9 @@ class TwoRuns(Generic[OptionsT]):
 
         sub = read(Channel.SUB_ONLY)
         # A run that reads no subtitles may not know where the indices of videos are.
-        video = read(Channel.VIDEO_ONLY, "--sub_txt_db", sub.sub_txt_db)
-        return cls(video, sub, given.task or video.task)
+        subtitles = ["--sub_txt_db", sub.sub_txt_db] if sub.sub_txt_db else []
+        video = read(Channel.VIDEO_ONLY, *subtitles)
+        return TwoRuns(video, sub, given.task or video.task)
 
     def start(self) -> tuple[Run[OptionsT], Run[OptionsT]]:
         """Set up the evaluation of both."""

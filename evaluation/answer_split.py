@@ -5,6 +5,7 @@ from pathlib import Path
 
 from config.evaluation import AnswerEvalOptions
 from config.training import AnswerOptions
+from config.value import SetOptions
 from data.candidates import CandidateDataset
 from data.loader import evaluation_batches
 from engine.run import Run, on_main
@@ -29,7 +30,7 @@ class AnswerSplit:
         name: str,
         data: CandidateDataset,
         weights: Mapping[str, float],
-        run: Run[AnswerOptions | AnswerEvalOptions],
+        run: Run[AnswerOptions | SetOptions | AnswerEvalOptions],
     ) -> None:
         self.name, self.data, self.weights, self.run = name, data, weights, run
 
@@ -76,7 +77,10 @@ class AnswerSplit:
         metrics = answered.metrics(self.weights)
         self.data.coverage.warn_of_metrics()
         mark = self.data.coverage.mark()
-        scores = self._value_scores(answered, metrics) if value and metrics else None
+        accuracy = answered.accuracy
+        scores = None
+        if value and accuracy is not None:
+            scores = self._value_scores(metrics, accuracy)
         save_answers(answered, folder, label, metrics, save_logits, mark, scores)
         return metrics
 
@@ -85,13 +89,11 @@ class AnswerSplit:
         """The loss that answers are chosen by."""
         return next(iter(self.weights))
 
-    def _value_scores(
-        self, answered: AnsweredSplit, metrics: Mapping[str, float]
-    ) -> dict[str, float]:
+    def _value_scores(self, metrics: Mapping[str, float], accuracy: float) -> dict[str, float]:
         """Metrics under VALUE's names."""
         prefix = f"valid/{self.name}_" if self.main_loss == "violin" else "valid/"
         loss = metrics[f"loss/{self.main_loss}"]
-        return {f"{prefix}loss": loss, f"{prefix}acc": answered.accuracy}
+        return {f"{prefix}loss": loss, f"{prefix}acc": accuracy}
 
     def validate(self, model: CandidateModel, step: int) -> dict[str, float]:
         """:meth:`evaluate` into ``results/``, with the sum of the losses."""

@@ -129,14 +129,16 @@ def save_answers(
     """Write ``results_{checkpoint}_all.json``, on demand ``logits_{checkpoint}_all.json``, and,
     where there are any, print metrics and write ``metrics_{checkpoint}.json``, with ``mark``; in
     its place ``scores_{checkpoint}.json`` where VALUE's names of the metrics are given."""
-    files = {"results": {item.id: item.answer for item in split.items}}
+    files: dict[str, Mapping[str, Any]] = {
+        "results": {item.id: item.answer for item in split.items}
+    }
     if save_logits:
         files["logits"] = {item.id: item.scores for item in split.items}
     for kind, content in files.items():
         write_json(_name_file(folder, kind, checkpoint), content)
     if metrics:
-        kind, content = ("metrics", metrics) if value_scores is None else ("scores", value_scores)
-        write_json(_name_file(folder, kind, checkpoint), {**mark, **content}, indent=2)
+        kind, scores = ("metrics", metrics) if value_scores is None else ("scores", value_scores)
+        write_json(_name_file(folder, kind, checkpoint), {**mark, **scores}, indent=2)
     for kind in files:  # last: nobody may read it any more, and then this process ends
         print(f"wrote {_name_file(folder, kind, checkpoint)}")
     if metrics:

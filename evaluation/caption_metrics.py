@@ -245,23 +245,25 @@ class _Meteor:
         command = _java(
             "-Xmx2G", "-XX:+UseSerialGC", "-jar", _METEOR, "-", "-", "-stdio", "-l", "en", "-norm"
         )
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        self._process = subprocess.Popen(command, **pipes)
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._questions, self._answers = self._process.stdin, self._process.stdout
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
         with suppress(BrokenPipeError):  # what it did not live to read
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._questions.close()
+        self._answers.close()
         self._errors.close()
 
     def ask(self, *fields: str) -> str:
         """Write one line; returns the first line of the answer."""
         with suppress(BrokenPipeError):  # answer() tells why
-            self._process.stdin.write(f" {_FIELD} ".join(fields).encode("ascii") + b"\n")
-            self._process.stdin.flush()
+            self._questions.write(f" {_FIELD} ".join(fields).encode("ascii") + b"\n")
+            self._questions.flush()
         return self.answer()
 
     def answer(self) -> str:
@@ -270,7 +272,7 @@ class _Meteor:
         Raises:
             UserError: the program has ended.
         """
-        line = self._process.stdout.readline().decode("ascii").strip()
+        line = self._answers.readline().decode("ascii").strip()
         if not line:
             self._process.wait()
             self._errors.seek(0)

@@ -74,7 +74,7 @@ class CaptionSplit:
         """
         run = self.run
         streams = [(self, model), *others]
-        texts = {}
+        texts: dict[int, str] = {}
         with run.precision.autocast():
             for batches in zip(*(split._batches() for split, _ in streams), strict=True):
                 steppers = [
@@ -125,7 +125,7 @@ class CaptionSplit:
         score = segment_metrics if self.run.options.task == "yc2c" else score_lines
         return score(lines, self.clips.lines)
 
-    def validate(self, model: nn.Module, data: CaptionDataset, step: int) -> dict[str, float]:
+    def validate(self, model: HeroForTvc, data: CaptionDataset, step: int) -> dict[str, float]:
         """Mean loss of ``data``'s captions, then :meth:`evaluate` into ``results/``."""
         loss = self.mean_loss(model, data)
         output = self.run.folder.results / f"results_{step}_all.jsonl"
@@ -146,7 +146,7 @@ class CaptionSplit:
 def show_metrics(metrics: Mapping[str, float]) -> str:
     """A table: a row of all clips and, where there are such metrics, one of paragraphs."""
     headers = [name for name in metrics if not name.startswith(PARAGRAPH)]
-    rows = [[metrics[name] for name in headers]]
+    rows: list[list[float | str]] = [[metrics[name] for name in headers]]
     if len(metrics) > len(headers):
         headers = ["", *headers]
         paragraphs = [metrics[f"{PARAGRAPH}{name}"] for name in headers[1:]]

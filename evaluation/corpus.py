@@ -63,7 +63,9 @@ def evaluate_corpus(
         for model in models:
             modes.enter_context(_evaluation_mode(model))
         indices = [_encode_corpus(each.model, each.videos, comm, video2idx) for each in streams]
-        index = indices[0] if len(indices) == 1 else AveragedIndex(indices, settings.q2c_alpha)
+        index: CorpusIndex | AveragedIndex = indices[0]
+        if len(indices) > 1:
+            index = AveragedIndex(indices, settings.q2c_alpha)
         found = list(_search(models, index, query_batches, settings, video2idx))
     parts = comm.all_gather_object(found)
     return assemble_results(video2idx, parts, qids, settings.tasks)
@@ -103,7 +105,7 @@ def _encode_corpus(
     encoded.clear()
     if not own.isfinite().all():
         raise not_finite(model, vids, own.split(lengths))
-    videos = {}
+    videos: dict[str, Tensor] = {}
     for (share_vids, share_lengths, _), frames in zip(shares, comm.all_gather_parts(own)):
         videos |= zip(share_vids, frames.split(share_lengths))
     corpus = {vid: videos[vid] for vid in video2idx}
@@ -128,7 +130,7 @@ def not_finite(
 
 def _search(
     models: Sequence[MomentRetrievalModel],
-    index: CorpusIndex,
+    index: CorpusIndex | AveragedIndex,
     batches: Iterable[QueryBatch],
     settings: SearchSettings,
     video2idx: Mapping[str, int],
@@ -150,7 +152,7 @@ def _search(
 
 def _search_batch(
     models: Sequence[MomentRetrievalModel],
-    index: CorpusIndex,
+    index: CorpusIndex | AveragedIndex,
     batch: QueryBatch,
     own: Sequence[str | None],
     settings: SearchSettings,
@@ -172,6 +174,7 @@ def _search_batch(
             settings = dataclasses.replace(settings, tasks=tasks)
     with torch.autocast(device.type, enabled=False):
         queries = [own.float() for own in vectors]
-        if len(models) == 1:
-            (queries,), (span_queries,) = queries, span_queries or (None,)
-        return index.search(queries, settings, span_queries, true_videos)
+        if isinstance(index, AveragedIndex):
+            return index.search(queries, settings, span_queries, true_videos)
+        spans = span_queries[0] if span_queries else None
+        return index.search(queries[0], settings, spans, true_videos)

@@ -5,14 +5,14 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from tabulate import tabulate
-from torch import nn
 
 from config.groups import Kind
-from config.value import AVERAGE_RECALL, META_AVERAGE, DataSet, ValueOptions
+from config.value import AVERAGE_RECALL, META_AVERAGE, DataSet, SetOptions, ValueOptions
 from data.tvc import caption_texts
-from data.value_sets import Databases, labels, open_items
+from data.value_sets import Databases, labels, open_judged
 from data.vocabulary import Vocabulary
 from engine.run import Run
 from engine.validation import split_label
@@ -39,15 +39,15 @@ class ListedSet:
 
     label: str
     entry: DataSet
-    validate: Callable[[nn.Module, int], Metrics]
+    validate: Callable[[Any, int], Metrics]
 
     def score(self, metrics: Metrics) -> float | None:
         """The score that counts on the leaderboard; None without ground truth."""
         metric = self.entry.value_task.metric
-        if metric != AVERAGE_RECALL:
-            return metrics.get(metric)
-        ranking = "VCMR" if self.entry.kind is Kind.MOMENTS else "VR"
-        return metrics.get(f"{ranking}/{metric}")
+        if metric == AVERAGE_RECALL:
+            ranking = "VCMR" if self.entry.kind is Kind.MOMENTS else "VR"
+            metric = f"{ranking}/{metric}"
+        return float(metrics[metric]) if metric in metrics else None
 
 
 def open_validation(run: Run[ValueOptions], databases: Databases) -> list[ListedSet]:
@@ -66,25 +66,25 @@ def open_validation(run: Run[ValueOptions], databases: Databases) -> list[Listed
 
 def _open(
     run: Run[ValueOptions], databases: Databases, entry: DataSet, label: str
-) -> Callable[[nn.Module, int], Metrics]:
+) -> Callable[[Any, int], Metrics]:
     """What validates an entry."""
     options = run.options.of(entry)
-    own = replace(run, options=options, folder=copy(run.folder))
+    own: Run[SetOptions] = replace(cast("Run[Any]", run), options=options, folder=copy(run.folder))
     if len(run.options.val_datasets) > 1:
         own.folder.results = run.folder.results / label
     weights = set_weights(entry, options)
     if entry.kind is Kind.CAPTIONS:
-        split = _open_clips(own, databases, entry)
+        clips = _open_clips(own, databases, entry)
         output = partial(_captions_file, own.folder.results, entry.split)
-        return lambda model, step: split.evaluate(model, output(step))
+        return lambda model, step: clips.evaluate(model, output(step))
     if entry.kind in (Kind.QUESTIONS, Kind.STATEMENTS):
-        _, dataset, _ = open_items(databases, entry, training=False)
-        return AnswerSplit(entry.split, dataset, weights, own).validate
+        judged = open_judged(databases, entry, training=False)
+        return AnswerSplit(entry.split, judged, weights, own).validate
     of_moments = entry.kind is Kind.MOMENTS
-    settings = SearchSettings.for_moments if of_moments else SearchSettings.for_videos
-    queries = databases.texts(entry.query_txt_db)
+    settings = (SearchSettings.for_moments if of_moments else SearchSettings.for_videos)(options)
+    queries = databases.texts(entry.given("query_txt_db"))
     videos = databases.videos(entry, queries)
-    split = RetrievalSplit(entry.split, queries, videos, own, settings(options))
+    split = RetrievalSplit(entry.split, queries, videos, own, settings)
     return lambda model, step: split.validate(model, weights, step)
 
 
@@ -92,13 +92,14 @@ def _captions_file(folder: Path, split: str, step: int) -> Path:
     return folder / f"results_{split_label(split, step)}_all.jsonl"
 
 
-def _open_clips(run: Run[ValueOptions], databases: Databases, entry: DataSet) -> CaptionSplit:
+def _open_clips(run: Run[SetOptions], databases: Databases, entry: DataSet) -> CaptionSplit:
     training = databases.options.train_datasets
-    learnt = [path for each in training for path in each.cap_txt_db]
+    learnt = [path for each in training for path in each.caption_dbs]
     texts = caption_texts(learnt[0], databases.vocab_size)
     videos = databases.videos(entry, texts)
     vocabulary = Vocabulary.of(texts, run.options.toker)
-    return CaptionSplit(entry.gt_anno, videos.source, vocabulary, run, need_references=True)
+    target = entry.given("gt_anno")
+    return CaptionSplit(target, videos.source, vocabulary, run, need_references=True)
 
 
 def validate_listed(
@@ -131,8 +132,8 @@ def format_table(
     total: float,
 ) -> str:
     """A line per set: its losses, what it is scored by, and its score."""
-    names = dict.fromkeys(n for each in found.values() for n in each if n.startswith("loss/"))
-    names = sorted(names, key="loss/total".__eq__)
+    losses = dict.fromkeys(n for each in found.values() for n in each if n.startswith("loss/"))
+    names = sorted(losses, key="loss/total".__eq__)
     rows = [
         [
             each.label,

@@ -1,7 +1,6 @@
 """Validation of several objectives: losses, how good the answers are, and how fast they come."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +34,13 @@ def measure(sums_of: Callable[[Any], Sums], batches: Iterable[Any], comm: Commun
         comm: the ranks.
     """
     start = time.perf_counter()
-    count, sums = 0, defaultdict(float)
+    count = 0
+    sums: dict[str, Tensor] = {}
     for batch in batches:
         asked, parts = sums_of(batch)
         count += asked
         for name, value in parts.items():
-            sums[name] += value
+            sums[name] = sums[name] + value if name in sums else value
     own = {name: value.item() for name, value in sums.items()}
     shares = comm.all_gather_object((count, own, time.perf_counter() - start))
     total = sum(count for count, _, _ in shares)

@@ -14,9 +14,10 @@ Everything is ranked by score, descending; ties go to the video that stands earl
 then to the earlier start, then to the earlier end.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 from config.evaluation import ScorerOptions, SearchOptions, VcmrEvalOptions
 from config.groups import VideoRankingOptions
 from config.training import VcmrOptions
+from config.value import ListOptions
 from model.cosine import unit_vectors
 from utils.errors import UserError
 
@@ -33,6 +35,9 @@ BLOCK_FRAMES = 4096  # a block's scores for a batch of queries stay in the proce
 BLOCK_VIDEOS = 128
 MAX_LISTED_VIDEOS = 100  # a list of videos beside moments is no longer than this
 
+Value = TypeVar("Value")
+VectorsT = TypeVar("VectorsT")  # query vectors: a tensor (N, H), or one of each stream
+MomentOptions = VcmrOptions | VcmrEvalOptions | SearchOptions | ScorerOptions | ListOptions
 PoolScores = Callable[[Tensor, Tensor], Tensor]
 SpanProbabilities = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -62,9 +67,7 @@ class SearchSettings:
     q2c_alpha: float | None = None
 
     @classmethod
-    def for_moments(
-        cls, options: VcmrOptions | VcmrEvalOptions | SearchOptions | ScorerOptions
-    ) -> Self:
+    def for_moments(cls, options: MomentOptions) -> Self:
         """Corpus moment retrieval: the lists that are submitted, cut to ``max_after_nms``."""
         return cls(
             tasks=tuple(options.full_eval_tasks),
@@ -76,6 +79,12 @@ class SearchSettings:
             interval=options.vfeat_interval,
             q2c_alpha=options.q2c_alpha,
         )
+
+    def weights(self, scores: Tensor) -> Tensor:
+        """How much the moments of videos with these scores count: exp(q2c_alpha · score)."""
+        if self.q2c_alpha is None:
+            raise ValueError("a search for moments needs q2c_alpha")
+        return torch.exp(self.q2c_alpha * scores)
 
     @classmethod
     def for_videos(cls, options: VideoRankingOptions) -> Self:
@@ -111,7 +120,97 @@ class _Block:
         return products[video, place] * self.norms[video]
 
 
-class CorpusIndex:
+class RankingIndex(ABC, Generic[VectorsT]):
+    """Videos to be ranked, and their moments, for query vectors.
+
+    Attributes:
+        video_ids: the videos.
+        position: place of each.
+    """
+
+    video_ids: list[str]
+    position: dict[str, int]
+
+    @abstractmethod
+    def video_scores(self, query_vectors: VectorsT, /) -> Tensor:
+        """Score every video for every query: (N, V)."""
+
+    @abstractmethod
+    def spans(self, queries: VectorsT, videos: Tensor, /) -> tuple[Tensor, Tensor]:
+        """See :meth:`CorpusIndex.spans`."""
+
+    def search(
+        self,
+        query_vectors: VectorsT,
+        settings: SearchSettings,
+        span_queries: VectorsT | None = None,
+        true_videos: Tensor | None = None,
+    ) -> dict[str, list[np.ndarray]]:
+        """Rank videos and moments for a batch of queries.
+
+        Args:
+            query_vectors: (N, H) float32.
+            settings: what to list.
+            span_queries: (N, H) float32, compared with the frames of the videos that are searched;
+                needed for moments.
+            true_videos: (N,) long, place of each query's own video in the corpus; needed for SVMR.
+
+        Returns:
+            For each of ``settings.tasks`` N float64 arrays (number of predictions, 4), whose
+            columns are: place of the video in the corpus, start and end in seconds, score. A list
+            is shorter than asked for where there are not so many videos or allowed moments.
+
+        Raises:
+            UserError: the scores are not finite.
+        """
+        scores = self.video_scores(query_vectors)
+        require_finite("video", scores)
+        lists = {}
+        if "VR" in settings.tasks:
+            lists["VR"] = _list_videos(scores, settings)
+        searched, weights = {}, {}  # task: (N, M)
+        if "VCMR" in settings.tasks:
+            searched["VCMR"] = videos = top_columns(scores, settings.searched_videos)
+            weights["VCMR"] = settings.weights(scores.gather(1, videos))
+        if "SVMR" in settings.tasks:
+            searched["SVMR"] = _needed(true_videos, "true_videos")[:, None]
+            weights["SVMR"] = torch.ones_like(scores[:, :1])
+        if searched:
+            queries = _needed(span_queries, "span_queries")
+            lists |= self._list_moments(queries, searched, weights, settings)
+        return {task: lists[task] for task in settings.tasks}
+
+    def _list_moments(
+        self,
+        span_queries: VectorsT,
+        searched: dict[str, Tensor],
+        weights: dict[str, Tensor],
+        settings: SearchSettings,
+    ) -> dict[str, list[np.ndarray]]:
+        """For each task the best moments of its videos (N, M), each weighted (N, M)."""
+        widths = [videos.shape[1] for videos in searched.values()]
+        start, end = self.spans(span_queries, torch.cat(list(searched.values()), dim=1))
+        lists = {}
+        parts = zip(searched, start.split(widths, dim=1), end.split(widths, dim=1))
+        for task, task_start, task_end in parts:
+            best = top_moments(
+                weights[task][..., None] * task_start,
+                task_end,
+                settings.min_pred_l,
+                settings.max_pred_l,
+                settings.listed_moments,
+            )
+            lists[task] = _tables(
+                searched[task].gather(1, best.row),
+                best.first.double() * settings.interval,
+                (best.last + 1).double() * settings.interval,
+                best.scores,
+                counts=best.counts,
+            )
+        return lists
+
+
+class CorpusIndex(RankingIndex[Tensor]):
     """Frame embeddings of a corpus, laid out for searching.
 
     Videos are kept in *slots* ordered by length, so that videos of one length form blocks. All
@@ -155,75 +254,6 @@ class CorpusIndex:
         scores = torch.cat([self.pool_scores(grid, real[: grid.shape[2]]) for grid in grids])
         return scores[self._slots].T.contiguous()
 
-    def search(
-        self,
-        query_vectors: Tensor,
-        settings: SearchSettings,
-        span_queries: Tensor | None = None,
-        true_videos: Tensor | None = None,
-    ) -> dict[str, list[np.ndarray]]:
-        """Rank videos and moments for a batch of queries.
-
-        Args:
-            query_vectors: (N, H) float32.
-            settings: what to list.
-            span_queries: (N, H) float32, compared with the frames of the videos that are searched;
-                needed for moments.
-            true_videos: (N,) long, place of each query's own video in the corpus; needed for SVMR.
-
-        Returns:
-            For each of ``settings.tasks`` N float64 arrays (number of predictions, 4), whose
-            columns are: place of the video in the corpus, start and end in seconds, score. A list
-            is shorter than asked for where there are not so many videos or allowed moments.
-
-        Raises:
-            UserError: the scores are not finite.
-        """
-        scores = self.video_scores(query_vectors)
-        require_finite("video", scores)
-        lists = {}
-        if "VR" in settings.tasks:
-            lists["VR"] = _list_videos(scores, settings)
-        searched, weights = {}, {}  # task: (N, M)
-        if "VCMR" in settings.tasks:
-            searched["VCMR"] = videos = top_columns(scores, settings.searched_videos)
-            weights["VCMR"] = torch.exp(settings.q2c_alpha * scores.gather(1, videos))
-        if "SVMR" in settings.tasks:
-            searched["SVMR"] = true_videos[:, None]
-            weights["SVMR"] = torch.ones_like(scores[:, :1])
-        if searched:
-            lists |= self._list_moments(span_queries, searched, weights, settings)
-        return {task: lists[task] for task in settings.tasks}
-
-    def _list_moments(
-        self,
-        span_queries: Tensor,
-        searched: dict[str, Tensor],
-        weights: dict[str, Tensor],
-        settings: SearchSettings,
-    ) -> dict[str, list[np.ndarray]]:
-        """For each task the best moments of its videos (N, M), each weighted (N, M)."""
-        widths = [videos.shape[1] for videos in searched.values()]
-        start, end = self.spans(span_queries, torch.cat(list(searched.values()), dim=1))
-        lists = {}
-        parts = zip(searched, start.split(widths, dim=1), end.split(widths, dim=1))
-        for task, task_start, task_end in parts:
-            best = top_moments(
-                weights[task][..., None] * task_start,
-                task_end,
-                settings.min_pred_l,
-                settings.max_pred_l,
-                settings.listed_moments,
-            )
-            lists[task] = _tables(
-                searched[task].gather(1, best.row),
-                best.first.double() * settings.interval,
-                (best.last + 1).double() * settings.interval,
-                best.scores,
-                counts=best.counts,
-            )
-        return lists
-
     def spans(self, queries: Tensor, videos: Tensor) -> tuple[Tensor, Tensor]:
         """Return start and end probabilities over the frames of ``videos`` (N, M): two (N, M, T).
 
@@ -248,6 +278,12 @@ class CorpusIndex:
         return result.view(*videos.shape, self.max_length)
 
 
+def _needed(value: Value | None, name: str) -> Value:
+    if value is None:
+        raise ValueError(f"a search for moments needs {name}")
+    return value
+
+
 def require_finite(what: str, *scores: Tensor) -> None:
     """Refuse scores that a sort would put anywhere; the videos they are of are finite."""
     if not all(values.isfinite().all() for values in scores):
@@ -257,7 +293,7 @@ def require_finite(what: str, *scores: Tensor) -> None:
         )
 
 
-def _blocks(videos: Sequence[Tensor]) -> Iterator[_Block]:
+def _blocks(videos: list[Tensor]) -> Iterator[_Block]:
     """Yield the frames (T, H) of videos sorted by length, in blocks of equally long videos."""
     lengths = [len(frames) for frames in videos]
     # One piece of memory, filled in place: a search of many pieces was a twentieth slower.

@@ -123,6 +123,7 @@ def _as_json(entry: dict, task: str) -> str:
 
 def _as_value_json(entry: dict, task: str) -> str:
     rows = _as_array(entry).tolist()
+    predictions: list[int] | list[list[float]]
     if task == "VR":
         predictions = [int(video) for video, *_ in rows]
     else:
@@ -209,7 +210,7 @@ def save_results(
             found = retrieval_metrics(variant, truth, by_type)
             metrics[ending] = with_average_recall(found) if value else found
             mark = {PARTIAL: variant[PARTIAL]} if PARTIAL in variant else {}
-            content = mark | files.in_metrics_file(metrics[ending])
+            content = {**mark, **files.in_metrics_file(metrics[ending])}
             write_json(files.metrics(ending), content, indent=2)
             said.append(format_metrics(metrics[ending]))
     tqdm.write("\n".join(said))
@@ -226,8 +227,8 @@ def with_average_recall(metrics: Metrics) -> Metrics:
 
 def format_metrics(metrics: Metrics) -> str:
     """A table of recalls in percent: a line per task, query type and IoU threshold."""
-    lines: dict[tuple[str, str, str], list[float]] = {}
-    notes = {}
+    lines: dict[tuple[str, str, str], list[float | str]] = {}
+    notes: dict[str, None] = {}
     for task, values in metrics.items():
         for name, value in values.items():
             criterion, _, top_k = name.rpartition("r")

@@ -81,6 +81,8 @@ class GroundTruth:
         right = predictions[..., 0] == self.videos[:, None]
         if iou_threshold is None:
             return right
+        if self.spans is None:
+            raise ValueError("the ground truth has no times")
         times = predictions[:, :, None, 1:3].astype(np.float32)  # (Q, K, 1, 2)
         spans = self.spans[:, None]  # (Q, 1, S, 2)
         iou = temporal_iou(times[..., 0], times[..., 1], spans[..., 0], spans[..., 1])
@@ -169,11 +171,11 @@ def _first_hits(hits: np.ndarray) -> np.ndarray:
     return np.where(hits.any(axis=1), hits.argmax(axis=1), TOP_K[-1])
 
 
-def _percent(part: int, whole: int) -> float:
+def _percent(part: int | np.integer, whole: int) -> float:
     return round(100 * (part / whole), 2)
 
 
-def _recalls(first_hits: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _recalls(first_hits: Mapping[str, np.ndarray]) -> dict[str, float | str]:
     return {
         f"{criterion}r{k}": _percent(np.count_nonzero(places < k), len(places))
         for criterion, places in first_hits.items()

@@ -5,11 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from config.evaluation import VcmrEvalOptions, VrEvalOptions
-from config.groups import Channel, MomentEvalOptions
+from config.evaluation import CorpusEvalOptions
+from config.groups import BatchOptions, Channel, MomentEvalOptions
 from config.training import RetrievalOptions
+from config.value import SetOptions
 from data.annotations import read_lines
-from data.batch import MomentBatch, QueryBatch, VideoBatch
+from data.batch import QueryBatch, VideoBatch
 from data.coverage import Coverage
 from data.loader import evaluation_batches
 from data.moments import warn_of_single_moments
@@ -54,7 +55,7 @@ class RetrievalSplit:
         name: str,
         queries: TextDb,
         videos: VideoData,
-        run: Run[RetrievalOptions | VcmrEvalOptions | VrEvalOptions],
+        run: Run[RetrievalOptions | SetOptions | CorpusEvalOptions],
         settings: SearchSettings,
     ) -> None:
         self.name = name
@@ -152,8 +153,9 @@ class RetrievalSplit:
     def _moments(self) -> MomentEvalOptions | None:
         """What is said of moments, where they are searched."""
         options = self.run.options
-        searched = isinstance(options, MomentEvalOptions) and self.settings.searched_videos > 0
-        return options if searched else None
+        if isinstance(options, MomentEvalOptions) and self.settings.searched_videos > 0:
+            return options
+        return None
 
     def _files(self, checkpoint: str | int, folder: Path | None) -> ResultsFiles:
         return ResultsFiles(
@@ -205,13 +207,11 @@ class RetrievalSplit:
     def _losses(
         self, model: MomentRetrievalModel, weights: Mapping[str, float]
     ) -> dict[str, float]:
-        batches: Iterator[MomentBatch] = evaluation_batches(
-            self._items,
-            collate_moments,
-            self.run.options.val_batch_size,
-            self.run,
-            f"{self.name} losses",
-        )
+        options = self.run.options
+        if not isinstance(options, BatchOptions):
+            raise TypeError("losses are computed in training alone")
+        size, progress = options.val_batch_size, f"{self.name} losses"
+        batches = evaluation_batches(self._items, collate_moments, size, self.run, progress)
         return mean_losses(model, batches, weights, self.run.comm)
 
     def stream(self, model: MomentRetrievalModel) -> Stream:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evaluation.answers import UNKNOWN, AnsweredItem, AnsweredSplit
-from evaluation.ranking import CorpusIndex
+from evaluation.ranking import CorpusIndex, RankingIndex
 from model.decoding import Stepper
 from utils.errors import UserError
 
@@ -22,7 +22,7 @@ def average(streams: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(streams)).mean(dim=0)
 
 
-class AveragedIndex(CorpusIndex):
+class AveragedIndex(RankingIndex[Sequence[Tensor]]):
     """A corpus as several models encoded it; queries are one tensor (N, H) of each.
 
     Args:
@@ -98,7 +98,7 @@ def _average_item(found: Sequence[AnsweredItem], loss: str) -> AnsweredItem:
     if scores[0].dim():
         chances = average([one.softmax(dim=0) for one in scores])
         answer, of_answers = int(chances.argmax()), chances.tolist()
-        given = chances.tolist()
+        given: float | list[float] = of_answers
     else:
         true = float(average([one.sigmoid() for one in scores]))
         answer, of_answers, given = int(true > 0.5), [1 - true, true], true

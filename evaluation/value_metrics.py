@@ -10,14 +10,14 @@ PARAGRAPH = "paragraph/"  # before the names of metrics of source videos
 _SEGMENT = re.compile(r"(.+)_(\d+)")  # a source video's name, and which segment of it
 
 
-def average_recall(recalls: Mapping[str, float]) -> float:
+def average_recall(recalls: Mapping[str, float | str]) -> float:
     """AveR: the mean of R@1, R@5, R@10 in percent, of moments those at IoU ≥ 0.7.
 
     Args:
         recalls: of one list, as :func:`evaluation.retrieval_metrics.retrieval_metrics` names them.
     """
     criterion = "" if "r1" in recalls else "0.7-"
-    return sum(recalls[f"{criterion}r{k}"] for k in AVERAGED_TOP_K) / len(AVERAGED_TOP_K)
+    return sum(float(recalls[f"{criterion}r{k}"]) for k in AVERAGED_TOP_K) / len(AVERAGED_TOP_K)
 
 
 def meta_average(scores: Mapping[str, float]) -> float:

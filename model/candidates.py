@@ -4,14 +4,17 @@ The video is run once per candidate text; a frame's features are projected once 
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
 from config.model_config import ModelConfig
 from data.batch import CandidateBatch, JudgedBatch
-from model.hero import FEATURE_SIZE, HierarchicalEncoder
+from model.hero import FEATURE_SIZE, HeroModel, HierarchicalEncoder
 from model.layers import PredictionHead
 from model.query_encoder import segment_attention_pool
+
+BatchT = TypeVar("BatchT", bound=JudgedBatch)
 
 
 @dataclass
@@ -23,7 +26,7 @@ class Answers:
     losses: dict[str, Tensor]  # (N,) each; 0 where an item has no target
 
 
-class CandidateModel(nn.Module):
+class CandidateModel(HeroModel, Generic[BatchT]):
     """Runs videos with candidate texts; a task adds its heads and :meth:`answer`."""
 
     def __init__(
@@ -35,11 +38,11 @@ class CandidateModel(nn.Module):
         super().__init__()
         self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
 
-    def answer(self, batch: JudgedBatch) -> Answers:
+    def answer(self, batch: BatchT) -> Answers:
         """Scores, choices and losses of every item."""
         raise NotImplementedError
 
-    def forward(self, batch: JudgedBatch) -> dict[str, Tensor]:
+    def forward(self, batch: BatchT) -> dict[str, Tensor]:
         """Named losses: in training means over the items that have a target (0 if none has), in
         evaluation one value per item."""
         losses = self.answer(batch).losses

@@ -463,9 +463,9 @@ def _describe_clashes(
         else:
             others.append(listed)
     if not others and len(widths) == 1:
-        ((theirs, ours),) = widths
+        ((width, own),) = widths
         return (
-            f"the checkpoint was trained on features {theirs} values wide, these are {ours} wide: "
+            f"the checkpoint was trained on features {width} values wide, these are {own} wide: "
             "use features of the same extractors, or another checkpoint, or train with "
             "--reinit_feature_layers, which starts the layers that depend on the width afresh"
         )

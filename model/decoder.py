@@ -6,6 +6,7 @@ checkpoints, misspelling included.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,7 @@ class DecoderLayer(nn.Module):
         self, x: Tensor, layout: PackedLayout, memory: ClipMemory, by_clip: PackedLayout
     ) -> Tensor:
         """Whole captions, packed: (P, H) → (P, H)."""
-        bins = layout.bins
+        bins = layout.attention
         attended = pick(self.self_attention(bins.spread(x), bins), bins.to_rows)
         return self._attend_clip(x, attended, memory, by_clip)
 
@@ -139,6 +140,11 @@ class CaptionDecoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
 
+    @property
+    def layers(self) -> list[DecoderLayer]:
+        """The layers, from the first to the last."""
+        return cast("list[DecoderLayer]", list(self.layer))
+
     def forward(
         self,
         x: Tensor,
@@ -159,7 +165,7 @@ class CaptionDecoder(nn.Module):
         Returns:
             (P, H)
         """
-        for layer in self.layer:
+        for layer in self.layers:
             x = layer(x, layout, layer.dec_enc_attention.remember(frames, clips), by_clip)
         return x
 
@@ -178,7 +184,7 @@ class DecoderSteps:
     def __init__(
         self, decoder: CaptionDecoder, frames: Tensor, clips: ClipBatch, beam: int, steps: int
     ) -> None:
-        self.layers = decoder.layer
+        self.layers = decoder.layers
         by_clip = PackedLayout.from_lengths([beam] * len(clips.first), attended=False)
         self.by_clip = by_clip.to(frames.device)
         self.memories = [layer.dec_enc_attention.remember(frames, clips) for layer in self.layers]

@@ -29,7 +29,7 @@ class TextEmbeddings(nn.Module):
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         hidden = config.hidden_size
-        self.word_embeddings = nn.Embedding(padded_vocabulary(config.vocab_size), hidden)
+        self.word_embeddings = nn.Embedding(padded_vocabulary(config.num_words), hidden)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, hidden)
         # RoBERTa has one type; HERO reads the second row, so there are always two.
         self.token_type_embeddings = nn.Embedding(max(2, config.type_vocab_size), hidden)

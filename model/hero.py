@@ -148,3 +148,9 @@ class HierarchicalEncoder(nn.Module):
     def encode_text(self, text: TextBatch) -> Tensor:
         """Texts alone through the cross-modal transformer → (P, H)."""
         return self.f_encoder.encode_text(text)
+
+
+class HeroModel(nn.Module):
+    """A model around the hierarchical encoder."""
+
+    v_encoder: HierarchicalEncoder

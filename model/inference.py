@@ -40,9 +40,11 @@ def pack_weights(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is SelfAttention and _can_pack(module.query.weight):
             module.joint = PackedLinear(*module.joined())
-            module.query = module.key = module.value = None
+            for name in ("query", "key", "value"):
+                module.register_module(name, None)
         elif isinstance(module, Intermediate | ResidualNorm) and _can_pack(module.dense.weight):
-            module.dense = PackedLinear(module.dense.weight, module.dense.bias)
+            packed = PackedLinear(module.dense.weight, module.dense.bias)
+            module.register_module("dense", packed)
 
 
 def _can_pack(weight: Tensor) -> bool:

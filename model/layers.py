@@ -130,7 +130,7 @@ class TransformerEncoder(nn.Module):
         Returns:
             (P, H), or (R, H) with ``rows``.
         """
-        bins = layout.bins
+        bins = layout.attention
         x, wanted = bins.spread(x), bins.cells_of(rows)
         last = len(self.layer) - 1
         for number, layer in enumerate(self.layer):

@@ -1,22 +1,21 @@
 """Several tasks on one encoder: VALUE's multi-task training (arXiv 2106.04632)."""
 
 from collections.abc import Collection, Iterator
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from torch import Tensor, nn
 
 from config.groups import Kind
 from config.model_config import ModelConfig
 from config.value import RETRIEVAL, DataSet, ListOptions
-from data.batch import JudgedBatch, SetBatch, StatementBatch
+from data.batch import MomentBatch, QuestionBatch, SetBatch, StatementBatch
 from model.candidates import Answers
-from model.hero import FEATURE_SIZE, HierarchicalEncoder
+from model.hero import FEATURE_SIZE, HeroModel, HierarchicalEncoder
 from model.tvc import HeroForTvc
 from model.vcmr import HeroForVcmr, MomentRetrievalModel, MomentSchedule, ranking_weights
 from model.videoQA import HeroForVideoQA
 from model.violin import HeroForStatements, answer_statements
 from utils.distributed import Communicator
-from utils.errors import UserError
 
 ALL_KINDS = (*RETRIEVAL, Kind.QUESTIONS, Kind.STATEMENTS, Kind.CAPTIONS)
 
@@ -35,14 +34,14 @@ def set_weights(entry: DataSet, options: ListOptions) -> dict[str, float]:
 class HeroForAnswers(HeroForVideoQA):
     """Question answering whose heads judge statements too."""
 
-    def answer(self, batch: JudgedBatch) -> Answers:
+    def answer(self, batch: QuestionBatch | StatementBatch) -> Answers:
         """Scores, choices and losses of questions or of statements."""
         if isinstance(batch, StatementBatch):
             return answer_statements(self, self.qa_pool, self.qa_pred_head, batch)
         return super().answer(batch)
 
 
-class HeroForMultiTask(nn.Module):
+class HeroForMultiTask(HeroModel):
     """The models of single tasks around one encoder.
 
     Its weights are called as theirs are: a checkpoint of it is one of every task.
@@ -77,11 +76,6 @@ class HeroForMultiTask(nn.Module):
         shared = (config, feature_size)
         self.parts: dict[Kind, nn.Module] = {}  # no module of this one: only their heads are
         if not set(kinds).isdisjoint(RETRIEVAL):
-            if config.q_config is None:
-                raise UserError(
-                    "the model config has no q_config (query encoder), which retrieval "
-                    "needs; see config/model_config/hero_finetune.json"
-                )
             retrieval = HeroForVcmr(*shared, schedule=schedule, comm=comm, encoder=encoder)
             self.parts |= dict.fromkeys(RETRIEVAL, retrieval)
         if Kind.QUESTIONS in kinds:
@@ -117,7 +111,8 @@ class HeroForMultiTask(nn.Module):
         """Losses of the batch's task, as ``{data set}/{name}``."""
         part = self.parts[batch.kind]
         if batch.kind is Kind.VIDEOS:  # no moments to learn
-            losses = part.moment_losses(batch.batch, spans=False)
+            retrieval = cast("HeroForVcmr", part)
+            losses = retrieval.moment_losses(cast("MomentBatch", batch.batch), spans=False)
         else:
             losses = part(batch.batch)
         return {f"{batch.data_set}/{name}": loss for name, loss in losses.items()}

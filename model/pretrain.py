@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +54,7 @@ class Answers:
         parts = {name: weights[name] * loss.sum().double() for name, loss in self.losses.items()}
         several = parts if len(parts) > 1 else {}
         measures = {name: values.sum().double() for name, values in self.measures.items()}
-        return self.count, {"loss": sum(parts.values())} | several | measures
+        return self.count, {"loss": reduce(add, parts.values())} | several | measures
 
 
 class HeroForPretraining(MomentRetrievalModel):

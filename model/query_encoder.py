@@ -26,7 +26,7 @@ class QueryEncoder(nn.Module):
         table = self.query_pos_embed.position_embeddings
         check_positions(layout.max_length, table, "a query", "shorten it")
         x = self.query_pos_embed(self.query_input_proj(tokens), positions)
-        bins = layout.bins
+        bins = layout.attention
         x = self.query_self_attention(bins.spread(x), bins, bins.to_rows)
         return segment_attention_pool(x, self.modular_vector_mapping(x), layout)
 

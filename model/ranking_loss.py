@@ -32,10 +32,11 @@ def span_loss(start: Tensor, end: Tensor, targets: Tensor, reduction: str = "mea
         targets: (N, 2) frames; −1 = none.
         reduction: ``mean`` over the queries that have a target (0 if none has), or ``sum``.
     """
-    total = sum(
+    first, last = (
         F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
         for logits, target in zip((start, end), targets.unbind(1), strict=True)
     )
+    total = first + last
     return total if reduction == "sum" else total / (targets[:, 0] >= 0).sum().clamp(min=1)
 
 

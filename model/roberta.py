@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.checkpoint import (
     SHARED_ENCODER,
@@ -15,6 +15,7 @@ from model.checkpoint import (
     read_state_dict,
     strip_prefix,
 )
+from model.hero import HeroModel
 from utils.errors import UserError
 from utils.hub import fetch_folder
 from utils.tensor_files import FOLDER_FILES, weights_file
@@ -26,7 +27,7 @@ LAYER_NAME = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
 OUTPUT_BIAS, OUTPUT_BIAS_AGAIN = "lm_head.bias", "lm_head.decoder.bias"
 
 
-def load_roberta_checkpoint(model: nn.Module, name_or_path: str, skip_layers: bool) -> LoadReport:
+def load_roberta_checkpoint(model: HeroModel, name_or_path: str, skip_layers: bool) -> LoadReport:
     """:func:`load_roberta` of a file, folder or hub name, and log what became of its names."""
     with named_errors(name_or_path):
         report = load_roberta(model, read_roberta(name_or_path), skip_layers)
@@ -111,7 +112,7 @@ def _body(name: str) -> str:
     return body.replace("lm_head.layer_norm.", "lm_head.LayerNorm.")
 
 
-def load_roberta(model: nn.Module, state: dict[str, Tensor], skip_layers: bool) -> LoadReport:
+def load_roberta(model: HeroModel, state: dict[str, Tensor], skip_layers: bool) -> LoadReport:
     """Start the cross-modal transformer of ``model`` from RoBERTa's weights."""
     layers = len(model.v_encoder.f_encoder.encoder.layer)
     named, prefix = strip_prefix(normalise_names(state), lambda name: bool(KNOWN.match(name)))

@@ -11,7 +11,7 @@ from data.batch import CaptionBatch, ClipBatch, VideoBatch
 from model.decoder import CaptionDecoder, DecoderSteps
 from model.decoding import DecodingSettings, Stepper, search, until_end
 from model.embed import check_positions
-from model.hero import FEATURE_SIZE, HierarchicalEncoder
+from model.hero import FEATURE_SIZE, HeroModel, HierarchicalEncoder
 from model.layers import HEAD_NORM_EPS
 from utils.errors import UserError
 
@@ -39,7 +39,7 @@ def smoothed_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     return loss + kept * math.log(kept) + smoothing * math.log(smoothing / others)
 
 
-class HeroForTvc(nn.Module):
+class HeroForTvc(HeroModel):
     """The hierarchical encoder, and a decoder that attends to a clip's frame embeddings.
 
     Args:

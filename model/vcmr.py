@@ -1,6 +1,7 @@
 """Corpus moment retrieval: TVR, How2R, DiDeMo (paper, section 4.3; TVR: arXiv 2001.09099)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -12,9 +13,10 @@ from config.groups import RankingLossOptions, SpanLossOptions
 from config.model_config import ModelConfig
 from config.pretraining import PretrainOptions
 from config.training import RetrievalOptions
+from config.value import ListOptions
 from data.batch import MomentBatch, QueryBatch, VideoBatch
 from model.cosine import unit_vectors
-from model.hero import FEATURE_SIZE, HierarchicalEncoder
+from model.hero import FEATURE_SIZE, HeroModel, HierarchicalEncoder
 from model.query_encoder import QueryEncoder
 from model.ranking_loss import (
     PADDED_LOGIT,
@@ -23,6 +25,7 @@ from model.ranking_loss import (
     span_loss,
 )
 from utils.distributed import Communicator, SingleProcess, gather_with_grad
+from utils.errors import UserError
 from utils.packing import PackedLayout
 
 SPAN_KERNEL = 5
@@ -72,7 +75,7 @@ class MomentSchedule:
     seed: int = 0
 
     @classmethod
-    def from_options(cls, options: PretrainOptions | RetrievalOptions) -> Self:
+    def from_options(cls, options: PretrainOptions | RetrievalOptions | ListOptions) -> Self:
         """From ranking options and, where the task has spans, span options."""
         spans = options if isinstance(options, SpanLossOptions) else None
         return cls(
@@ -100,7 +103,7 @@ class MomentSchedule:
         return kept and 0 <= self.span_start_step <= step
 
 
-class MomentRetrievalModel(nn.Module):
+class MomentRetrievalModel(HeroModel):
     """Encoder, query encoder and span head: what pre-training and all retrieval tasks share.
 
     :meth:`pool_scores` and :meth:`span_logits` define what a video scores and where a span starts
@@ -119,12 +122,17 @@ class MomentRetrievalModel(nn.Module):
         encoder: HierarchicalEncoder | None = None,
     ) -> None:
         super().__init__()
+        if config.q_config is None:
+            raise UserError(
+                "the model config has no q_config (query encoder), which retrieval needs; see "
+                "config/hero_finetune.json"
+            )
         hidden = config.f_config.hidden_size
         self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
         self.video_query_linear = nn.Linear(hidden, hidden)
-        conv = {"kernel_size": SPAN_KERNEL, "padding": SPAN_KERNEL // 2, "bias": False}
-        self.video_st_predictor = nn.Conv1d(1, 1, **conv)
-        self.video_ed_predictor = nn.Conv1d(1, 1, **conv)
+        conv = partial(nn.Conv1d, kernel_size=SPAN_KERNEL, padding=SPAN_KERNEL // 2, bias=False)
+        self.video_st_predictor = conv(1, 1)
+        self.video_ed_predictor = conv(1, 1)
         self.q_feat_attn = QueryEncoder(config.q_config)
         self.schedule = schedule or MomentSchedule()
         self.comm = comm or SingleProcess()

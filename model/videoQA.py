@@ -14,7 +14,7 @@ from model.ranking_loss import PADDED_LOGIT
 from utils.packing import PackedLayout
 
 
-class HeroForVideoQA(CandidateModel):
+class HeroForVideoQA(CandidateModel[QuestionBatch]):
     """Scores every answer, and marks the moment that tells it."""
 
     def __init__(

@@ -12,7 +12,7 @@ from model.hero import FEATURE_SIZE, HierarchicalEncoder
 from model.layers import PredictionHead
 
 
-class HeroForViolin(CandidateModel):
+class HeroForViolin(CandidateModel[StatementBatch]):
     """Tells whether a video entails a statement."""
 
     def __init__(self, config: ModelConfig, feature_size: int = FEATURE_SIZE) -> None:
@@ -26,7 +26,7 @@ class HeroForViolin(CandidateModel):
         return answer_statements(self, self.violin_pool, self.violin_pred_head, batch)
 
 
-class HeroForStatements(CandidateModel):
+class HeroForStatements(CandidateModel[StatementBatch]):
     """The same with the names of question answering, as VALUE has it; it reads both."""
 
     OTHER_NAMES: ClassVar[dict[str, str]] = {"violin_": "qa_"}

@@ -2,10 +2,21 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypedDict, overload
 
 import torch
 from torch import Tensor
+
+
+class _FusedSettings(TypedDict):
+    lr: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    eps: float
+    amsgrad: bool
+    maximize: bool
 
 
 class AdamW(torch.optim.Optimizer):
@@ -40,26 +51,30 @@ class AdamW(torch.optim.Optimizer):
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters = [(p, p.grad) for p in group["params"] if p.grad is not None]
             if parameters:
                 self._update(parameters, group)
         return loss
 
-    def _update(self, parameters: list[Tensor], group: dict) -> None:
+    def _update(self, parameters: Sequence[tuple[Tensor, Tensor]], group: dict) -> None:
         """One fused kernel for all parameters that have seen equally many steps (mostly all)."""
         together = defaultdict(list)
-        for parameter in parameters:
+        for parameter, gradient in parameters:
             state = self._advance(parameter)
             kind = (state["step"], parameter.device, parameter.dtype)
-            together[kind].append((parameter, _laid_out_as(parameter, parameter.grad), state))
+            together[kind].append((parameter, _laid_out_as(parameter, gradient), state))
         for (step, device, _), members in together.items():
             values, gradients, states = zip(*members, strict=True)
             torch._fused_adamw_(
@@ -90,7 +105,7 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def _as_fused(group: dict, step: int) -> dict[str, float | bool]:
+def _as_fused(group: dict, step: int) -> _FusedSettings:
     """Return the settings with which PyTorch's fused AdamW does what :class:`AdamW` says.
 
     It adds eps to √(v/c2), and decays before the update: p·(1 − lr·decay) − update. Ours is

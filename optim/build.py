@@ -1,5 +1,7 @@
 """The optimizer of a run, from the model and its options."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ def parameter_groups(model: nn.Module, lr_mul: float, weight_decay: float) -> li
     encoder's. Parameters whose name contains ``bias`` or ``LayerNorm.weight`` do not decay. A
     tied weight appears once, under its first name.
     """
-    groups = {
+    groups: dict[tuple[float, float], dict[str, Any]] = {
         (mul, decay): {"params": [], "lr_mul": mul, "weight_decay": decay}
         for mul in (lr_mul, 1.0)
         for decay in (weight_decay, 0.0)
@@ -45,7 +47,8 @@ def build_optimizer(model: nn.Module, opts: TrainingOptions) -> torch.optim.Opti
     groups = parameter_groups(model, opts.lr_mul, opts.weight_decay)
     for group in groups:
         group["lr"] = opts.learning_rate * group["lr_mul"]
-    betas = tuple(opts.betas)
+    beta1, beta2 = opts.betas
+    betas = beta1, beta2
     if opts.optim == "adamw":
         fused = apex_adamw(groups, betas) if opts.apex else None
         return fused or AdamW(groups, betas=betas)

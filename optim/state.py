@@ -75,7 +75,7 @@ def _sizes(state: dict[str, Any]) -> list[int]:
 
 def _kind(saved: dict[str, Any]) -> str:
     """Class of the optimizer; older restore points do not name it, but their moments show it."""
-    moments = next(iter(saved["state"].values()), {})
+    moments: dict[str, Any] = next(iter(saved["state"].values()), {})
     if "kind" in saved:
         return saved["kind"]
     if "exp_inf" in moments:

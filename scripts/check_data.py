@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output(*(path for path in (given.json, given.fix_list) if path is not None))
     config = read_json(given.config, dict[str, Any]) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
-    vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
+    vocab_size = ModelConfig.from_json(options.model_config).f_config.num_words
     require_reachable(options, options.storage)
     data = open_databases(options, vocab_size)
     report = quick_check(data) if given.quick else full_check(data, given.workers)

@@ -18,75 +18,22 @@ subtitles. Exit code 0: some file could be used; 2: none.
 import argparse
 import sys
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-
-from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.prepare.folder_files import shown
+from data.prepare.problems import Problems, SubtitleProblem
 from data.prepare.subtitle_encoding import require_encodings
 from data.prepare.subtitle_files import SUFFIXES, read_subtitles
 from data.prepare.subtitle_matching import SubtitleMatches, match_subtitles
 from data.prepare.work import read_vid2nframe, script_parser
-from utils.errors import UserError, run_main, shorten
-from utils.files import check_output, named_path, write_json, write_jsonl
-
-SHOWN = 20  # files in the table
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is odd about a file, how many of its subtitles are used, and whether the file is."""
-
-    reason: str
-    subtitles: int = 0
-    used: bool = False
-
-
-class Report:
-    """Notes what is wrong with files.
-
-    Args:
-        path: of the JSON file.
-        unusable: files that cannot even be read, and why.
-    """
-
-    def __init__(self, path: Path, unusable: dict[Path, str]) -> None:
-        self._path = path
-        self._problems = {file: Problem(reason) for file, reason in unusable.items()}
-
-    def note(self, file: Path, problem: Problem) -> None:
-        """Note a problem."""
-        self._problems[file] = problem
-
-    @property
-    def failures(self) -> list[str]:
-        """A line for each file that cannot be used."""
-        return [
-            f"{shown(file)}: {shorten(problem.reason)}"
-            for file, problem in self._problems.items()
-            if not problem.used
-        ]
-
-    def write(self) -> None:
-        """Print a table, the failed first, and write the file; remove that of an earlier run."""
-        if not self._problems:
-            self._path.unlink(missing_ok=True)
-            return
-        rows = {shown(file): of for file, of in self._problems.items()}
-        write_json(self._path, {file: asdict(of) for file, of in rows.items()}, indent=4)
-        worst = sorted(rows.items(), key=lambda row: row[1].used)
-        table = [
-            (file, "used" if of.used else "failed", of.subtitles, of.reason) for file, of in worst
-        ]
-        print(tabulate(table[:SHOWN], ("file", "", "subtitles", "what"), disable_numparse=True))
-        print(f"{len(table)} files, {len(self.failures)} of them not used: {self._path}")
+from utils.errors import UserError, run_main
+from utils.files import check_output, named_path, write_jsonl
 
 
 def convert(
-    matches: SubtitleMatches, films: Collection[str], encodings: list[str], report: Report
+    matches: SubtitleMatches, films: Collection[str], encodings: list[str], problems: Problems
 ) -> Iterator[dict]:
     """The lines of all films, by name; of those that cannot be read where ``films`` has them."""
     for film in sorted({*matches.files, *films}):
@@ -95,13 +42,14 @@ def convert(
             try:
                 subtitles = read_subtitles(file, *encodings)
             except UserError as error:
-                report.note(file, Problem(str(error).removeprefix(f"{file}: ")))
+                problems.note(file, SubtitleProblem(str(error).removeprefix(f"{file}: ")))
                 if film not in films:
                     continue
             else:
                 cues = subtitles.cues
                 if subtitles.notes:
-                    report.note(file, Problem("; ".join(subtitles.notes), len(cues), used=True))
+                    said = "; ".join(subtitles.notes)
+                    problems.note(file, SubtitleProblem(said, len(cues), used=True))
         yield {"vid_name": film, "sub": [asdict(cue) for cue in cues]}
 
 
@@ -151,12 +99,17 @@ def main(argv: list[str] | None = None) -> None:
     require_files(source, matches)
     for note in matches.notes():
         print(note)
-    report = Report(report_path, matches.failed)
-    rows = list(convert(matches, films or (), options.encoding, report))
-    report.write()
-    failures = report.failures
-    if len(failures) == len(matches.failed) + len(matches.files):
-        raise UserError(f"{failures[0]}; none of {len(failures)} can be used: see {report_path}")
+    problems = Problems(report_path, "subtitles")
+    for file, reason in matches.failed.items():
+        problems.note(file, SubtitleProblem(reason))
+    rows = list(convert(matches, films or (), options.encoding, problems))
+    problems.write()
+    if report := problems.report():
+        print(report)
+    if problems.failures == len(matches.failed) + len(matches.files):
+        raise UserError(
+            f"{problems.first_failure}; none of {problems.failures} can be used: see {report_path}"
+        )
     write_jsonl(options.output, rows)
     silent = [row["vid_name"] for row in rows if row["vid_name"] not in matches.files]
     if silent:

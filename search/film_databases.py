@@ -14,8 +14,7 @@ import numpy as np
 
 from data.annotations import get_spans, get_text
 from data.prepare.extraction import database_extraction
-from data.prepare.problems import Problems
-from data.prepare.video_stream import Problem
+from data.prepare.problems import Problem, Problems
 from data.stores.lmdb_io import FeatureDb, TextDb
 from search.indexing import Failure, Material
 from search.store import Film, Line

@@ -18,12 +18,11 @@ from data.prepare.extraction import Provenance, read_making
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import FoundVideos, VideoFile
-from data.prepare.problems import Problems
+from data.prepare.problems import Problem, Problems
 from data.prepare.subtitle_encoding import require_encodings
 from data.prepare.subtitle_files import read_subtitles
 from data.prepare.subtitle_matching import match_subtitles
 from data.prepare.video_frames import Sampling
-from data.prepare.video_stream import Problem
 from model.extractors.extractor import FeatureExtractor
 from search.indexing import Failure, Material
 from search.store import Film, Line

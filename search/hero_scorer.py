@@ -136,9 +136,7 @@ class HeroScorer:
     def maker(self) -> Maker:
         """What an index is made by, as far as the model tells."""
         options, known = self.run.options, self._known
-        checkpoint = self.run.checkpoint
-        assert checkpoint is not None  # of a finished run
-        weights = self.run.folder.find_checkpoint(checkpoint.name)
+        weights = self.run.folder.find_checkpoint(self.run.evaluated.name)
         stamp = f"{weights.stat().st_size} {weights.stat().st_mtime_ns}"
         same = known if known and known.opened_by.get("stamp") == stamp else None
         shared = SharedModel.find(options.checkpoint, options.run_dir)

@@ -32,6 +32,7 @@ from search.playback import media_type, playback
 from search.store import DATABASE, Film, Index
 from utils.errors import UserError
 from utils.logger import LOGGER
+from utils.runtime import release_memory
 
 MAX_QUERY_CHARACTERS = 500
 MAX_TOP = 100
@@ -41,6 +42,7 @@ MODEL_THREADS = 2  # batches at once: two that compute alone get more done than 
 FILE_THREADS = 2  # that decode thumbnails and read spoken lines
 MAX_FILE_WAITING = 256
 POLL_SECONDS = 1.0  # between two looks at the index
+RELEASE_SECONDS = 30.0  # between two times at which freed memory is given back
 RENEWAL_SHARE = 0.1  # of the time, at most, that taking over new states of the index takes
 PAGE = Path(__file__).parent / "page"
 HEADERS = {
@@ -152,7 +154,8 @@ class SearchService:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer within the block."""
-        tasks = [asyncio.create_task(self._batcher.run()), asyncio.create_task(self._watch())]
+        works = self._batcher.run(), self._watch(), self._release()
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:
@@ -209,6 +212,13 @@ class SearchService:
                 self._tell(error)
             took = time.monotonic() - begun
             await asyncio.sleep(max(POLL_SECONDS, took / RENEWAL_SHARE))
+
+    async def _release(self) -> None:
+        """Give back what decoders and batches leave behind between pieces in use."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(RELEASE_SECONDS)
+            await loop.run_in_executor(self._watcher, release_memory)
 
     def _tell(self, error: Exception) -> None:
         said = " ".join(str(error).split())

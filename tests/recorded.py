@@ -19,6 +19,8 @@ from utils.batch import TensorBatch
 DEVICE = torch.device(TEST_DEVICE)
 # Of the recording, and of a GPU's other order of sums.
 ABSOLUTE, RELATIVE = 2e-4 if DEVICE.type == "cpu" else 3e-4, 1e-5
+# Of a training's losses, norms and rates.
+TRAINING = 1e-4 if DEVICE.type == "cpu" else 3e-4
 BatchT = TypeVar("BatchT", bound=TensorBatch)
 
 

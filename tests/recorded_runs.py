@@ -13,7 +13,7 @@ from engine.precision import Precision
 from engine.restore import RunFolder
 from engine.run import Run
 from engine.trainer import Task, Trainer
-from tests.recorded import DEVICE, placed
+from tests.recorded import DEVICE, TRAINING, placed
 from utils.distributed import Communicator, SingleProcess
 
 WARMUP_STEPS, TOTAL_STEPS = 2, 10
@@ -46,7 +46,7 @@ class RecordedLoader:
 def recorded_options(steps: int, accumulation: int, rate: float, lr_mul: float) -> Any:
     """The options that a trainer reads, as the runs were recorded."""
     return SimpleNamespace(
-        NEXT="",
+        next_step="",
         optim="adamw",
         learning_rate=rate,
         lr_mul=lr_mul,
@@ -132,7 +132,7 @@ def assert_recorded_run(
     options = recorded_options(steps, **settings)
     recorder = StepRecorder(task, options, folder)
     result = recorder.run(steps)
-    tolerance = 1e-3 if kind == "pretrain" else 1e-4
+    tolerance = 1e-3 if kind == "pretrain" else TRAINING
     for key, values in record.items():
         np.testing.assert_allclose(result[key], values, rtol=tolerance, err_msg=key)
     names = json.loads((expected / f"train_{kind}_parameters.json").read_text())

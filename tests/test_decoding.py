@@ -15,7 +15,9 @@ from data.tvc import collate_clips
 from data.video import Subtitle, VideoItem, collate_texts, collate_videos
 from model.decoding import DecodingSettings, beam_search, greedy_search, search, until_end
 from model.layers import set_dropout
+from model.multitask import HeroForMultiTask
 from model.tvc import CaptionStepper, HeroForTvc, smoothed_loss
+from model.vcmr import HeroForVcmr
 from tests.recorded import DEVICE, placed
 from utils.errors import UserError
 
@@ -291,6 +293,13 @@ def test_a_model_without_a_decoder_is_refused():
     config = ModelConfig.from_dict({"f_config": BLOCK, "c_config": BLOCK})
     with pytest.raises(UserError, match="no d_config"):
         HeroForTvc(config, 6)
+
+
+@pytest.mark.parametrize("model_class", [HeroForVcmr, HeroForMultiTask])
+def test_a_search_without_a_query_encoder_is_refused(model_class):
+    config = ModelConfig.from_dict({"f_config": BLOCK, "c_config": BLOCK})
+    with pytest.raises(UserError, match="no q_config"):
+        model_class(config, 6)
 
 
 def test_options():

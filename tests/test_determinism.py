@@ -24,7 +24,7 @@ REFUSED = (
     *("upsample_linear", "upsample_bilinear", "upsample_bicubic", "upsample_trilinear"),
     *("reflection_pad", "nll_loss2d", "ctc_loss", "_ctc_loss", "embedding_bag", "_embedding_bag"),
     *("put", "put_", "histc", "bincount", "median", "nanmedian", "grid_sampler", "scatter_reduce"),
-    *("cumsum", "cumsum_", "resize_"),
+    *("cumsum", "cumsum_"),
 )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import GOLDEN
+from tests.recorded import TRAINING
 from tests.test_distributed import launch, launched
 from tests.workers.recorded_ranks import RecordedBatches, shared_first_step, train
 from utils.distributed import SingleProcess
@@ -122,8 +123,8 @@ def test_one_process(recorded, expected, world, name):
     run = shared_first_step(RECORD, name, ranks=1)
     result = train(run, expected, world, SingleProcess())
     loss, norm = (recorded[f"{name}/{key}_one_process"] for key in ("loss", "grad_norm"))
-    np.testing.assert_allclose(np.ravel(result["loss"]), loss, rtol=1e-4)
-    np.testing.assert_allclose(result["grad_norm"], [norm], rtol=1e-4)
+    np.testing.assert_allclose(np.ravel(result["loss"]), loss, rtol=TRAINING)
+    np.testing.assert_allclose(result["grad_norm"], [norm], rtol=TRAINING)
 
 
 @pytest.mark.parametrize("name", FIRST_STEPS)
@@ -135,7 +136,7 @@ def test_one_process_stands_in_for_two(recorded, expected, world, name, ranking_
     result = train(run, expected, world, SingleProcess())
     key = "two_ranks" if ranking_gradient == "published" else "one_process"
     np.testing.assert_allclose(
-        result["grad_norm"], [recorded[f"{name}/grad_norm_{key}"]], rtol=1e-4
+        result["grad_norm"], [recorded[f"{name}/grad_norm_{key}"]], rtol=TRAINING
     )
     loss = np.repeat(recorded[f"{name}/loss_one_process"][None], 2, axis=0)  # not divided
-    np.testing.assert_allclose(np.ravel(result["loss"]), loss.ravel(), rtol=1e-4)
+    np.testing.assert_allclose(np.ravel(result["loss"]), loss.ravel(), rtol=TRAINING)

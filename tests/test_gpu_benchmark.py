@@ -1,12 +1,16 @@
 """The benchmark of a GPU, tried where there may be none: every section, small."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from benchmarks import gpu
 from benchmarks.cases import CASES
+from tests.survival import REPOSITORY
 
 
 @pytest.mark.slow
@@ -53,3 +57,17 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
         gpu.main([])
     assert ended.value.code == 2
     assert "PyTorch finds no CUDA device here" in capsys.readouterr().err
+
+
+def test_tests_on_a_gpu_say_where_there_is_none():
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_host_copy.py"],
+        cwd=REPOSITORY,
+        env=os.environ | {"HERO_TEST_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    wanted = "Exit: HERO_TEST_DEVICE=cuda: PyTorch finds no CUDA device here"
+    assert (run.stdout + run.stderr).strip() == wanted

@@ -123,6 +123,14 @@ def test_parts_of_a_caption_database_have_their_meta_above(world):
     assert "v_range" in TextDb(path / "cap.db").meta
 
 
+def test_a_special_token_that_is_null_is_lacking(text_db):
+    (text_db / "meta.json").write_text('{"SEP": null, "CLS": 0}')
+    meta = TextDb(text_db).meta
+    assert meta["CLS"] == 0 and "SEP" not in meta
+    with pytest.raises(UserError, match="lacks SEP"):
+        meta["SEP"]
+
+
 # --------------------------------------------------------------------------------------------------
 # Reading
 # --------------------------------------------------------------------------------------------------

@@ -510,6 +510,15 @@ def test_two_threads_share_what_is_asked():
     asyncio.run(run())
 
 
+def test_freed_memory_is_given_back(films, tmp_path, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(service, "RELEASE_SECONDS", 0.01)
+    monkeypatch.setattr(service, "release_memory", released.set)
+    index = write_index(tmp_path / "index", entries(films)[:1])
+    with serving(MomentSearch(Index.open(index), ColourScorer())):
+        assert released.wait(20)
+
+
 def test_who_waits_when_it_ends_is_told():
     async def run() -> None:
         batcher = Batcher(lambda sentences, top: list(sentences), most=3)

@@ -47,7 +47,7 @@ from utils.files import read_jsonl, write_json, write_jsonl
     ],
 )
 def test_clip_frames_by_hand(span, num_frames, wanted):
-    assert clip_frames(*span, 1.5, num_frames) == wanted
+    assert clip_frames(span, 1.5, num_frames) == wanted
     assert starts_beyond(span[0], 1.5, num_frames) == (span[0] >= 30.0)
 
 

@@ -92,7 +92,7 @@ def test_scripts_of_single_tasks_find_what_the_validation_found(command, java, t
     words = command(sets, channel)
     trained = train_all_multitask.main(words)
     options = parse_options(ValueOptions, words)
-    following = options.NEXT.partition(": ")[2].format(
+    following = options.next_step.partition(": ")[2].format(
         output_dir=shlex.quote(str(tmp_path / "run")), best=4
     )
     toker = ["--toker", str(GOLDEN_VALUE / "world" / "toker")]

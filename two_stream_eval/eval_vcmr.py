@@ -10,6 +10,7 @@ python two_stream_eval/eval_vcmr.py --task tvr --split val --query_txt_db /txt/t
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -21,6 +22,8 @@ from evaluation.ranking import SearchSettings
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from utils.errors import UserError, run_main
 
+OptionsT = TypeVar("OptionsT", bound=CorpusEvalOptions)
+
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
     """Write the results file; returns its metrics where the split has ground truth."""
@@ -29,9 +32,9 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
 
 
 def evaluate_retrieval(
-    runs: TwoRuns[CorpusEvalOptions],
+    runs: TwoRuns[OptionsT],
     model_class: type[MomentRetrievalModel],
-    settings: Callable[[CorpusEvalOptions], SearchSettings],
+    settings: Callable[[OptionsT], SearchSettings],
 ) -> dict[str, float | str]:
     """Evaluate any task that finds videos for queries.
 
@@ -49,7 +52,7 @@ def evaluate_retrieval(
             "--vfeat_db, --sub_txt_db)"
         )
     folder = runs.folder(video_run, runs.video.split)
-    return video.evaluate(model, video_run.checkpoint.label, folder, [sub.stream(sub_model)])
+    return video.evaluate(model, video_run.evaluated.label, folder, [sub.stream(sub_model)])
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def evaluate_answers(runs: TwoRuns[AnswerEvalOptions], judging: Judging) -> dict
     sub, sub_model = open_answers(sub_run, judging)
     return video.evaluate(
         model,
-        video_run.checkpoint.label,
+        video_run.evaluated.label,
         runs.folder(video_run, runs.video.split),
         runs.video.save_logits,
         [partial(sub.answer, sub_model)],

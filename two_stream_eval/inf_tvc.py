@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 def caption_clips(runs: TwoRuns[ValueTvcInferenceOptions]) -> dict[str, float]:
     """Caption the clips of any data set, into the folder of the results."""
     video_run, sub_run = runs.start()
-    label = video_run.checkpoint.label
+    label = video_run.evaluated.label
     own = runs.video
     folder = runs.folder(video_run, own.split)
     output = own.output_in(folder, f"{own.task}_{own.split}_step{label}.jsonl")

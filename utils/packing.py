@@ -199,6 +199,13 @@ class PackedLayout(TensorBatch):
             bins=Bins.from_lengths(lengths) if attended else None,
         )
 
+    @property
+    def attention(self) -> Bins:
+        """The bins of a layout over which attention runs."""
+        if self.bins is None:
+            raise ValueError("no attention runs over this layout (attended=False)")
+        return self.bins
+
     def in_place(self) -> "PackedLayout":
         """Return the layout of the same sequences in rows that are the cells already.
 

@@ -53,7 +53,7 @@ def check_before_training(options: TrainingOptions, model_config: ModelConfig) -
     if options.skip_data_check:
         return
     start = time.perf_counter()
-    report = quick_check(open_databases(options, model_config.f_config.vocab_size))
+    report = quick_check(open_databases(options, model_config.f_config.num_words))
     for found in report.warnings:
         LOGGER.warning("data check: %s", found.line())
     if report.errors:

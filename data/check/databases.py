@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from config.groups import Channel, Kind, QueryDbOptions, TrainingOptions
 from config.pretraining import CorpusOptions, PretrainOptions
-from config.training import TvcOptions
+from config.training import AnswerOptions, RetrievalOptions, TvcOptions
 from config.value import DataSet, ValueOptions
 from data.check.findings import CANNOT_OPEN, Finding, examine
 from data.clips import captions_by_video, read_clip_lines
@@ -148,8 +148,8 @@ class Corpus:
     def __contains__(self, vid: str) -> bool:
         """Whether a video is there, and has a frame (as :class:`data.video.VideoSource`)."""
         has_features = self.id2nframe.get(vid, 0) > 0 and any(vid in db for db in self.features)
-        reads_text = self.reads_text and self.subtitles is not None
-        return has_features and (not reads_text or vid in self.subtitles)
+        subtitles = self.subtitles if self.reads_text else None
+        return has_features and (subtitles is None or vid in subtitles)
 
     @cached_property
     def vid2len(self) -> dict[str, int]:
@@ -228,13 +228,15 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
         vocab_size: of its model.
     """
     data = RunData(vocab_size, options.max_txt_len)
-    if options.KIND == Kind.CORPORA:
-        for corpus in options.corpora():
-            _open_pretraining(data, options, corpus)
+    if isinstance(options, PretrainOptions):
+        for chosen in options.corpora():
+            _open_pretraining(data, options, chosen)
         return data
-    if options.KIND == Kind.LISTS:
+    if isinstance(options, ValueOptions):
         _open_lists(data, options)
         return data
+    if not isinstance(options, RetrievalOptions | AnswerOptions | TvcOptions):
+        raise TypeError(f"{type(options).__name__}: options of no training script")
     corpus = Corpus(
         options.vfeat_interval,
         options.max_clip_len,
@@ -243,7 +245,7 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
     )
     data.corpora.append(corpus)
     _open_videos(data, corpus, options, [options.vfeat_db], options.sub_txt_db)
-    if options.KIND == Kind.CAPTIONS:
+    if isinstance(options, TvcOptions):
         _open_caption_sets(data, corpus, options)
     else:
         _open_query_sets(data, corpus, options, options.KIND)
@@ -286,7 +288,7 @@ def _open_lists(data: RunData, options: ValueOptions) -> None:
             _open_videos(data, corpus, own, [own.vfeat_db], own.sub_txt_db)
             corpora[key] = corpus
             data.corpora.append(corpus)
-        for path in (entry.query_txt_db, *entry.cap_txt_db, entry.gt_anno):
+        for path in (entry.query_txt_db, *entry.caption_dbs, entry.gt_anno):
             # Queries may be captions to learn from, and searched with, too.
             read = (key, path, entry.kind)
             if path and read not in opened:
@@ -399,11 +401,10 @@ def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOpt
 
     objectives = [find_objective(name) for split in chosen.splits for name in split.tasks]
     masks = any(objective.masks_text for objective in objectives)
-    corpus = Corpus(
-        chosen.vfeat_interval, options.max_clip_len, True, masks, options.only_available
-    )
+    interval = options.interval_of(chosen)
+    corpus = Corpus(interval, options.max_clip_len, True, masks, options.only_available)
     data.corpora.append(corpus)
-    folders = chosen.vfeat_shards or [chosen.vfeat_db]
+    folders = chosen.feature_folders
     _open_videos(data, corpus, options, folders, chosen.sub_txt_db)
     whole = corpus.all_features and len(folders) > 1
     for files in (files for split in chosen.splits for files in (split.train_idx, split.val_idx)):

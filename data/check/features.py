@@ -108,7 +108,7 @@ def _side_cases(db: FeatureDb, corpus: Corpus) -> Iterator[Case]:
     elif first.shape is None:
         yield _unreadable(first, db)
     elif (db.path / "meta.json").is_file():
-        yield from _meta_cases(db, first)
+        yield from _meta_cases(db, first.shape[1], first.dtype)
 
 
 def first_facts(db: FeatureDb, used: Collection[str] | None = None) -> FeatureFacts | None:
@@ -124,7 +124,7 @@ def _unreadable(facts: FeatureFacts, db: FeatureDb) -> Case:
     return DAMAGED(facts.vid, facts.damage)
 
 
-def _meta_cases(db: FeatureDb, first: FeatureFacts) -> Iterator[Case]:
+def _meta_cases(db: FeatureDb, width: int, dtype: str) -> Iterator[Case]:
     """Compare what ``meta.json`` says of the features with what they are."""
     try:
         meta = read_feature_meta(db.path)
@@ -136,8 +136,7 @@ def _meta_cases(db: FeatureDb, first: FeatureFacts) -> Iterator[Case]:
     except UserError as error:
         yield META("", f"it cannot be read: {error}")
         return
-    width = first.shape[1]
-    facts = {"width": width, "width of all parts": width, "dtype": first.dtype}
+    facts = {"width": width, "width of all parts": width, "dtype": dtype}
     for name, value in told.items():
         actual: Any = facts.get(name, db.interval)
         if value is not None and value != actual:
@@ -192,7 +191,7 @@ def _record_cases(db: FeatureDb, facts: list[FeatureFacts]) -> Iterator[Case]:
     there = {fact.vid for fact in facts}
     yield from (LOST(vid) for vid in db.id2nframe if vid not in there)
     readable = [fact for fact in facts if fact.shape is not None]
-    width = most_common(fact.shape[1] for fact in readable)
+    width = most_common(fact.shape[1] for fact in facts if fact.shape is not None)
     dtype = most_common(fact.dtype for fact in readable)
     for fact in facts:
         if fact.vid not in db.id2nframe:

@@ -1,7 +1,7 @@
 """Queries, questions and statements: texts, videos, and what is known to be right about them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,7 +123,8 @@ def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
         yield COUNT("", f"{len(queries.db)}, not {len(lengths)}")
     if not queries.db.path.joinpath("query_data.jsonl").is_file():
         yield NO_LINES("query_data.jsonl")
-    shared = queries.record_type.shared if queries.kind == Kind.QUESTIONS else None
+    record_type = queries.record_type
+    shared = record_type.shared if issubclass(record_type, QuestionRecord) else None
     yield from _length_cases(lengths, data.max_txt_len, shared)
     for id_, vid in videos.items() if queries.kind == Kind.STATEMENTS else ():
         partner = partner_id(id_)
@@ -185,8 +186,8 @@ def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Findi
         checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
         yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
         if queries.searches and queries.videos and queries.split != "train":
-            cases = _line_cases(queries)
-            yield from examine(queries.db.path, [LINES, TWICE], cases, of=len(ids))
+            of_lines = _line_cases(queries)
+            yield from examine(queries.db.path, [LINES, TWICE], of_lines, of=len(ids))
 
 
 def _line_cases(queries: QuerySet) -> Iterator[Case]:
@@ -272,12 +273,12 @@ class QueryLimits:
             yield NO_SPAN(id_, brief(record.ts))
 
     def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:
-        frames = self.id2nframe.get(self.queries.videos.get(id_))
+        frames = self.id2nframe.get(self.queries.videos.get(id_, ""))
         yield from span_cases(id_, moment, frames, self.interval, BEYOND)
 
 
 def span_cases(
-    id_: str, span: tuple[float, float], frames: int | None, interval: float, beyond: Check
+    id_: str, span: Sequence[float], frames: int | None, interval: float, beyond: Check
 ) -> Iterator[Case]:
     """What is odd about a moment.
 

@@ -51,7 +51,7 @@ class TokenUser:
 def token_users(corpus: Corpus) -> Iterator[TokenUser]:
     """The text databases of a corpus."""
     if corpus.subtitles is not None:
-        needs = ("SEP",) if corpus.reads_text else ()
+        needs: tuple[str, ...] = ("SEP",) if corpus.reads_text else ()
         if corpus.masks_text:
             needs += ("CLS", "MASK", "v_range")
         yield TokenUser(corpus.subtitles, needs, corpus.subtitles.path)
@@ -84,9 +84,9 @@ def _meta_cases(
     for name, value in usual.items():
         if name in meta and json.dumps(meta[name]) != value:
             yield OTHER_TOKENIZER(name, f"{meta[name]}, not {value}")
-    name = _last_name(meta)
-    if name and name != usual_name and FINGERPRINT not in meta:
-        yield OTHER_NAME(name, f"not {usual_name}")
+    toker = _last_name(meta)
+    if toker and toker != usual_name and FINGERPRINT not in meta:
+        yield OTHER_NAME(toker, f"not {usual_name}")
     ids = {name: meta[name] for name in SPECIAL if isinstance(meta.get(name), int)}
     if isinstance(meta.get("v_range"), list):
         ids["v_range"] = meta["v_range"][-1] - 1

@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Self
+from typing import Self
 
 from data.stores.build_folder import build_folder
 from utils.errors import UserError
@@ -117,13 +117,13 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # zeros: the end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # zeros: the end
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from None
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         header = super().frombuf(buf, encoding, errors)
         if header.type not in tarfile.REGULAR_TYPES and header.size > _HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {header.size} bytes")
@@ -147,7 +147,7 @@ def extract(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive, tarinfo=_Header) as packed:
                 packed.extractall(folder, filter=guard.tar_member)
-                _read_to_end(packed.fileobj, guard)
+                _read_to_end(packed.fileobj.read, guard)
     except ArchiveError:
         raise
     except Exception as error:  # a damaged file makes the decoders raise all sorts
@@ -157,9 +157,9 @@ def extract(archive: Path, folder: Path) -> None:
         raise ArchiveError(f"{archive} is damaged, or no archive ({reason})") from error
 
 
-def _read_to_end(file: BinaryIO, guard: _Guard) -> None:
+def _read_to_end(read: Callable[[int], bytes], guard: _Guard) -> None:
     """Let the checksum at the end of a compressed file be compared."""
-    while chunk := file.read(_CHUNK_BYTES):
+    while chunk := read(_CHUNK_BYTES):
         guard.count("the end", len(chunk))
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 from tqdm import tqdm
+from urllib3.connection import HTTPConnection
 
 from utils.errors import UserError
 from utils.files import write_json
@@ -123,8 +124,8 @@ class _Watch:
                 return
 
 
-class _Shown:
-    """Part of a connection: shows its socket to the watch."""
+class _Shown(HTTPConnection):
+    """Shows its socket to the watch."""
 
     watch: _Watch
 
@@ -144,8 +145,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool = super().get_connection_with_tls_context(*args, **options)
         if not hasattr(pool.ConnectionCls, "watch"):
-            pool.ConnectionCls = type("_Watched", (_Shown, pool.ConnectionCls), {})
-            pool.ConnectionCls.watch = self._watch
+            pool.ConnectionCls = type(
+                "_Watched", (_Shown, pool.ConnectionCls), {"watch": self._watch}
+            )
         return pool
 
 

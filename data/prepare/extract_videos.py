@@ -8,9 +8,9 @@ import numpy as np
 from data.prepare.extraction import MadeOf
 from data.prepare.feature_folder import FeatureFolder, reading_video
 from data.prepare.find_videos import VideoFile
+from data.prepare.problems import Problem
 from data.prepare.video_files import VideoError
 from data.prepare.video_frames import Sampling
-from data.prepare.video_stream import Problem
 from data.prepare.video_windows import DecoderDiedError, decode_videos
 from utils.fingerprints import fingerprint
 

@@ -121,12 +121,12 @@ def read_making(path: Path) -> tuple[dict[str, Any], MadeOf | None]:
     """What a feature file says of what made it, and of which video; {} and None if nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
-            made_by = decode_json(_read_text(archive, "made_by"), dict)
+            made_by = decode_json(_read_text(archive, "made_by") or "", dict)
             made_of = _read_text(archive, "made_of")
     except Exception:  # NumPy and zipfile raise all sorts: whatever it says, it is not ours
         return {}, None
     with suppress(RecordError):
-        return made_by, made_of and decode_json(made_of, MadeOf)
+        return made_by, decode_json(made_of, MadeOf) if made_of else None
     return made_by, None
 
 

@@ -166,7 +166,7 @@ def require_plain(data: bytes) -> None:
         if opcode.name not in _PLAIN:
             raise RecordError(f"{opcode.name} {brief(argument)} is not allowed here")
         if opcode.name in _PUT:
-            if int(argument) > places:
+            if int(argument or 0) > places:
                 raise RecordError(f"place {brief(argument)} of {places}")
             places += 1
         places += opcode.name == "MEMOIZE"

@@ -25,10 +25,9 @@ from data.prepare.extraction import (
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.feature_parts import extracted_folder, part_files
 from data.prepare.find_videos import FoundVideos, VideoFile, shown
-from data.prepare.problems import FAILED_FILE, Problems
+from data.prepare.problems import FAILED_FILE, Problem, Problems
 from data.prepare.unfinished import UnfinishedFeatures
 from data.prepare.video_files import VideoError
-from data.prepare.video_stream import Problem
 from utils.errors import UserError
 from utils.files import check_output, modified, write_json
 from utils.fingerprints import fingerprint
@@ -122,11 +121,14 @@ class FeatureFolder:
             OSError: the features cannot be written.
             VideoError: the video cannot be read.
         """
-        kept = [self._settle(video, extractor) for extractor in self._made_by]
+        settled = [self._settle(video, extractor) for extractor in self._made_by]
+        kept = [made_of for made_of in settled if made_of is not None]
+        if len(kept) < len(settled):
+            return False
         for made_of in kept:
-            if None not in kept and made_of.problem is not None:
+            if made_of.problem is not None:
                 self.note(video, Problem(made_of.problem, made_of.seconds, used=True))
-        return None not in kept
+        return True
 
     def _settle(self, video: VideoFile, extractor: str) -> MadeOf | None:
         path = self.path(video, extractor)

@@ -32,8 +32,8 @@ class FolderFiles:
 def list_files(top: str | Path) -> FolderFiles:
     """Search a folder and the folders that links lead to, each once; those without links first."""
     found = FolderFiles(Path(top))
-    folders, links = [found.top], deque()
-    seen = set()
+    folders, links = [found.top], deque[Path]()
+    seen: set[tuple[int, int]] = set()
     while folders or links:
         folder = folders.pop() if folders else links.popleft()
         try:

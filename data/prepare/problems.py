@@ -1,22 +1,47 @@
-"""What is wrong with videos, for a file and for a table at the end.
+"""What is wrong with files, for a file and for a table at the end.
 
 failed.json  {file: {"reason", "seconds", "used"}}: videos that failed (used: false), and damaged
-             ones, so many seconds of which are used (true)
+             ones, so many seconds of which are used (true); of files of subtitles "subtitles"
+             tells how many are used
 """
 
 import dataclasses
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
-from data.prepare.find_videos import shown
-from data.prepare.video_stream import Problem
+from data.prepare.folder_files import shown
 from utils.files import write_json
 
 FAILED_FILE = "failed.json"
 _ROWS = 20  # of the table
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a video.
+
+    Attributes:
+        reason: one line for the user: what is wrong, and how to mend it.
+        seconds: how much of the video could be decoded.
+        used: it is used as far as a player shows it (a warning); False: it failed.
+    """
+
+    reason: str
+    seconds: float
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SubtitleProblem:
+    """What is odd about a file of subtitles, how many of them are used, and whether the file is."""
+
+    reason: str
+    subtitles: int = 0
+    used: bool = False
 
 
 class Problems:
@@ -24,13 +49,15 @@ class Problems:
 
     Args:
         path: of the file.
+        unit: what is counted of a file that is used: a field of the problems.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unit: str = "seconds") -> None:
         self.path = path
-        self._problems: dict[str, Problem] = {}
+        self._unit = unit
+        self._problems: dict[str, Problem | SubtitleProblem] = {}
 
-    def note(self, file: Path | str, problem: Problem) -> None:
+    def note(self, file: Path | str, problem: Problem | SubtitleProblem) -> None:
         """Note what is wrong with a file, or a video of a database."""
         self._problems[str(file)] = problem
 
@@ -43,6 +70,12 @@ class Problems:
     def failures(self) -> int:
         """How many cannot be used."""
         return sum(not problem.used for problem in self._problems.values())
+
+    @property
+    def first_failure(self) -> str:
+        """A line for the first file that cannot be used; empty if all can."""
+        failed = (item for item in self._problems.items() if not item[1].used)
+        return next((f"{shown(file)}: {_one_line(of.reason)}" for file, of in failed), "")
 
     def has_failed(self, file: Path | str) -> bool:
         """Whether a file cannot be used."""
@@ -67,14 +100,20 @@ class Problems:
         rows = [
             (
                 shown(file if top is None else os.path.relpath(file, top)),
-                "damaged, used" if problem.used else "failed",
-                f"{problem.seconds:.1f}" if problem.used else "0",
-                " ".join(problem.reason.split()),
+                "used" if problem.used else "failed",
+                f"{round(getattr(problem, self._unit), 1)}" if problem.used else "0",
+                _one_line(problem.reason),
             )
             for file, problem in worst[:_ROWS]
         ]
         if not rows:
             return ""
-        table = tabulate(rows, ("file", "result", "seconds used", "what"), disable_numparse=True)
+        columns = ("file", "result", f"{self._unit} used", "what")
+        table = tabulate(rows, columns, disable_numparse=True)
         more = f"\n… and {len(worst) - _ROWS} more" if len(worst) > _ROWS else ""
-        return f"{table}{more}\nall of them: {shown(self.path)}"
+        total = f"{len(worst)} files, {self.failures} of them not used: {shown(self.path)}"
+        return f"{table}{more}\n{total}"
+
+
+def _one_line(reason: str) -> str:
+    return " ".join(reason.split())

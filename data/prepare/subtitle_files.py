@@ -3,7 +3,6 @@
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,5 +123,5 @@ def _to_cue(event: Event) -> Cue | None:
     return Cue(f" {text}", max(start, 0.0), end)
 
 
-def _is_visible(text: Iterable[str]) -> bool:
+def _is_visible(text: str) -> bool:
     return any(unicodedata.category(letter) not in _INVISIBLE for letter in html.unescape(text))

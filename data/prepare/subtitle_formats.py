@@ -114,8 +114,8 @@ def _text_ends(lines: list[str], timed: list[int]) -> list[int]:
     """
     first = _number_above(lines, timed[0], -1) if timed else None
     numbered = first is not None
-    spaced = numbered and first < timed[0] - 1
-    last = int(lines[first]) if numbered else 0
+    spaced = first is not None and first < timed[0] - 1
+    last = 0 if first is None else int(lines[first])
     ends = []
     for above, at in pairwise([*timed, len(lines)]):
         place = _number_above(lines, at, above)

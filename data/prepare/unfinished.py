@@ -125,7 +125,7 @@ class UnfinishedFeatures:
         """Write what is not on the disk yet, unless the video has changed meanwhile."""
         vid = video.vid
         try:
-            file = fingerprint(video.path)
+            of_video = fingerprint(video.path)
         except OSError:  # the end will tell
             return
         if file_state(video.path) != self._states[vid]:
@@ -133,10 +133,11 @@ class UnfinishedFeatures:
         new = self._joined(self._parts[vid][self._kept[vid] :])
         made_by = json.dumps(self._making())
         problem = _DAMAGED if vid in self._damaged else None
-        made_of = msgspec.json.encode(MadeOf(file, video.origin, problem)).decode()
+        made_of = msgspec.json.encode(MadeOf(of_video, video.origin, problem)).decode()
+        arrays: dict[str, Any] = {**new, "made_by": made_by, "made_of": made_of}
         path = self._path(vid, self._windows(vid, self._kept[vid]))
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **new, made_by=made_by, made_of=made_of)
+            np.savez(file, **arrays)
         self._kept[vid] = len(self._parts[vid])
 
     @staticmethod

@@ -116,11 +116,12 @@ def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)  # below, FFmpeg does not even write its summary
     try:
-        summary = container.dumps_format()
+        summary = container.dumps_format()  # type: ignore[attr-defined]  # the stubs lack it
     finally:
         av.logging.set_level(level)
     found = re.search(rf"Stream #0:{stream.index}\b.*?: Video: (.*)", summary)
-    name, tag = re.match(r"(\w*)(?:.*?\((\w+) / 0x)?", found[1]).groups() if found else ("", "")
+    parts = re.match(r"(\w*)(?:.*?\((\w+) / 0x)?", found[1] if found else "")
+    name, tag = parts.groups() if parts else ("", "")
     return (tag if name in ("none", "") else name) or "unknown"
 
 
@@ -168,7 +169,8 @@ def _is_text(head: bytes) -> bool:
 
 def _boxes(path: Path) -> tuple[set[bytes], bool]:
     """Return the kinds of an MP4 file's whole boxes, and whether one ends after the file."""
-    kinds, end = set(), path.stat().st_size
+    kinds: set[bytes] = set()
+    end = path.stat().st_size
     with path.open("rb") as file:
         for _ in range(_MOST_BOXES):
             start = file.tell()

@@ -22,8 +22,9 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from data.prepare.problems import Problem
 from data.prepare.video_files import FETCH_AGAIN, VideoError, said
-from data.prepare.video_stream import NoEntryError, Problem, TimedFrame, open_film
+from data.prepare.video_stream import NoEntryError, TimedFrame, open_film
 
 SHORT_SIDE, CROP = 256, 224
 # Containers round time stamps: so much of a window past the last whole one is not another window.
@@ -165,14 +166,13 @@ class Picture:
         self._whole = whole
         self.size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
-        self._frame: av.VideoFrame | None = None
-        self._pixels: np.ndarray | None = None
+        self._last: tuple[av.VideoFrame, np.ndarray] | None = None
 
     def of(self, frame: av.VideoFrame) -> np.ndarray:
         """(224, 224, 3) uint8 RGB, or of the size of whole pictures."""
-        if frame is not self._frame:
-            self._frame, self._pixels = frame, self._convert(frame)
-        return self._pixels
+        if self._last is None or frame is not self._last[0]:
+            self._last = frame, self._convert(frame)
+        return self._last[1]
 
     def _convert(self, frame: av.VideoFrame) -> np.ndarray:
         short, long = sorted((frame.width, frame.height))
@@ -198,7 +198,7 @@ def _upright(picture: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     The matrix maps a point (x, y) to (a·x + c·y, b·x + d·y); of turns between multiples of 90° the
     nearest is taken.
     """
-    data = frame.side_data.get(SideData.DISPLAYMATRIX)
+    data = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]  # by kind too
     if data is None:
         return picture
     a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(float)

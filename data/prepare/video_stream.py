@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType
 
+from data.prepare.problems import Problem
 from data.prepare.video_files import (
     FETCH_AGAIN,
     VideoError,
@@ -48,21 +49,6 @@ _AHEAD = 32  # packets whose order of display is looked at
 # A film is entered so long before the first frame asked for: there are more key frames on the way,
 # should the first one not be one for all pictures after it; at least so long.
 ENTRY_SECONDS, LEAST_ENTRY_SECONDS = 60.0, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with a video.
-
-    Attributes:
-        reason: one line for the user: what is wrong, and how to mend it.
-        seconds: how much of the video could be decoded.
-        used: it is used as far as a player shows it (a warning); False: it failed.
-    """
-
-    reason: str
-    seconds: float
-    used: bool
 
 
 class NoEntryError(Exception):
@@ -236,8 +222,9 @@ class _Stamps:
         elif dts is not None:
             self._last_pts = dts
         if self.lag is None:
-            only_dts = pts is None and dts is not None and first_dts is not None
-            self.lag = max(0, dts - first_dts) if only_dts else 0
+            self.lag = 0
+            if pts is None and dts is not None and first_dts is not None:
+                self.lag = max(0, dts - first_dts)
         if pts is not None and (dts is None or self._faulty_pts <= self._faulty_dts):
             return pts - self.lag
         return None if dts is None else dts - self.lag
@@ -278,8 +265,8 @@ class _Entry:
                 return True
             self._key = packet
         # Pictures that are shown before the key frame may refer to others before it.
-        stamps = packet.pts, self._key.pts
-        return packet is not self._key and None not in stamps and stamps[0] < stamps[1]
+        own, key = packet.pts, self._key.pts
+        return packet is not self._key and own is not None and key is not None and own < key
 
     def is_at(self, packet: av.Packet) -> bool:
         """Whether a packet is the key frame's."""
@@ -368,7 +355,7 @@ class Film:
             if last is None:
                 self._set_origin(stamp, lags=bool(stamps.lag))
             self._may_skip = not image.interlaced_frame
-            start = self._end if stamp is None else stamp * self._base - self._origin
+            start = self._end if stamp is None else self._time(stamp)
             if last is not None and start <= before:
                 continue
             if image.is_corrupt:
@@ -468,7 +455,7 @@ class Film:
                 self._listen(packet)
             elif packet.size:  # an empty one would end the decoder
                 self._put_right(packet)
-                if self._entry and self._passes_over(packet):
+                if self._entry and self._passes_over(packet, self._entry):
                     continue
                 self._stream.codec_context.skip_frame = (
                     "DEFAULT" if self._is_needed(packet.pts, wanted) else "NONREF"
@@ -480,11 +467,11 @@ class Film:
         """Whether the first frame that is asked for is still to come."""
         return self._entry is not None and self._end < self._entry.time
 
-    def _passes_over(self, packet: av.Packet) -> bool:
+    def _passes_over(self, packet: av.Packet, entry: _Entry) -> bool:
         stamp = packet.dts if packet.pts is None else packet.pts
-        if self._entry.passes_over(packet, None if stamp is None else self._seconds(stamp)):
+        if entry.passes_over(packet, None if stamp is None else self._seconds(stamp)):
             return True
-        if self._entry.is_at(packet):
+        if entry.is_at(packet):
             self._stream.codec_context.flush_buffers()
             self._stamps.clear()
         return False
@@ -516,11 +503,14 @@ class Film:
         self._pending.append(time)
 
     def _seconds(self, stamp: int) -> float:
-        return float(stamp * self._base - (self._origin or 0))
+        return float(self._time(stamp))
+
+    def _time(self, stamp: int) -> Fraction:
+        return stamp * self._base - (self._origin or 0)
 
     def _listen(self, packet: av.Packet) -> None:
         """Note how far the sound goes."""
-        base = float(self._sound.time_base or 0)
+        base = float(packet.stream.time_base or 0)
         lasts = min(SOUND_PACKET_SECONDS, (packet.duration or 0) * base)
         self._heard += lasts
         if packet.pts is not None:
@@ -535,8 +525,7 @@ class Film:
         self._overlong = float(lasts) if lasts > LONGEST_GAP else 0.0
         lasts = lasts if 0 < lasts <= LONGEST_GAP else self._usual
         if packet.dts is not None:
-            stamp = float(packet.dts * self._base)
-            offset = self._clock.shift(stamp, float(lasts))
+            offset = self._clock.shift(float(packet.dts * self._base), float(lasts))
             ticks = round(offset / self._base)
             packet.dts += ticks
             if packet.pts is not None:

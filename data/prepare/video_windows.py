@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
@@ -175,7 +176,7 @@ def _deaths_while_waiting(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _unchanged(piece: Piece) -> Piece:
+def _unchanged(piece: Any) -> Any:  # of a loader without batches: one piece
     return piece
 
 

@@ -42,8 +42,10 @@ def read_webvtt(text: str) -> Iterator[Event]:
         shift = 0.0 if first is None or origin is None else _between(first, origin)
         while at < stop:
             at, event = _read_block(lines, at, stop, shift=shift)
-            key = event and (event.times, event.text)
-            if event is not None and (len(starts) == 1 or event.times is None or key not in seen):
+            if event is None:
+                continue
+            key = (event.times, event.text)
+            if len(starts) == 1 or event.times is None or key not in seen:
                 seen.add(key)
                 yield event
 
@@ -63,7 +65,9 @@ def _read_block(
     lines: list[str], at: int, stop: int, in_header: bool = False, shift: float = 0.0
 ) -> tuple[int, Event | None]:
     """Collect a block from line ``at``: the line after it, and its cue if it is one."""
-    start, timed, text = at, None, []
+    start = at
+    timed: int | None = None
+    text: list[str] = []
     while at < stop:
         line = lines[at]
         if _ARROW in line:

@@ -207,7 +207,7 @@ def _map_in_processes(
         try:
             for of_chunk in chunks:
                 under_way.append(pool.submit(_run_chunk, of_chunk))
-                pids.update(child.pid for child in multiprocessing.active_children())
+                pids.update(p.pid for p in multiprocessing.active_children() if p.pid is not None)
                 if len(under_way) > 2 * workers:
                     yield under_way.popleft().result()
             while under_way:

@@ -96,7 +96,7 @@ def _encode_key(id_: str) -> bytes | None:
     return key if 0 < len(key) <= _MAX_KEY_BYTES else None
 
 
-def _decode_key(key: memoryview) -> str:
+def _decode_key(key: bytes | memoryview) -> str:
     return bytes(key).decode("utf-8")
 
 
@@ -133,7 +133,7 @@ class LmdbReader:
         return shared.begin()
 
     @contextmanager
-    def value(self, id_: str) -> Iterator[memoryview | None]:
+    def value(self, id_: str) -> Iterator[bytes | memoryview | None]:
         """The value of ``id_`` (None if absent), not to be used after the block."""
         key = _encode_key(id_)
         with noted_reading(f"{id_!r} of {self.path}"), self._begin() as transaction:

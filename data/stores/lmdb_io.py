@@ -45,7 +45,7 @@ def _record_decoder(kind: Any) -> msgspec.msgpack.Decoder:
     return msgspec.msgpack.Decoder(kind)
 
 
-def _unpack_record(value: memoryview, kind: Any) -> Any:
+def _unpack_record(value: bytes | memoryview, kind: Any) -> Any:
     """A stored text record as type ``kind``; RecordError, or any other, if it is damaged."""
     if len(value) * _LZ4_MOST <= MAX_RECORD_BYTES:
         data = lz4.frame.decompress(value)
@@ -58,10 +58,10 @@ def _unpack_record(value: memoryview, kind: Any) -> Any:
 
 
 class MetaTable(dict):
-    """The content of a ``meta.json``; an entry that it lacks is the user's to mend."""
+    """The content of a ``meta.json``; entries that it lacks, or null, are the user's to mend."""
 
     def __init__(self, where: Path, entries: dict) -> None:
-        super().__init__(entries)
+        super().__init__({name: value for name, value in entries.items() if value is not None})
         self._where = where
 
     def __missing__(self, name: str) -> Any:
@@ -141,7 +141,7 @@ class TextDb(LmdbReader):
         if record is None:
             raise UserError(f"{self.path} lacks the record of {brief(id_)}; {RESTORE}")
         if self.vocab_size is not None:
-            self._check_tokens(id_, record.input_ids)
+            self._check_tokens(id_, record.input_ids, self.vocab_size)
         return record
 
     def _decoded(self, id_: str, kind: Any) -> Any:
@@ -159,13 +159,13 @@ class TextDb(LmdbReader):
                 damage = shorten(repr(error))
         raise UserError(f"{self.path}: the record of {brief(id_)} is damaged ({damage}); {RESTORE}")
 
-    def _check_tokens(self, id_: str, input_ids: list) -> None:
+    def _check_tokens(self, id_: str, input_ids: list, vocab_size: int) -> None:
         of_parts = bool(input_ids) and isinstance(input_ids[0], list)
         largest = max(chain.from_iterable(input_ids) if of_parts else input_ids, default=0)
-        if largest >= self.vocab_size:
+        if largest >= vocab_size:
             raise UserError(
                 f"{self.path}: input_ids of {brief(id_)} hold {largest}, the model's vocabulary "
-                f"has {self.vocab_size} tokens: take the model_config that belongs to the "
+                f"has {vocab_size} tokens: take the model_config that belongs to the "
                 "tokenizer, or make the database again with its --toker"
             )
 
@@ -293,6 +293,7 @@ class FeatureDb:
         self.interval = interval
         self.max_clip_len = max_clip_len
         self._finite: set[str] = set()  # videos whose values were seen to be finite
+        self._store: LmdbReader | SafetensorsReader
         if format_ == "lmdb":
             self._store = LmdbReader(self.path, readahead=True)
         else:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from model.extractors.extractor import Extractor, PublishedExtractor, StackedExtractor
 from model.extractors.image_text import ClipFeatures
 from model.extractors.resnet import ResNetFeatures
 from model.extractors.slowfast import SlowFastFeatures
@@ -25,11 +26,11 @@ from model.extractors.weights import load_published
 from utils.errors import UserError
 from utils.tensor_files import weights_file
 
-EXTRACTORS: dict[str, type[nn.Module]] = {
+STACKED: dict[str, type[StackedExtractor]] = {
     "resnet": ResNetFeatures,
     "slowfast": SlowFastFeatures,
-    "clip": ClipFeatures,
 }
+EXTRACTORS: dict[str, type[PublishedExtractor]] = {**STACKED, "clip": ClipFeatures}
 HERO_EXTRACTORS = ("resnet", "slowfast")  # whose features HERO was published with
 _ATTRIBUTES = ("name", "width", "frame_times", "whole_pictures")
 UNTRAINED_SEED = 0
@@ -37,7 +38,7 @@ UNTRAINED_SEED = 0
 UNTRAINED_BRANCH = 0.25
 
 
-def build_extractor(name: str, weights: str | None, device: torch.device, half: bool) -> nn.Module:
+def build_extractor(name: str, weights: str | None, device: torch.device, half: bool) -> Extractor:
     """An extractor in evaluation mode.
 
     Args:
@@ -52,26 +53,28 @@ def build_extractor(name: str, weights: str | None, device: torch.device, half: 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
+        model: Extractor
         if name not in EXTRACTORS:
             model = find_class(name)()
-        elif issubclass(kind := EXTRACTORS[name], ClipFeatures):
-            model = kind.load(weights)
+        elif name in STACKED:
+            model = _stacked(STACKED[name], weights)
         else:
-            model = _published(kind, weights)
+            model = ClipFeatures.load(weights)
     model = model.to(device).eval()
     return model.half() if half else model
 
 
-def _published(kind: type[nn.Module], weights: str | None) -> nn.Module:
+def _stacked(kind: type[StackedExtractor], weights: str | None) -> StackedExtractor:
     model = kind()
     if weights is None:
         _initialise_untrained(model)
     else:
-        load_published(model.network, weights_file(weights), model.layouts)
+        network = model.network if isinstance(model, ResNetFeatures) else model
+        load_published(network, weights_file(weights), model.layouts)
     return model
 
 
-def find_class(name: str) -> type[nn.Module]:
+def find_class(name: str) -> type[Extractor]:
     """Return the user's extractor ``package.module:Class``.
 
     Raises:
@@ -83,7 +86,8 @@ def find_class(name: str) -> type[nn.Module]:
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"the extractor {name} cannot be found ({error})") from error
     missing = [each for each in _ATTRIBUTES if not hasattr(found, each)]
-    if missing or not (inspect.isclass(found) and issubclass(found, nn.Module)):
+    is_module = inspect.isclass(found) and issubclass(found, nn.Module)
+    if missing or not is_module:
         raise UserError(
             f"the extractor {name} must be an nn.Module with {', '.join(_ATTRIBUTES)}"
             + (f": it lacks {missing[0]}" if missing else "")
@@ -99,7 +103,7 @@ def source_file(kind: type[nn.Module]) -> Path:
 
 
 @torch.no_grad()
-def _initialise_untrained(model: nn.Module) -> None:
+def _initialise_untrained(model: StackedExtractor) -> None:
     """Weights that keep activations in range through all blocks (He et al., arXiv 1502.01852)."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):

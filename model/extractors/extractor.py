@@ -1,8 +1,38 @@
 """Several networks that see the same windows of frames."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
+
+from model.extractors.weights import Layout
+
+
+class Extractor(nn.Module):
+    """A network that makes features (B, D) of windows (B, K, height, width, 3) uint8.
+
+    A class of the user's only needs these attributes (:mod:`model.extractors.build`).
+    """
+
+    name: str  # of the user's
+    width: int  # D
+    frame_times: tuple[float, ...]  # of the frames of a window that it sees
+    whole_pictures: bool
+
+
+class PublishedExtractor(Extractor):
+    """One whose weights are published."""
+
+    title: str
+    source: str  # of its weights
+
+
+class StackedExtractor(PublishedExtractor):
+    """Residual blocks, whose weights come in one of several layouts."""
+
+    layouts: tuple[Layout, ...]
+    branch_end: str  # of the name of the last normalisation of a block's branch
 
 
 class FeatureExtractor:
@@ -17,7 +47,7 @@ class FeatureExtractor:
         whole: they see whole pictures, not the scaled centre.
     """
 
-    def __init__(self, models: dict[str, nn.Module], device: torch.device) -> None:
+    def __init__(self, models: Mapping[str, Extractor], device: torch.device) -> None:
         self._models = models
         self._device = device
         self.times = tuple(sorted({t for model in models.values() for t in model.frame_times}))

@@ -8,21 +8,23 @@ SigLIP's squeezes all of the picture into one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPConfig
 
+from model.extractors.extractor import PublishedExtractor
 from model.extractors.weights import file_sha256
 from utils.errors import UserError
 from utils.hub import fetch_folder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import CLIPModel, CLIPTextConfig
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 SAFE_WEIGHTS = "model*.safetensors"
 OLD_WEIGHTS = "pytorch_model*.bin"
@@ -33,7 +35,7 @@ _MEND = (
 )
 
 
-class ClipFeatures(nn.Module):
+class ClipFeatures(PublishedExtractor):
     """One feature a picture, and vectors of sentences beside it: CLIP, SigLIP, or one like them.
 
     Args:
@@ -51,7 +53,7 @@ class ClipFeatures(nn.Module):
     whole_pictures = True
 
     def __init__(
-        self, network: PreTrainedModel, processor: object, folder: Path | None = None
+        self, network: CLIPModel, processor: Callable[..., Any], folder: Path | None = None
     ) -> None:
         super().__init__()
         self.network, self._processor, self._folder = network, processor, folder
@@ -101,13 +103,13 @@ class ClipFeatures(nn.Module):
     @property
     def stamp(self) -> str:
         """What changes with the files of weights."""
-        known = [path.stat() for path in _weights(self._folder)]
+        known = [path.stat() for path in _weights(self._folder)] if self._folder else []
         return " ".join(f"{each.st_size} {each.st_mtime_ns}" for each in known)
 
     @property
     def most_tokens(self) -> int:
         """Of a sentence."""
-        return self.network.config.text_config.max_position_embeddings
+        return _text_config(self.network).max_position_embeddings
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, height, width, 3) uint8, RGB → (B, width)."""
@@ -172,16 +174,21 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(OLD_WEIGHTS))
 
 
-def _shared_width(network: PreTrainedModel) -> int:
+def _shared_width(network: CLIPModel) -> int:
     """CLIP projects to a width of its own; SigLIP's text model says how wide it makes sentences."""
     config = network.config
-    width = getattr(config, "projection_dim", None)
-    return width or getattr(config.text_config, "projection_size", config.text_config.hidden_size)
+    width, texts = getattr(config, "projection_dim", None), _text_config(network)
+    of_texts: int = getattr(texts, "projection_size", texts.hidden_size)
+    return width or of_texts
 
 
-def _pooled(found: Tensor | object) -> Tensor:
+def _text_config(network: CLIPModel) -> CLIPTextConfig:
+    return cast("CLIPTextConfig", network.config.text_config)
+
+
+def _pooled(found: Tensor | BaseModelOutputWithPooling) -> Tensor:
     """transformers ≥ 5 gives more than the vectors."""
-    return found if isinstance(found, Tensor) else found.pooler_output
+    return found if isinstance(found, Tensor) else cast("Tensor", found.pooler_output)
 
 
 def _first_line(error: Exception) -> str:

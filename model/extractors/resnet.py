@@ -5,9 +5,10 @@ Weights come as torchvision's ``resnet152-*.pth`` or as a Hugging Face model (mi
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ResNetConfig, ResNetModel
 
+from model.extractors.extractor import StackedExtractor
 from model.extractors.weights import Layout, Replacement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -49,7 +50,7 @@ HUGGING_FACE = Layout(
 )
 
 
-class ResNetFeatures(nn.Module):
+class ResNetFeatures(StackedExtractor):
     """One feature an image.
 
     Args:
@@ -62,6 +63,8 @@ class ResNetFeatures(nn.Module):
     branch_end = ".layer.2.normalization"  # the last normalisation of a block's branch
     frame_times = (0.5,)  # of the window that a feature covers: its centre
     whole_pictures = False
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,

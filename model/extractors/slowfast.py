@@ -6,12 +6,12 @@ one's. Weights trained on Kinetics-400 come as PySlowFast's checkpoint or as PyT
 """
 
 import itertools
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.extractors.extractor import StackedExtractor
 from model.extractors.weights import Layout, Replacement
 
 CLIP_FRAMES = 32  # T of the fast pathway
@@ -75,15 +75,19 @@ PYTORCHVIDEO = Layout(
 )
 
 
+Triple = tuple[int, int, int]  # frames, height, width
+
+
 class ConvNorm(nn.Module):
     """A convolution over time, height and width, "same" padding at stride 1, and batch norm."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: Sequence[int], stride: Sequence[int] = (1, 1, 1)
+        self, inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)
     ) -> None:
         super().__init__()
-        padding = tuple(size // 2 for size in kernel)
-        self.conv = nn.Conv3d(inputs, outputs, tuple(kernel), tuple(stride), padding, bias=False)
+        frames, height, width = kernel
+        padding = frames // 2, height // 2, width // 2
+        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         self.norm = nn.BatchNorm3d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +147,7 @@ class Level(nn.Module):
         return slow, fast
 
 
-class SlowFastFeatures(nn.Module):
+class SlowFastFeatures(StackedExtractor):
     """One feature a clip of 32 frames.
 
     Args:
@@ -158,6 +162,7 @@ class SlowFastFeatures(nn.Module):
     # Of the window that a feature covers: the centres of 32 equal parts.
     frame_times = tuple((place + 0.5) / CLIP_FRAMES for place in range(CLIP_FRAMES))
     whole_pictures = False
+    slow_frames: Tensor
 
     def __init__(self, stem_width: int = STEM_WIDTH, depths: tuple[int, ...] = DEPTHS) -> None:
         super().__init__()
@@ -180,14 +185,9 @@ class SlowFastFeatures(nn.Module):
         slow_frames = torch.linspace(0, CLIP_FRAMES - 1, CLIP_FRAMES // ALPHA).long()
         self.register_buffer("slow_frames", slow_frames, persistent=False)
 
-    @property
-    def network(self) -> nn.Module:
-        """What a file of weights fills."""
-        return self
-
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 32, S, S, 3) uint8, RGB → (B, width), slow | fast."""
-        dtype = self.levels[0].pathways[0].conv.weight.dtype
+        dtype = next(self.parameters()).dtype
         pixels = (clips.to(dtype) / 255 - KINETICS_MEAN) / KINETICS_STD
         fast = pixels.permute(0, 4, 1, 2, 3)  # (B, 3, 32, S, S)
         slow = fast[:, :, self.slow_frames]

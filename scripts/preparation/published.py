@@ -118,7 +118,7 @@ def items(name: str, asr: bool, sets: Catalogue) -> Iterator[Item]:
             yield plain(f"txt_db/pretrain_splits/{dataset.corpus}_{split}.json", read_json)
     yield Item(
         f"video_db/{dataset.corpus}",
-        partial(check_features, sets.corpora[dataset.corpus]),
+        partial(check_features, sets.corpus_of(name)),
         replaceable=has_features,
     )
     yield plain(f"pretrained/{dataset.weights}", check_weights)

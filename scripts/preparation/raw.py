@@ -238,7 +238,7 @@ def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) 
             there = f"{of.annotation.format(split)}: {of.annotations_at}"
             missing[f"txt_db/{name}_{split}_release.jsonl"] = there
         if not name.endswith("_video_only"):
-            own_at = files.sets.corpora[of.corpus].subtitles_at
+            own_at = files.sets.corpus_of(name).subtitles_at
             missing[f"txt_db/{of.corpus}_subtitles.db"] = own_at or f"{of.corpus}_subtitles.jsonl"
     lines = [
         f"passed over: {step}, which has no annotation in {files.annotations} ({where})"
@@ -484,7 +484,7 @@ def _caption_steps(name: str, split: str, files: RawFiles) -> Iterator[Step]:
     subtitles, conversion = _subtitle_lines(of.corpus, files)
     yield from conversion
     if subtitles is None:
-        where = files.sets.corpora[of.corpus].subtitles_at
+        where = files.sets.corpus_of(name).subtitles_at
         raise UserError(f"{files.annotations} has no {of.corpus}_subtitles.jsonl ({where})")
     yield _text_step(
         files,

@@ -214,6 +214,42 @@ CASES += [
 ]
 
 
+def single(part: str, *files: tuple[str, bytes]) -> Make:
+    """Files of one extractor, to make a database of."""
+
+    def make(place: Place) -> list[object]:
+        place.write("feat/notes.txt", b"")
+        for name, content in files:
+            place.write(f"feat/{name}", content)
+        words = ["--feature_dir", place.folder / "feat" / part, "--output", place.folder / "out"]
+        return [*words, "--dataset", "x", "--workers", 1]
+
+    return make
+
+
+ONE_KIND = "scripts.convert_video_db_single_feature"
+SOUND = ("clip-vit/good.npz", npz(features=np.ones((6, WIDTH), np.float32)))
+CASES += [
+    Case("one kind of features", "no folder", ONE_KIND, single("clip-vit"), ("clip-vit",)),
+    Case("one kind of features", "no files", ONE_KIND, single("", SOUND), ("feat", "one kind")),
+    Case(
+        "one kind of features",
+        "its only file is empty",
+        ONE_KIND,
+        single("clip-vit", ("clip-vit/a.npz", b"")),
+        ("a.npz", "no video"),
+    ),
+    Case(
+        "one kind of features",
+        "a file is empty",
+        ONE_KIND,
+        single("clip-vit", SOUND, ("clip-vit/bad.npz", b"")),
+        ("1 videos", "left out: 1"),
+        code=0,
+    ),
+]
+
+
 def two_of_one_video(place: Place) -> list[object]:
     resnet, _ = features(place)
     place.write("feat/resnet_features/y/a.npz", resnet.read_bytes())

@@ -316,12 +316,12 @@ CASES += [
 ]
 
 
-def counts(content: str) -> Make:
-    """Another id2nframe.json."""
+def counts(content: str, name: str = "id2nframe.json") -> Make:
+    """Another id2nframe.json, or one of the interval's own beside it."""
 
     def make(place: Place) -> list[object]:
         arguments = training(place)
-        place.write("video/id2nframe.json", content)
+        place.write(f"video/{name}", content)
         return arguments
 
     return make
@@ -340,6 +340,16 @@ COUNTS = {
 CASES += [
     Case("numbers of frames", mutation, "train_vcmr", counts(content), ("id2nframe.json", "b"))
     for mutation, content in COUNTS.items()
+]
+CASES += [
+    Case(
+        "numbers of frames of an interval",
+        mutation,
+        "train_vcmr",
+        counts(COUNTS[mutation], "id2nframe_2.json"),
+        ("id2nframe_2.json", "b"),
+    )
+    for mutation in ("a number of 10^9", "half a frame", "true")
 ]
 
 
