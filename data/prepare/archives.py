@@ -203,7 +203,7 @@ def put_folder(
         shutil.rmtree(unpacked)
 
 
-def _content(unpacked: Path, archive: Path, check: Callable[[Path], None]) -> Path:
+def _content(unpacked: Path, archive: Path, check: Callable[[Path], object]) -> Path:
     """The outermost folder that ``check`` is content with."""
     folder, problems = unpacked, []
     while True:
