@@ -117,7 +117,7 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # zeros: the end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # no stub: zeros, the end
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from None
