@@ -78,7 +78,9 @@ def make_run(folder: Path) -> None:
         task="tvr",
         output_dir=str(folder),
         model_config=str(MODEL_CONFIG),
-        **dict.fromkeys(("train_query_txt_db", "val_query_txt_db", "vfeat_db"), "gone"),
+        train_query_txt_db="gone",
+        val_query_txt_db="gone",
+        vfeat_db="gone",
         sub_txt_db="gone",
     )
     write_json(folder / "log" / "hps.json", options_to_dict(options))
@@ -151,7 +153,7 @@ def frames_file(folder: Path, rows: int, width: int) -> np.ndarray:
         with path.open("wb") as file:
             for begin in range(0, rows, 10000):
                 count = min(10000, rows - begin)
-                file.write(rng.standard_normal((count, width), np.float32).astype(np.float16))
+                file.write(rng.standard_normal((count, width), np.float32).astype(np.float16).data)
     return np.memmap(path, np.float16, "r", shape=(rows, width))
 
 

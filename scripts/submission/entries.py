@@ -1,6 +1,6 @@
 """What servers take of a split: every id of its annotation once, and something useful of each."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +34,9 @@ def read_annotations(path: str | Path, id_names: tuple[str, ...], *more: str) ->
 
     def read(raw: dict) -> tuple[str, dict]:
         id_ = find_name(raw, *id_names)
-        lacking = [id_names[0]] if id_ is None else []
-        lacking += [name for name in more if raw.get(name) is None]
-        if lacking:
+        lacking = [name for name in more if raw.get(name) is None]
+        if id_ is None or lacking:
+            lacking = [id_names[0]] if id_ is None else lacking
             raise RecordError(f"it has no {lacking[0]}; is it the annotation of this task?")
         return id_, raw
 
@@ -111,7 +111,7 @@ def read_ranking(raw: dict[str, Any], kind: type[RankingT], where: str) -> Ranki
 
 
 def best_predictions(
-    rows: list[list[float]], indices: Container[float], where: str, of: str = "video2idx"
+    rows: Sequence[Sequence[float]], indices: Container[float], where: str, of: str = "video2idx"
 ) -> list:
     """The first rows of a ranked list; each begins with the index of a video.
 
