@@ -63,7 +63,7 @@ class ValueTask:
     selection: str
     submitted: tuple[str, str]
     span_weight: str | None = None
-    choices: int | None = None
+    choices: int = 0
 
     @property
     def subtitles(self) -> str:
