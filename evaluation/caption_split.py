@@ -71,7 +71,14 @@ class CaptionSplit:
 
         Returns:
             Lines for the task's server, in the target's order.
+
+        Raises:
+            UserError: another one's clips are others.
         """
+        if any(split.clips.lines != self.clips.lines for split, _ in others):
+            raise UserError(
+                "the two runs caption other clips: name the file for both (--target_clip)"
+            )
         run = self.run
         streams = [(self, model), *others]
         texts: dict[int, str] = {}

@@ -27,6 +27,7 @@ from tests.recorded_value_runs import (
     read_results,
     recorded_run,
 )
+from utils.errors import UserError
 
 pytestmark = pytest.mark.golden_value
 
@@ -226,6 +227,15 @@ def test_captions_of_channels(golden_value, tmp_path, stream):
     words = ["--target_clip", str(target), "--max_gen_step", "16", "--toker", toker]
     words += [*databases(golden_value, "yc2"), "--n_workers", "0"]
     if stream == "two_stream":
+        lists = [
+            {"name": "yc2c_sub_only_val", "task": "videoCap", "vfeat_db": "", "sub_txt_db": ""}
+        ]
+        lists[0]["gt_anno"] = str(golden_value / "world" / "ann" / "yc2c_test_release.jsonl")
+        other = recorded_run(golden_value, "exp_yc2c", tmp_path / "other", val_datasets=lists)
+        lists[0]["gt_anno"] = str(target)
+        run = recorded_run(golden_value, "exp_yc2c", tmp_path / "own", val_datasets=lists)
+        with pytest.raises(UserError, match=r"caption other clips: .*--target_clip"):
+            two_stream_yc2c.main([*two_runs(run, other), *words[2:]])
         assert two_stream_yc2c.main([*two_runs(run, run), *words]) == {}
         output = run / "results_yc2c_val_two_stream" / f"yc2c_val_step{STEP}.jsonl"
     else:
