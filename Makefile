@@ -29,11 +29,12 @@ test-gpu: ## run the tests of what computes on a GPU (needs requirements.txt and
 	HERO_TEST_DEVICE=cuda $(TEST_PYTHON) -m pytest -m "(gpu or device) and not launcher and not java" \
 	    $(shell grep -lE 'mark\.(gpu|device)' tests/test_*.py)
 
-lint: venv ## check style
+lint: venv ## check style and types
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 	$(dir $(PYTHON))shellcheck $(SHELL_SCRIPTS)
 
 clean: ## remove the demo and caches
-	rm -rf demo build .pytest_cache .ruff_cache
+	rm -rf demo build .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -21,9 +21,10 @@ Exit code 0: some film could be used; 2: none.
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import utils.runtime  # noqa: F401  before PyTorch
 
@@ -39,8 +40,8 @@ from engine.extractors import add_extractors, build_extractors, check_extractors
 from search.engine import MomentSearch
 from search.film_databases import FilmDatabases
 from search.film_folder import FilmFolder
-from search.indexing import FilmSource, Summary, require_width, update_index
-from search.scorer import Scorer
+from search.indexing import Summary, require_width, update_index
+from search.scorer import OwnFeatures, Scorer
 from search.store import DATABASE, IndexWriter
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path
@@ -138,7 +139,9 @@ def find_films(options: argparse.Namespace) -> FoundVideos | None:
 
 
 @contextmanager
-def opened(options: argparse.Namespace, found: FoundVideos | None) -> Any:
+def opened(
+    options: argparse.Namespace, found: FoundVideos | None
+) -> Iterator[tuple[IndexWriter, Scorer, FilmDatabases | FilmFolder, str]]:
     """Give the writer of the index, the model, the source of films, and the model's device.
 
     Raises:
@@ -147,25 +150,28 @@ def opened(options: argparse.Namespace, found: FoundVideos | None) -> Any:
     device = choose_device(options.device, options.half, options.workers)
     scorer = open_scorer(options, device)
     problems = Problems(named_path(options.index) / FAILED_FILE)
+    source: FilmDatabases | FilmFolder
     if options.vfeat_db:
-        source: FilmSource = _open_databases(options, scorer, problems, found)
+        source = _open_databases(options, scorer, problems, found)
         extractors = source.extractors
     else:
-        extraction = (
+        extractor, made_by = (
             scorer.extraction(options.half)
-            if options.clip
+            if isinstance(scorer, OwnFeatures)
             else build_extractors(options, scorer.maker.interval, device)
         )
-        extractors = {name: dataclasses.asdict(made) for name, made in extraction[1].items()}
-        widths = {name: made.width for name, made in extraction[1].items()}
+        extractors = {name: dataclasses.asdict(made) for name, made in made_by.items()}
+        widths = {name: made.width for name, made in made_by.items()}
         require_width(scorer, widths, sum(widths.values()))
     maker = dataclasses.replace(scorer.maker, extractors=extractors)
     with IndexWriter(options.index, maker) as writer:
         if not options.vfeat_db:
+            assert found is not None  # --videos is given where --vfeat_db is not
             source = FilmFolder(
                 found,
                 writer.folder,
-                *extraction,
+                extractor,
+                made_by,
                 problems,
                 language=options.language,
                 encodings=options.encoding,
@@ -217,7 +223,7 @@ def update(options: argparse.Namespace, found: FoundVideos | None) -> tuple[Summ
             f"minute), {summary.same} as they were, {summary.gone} gone, "
             f"{source.problems.failures} failed; {films} are in it"
         )
-        top = None if options.vfeat_db else found.top
+        top = found.top if found and not options.vfeat_db else None
         if report := source.problems.report(top):
             print(report)
         return summary, films

@@ -5,28 +5,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.padded import PaddedVideos, padded_frame_vectors, padded_with_texts
-from benchmarks.pretrain_objectives import PaddedEncoder, make_batches
+from benchmarks.padded import PaddedVideos, padded_frame_vectors, padded_with_texts, standing_in
+from benchmarks.pretrain_objectives import PaddedEncoder, make_batches, videos_of
 from benchmarks.question_candidates import draw_question
 from benchmarks.train_step import tvr_like_videos
 from config.model_config import ModelConfig
-from data.batch import CandidateBatch, MomentBatch, ObjectiveBatch, SubtitleSequences, VideoBatch
-from data.tvc import CaptionDataset, CaptionItem
+from data.batch import CandidateBatch, MomentBatch, QuestionBatch, SubtitleSequences, VideoBatch
+from data.tvc import CaptionItem, pack_captions
 from data.vcmr import MomentItem, collate_moments
 from data.videoQA import QuestionDataset
-from model.hero import HierarchicalEncoder
+from model.hero import HeroModel, HierarchicalEncoder
 from model.pretrain import HeroForPretraining
 from model.tvc import HeroForTvc
 from model.vcmr import HeroForVcmr
 from model.videoQA import HeroForVideoQA
 from utils.batch import TensorBatch
 from utils.files import read_json
+
+BatchT = TypeVar("BatchT", bound=TensorBatch)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "config"
 OBJECTIVES = ("mlm", "mfm-nce", "mffr", "fom", "vsm")
@@ -62,7 +64,7 @@ class Case:
         padded: the encoder that computes the same, everything padded to the longest.
     """
 
-    model: nn.Module
+    model: HeroModel
     batch: TensorBatch
     video: VideoBatch
     padded: Callable[[HierarchicalEncoder, TensorBatch], nn.Module]
@@ -105,9 +107,9 @@ def _draw(rng: np.random.Generator, count: int) -> list[int]:
     return rng.integers(4, 50000, size=count).tolist()
 
 
-def _around_videos(encoder: HierarchicalEncoder, batch: TensorBatch) -> nn.Module:
-    whole = batch if isinstance(batch, ObjectiveBatch) else ObjectiveBatch("", batch)
-    return PaddedEncoder(encoder, whole)
+def _around_candidates(encoder: HierarchicalEncoder, batch: TensorBatch) -> nn.Module:
+    assert isinstance(batch, QuestionBatch)
+    return PaddedCandidates(encoder, batch.candidates)
 
 
 def retrieval_batch(videos: int) -> MomentBatch:
@@ -123,7 +125,7 @@ def retrieval_batch(videos: int) -> MomentBatch:
 def retrieval(sizes: Sizes) -> Case:
     """TVR."""
     batch = retrieval_batch(sizes.videos)
-    return Case(HeroForVcmr(model_config(sizes, "finetune")), batch, batch.video, _around_videos)
+    return Case(HeroForVcmr(model_config(sizes, "finetune")), batch, batch.video, PaddedEncoder)
 
 
 def question_answering(sizes: Sizes) -> Case:
@@ -134,7 +136,7 @@ def question_answering(sizes: Sizes) -> Case:
         HeroForVideoQA(model_config(sizes, "finetune")),
         batch,
         batch.candidates.video,
-        lambda encoder, batch: PaddedCandidates(encoder, batch.candidates),
+        _around_candidates,
     )
 
 
@@ -146,9 +148,8 @@ def captioning(sizes: Sizes) -> Case:
     items = [
         CaptionItem(video, [video.vid], spans, words) for video in tvr_like_videos(sizes.captioned)
     ]
-    dataset = SimpleNamespace(db=SimpleNamespace(meta={"BOS": 0, "EOS": 2}), max_txt_len=60)
-    batch = CaptionDataset.collate(dataset, items)
-    return Case(HeroForTvc(model_config(sizes, "tvc")), batch, batch.video, _around_videos)
+    batch = pack_captions(items, {"BOS": 0, "EOS": 2}, max_txt_len=60)
+    return Case(HeroForTvc(model_config(sizes, "tvc")), batch, batch.video, PaddedEncoder)
 
 
 def pretraining(objective: str, sizes: Sizes) -> Case:
@@ -158,7 +159,7 @@ def pretraining(objective: str, sizes: Sizes) -> Case:
     for table in (tables[0], tables[1].mask_embedding):
         nn.init.zeros_(table.weight)
     batch = make_batches(sizes.videos)[objective]
-    return Case(model, batch, batch.batch.video, _around_videos)
+    return Case(model, batch, videos_of(batch), PaddedEncoder)
 
 
 CASES: dict[str, Callable[[Sizes], Case]] = {
@@ -175,15 +176,14 @@ def difference(case: Case, batch: TensorBatch) -> float:
     encoder, found = case.model.v_encoder, []
     case.model.eval()
     for version in (encoder, case.padded(encoder, batch)):
-        case.model.v_encoder = version
-        found.append(sum(loss.double().sum().item() for loss in case.model(batch).values()))
-    case.model.v_encoder = encoder
+        with standing_in(case.model, version):
+            found.append(sum(loss.double().sum().item() for loss in case.model(batch).values()))
     case.model.train()
     packed, padded = found
     return abs(packed - padded) / abs(packed)
 
 
-def half_precision(batch: TensorBatch) -> TensorBatch:
+def half_precision(batch: BatchT) -> BatchT:
     """The batch with features as a half-precision store gives them."""
 
     def halve(tensor: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ from data.stores.records import QueryRecord, SubtitleRecord
 
 VOCABULARY, WIDTH, FRAMES, SUBTITLES = 50265, 4352, 60, 30
 
+Read = Callable[[str], Any]  # a record of any kind, by its id
+
 
 def subtitle_record(rng: np.random.Generator) -> dict:
     """A video's subtitles: eight tokens and two frames each."""
@@ -91,7 +93,7 @@ def unchecked_features(db: FeatureDb, vid: str) -> np.ndarray:
         return own_copy(record["features"][:FRAMES])
 
 
-def microseconds(read: Callable[[str], Any], ids: list[str]) -> float:
+def microseconds(read: Read, ids: list[str]) -> float:
     """CPU time of a record: other programs on the machine do not count."""
     start = time.process_time()
     for id_ in ids:
@@ -111,9 +113,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         root = Path(folder)
         subtitles = make_texts(root / "subtitles", subtitle_record, ids)
         queries = make_texts(root / "queries", query_record, ids)
-        kinds = {
-            "subtitles": (lambda i: subtitles.read(i, SubtitleRecord), unchecked_text, subtitles),
-            "queries": (lambda i: queries.read(i, QueryRecord), unchecked_text, queries),
+        kinds: dict[str, tuple[Read, Read]] = {
+            "subtitles": (
+                lambda i: subtitles.read(i, SubtitleRecord),
+                partial(unchecked_text, subtitles),
+            ),
+            "queries": (lambda i: queries.read(i, QueryRecord), partial(unchecked_text, queries)),
         }
         for name, compressed, dtype in (
             ("features float32", False, np.float32),
@@ -121,16 +126,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             ("features npz", True, np.float32),
         ):
             db = make_features(root / name.replace(" ", "_"), compressed, dtype, ids)
-            kinds[name] = (db.__getitem__, unchecked_features, db)
-        for name, (checked, unchecked, db) in kinds.items():
-            first, plain = checked(ids[0]), unchecked(db, ids[0])
+            kinds[name] = (db.__getitem__, partial(unchecked_features, db))
+        for name, (checked, unchecked) in kinds.items():
+            first, plain = checked(ids[0]), unchecked(ids[0])
             same = first if isinstance(first, np.ndarray) else first.input_ids
             if not np.array_equal(
                 same, plain if isinstance(plain, np.ndarray) else plain["input_ids"]
             ):
                 raise RuntimeError(f"{name}: the two disagree")
             pairs = [
-                (microseconds(checked, ids), microseconds(partial(unchecked, db), ids))
+                (microseconds(checked, ids), microseconds(unchecked, ids))
                 for _ in range(options.repeats)
             ]
             times = [statistics.median(of) for of in zip(*pairs, strict=True)]

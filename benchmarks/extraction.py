@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -31,12 +31,12 @@ import torch
 from tabulate import tabulate
 
 from data.prepare.extract_videos import extract_videos
-from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.video_frames import Sampling, read_windows
+from engine.extractors import describe
 from model.extractors.build import EXTRACTORS, HERO_EXTRACTORS, build_extractor
-from model.extractors.extractor import FeatureExtractor
+from model.extractors.extractor import Extractor, FeatureExtractor
 
 INTERVAL, RATE, BATCH = 1.5, 25, 8
 
@@ -67,7 +67,7 @@ def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(taken)
 
 
-def parts(folder: Path, models: dict[str, torch.nn.Module], repeats: int) -> dict[str, float]:
+def parts(folder: Path, models: Mapping[str, Extractor], repeats: int) -> dict[str, float]:
     """CPU seconds a film of decoding and of each network."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
     sampling = Sampling(INTERVAL, extractor.times, whole=extractor.whole)
@@ -87,14 +87,11 @@ def parts(folder: Path, models: dict[str, torch.nn.Module], repeats: int) -> dic
     return {name: taken / len(films) for name, taken in times.items()}
 
 
-def whole(folder: Path, models: dict[str, torch.nn.Module], workers: int) -> tuple[float, float]:
+def whole(folder: Path, models: Mapping[str, Extractor], workers: int) -> tuple[float, float]:
     """Seconds of an extraction, start to end, and CPU seconds of all its processes."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
     sampling = Sampling(INTERVAL, extractor.times, whole=extractor.whole)
-    made_by = {
-        name: Provenance(model.title, None, None, INTERVAL, model.width)
-        for name, model in models.items()
-    }
+    made_by = {name: describe(model, None, INTERVAL) for name, model in models.items()}
     videos = find_videos(folder).videos
     with tempfile.TemporaryDirectory() as output:
         features = FeatureFolder(output, made_by, force=False)

@@ -21,17 +21,15 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.stores.feature_codecs import FeatureFormat
 from data.stores.lmdb_environment import LmdbReader
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from data.video import VideoOnlySource, collate_videos
 
 WIDTH = 4352  # ResNet and SlowFast
 BATCH = 32
-VARIANTS = [
-    (format_, precision)
-    for format_ in ("lmdb", "safetensors")
-    for precision in (np.float32, np.float16)
-]
+FORMATS: tuple[FeatureFormat, ...] = ("lmdb", "safetensors")
+VARIANTS = [(format_, precision) for format_ in FORMATS for precision in (np.float32, np.float16)]
 
 
 def make(options: argparse.Namespace) -> dict[str, FeatureDb]:
@@ -88,7 +86,7 @@ def read_ahead(db: FeatureDb, options: argparse.Namespace) -> list[tuple[str, st
             times = []
             for repeat in range(options.repeats):
                 first = repeat * options.reads % max(options.videos - options.reads, 1)
-                numbers = range(first, min(first + options.reads, options.videos))
+                numbers = np.arange(first, min(first + options.reads, options.videos))
                 if order == "random":
                     numbers = np.random.default_rng(repeat).permutation(options.videos)
                 drop_from_cache(db)
@@ -96,7 +94,7 @@ def read_ahead(db: FeatureDb, options: argparse.Namespace) -> list[tuple[str, st
                 start = time.perf_counter()
                 for number in numbers[: options.reads]:
                     with reader.value(f"video{number:06d}") as value:
-                        bytes(value)
+                        bytes(value or b"")
                 times.append((time.perf_counter() - start) / options.reads * 1e3)
                 reader.close()
             rows.append((order, "on" if readahead else "off", statistics.median(times)))
@@ -106,8 +104,8 @@ def read_ahead(db: FeatureDb, options: argparse.Namespace) -> list[tuple[str, st
 def load(db: FeatureDb, vids: list[str], workers: int) -> float:
     """Videos per second that a training loop would be given, in batches."""
     source = VideoOnlySource(db, 0)
-    loader = DataLoader(
-        [*vids],
+    loader: DataLoader[str] = DataLoader(
+        [*vids],  # type: ignore[arg-type]  # PyTorch needs no Dataset, only its methods
         batch_size=BATCH,
         num_workers=workers,
         collate_fn=lambda batch: collate_videos([source(vid) for vid in batch]),

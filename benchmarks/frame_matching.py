@@ -24,6 +24,8 @@ from data.prepare.frame_matching import (
     match_frames,
 )
 
+Exact = list[tuple[np.float32, np.float32]]
+
 
 def match_frames_plainly(
     spans: list[Spans], num_frames: list[int], interval: float
@@ -41,21 +43,21 @@ def _match_video(spans: Spans, num_frames: int, interval: np.float32) -> FrameMa
         runs = [frames[a : a + PSEUDO_SUBTITLE_FRAMES] for a in frames[::PSEUDO_SUBTITLE_FRAMES]]
         numbered = [[sub, run] for sub, run in enumerate(runs)]
         return FrameMatches(numbered, numbered, [])
-    spans = [(np.float32(start), np.float32(end)) for start, end in spans]
-    horizon = max(num_frames, *(math.ceil(end / interval) for _, end in spans))
-    all_frames = [[] for _ in spans]
+    exact = [(np.float32(start), np.float32(end)) for start, end in spans]
+    horizon = max(num_frames, *(math.ceil(end / interval) for _, end in exact))
+    all_frames: list[list[int]] = [[] for _ in spans]
     for sub in range(len(spans)):
         for frame in range(horizon):
-            if _overlaps(spans, sub, frame, num_frames, interval):
+            if _overlaps(exact, sub, frame, num_frames, interval):
                 all_frames[sub].append(frame)
-    unique = [[] for _ in spans]
-    unmatched = []
+    unique: list[list[int]] = [[] for _ in spans]
+    unmatched: list[int] = []
     for frame in range(num_frames):
-        best, best_iou, matched = 0, 0.0, False
+        best, best_iou, matched = 0, np.float32(0), False
         for sub in range(len(spans)):
             if frame in all_frames[sub]:
                 matched = True
-                iou = _iou(frame, spans[sub][0] / interval, spans[sub][1] / interval)
+                iou = _iou(frame, exact[sub][0] / interval, exact[sub][1] / interval)
                 if iou > best_iou:
                     best, best_iou = sub, iou
         (unique[best] if matched else unmatched).append(frame)
@@ -66,7 +68,7 @@ def _match_video(spans: Spans, num_frames: int, interval: np.float32) -> FrameMa
     )
 
 
-def _overlaps(spans: Spans, sub: int, frame: int, num_frames: int, interval: np.float32) -> bool:
+def _overlaps(spans: Exact, sub: int, frame: int, num_frames: int, interval: np.float32) -> bool:
     start, end = spans[sub]
     video_end = np.float32(num_frames * interval)
     if start >= video_end:

@@ -22,7 +22,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -43,11 +43,14 @@ from benchmarks.cases import (
     Sizes,
     difference,
     half_precision,
+    model_config,
     retrieval_batch,
 )
+from benchmarks.padded import standing_in
+from benchmarks.pretrain_objectives import videos_of
 from benchmarks.retrieval import SETTINGS
 from config.training import VcmrOptions
-from data.loader import _on_device
+from data.loader import TrainLoader, _on_device
 from engine.precision import Mode, Precision
 from engine.restore import RunFolder
 from engine.run import Run
@@ -211,24 +214,39 @@ def free(bench: Bench) -> None:
         torch.cuda.empty_cache()
 
 
+class Repeated(TrainLoader):
+    """The same batch again and again, brought to the device as a training's batches are."""
+
+    def __init__(self, batch: TensorBatch, device: torch.device) -> None:
+        self._copies = _on_device(itertools.repeat(batch), device)
+
+    def __next__(self) -> TensorBatch:
+        return next(self._copies)
+
+
 @contextmanager
 def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
     """A trainer whose every step takes the case's batch anew, and that batch on the device."""
     with tempfile.TemporaryDirectory() as folder:
-        nowhere = dict.fromkeys(("train_query_txt_db", "val_query_txt_db", "sub_txt_db"), "-")
         options = VcmrOptions(
-            output_dir=folder, vfeat_db="-", gradient_accumulation_steps=1, **nowhere
+            output_dir=folder,
+            train_query_txt_db="-",
+            val_query_txt_db="-",
+            sub_txt_db="-",
+            vfeat_db="-",
+            gradient_accumulation_steps=1,
         )
         comm, _ = setup(options.seed)
         precision = Precision(bench.mode, bench.device)
-        run = Run(options, comm, bench.device, None, precision, RunFolder(folder))
+        config = model_config(bench.amounts.sizes, "finetune")
+        run = Run(options, comm, bench.device, config, precision, RunFolder(folder))
         travelling = half_precision(case.batch)
         if bench.on_gpu:
             travelling = travelling.pin_memory()
         task = Task(
             name="benchmark",
             model=case.model.to(bench.device).train(),
-            loader=_on_device(itertools.repeat(travelling), bench.device),
+            loader=Repeated(travelling, bench.device),
             loss_weights=defaultdict(lambda: 1.0),
             validate=lambda step: {},
             begin_batch=getattr(case.model, "begin_batch", lambda step, micro_step: None),
@@ -242,16 +260,11 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
             case.model.cpu()
 
 
-@contextmanager
-def encoder_of(case: Case, version: str, batch: TensorBatch) -> Iterator[None]:
+def encoder_of(case: Case, version: str, batch: TensorBatch) -> AbstractContextManager[None]:
     """The model computes ``packed``, as it is, or ``padded``."""
-    encoder = case.model.v_encoder
-    if version == "padded":
-        case.model.v_encoder = case.padded(encoder, batch)
-    try:
-        yield
-    finally:
-        case.model.v_encoder = encoder
+    if version == "packed":
+        return nullcontext()
+    return standing_in(case.model, case.padded(case.model.v_encoder, batch))
 
 
 @section(
@@ -292,7 +305,7 @@ def phase_rows(bench: Bench) -> Iterator[Row]:
             yield [name.removeprefix("seconds/").replace("data", "waiting for data"), 1e3 * seconds]
         travelling = half_precision(case.batch)
         travelling = travelling.pin_memory() if bench.on_gpu else travelling
-        megabytes = travelling.video.features.nbytes / 1e6
+        megabytes = videos_of(travelling).features.nbytes / 1e6
         copying = bench.milliseconds(lambda: travelling.to(bench.device))
         yield [f"copy to the device, {megabytes:.0f} MB of features, alone", copying]
 
@@ -348,10 +361,17 @@ def sweep_rows(bench: Bench) -> Iterator[Row]:
             yield [videos, ms, 1e3 * videos / ms, bench.peak_mib(trainer.step)]
 
 
+def searching_model(bench: Bench) -> MomentRetrievalModel:
+    """TVR's, on the device."""
+    model = case_of("TVR", bench.amounts.sizes).model
+    assert isinstance(model, MomentRetrievalModel)
+    return model.to(bench.device).eval()
+
+
 @section("corpus", "videos at a time", "ms", "videos/s")
 def corpus_rows(bench: Bench) -> Iterator[Row]:
     """Encoding a corpus to search in."""
-    model = case_of("TVR", bench.amounts.sizes).model.to(bench.device).eval()
+    model = searching_model(bench)
     precision = Precision(bench.mode, bench.device)
     video = half_precision(retrieval_batch(bench.amounts.encoded).video)
     video = video.pin_memory() if bench.on_gpu else video
@@ -367,7 +387,7 @@ def corpus_rows(bench: Bench) -> Iterator[Row]:
 @section("ranking", "videos", "GB", "ms a query", "queries/s")
 def ranking_rows(bench: Bench) -> Iterator[Row]:
     """VCMR, SVMR and VR of 80 queries at a time."""
-    model = case_of("TVR", bench.amounts.sizes).model.to(bench.device).eval()
+    model = searching_model(bench)
     hidden = model.video_query_linear.in_features
     for videos in bench.amounts.corpora:
         lengths = torch.randint(20, 81, (videos,)).tolist()

@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,11 +29,11 @@ from tabulate import tabulate
 from benchmarks.extraction import BATCH, INTERVAL, make_film
 from benchmarks.search import make_run, make_tokenizer
 from data.prepare.extract_videos import extract_videos
-from data.prepare.extraction import Provenance
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
 from data.prepare.problems import Problems
 from data.prepare.video_frames import Sampling, read_windows
+from engine.extractors import describe
 from model.extractors.build import EXTRACTORS, HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import FeatureExtractor
 from search.film_folder import FEATURES_FOLDER, FilmFolder
@@ -65,10 +66,7 @@ def measure(folder: Path, films: Path) -> list[tuple[str, float, float]]:
     device = torch.device("cpu")
     models = {name: build_extractor(name, None, device, half=False) for name in HERO_EXTRACTORS}
     extractor = FeatureExtractor(models, device)
-    made_by = {
-        name: Provenance(model.title, None, None, INTERVAL, model.width)
-        for name, model in models.items()
-    }
+    made_by = {name: describe(model, None, INTERVAL) for name, model in models.items()}
     index = folder / "index"
     kept = FeatureFolder(index / FEATURES_FOLDER, made_by, force=False)
     videos = find_videos(films).videos
@@ -90,6 +88,11 @@ def measure(folder: Path, films: Path) -> list[tuple[str, float, float]]:
     ]
 
 
+def _read_all(film: Path, sampling: Sampling) -> None:
+    for _ in read_windows(film, sampling, threads=1):
+        pass
+
+
 def measure_passing(film: Path, seconds: int) -> list[tuple[str, float, float]]:
     """Rows of the second table."""
     times = sorted({t for name in HERO_EXTRACTORS for t in EXTRACTORS[name].frame_times})
@@ -97,7 +100,7 @@ def measure_passing(film: Path, seconds: int) -> list[tuple[str, float, float]]:
     rows = []
     for what, first in (("all windows", 0), ("all but the last passed over", last)):
         sampling = Sampling(INTERVAL, tuple(times), first)
-        rows.append((what, *taken(lambda of=sampling: list(read_windows(film, of, threads=1)))))
+        rows.append((what, *taken(partial(_read_all, film, sampling))))
     return rows
 
 

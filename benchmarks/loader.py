@@ -23,11 +23,16 @@ from tabulate import tabulate
 from torch.utils.data import DataLoader
 
 from benchmarks.train_step import tvr_like_videos
+from data.stores.feature_codecs import FeatureFormat
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from data.video import SubtitleSource, VideoItem, collate_videos
 
 WORKERS = 16
-STORES = [("lmdb", np.float32), ("lmdb", np.float16), ("safetensors", np.float16)]
+STORES: list[tuple[FeatureFormat, type]] = [
+    ("lmdb", np.float32),
+    ("lmdb", np.float16),
+    ("safetensors", np.float16),
+]
 
 
 def write_subtitles(folder: Path, videos: list[VideoItem]) -> TextDb:
@@ -42,7 +47,9 @@ def write_subtitles(folder: Path, videos: list[VideoItem]) -> TextDb:
     return TextDb(path)
 
 
-def write_features(folder: Path, videos: list[VideoItem], format_: str, dtype: type) -> FeatureDb:
+def write_features(
+    folder: Path, videos: list[VideoItem], format_: FeatureFormat, dtype: type
+) -> FeatureDb:
     """A feature database of the videos, its files read once."""
     folder = folder / f"{format_}_{np.dtype(dtype).name}"
     with FeatureDbWriter(folder, format_=format_, force=True) as writer:
@@ -69,10 +76,11 @@ def worker_ms(source: SubtitleSource, batches: list[list[str]], passes: int) -> 
 
     That of a long pass less that of a short one: starting and ending a worker is left out.
     """
+    every = [vid for vids in batches for vid in vids]
     begun = [_cpu_seconds()]
     for count in (1, passes + 1):
-        loader = DataLoader(
-            [vid for _ in range(count) for vids in batches for vid in vids],
+        loader: DataLoader[str] = DataLoader(
+            every * count,  # type: ignore[arg-type]  # PyTorch needs no Dataset, only its methods
             batch_size=len(batches[0]),
             collate_fn=lambda vids: collate_videos([source(vid) for vid in vids]),
             num_workers=1,
@@ -83,7 +91,10 @@ def worker_ms(source: SubtitleSource, batches: list[list[str]], passes: int) -> 
         begun.append(_cpu_seconds())
     start, short, long = begun
     more = passes * len(batches)
-    return tuple(1e3 * (c - 2 * b + a) / more for a, b, c in zip(start, short, long, strict=True))
+    workers, own = (
+        1e3 * (c - 2 * b + a) / more for a, b, c in zip(start, short, long, strict=True)
+    )
+    return workers, own
 
 
 def _cpu_seconds() -> tuple[float, float]:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -67,8 +68,10 @@ def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
         steps.append((resident_mib(), time.process_time() - start))
         return seen
 
-    Trainer.step = measured
-    with contextlib.redirect_stdout(sys.stderr):
+    with (
+        mock.patch.object(Trainer, "step", measured),
+        contextlib.redirect_stdout(sys.stderr),
+    ):
         importlib.import_module(script).main(words)
     return steps
 
@@ -102,7 +105,8 @@ def make_databases(task: str, demo: Path) -> None:
     paths = [path for path in paths if not path.endswith(".jsonl")]
     if all((demo / path).exists() for path in paths):
         return
-    command = [sys.executable, ROOT / "scripts" / "demo.py", "--task", task, "--output", demo]
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py")]
+    command += ["--task", task, "--output", str(demo)]
     subprocess.run([*command, "--num_train_steps", "1", "--warmup_steps", "1"], check=True)
 
 

@@ -11,8 +11,9 @@ import dataclasses
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,6 +27,7 @@ from benchmarks.padded import (
     padded_frame_vectors,
     padded_sequences,
     padded_temporal,
+    standing_in,
 )
 from benchmarks.train_step import tvr_like_videos
 from config.model_config import ModelConfig
@@ -40,22 +42,38 @@ from data.vsm import subtitle_frames
 from model.hero import HierarchicalEncoder
 from model.layers import set_dropout
 from model.pretrain import HeroForPretraining
+from utils.batch import TensorBatch
 
 MASK_PROB = 0.15
 MASKING = TokenMasking(MASK_PROB, mask_id=50264, replacements=np.arange(4, 50000))
 
 
+@runtime_checkable
+class OfVideos(Protocol):
+    """A batch about videos."""
+
+    video: VideoBatch
+
+
+def videos_of(batch: TensorBatch) -> VideoBatch:
+    """The videos that a batch of any task is about."""
+    about = batch.batch if isinstance(batch, ObjectiveBatch) else batch
+    assert isinstance(about, OfVideos)
+    return about.video
+
+
 class PaddedEncoder(nn.Module):
     """Answers like the encoder it wraps, but computes everything padded to the longest."""
 
-    def __init__(self, encoder: HierarchicalEncoder, batch: ObjectiveBatch) -> None:
+    def __init__(self, encoder: HierarchicalEncoder, batch: TensorBatch) -> None:
         super().__init__()
         self.encoder = encoder
         self.f_encoder = encoder.f_encoder
         self.feat_regress = encoder.feat_regress
         self.fom_output = encoder.fom_output
-        video = batch.batch.video
-        mask = getattr(batch.batch, "frame_mask", None)
+        video = videos_of(batch)
+        about = batch.batch if isinstance(batch, ObjectiveBatch) else batch
+        mask = getattr(about, "frame_mask", None)
         if mask is not None:
             hidden = video.features.masked_fill(mask[:, None], 0)
             video = dataclasses.replace(video, features=hidden)
@@ -112,7 +130,7 @@ def make_batches(count: int) -> dict[str, ObjectiveBatch]:
     rng = np.random.default_rng(0)
     videos = tvr_like_videos(count)
     masks = [choose_frames(video.num_frames, MASK_PROB, rng) for video in videos]
-    items = {
+    items: dict[str, Sequence[object]] = {
         "mlm": [mlm_item(video, rng) for video in videos],
         "mfm-nce": [MfmItem(video, mask) for video, mask in zip(videos, masks)],
         "mffr": [MfmItem(video, mask) for video, mask in zip(videos, masks)],
@@ -143,11 +161,10 @@ def steps(model: HeroForPretraining, batch: ObjectiveBatch) -> dict[str, Callabl
 
     def run(version: nn.Module) -> Callable[[], float]:
         def step() -> float:
-            model.v_encoder = version
             model.zero_grad()
-            loss = sum(model(batch).values())
-            loss.backward()
-            model.v_encoder = encoder
+            with standing_in(model, version):
+                loss = sum(model(batch).values())
+                loss.backward()
             return loss.item()
 
         return step
@@ -160,11 +177,9 @@ def check_equal(batches: dict[str, ObjectiveBatch]) -> None:
     model = build_model(dropout=0.0)
     for name, batch in batches.items():
         with torch.no_grad():
-            encoder = model.v_encoder
             packed = sum(model(batch).values())
-            model.v_encoder = PaddedEncoder(encoder, batch)
-            padded = sum(model(batch).values())
-            model.v_encoder = encoder
+            with standing_in(model, PaddedEncoder(model.v_encoder, batch)):
+                padded = sum(model(batch).values())
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-4, msg=name)
 
 

@@ -9,6 +9,7 @@ ways must give the same logits. Times are medians of runs turn by turn in one pr
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     separate = torch.cat([model.answer(batch).scores for batch in apart], dim=1)
     torch.testing.assert_close(together, separate, atol=1e-4, rtol=1e-4)
     print(f"largest difference of the logits: {(together - separate).abs().max():.1e}")
-    pairs = {
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "collate": (lambda: QuestionDataset.collate(items), lambda: collate_apart(items)),
         "project features": (
             lambda: project(model, shared),
@@ -95,10 +96,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
             lambda: [model.answer(batch) for batch in apart],
         ),
     }
-    rows = [["features (MB)", megabytes([shared]), megabytes(apart)]]
+    rows = [("features (MB)", megabytes([shared]), megabytes(apart))]
     for name, (one, five) in pairs.items():
         seconds = median_seconds({"shared": one, "apart": five}, arguments.repeats)
-        rows.append([f"{name} (ms)", 1e3 * seconds["shared"], 1e3 * seconds["apart"]])
+        rows.append((f"{name} (ms)", 1e3 * seconds["shared"], 1e3 * seconds["apart"]))
     ratios = {name: five / one for name, one, five in rows}
     table = [[*row, ratio] for row, ratio in zip(rows, ratios.values(), strict=True)]
     print(tabulate(table, headers=["", "shared", "five passes", "ratio"], floatfmt=".2f"))

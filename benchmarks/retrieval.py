@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -78,7 +79,7 @@ def compare_pairs(repeats: int) -> list[list]:
     for plain, ours in zip(*(way(start, end) for way in ways.values())):
         torch.testing.assert_close(ours, plain, rtol=0, atol=0)
     seconds = median_seconds(
-        {name: lambda way=way: way(start, end) for name, way in ways.items()}, repeats
+        {name: partial(way, start, end) for name, way in ways.items()}, repeats
     )
     rows = [[f"pairs, {name} (ms/query)", 1e3 * s / PAIR_QUERIES] for name, s in seconds.items()]
     return [*rows, ["pairs, ratio", seconds["full tensor"] / seconds["diagonals"]]]
@@ -115,7 +116,10 @@ def search_corpus(videos: int, hidden: int, queries: int, repeats: int) -> list[
 
     first = added_megabytes(search)
     more = added_megabytes(lambda: search(MANY_BATCHES))
-    runs = {"video scores": lambda: index.video_scores(vectors), "VCMR + SVMR + VR": search}
+    runs: dict[str, Callable[[], object]] = {
+        "video scores": lambda: index.video_scores(vectors),
+        "VCMR + SVMR + VR": search,
+    }
     seconds = median_seconds(runs, repeats)
     return [
         *([f"search, {name} (ms/query)", 1e3 * s / queries] for name, s in seconds.items()),

@@ -7,6 +7,9 @@ films of 20…80 frames. First whole processes of search_videos.py, from start t
 process, queries one at a time and sixteen at once, each another sentence; then the ranking alone
 over --frames frames in a file (films of 60 frames). Wall clock and CPU time are medians, memory is
 what is added to that of the process (without the file's pages, which the system may drop).
+
+The tokenizer is a drawn one, which cuts words into pieces of four letters at most: real sentences
+become twice the tokens that they are to RoBERTa's. Put another into FOLDER/toker to measure these.
 """
 
 import argparse
@@ -75,7 +78,9 @@ def make_run(folder: Path) -> None:
         task="tvr",
         output_dir=str(folder),
         model_config=str(MODEL_CONFIG),
-        **dict.fromkeys(("train_query_txt_db", "val_query_txt_db", "vfeat_db"), "gone"),
+        train_query_txt_db="gone",
+        val_query_txt_db="gone",
+        vfeat_db="gone",
         sub_txt_db="gone",
     )
     write_json(folder / "log" / "hps.json", options_to_dict(options))
@@ -148,7 +153,7 @@ def frames_file(folder: Path, rows: int, width: int) -> np.ndarray:
         with path.open("wb") as file:
             for begin in range(0, rows, 10000):
                 count = min(10000, rows - begin)
-                file.write(rng.standard_normal((count, width), np.float32).astype(np.float16))
+                file.write(rng.standard_normal((count, width), np.float32).astype(np.float16).data)
     return np.memmap(path, np.float16, "r", shape=(rows, width))
 
 
@@ -221,8 +226,9 @@ def main() -> None:
     options = parser.parse_args()
     folder, run = options.folder, options.folder / "run"
     toker, index = folder / "toker", folder / f"index-{options.videos}"
-    if not (run / "ckpt").is_dir():
+    if not toker.is_dir():
         make_tokenizer(toker)
+    if not (run / "ckpt").is_dir():
         make_run(run)
     scorer = HeroScorer.open(run, "1", str(toker))
     if not index.is_dir():

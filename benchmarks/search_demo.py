@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for seed in options.seeds:
         task = demo_tasks(output / str(seed))["search"]
+        assert isinstance(task, SearchTask)
         rows.append(run(replace(task, seed=seed), options.size))
     shown = ("seed", "right", "sentences", "seconds", "CPU seconds")
     print("\n" + tabulate(rows, headers=shown, floatfmt=".0f"))

@@ -5,7 +5,8 @@
 
 Starts serve_search.py on an index of benchmarks/search.py (a model of full size with random
 weights, films of 20…80 frames), whose films lie in a few real files, and asks it over HTTP, every
-time another sentence: drawn ones, or the "desc" of a JSON-lines file. The clients are threads that
+time another sentence: drawn ones, or the "desc" of a JSON-lines file (whose tokens FOLDER/toker
+makes, see there). The clients are threads that
 sleep in the kernel until their answer comes. The mixed requests are searches, films that are left
 in the middle, and thumbnails; memory and open descriptors of the service are read all along.
 """
@@ -20,8 +21,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,8 +50,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def prepare(folder: Path, videos: int) -> Path:
     """Return an index whose films have files; it is made where it is not there yet."""
     index = folder / f"served-{videos}"
-    if not (folder / "run" / "ckpt").is_dir():
+    if not (folder / "toker").is_dir():
         make_tokenizer(folder / "toker")
+    if not (folder / "run" / "ckpt").is_dir():
         make_run(folder / "run")
     if not index.is_dir():
         scorer = HeroScorer.open(folder / "run", "1", str(folder / "toker"))
@@ -93,6 +96,7 @@ def service(index: Path) -> Iterator[tuple[int, Process]]:
     command = [sys.executable, "serve_search.py", "--index", str(index), "--port", "0"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None  # a pipe
             port = int(process.stdout.readline().rpartition("127.0.0.1:")[2].split()[0])
             yield port, Process(process.pid)
         finally:
@@ -127,7 +131,9 @@ class Client:
         connection.close()
 
 
-def run_clients(works: list[Callable[[], None]], seconds: float) -> tuple[list[int], list[str]]:
+def run_clients(
+    works: Sequence[Callable[[], object]], seconds: float
+) -> tuple[list[int], list[str]]:
     """Repeat each work in a thread of its own; return how often it was done, and what failed."""
     end = time.monotonic() + seconds
     counts, failures = [0] * len(works), []
@@ -146,6 +152,18 @@ def run_clients(works: list[Callable[[], None]], seconds: float) -> tuple[list[i
     for thread in threads:
         thread.join()
     return counts, failures
+
+
+def _search_next(client: Client, typed: Iterator[str]) -> None:
+    client.search(next(typed))
+
+
+def _abandon_next(client: Client, videos: Iterator[int]) -> None:
+    client.abandon(next(videos))
+
+
+def _look_at_next(client: Client, videos: Iterator[int]) -> None:
+    client.ask(f"/api/videos/{next(videos)}/thumbnail?t={next(videos) % FILM_SECONDS}")
 
 
 def measure_alone(port: int, process: Process, typed: Iterator[str]) -> list[list]:
@@ -167,7 +185,7 @@ def measure_alone(port: int, process: Process, typed: Iterator[str]) -> list[lis
 def measure_many(port: int, process: Process, typed: Iterator[str], seconds: float) -> list[list]:
     """Sixteen clients, each asking again as soon as it is answered."""
     clients = [Client(port) for _ in range(CLIENTS)]
-    works = [lambda client=client: client.search(next(typed)) for client in clients]
+    works = [partial(_search_next, client, typed) for client in clients]
     begun, own = process.cpu(), time.process_time()
     counts, failures = run_clients(works, seconds)
     total = sum(counts)
@@ -188,14 +206,9 @@ def measure_mixed(
     works: list[Callable[[], object]] = []
     for _ in range(3):
         client = Client(port)
-        works.append(lambda client=client: client.search(next(typed)))
-        works.append(lambda client=client: client.abandon(next(numbers)))
-        other = Client(port)
-        works.append(
-            lambda other=other: other.ask(
-                f"/api/videos/{next(numbers)}/thumbnail?t={next(numbers) % FILM_SECONDS}"
-            )
-        )
+        works.append(partial(_search_next, client, typed))
+        works.append(partial(_abandon_next, client, numbers))
+        works.append(partial(_look_at_next, Client(port), numbers))
     samples = [(process.memory(), process.descriptors())]
     over = threading.Event()
 

@@ -39,7 +39,7 @@ def run_steps(count: int) -> None:
 
     config = ModelConfig.from_json(Path(__file__).parents[1] / "config" / "hero_debug.json")
     encoder, video = HierarchicalEncoder(config).train(), tvr_like_batch(4)
-    video.subtitles.token_ids.remainder_(config.f_config.vocab_size)
+    video.subtitles.token_ids.remainder_(config.f_config.num_words)
     for _ in range(count):
         wall, cpu = time.perf_counter(), time.process_time()
         encoder(video).square().mean().backward()
@@ -52,15 +52,15 @@ def measure(steps: int, policy: dict[str, str]) -> list[tuple[float, float]]:
     bare = {name: value for name, value in os.environ.items() if name not in own}
     command = [sys.executable, __file__, "--run", str(steps + 3)]
     done = subprocess.run(command, env=bare | policy, stdout=subprocess.PIPE, text=True, check=True)
-    wall_and_cpu = (map(float, line.split()) for line in done.stdout.splitlines()[3:])
-    return [tuple(pair) for pair in wall_and_cpu]
+    pairs = (map(float, line.split()) for line in done.stdout.splitlines()[3:])
+    return [(wall, cpu) for wall, cpu in pairs]
 
 
 def compare(options: argparse.Namespace) -> None:
     """Print the table."""
     rows = []
     for neighbours in (0, options.neighbours):
-        found = {name: [] for name in POLICIES}
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in POLICIES}
         with ExitStack() as running:
             for _ in range(neighbours):
                 busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])

@@ -59,6 +59,7 @@ def with_seeks(path: Path, sampling: Sampling) -> list[np.ndarray]:
     windows, shown = [], Picture()
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        assert stream.time_base is not None
         stream.codec_context.thread_count = 1
         for window in range(sampling.count(last.end, last.end - last.start)):
             frames = []
@@ -67,9 +68,11 @@ def with_seeks(path: Path, sampling: Sampling) -> list[np.ndarray]:
                 container.seek(stamp, stream=stream)
                 before = None
                 for frame in container.decode(stream):
+                    assert frame.pts is not None
                     if frame.pts > stamp and before is not None:
                         break
                     before = frame
+                assert before is not None
                 frames.append(shown.of(before))
             windows.append(np.stack(frames))
     return windows
@@ -108,7 +111,7 @@ def main(argv: list[str] | None = None) -> float:
     return ratio
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Path, Sampling], list[np.ndarray]]] = {
     "one pass": one_pass,
     "one pass, 2 threads": partial(one_pass, threads=2),
     "one pass, every frame": every_frame,

@@ -49,6 +49,7 @@ class ValueTask:
         selection: split that selects a checkpoint.
         submitted: its two splits in a submission.
         span_weight: option that weighs its span loss.
+        choices: how many answers each of its questions, statements or examples offers.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ValueTask:
     selection: str
     submitted: tuple[str, str]
     span_weight: str | None = None
+    choices: int = 0
 
     @property
     def subtitles(self) -> str:
@@ -120,13 +122,24 @@ TASKS: Mapping[str, ValueTask] = {
         _queries("how2r", "vcmr", Kind.MOMENTS, "how2", _HOW2R, span_weight="lw_st_ed"),
         _queries("yc2r", "vr", Kind.VIDEOS, "yc2", _TEST),
         _queries("vatex_en_r", "vr", Kind.VIDEOS, "vatex", _PUBLIC),
-        _queries("tvqa", "videoQA", Kind.QUESTIONS, "tv", _TEST, span_weight="qa_lw_st_ed"),
-        _queries("how2qa", "videoQA", Kind.QUESTIONS, "how2", _PUBLIC, span_weight="qa_lw_st_ed"),
+        _queries(
+            *("tvqa", "videoQA", Kind.QUESTIONS, "tv", _TEST), span_weight="qa_lw_st_ed", choices=5
+        ),
+        _queries(
+            *("how2qa", "videoQA", Kind.QUESTIONS, "how2", _PUBLIC),
+            span_weight="qa_lw_st_ed",
+            choices=4,
+        ),
         _queries(
             *("violin", "violin", Kind.STATEMENTS, "violin", _VIOLIN),
             submitted=("test", "test_private"),
+            choices=2,
         ),
-        _queries("vlep", "videoQA", Kind.QUESTIONS, "vlep", _VLEP, span_weight="vlep_lw_st_ed"),
+        _queries(
+            *("vlep", "videoQA", Kind.QUESTIONS, "vlep", _VLEP),
+            span_weight="vlep_lw_st_ed",
+            choices=2,
+        ),
         _captions("tvc", "tv", ("tvc_train.db",), ("val", "test")),
         _captions("yc2c", "yc2", ("yc2r_train.db",), ("val", "test")),
         _captions("vatex_en_c", "vatex", _VATEX_EN_C, ("test_public", "test_private")),

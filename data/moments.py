@@ -80,7 +80,7 @@ def warn_of_clamped(moments: Iterable[tuple[object, tuple[float, float]]], where
         )
 
 
-def warn_of_units(moments: Iterable[tuple[tuple[float, float], float]], where: object) -> None:
+def warn_of_units(moments: Iterable[tuple[Sequence[float], float]], where: object) -> None:
     """Say once if most moments start after the end of their video, given in seconds too."""
     starts = [(start, end) for (start, _), end in moments]
     late = [(start, end) for start, end in starts if start >= end]

@@ -1,6 +1,8 @@
 """The video source that a task's options ask for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from config.groups import Channel, VideoDbOptions
 from config.value import SetOptions
@@ -9,6 +11,16 @@ from data.stores.lmdb_io import FeatureDb, TextDb
 from data.video import SubtitleOnlySource, SubtitleSource, VideoOnlySource, VideoSource
 from utils.errors import UserError
 from utils.logger import LOGGER
+
+
+class QueryTokens(Protocol):
+    """What a query database says of its tokens."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+
+    @property
+    def vocab_size(self) -> int | None: ...
 
 
 @dataclass
@@ -21,7 +33,7 @@ class VideoData:
 
 
 def open_videos(
-    options: VideoDbOptions | SetOptions, queries: TextDb, channel: Channel = Channel.VIDEO_SUB
+    options: VideoDbOptions | SetOptions, queries: QueryTokens, channel: Channel = Channel.VIDEO_SUB
 ) -> VideoData:
     """Open the video databases that ``options`` name.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.annotations import is_seconds
-from utils.errors import UserError, brief
+from utils.errors import UserError, brief, shorten
 
 VIDEO_INDICES = "vid2dur_idx.json"
 # Published parts of splits that TVR's file does not have as a whole.
@@ -75,9 +75,10 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
     splits = _splits(table, where)
     parts = split_parts(splits, split)
     if not parts:
+        named = shorten(", ".join(splits)) or "none"
         raise UserError(
-            f"{where} has no split {split!r}; it has {', '.join(splits) or 'none'}: name one of "
-            "these, or give the file of this data set"
+            f"{where} has no split {split!r}; it has {named}: name one of these, or give the file "
+            "of this data set"
         )
     for part in parts:
         _require_none(split_faults(part, splits[part]), where)

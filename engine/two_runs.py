@@ -13,6 +13,7 @@ from config.storage import require_reachable
 from config.value import parse_name
 from data.prepare.work import script_parser
 from engine.run import Run, finished_run, start_evaluation
+from utils.errors import UserError
 
 STREAMS = (Channel.VIDEO_ONLY, Channel.SUB_ONLY)
 ENDING = "_two_stream"  # of the results' folder, which lies in the run that reads frames
@@ -42,7 +43,8 @@ class TwoRuns(Generic[OptionsT]):
         A task may be ``{data set}_{channel}``.
 
         Raises:
-            UserError: as :func:`config.config.parse_options`, or a run is none of VALUE's.
+            UserError: as :func:`config.config.parse_options`, or a run is none of VALUE's, or they
+                are of two data sets and none is named.
         """
         words = sys.argv[1:] if argv is None else argv
         parser = script_parser("Two runs, one of each channel; further options hold for both:")
@@ -71,6 +73,11 @@ class TwoRuns(Generic[OptionsT]):
         # A run that reads no subtitles may not know where the indices of videos are.
         subtitles = ["--sub_txt_db", sub.sub_txt_db] if sub.sub_txt_db else []
         video = read(Channel.VIDEO_ONLY, *subtitles)
+        if video.task != sub.task:
+            raise UserError(
+                f"the two runs are of {video.task} and of {sub.task}: name the data set for both "
+                "(--task)"
+            )
         return TwoRuns(video, sub, given.task or video.task)
 
     def start(self) -> tuple[Run[OptionsT], Run[OptionsT]]:

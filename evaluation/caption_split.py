@@ -71,7 +71,14 @@ class CaptionSplit:
 
         Returns:
             Lines for the task's server, in the target's order.
+
+        Raises:
+            UserError: another one's clips are others.
         """
+        if any(split.clips.lines != self.clips.lines for split, _ in others):
+            raise UserError(
+                "the two runs caption other clips: name the file for both (--target_clip)"
+            )
         run = self.run
         streams = [(self, model), *others]
         texts: dict[int, str] = {}
@@ -86,8 +93,9 @@ class CaptionSplit:
                 texts |= zip(batches[0].places, map(self.vocabulary.text, captions), strict=True)
         for share in run.comm.all_gather_object(texts):
             texts |= share
+        moment = () if self.clips.whole_videos else ("ts",)
         return [
-            {key: line[key] for key in ("vid_name", "clip_id", "ts") if key in line}
+            {key: line[key] for key in ("vid_name", "clip_id", *moment) if key in line}
             | {"descs": [{"desc": texts[place]}]}
             for place, line in enumerate(self.clips.lines)
         ]

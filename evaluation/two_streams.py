@@ -87,7 +87,16 @@ def average_answers(streams: Sequence[AnsweredSplit], loss: str) -> AnsweredSpli
     Args:
         streams: the same items, as each model answered them.
         loss: which loss to give: that of the averaged probabilities.
+
+    Raises:
+        UserError: a model answered other items.
     """
+    first, *others = ([item.id for item in stream.items] for stream in streams)
+    if any(ids != first for ids in others):
+        raise UserError(
+            "the two runs answer other questions or statements: name the database for both "
+            "(--query_txt_db)"
+        )
     items = [_average_item(found, loss) for found in zip(*(s.items for s in streams), strict=True)]
     return AnsweredSplit(items, {loss: streams[0].counts[loss]})
 

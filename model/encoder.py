@@ -22,7 +22,7 @@ class LanguageModelHead(nn.Module):
     def __init__(self, config: BlockConfig, word_embeddings: nn.Embedding) -> None:
         super().__init__()
         rows, hidden = word_embeddings.weight.shape
-        self.vocab_size = config.vocab_size  # rows past it only pad the table
+        self.vocab_size = config.num_words  # rows past it only pad the table
         self.dense = nn.Linear(hidden, hidden)
         self.LayerNorm = nn.LayerNorm(hidden, eps=HEAD_NORM_EPS)
         self.decoder = nn.Linear(hidden, rows, bias=False)

@@ -18,8 +18,8 @@ from typing import Any, get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config import pretraining, training, value
+from config.groups import TrainingOptions
 from config.model_config import ModelConfig
-from config.options import Options
 from config.parsing import parse_options
 from config.storage import require_reachable
 from config.values import field_hints
@@ -30,7 +30,7 @@ from data.prepare.work import work_parser
 from utils.errors import UserError, run_main
 from utils.files import check_output, read_json, write_json
 
-SCRIPTS: dict[str, type[Options]] = {
+SCRIPTS: dict[str, type[TrainingOptions]] = {
     "train_vcmr": training.VcmrOptions,
     "train_vr": training.VrOptions,
     "train_videoQA": training.VideoQaOptions,
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output(*(path for path in (given.json, given.fix_list) if path is not None))
     config = read_json(given.config, dict[str, Any]) if given.config else {}
     options = parse_options(SCRIPTS[given.script or script_of(config)], rest)
-    vocab_size = ModelConfig.from_json(options.model_config).f_config.vocab_size
+    vocab_size = ModelConfig.from_json(options.model_config).f_config.num_words
     require_reachable(options, options.storage)
     data = open_databases(options, vocab_size)
     report = quick_check(data) if given.quick else full_check(data, given.workers)

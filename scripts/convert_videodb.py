@@ -104,7 +104,7 @@ class Converter:
         size = self._clip_frames or len(features)
         parts = [features[at : at + size] for at in range(0, len(features), size)]
         clips = [
-            EncodedClip(name, *part.shape, self._codec.encode(part))
+            EncodedClip(name, len(part), part.shape[1], self._codec.encode(part))
             for name, part in zip(names, parts, strict=True)
         ]
         return Converted(vid, clips, None)
@@ -231,10 +231,16 @@ class VideoDbTask:
             self._write(recount, mixed.usual)
 
     def _write(self, recount: bool, width: int | None = None) -> None:
-        failed, widths, vids = {}, Counter(), list(self._source.frames)
-        options = {"force": True, "recount": recount, "format_": self._format}
-        options["own_counts"] = self._source.own_counts
-        with FeatureDbWriter(self._folder, *self._version, **options) as db:
+        failed, vids = {}, list(self._source.frames)
+        widths: Counter[int] = Counter()
+        with FeatureDbWriter(
+            self._folder,
+            *self._version,
+            force=True,
+            recount=recount,
+            format_=self._format,
+            own_counts=self._source.own_counts,
+        ) as db:
             convert = Converter(self._source, db.codec, self._precision, self._clip_frames, width)
             for video in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
                 if video.problem is not None:
@@ -248,7 +254,7 @@ class VideoDbTask:
             if len(widths) > 1:
                 raise _MixedWidthsError(widths.most_common(1)[0][0])
             used = next(vid for vid in vids if vid not in failed)
-            write_json(db.folder / META_FILE, self._meta(*widths, used), indent=2)
+            write_json(db.folder / META_FILE, self._meta(next(iter(widths)), used), indent=2)
             _failed_file(db.path).unlink(missing_ok=True)
             if failed:
                 write_pickle(_failed_file(db.path), failed)

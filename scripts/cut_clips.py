@@ -165,12 +165,14 @@ def main(argv: list[str] | None = None) -> None:
     """Cut what the command line names."""
     options = parse_arguments(argv)
     clip_frames = frames_per_clip(options.clip_interval, options.frame_length)
+    if clip_frames is None:
+        raise UserError(f"--clip_interval must be positive, not {options.clip_interval:g}")
     variant = (VERSION, options.frame_length, options.compressed_db)
     check_output(options.output)
     if options.clip_vfeat_db:
         check_folder(feature_db_path(Path(options.clip_vfeat_db), *variant), options.force)
     source = FeatureDb(options.vfeat_db, *variant) if options.vfeat_db else None
-    if options.vid2nframe:
+    if source is None or options.vid2nframe:
         vid2nframe = whole_videos(read_vid2nframe(options.vid2nframe), clip_frames)
     else:
         vid2nframe = source.id2nframe

@@ -23,7 +23,8 @@ import utils.runtime  # noqa: F401  before PyTorch
 
 # isort: split
 from scripts.demo_corpus.demo_task import DEFAULT_OUTPUT, DemoTask
-from scripts.demo_corpus.demo_tasks import demo_tasks
+from scripts.demo_corpus.demo_tasks import PretrainTask, demo_tasks
+from scripts.demo_corpus.multitask_demo import MultitaskTask
 from scripts.make_demo_data import SIZES
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path
@@ -65,7 +66,7 @@ def with_seeds(task: DemoTask, seeds: list[int]) -> DemoTask:
     Raises:
         UserError: it compares no trainings.
     """
-    if not hasattr(task, "seeds"):
+    if not isinstance(task, PretrainTask | MultitaskTask):
         raise UserError(f"--seeds is for tasks that compare trainings; {task.name} has --seed")
     return replace(task, seeds=tuple(seeds))
 

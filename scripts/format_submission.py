@@ -76,7 +76,7 @@ def require_whole_search(
             name: sum(entry[1:] == [searched.get(vid)] for vid, entry in entries.items())
             for name, entries in table.items()
         }
-        name = max(shared, key=shared.get, default=None)
+        name = max(shared, key=shared.__getitem__, default=None)
         if name is not None and shared[name]:
             split = f"split {name} of {indices}"
             named |= table[name].keys()

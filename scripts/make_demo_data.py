@@ -130,14 +130,14 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
         files |= make(datasets[dataset], options.queries_per_video, rng)
     files["tvc_val_release.jsonl"] = files["tvc_val.jsonl"]
     files["tvc_test_public_release.jsonl"] = files.pop("tvc_test_public.jsonl")
-    for name, dataset in datasets.items():
+    for name, data in datasets.items():
         files[f"{name}_subtitles.jsonl"] = [
-            {"vid_name": video.name, "sub": video.subtitles} for video in dataset.videos
+            {"vid_name": video.name, "sub": video.subtitles} for video in data.videos
         ]
         prefix = "" if name == "tv" else f"{name}_"  # TV's file is published without
-        tables[f"{name}_vid2nframe.json"] = vid2nframe(dataset)
+        tables[f"{name}_vid2nframe.json"] = vid2nframe(data)
         if name != "vlep":  # published without
-            tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(dataset, options.seed)
+            tables[f"{prefix}vid2dur_idx.json"] = vid2dur_idx(data, options.seed)
     for split in ("train", "val"):
         tables[f"tv_pretrain_{split}.json"] = [v.name for v in datasets["tv"].splits[split]]
     _write_annotations(options, files, tables)
@@ -153,7 +153,7 @@ def _write_real(options: argparse.Namespace) -> tuple[dict[str, int], dict[str, 
     )
     files = {f"tvr_{split}.jsonl": rows for split, rows in corpus.queries.items()}
     files["tv_subtitles.jsonl"] = corpus.subtitles
-    tables = {
+    tables: dict[str, dict | list] = {
         "tv_vid2nframe.json": {job.name: job.frames for job in corpus.jobs},
         "vid2dur_idx.json": corpus.vid2dur_idx,
     }

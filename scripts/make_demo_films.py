@@ -127,7 +127,7 @@ def _write(jobs: list[tuple[Film, Path]]) -> list[bool]:
 
 
 def _annotations(films: list[Film], rng: np.random.Generator) -> list[dict]:
-    rows = []
+    rows: list[dict] = []
     for film in films:
         for scene in film.scenes:
             for _ in range(PER_SCENE):
@@ -147,7 +147,7 @@ def _annotations(films: list[Film], rng: np.random.Generator) -> list[dict]:
 def choose_sentences(films: list[Film], rng: np.random.Generator) -> list[dict]:
     """Tell of scenes, each in another film, that look like no other scene of the films."""
     looks = Counter(scene.seen for film in films for scene in film.scenes)
-    found = []
+    found: list[dict] = []
     for number in rng.permutation(len(films)).tolist():
         film = films[number]
         unique = [scene for scene in film.scenes if looks[scene.seen] == 1]

@@ -159,8 +159,8 @@ def read_query(raw: dict, names: NameFields, read: Callable[[dict], Content]) ->
 
 def _check_question_span(ts: object) -> None:
     try:
-        span = [*map(float, ts.split("-"))]
-    except (AttributeError, ValueError):
+        span = [*map(float, ts.split("-"))] if isinstance(ts, str) else []
+    except ValueError:
         span = []
     unknown = all(map(math.isnan, span))  # "NaN-NaN"
     if len(span) != 2 or not (unknown or is_span(span)):
@@ -221,6 +221,7 @@ class QueryPreparer:
     def _prepare(self, line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:
         raw = {name: value for name, value in query.raw.items() if name != "vid"}
         vid = {} if query.vid is None else {"vid": query.vid}
+        length: int | list[int]
         if len(parts) > 1:  # a question or events
             length = [len(part) for part in parts]
             record = {**raw, "input_ids": parts, **vid, "target": query.target}
@@ -228,7 +229,7 @@ class QueryPreparer:
             length = len(parts[0])
             record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
         record["qid"] = query.qid  # where the line has it, or at the end
-        seconds = query.raw.get("duration")
+        seconds = query.raw.get("duration", math.inf)
         return PreparedQuery(
             *(line, query.qid, query.vid, length, pack_line(line, record), query.target),
             query.raw.get("ts"),
@@ -239,7 +240,9 @@ class QueryPreparer:
 def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]) -> None:
     """Build the database ``options.output`` with the side files given and its own."""
     tokenizer = load_tokenizer(options.toker)
-    ids, id2len, query2video, raw_lines, moments, ts = UniqueIds(), {}, {}, [], [], []
+    ids, id2len, moments, ts = UniqueIds(), {}, [], []
+    query2video: dict[str, str] = {}
+    raw_lines: list[str] = []
     with TextDbWriter(options.output, force=True) as db:
         prepare = QueryPreparer(options.task, tokenizer)
         for query in map_lines(prepare, options.annotation, options.workers):

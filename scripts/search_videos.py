@@ -10,8 +10,9 @@ search_videos.py in the folder above answers from in a moment.
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -57,6 +58,14 @@ def open_tokenizer(run: Run[SearchOptions]) -> BpeTokenizer:
     subtitles = TextDb(options.sub_txt_db, run.vocab_size)
     require_as_trained(subtitles, run)
     return Vocabulary.of(subtitles, options.toker).tokenizer
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """What a query database would say of its tokens."""
+
+    meta: dict[str, Any]
+    vocab_size: int
 
 
 def require_as_trained(subtitles: TextDb, run: Run) -> None:
@@ -107,7 +116,7 @@ def make_index(
         run,
         "videos",
     )
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for batch in batches:
         frames = scorer.encode_batch(batch)
         if not all(each.isfinite().all() for each in frames):
@@ -162,7 +171,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
         check_output(options.output)
     run = start_evaluation(options)
     tokenizer = open_tokenizer(run)
-    named = SimpleNamespace(meta=tokenizer_meta(tokenizer), vocab_size=run.vocab_size)
+    named = _Tokens(tokenizer_meta(tokenizer), run.vocab_size)
     run.require_tokenizer(tokenizer.name_or_path, named.meta)
     videos = open_videos(options, named, channel_of(options.task))
     vids = searchable_videos(videos)

@@ -24,7 +24,7 @@ from engine.extractors import add_extractors, build_extractors, check_extractors
 from model.extractors.extractor import FeatureExtractor
 from search.film_folder import FilmFolder
 from search.indexing import Failure, Material, encode_film, require_width
-from search.scorer import Scorer
+from search.scorer import OwnFeatures, Scorer
 from search.store import Line
 from utils.errors import UserError, brief
 from utils.files import read_json
@@ -55,7 +55,7 @@ class FilmReader:
 
     @cached_property
     def _networks(self) -> tuple[FeatureExtractor, dict[str, Provenance]]:
-        if self._scorer.maker.kind == "clip":
+        if isinstance(self._scorer, OwnFeatures):
             return self._scorer.extraction(self._options.half)
         check_extractors(self._options)
         return build_extractors(self._options, self._scorer.maker.interval, self._device)

@@ -115,7 +115,8 @@ class Batcher:
     def _next(self) -> list[_Question]:
         """What is answered next: the oldest sentence, and others that want as many moments."""
         share = min(-(-(len(self._waiting) + self._taken) // self._threads), self._most)
-        batch, others = [], deque()
+        batch: list[_Question] = []
+        others: deque[_Question] = deque()
         for question in self._waiting:
             fits = question.top == self._waiting[0].top and len(batch) < share
             (batch if fits else others).append(question)

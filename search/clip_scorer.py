@@ -113,11 +113,11 @@ class ClipScorer:
     def maker(self) -> Maker:
         """What an index is made by, as far as the model tells."""
         known, stamp = self._known, self.model.stamp
-        same = known is not None and known.opened_by.get("stamp") == stamp
+        same = known if known and known.opened_by.get("stamp") == stamp else None
         return Maker(
             kind="clip",
             # Of a large file only where it may be another than before.
-            model_sha256=known.model_sha256 if same else self.model.sha256,
+            model_sha256=same.model_sha256 if same else self.model.sha256,
             interval=self.interval,
             width=self.model.width,
             video_only=True,
@@ -186,9 +186,9 @@ class ClipScorer:
             for moment in find_peaks((heard | rest)[segment], self.longest, count)
         ]
         found.sort(key=lambda moment: -moment[3])
-        segment, first, last, peak = np.array(found[:count]).reshape(-1, 4).T
-        places = (column.astype(np.int64) for column in (segment, first, last))
-        return Candidates(*places, np.exp(SHARPNESS * peak))
+        *places, peaks = np.array(found[:count]).reshape(-1, 4).T
+        segments, first, last = (column.astype(np.int64) for column in places)
+        return Candidates(segments, first, last, np.exp(SHARPNESS * peaks))
 
     @staticmethod
     def _curves(

@@ -73,12 +73,12 @@ class State:
     """What scores are of: the model, and how an index was.
 
     Attributes:
-        model: its SHA-256.
+        model: its SHA-256; None: its weights are random.
         generation: number of the index's state.
         films: how many.
     """
 
-    model: str
+    model: str | None
     generation: int
     films: int
 
@@ -89,7 +89,7 @@ class State:
 
 
 class _Kept(msgspec.Struct):
-    model: str
+    model: str | None
     generation: int
     films: int
     scores: dict[str, Finite]

@@ -212,8 +212,11 @@ class MomentSearch:
         self._state = _State.of(IndexArrays(maker, films.values()), self._device)
         self._unrelated = doubt.UnrelatedScores(None)
 
+    # A str is a Sequence[str] too: mypy cannot know that the first signature goes before.
     @overload
-    def search(self, sentences: str, top: int = TOP) -> list[Moment]: ...
+    def search(  # type: ignore[overload-overlap]
+        self, sentences: str, top: int = TOP
+    ) -> list[Moment]: ...
 
     @overload
     def search(self, sentences: Sequence[str], top: int = TOP) -> list[list[Moment]]: ...
@@ -443,6 +446,7 @@ def open_scorer(
                 f"{gone[0]}, whose model made the index, is not there any more: name the place "
                 "with --run and --checkpoint"
             )
-    if toker is None and was.get("toker") and Path(was["toker"]).is_dir():
-        toker = was["toker"]
+    known = was.get("toker")
+    if toker is None and known and Path(known).is_dir():
+        toker = known
     return HeroScorer.open(run, checkpoint, toker, device, known=maker)

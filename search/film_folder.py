@@ -113,10 +113,13 @@ class FilmFolder:
         except RecordError:
             return False
         subtitles = self.matches.files.get(video.vid)
-        if known.encodings != self._encodings or (known.subtitles is None) != (subtitles is None):
+        if known.encodings != self._encodings:
             return False
         try:
-            same_words = subtitles is None or known.subtitles.fits(subtitles)
+            if subtitles is None or known.subtitles is None:
+                same_words = subtitles is known.subtitles
+            else:
+                same_words = known.subtitles.fits(subtitles)
             if same_words and known.film.fits(video.path):
                 if film.note is not None:
                     self.problems.note(video.path, Problem(film.note, film.seconds, used=True))
@@ -149,10 +152,12 @@ class FilmFolder:
         paths = [self._folder.path(video, extractor) for extractor in self._names]
         try:
             features = np.concatenate([load_features(path) for path in paths], axis=1)
+            made_of = read_making(paths[0])[1]
+            if made_of is None:
+                raise FeatureFileError(f"{paths[0]} does not tell what film they are of")
         except FeatureFileError as error:
             self.fail(name, f"its features are damaged ({error}): run again")
             return Failure(name)
-        made_of = read_making(paths[0])[1]
         subtitles, lines = self._spoken(video)
         source = _Known(made_of.file, subtitles, self._encodings)
         return Material(

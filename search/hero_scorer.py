@@ -79,6 +79,7 @@ class HeroScorer:
         options = run.options
         self._fingerprint, self._known = fingerprint, known
         self.run, self.model, self.tokenizer = run, model, tokenizer
+        self._cls, self._separator = _token(tokenizer, "cls"), _token(tokenizer, "sep")
         self.settings = SearchSettings.for_moments(options)
         self.window = window_frames(run)
         self.overlap = min(options.max_pred_l, self.window // 2)
@@ -114,7 +115,8 @@ class HeroScorer:
             parse_options(ScorerOptions, words), SingleProcess(), torch.device(device)
         )
         tokenizer = load_tokenizer(toker_of(finished))
-        if known is not None and known.opened_by.get("toker_stamp") == stamp_of(tokenizer):
+        same = known and known.opened_by.get("toker_stamp") == stamp_of(tokenizer)
+        if known and known.tokenizer and same:
             fingerprint = known.tokenizer  # unchanged since the index was begun
         else:
             identity = tokenizer_meta(tokenizer)
@@ -134,14 +136,14 @@ class HeroScorer:
     def maker(self) -> Maker:
         """What an index is made by, as far as the model tells."""
         options, known = self.run.options, self._known
-        weights = self.run.folder.find_checkpoint(self.run.checkpoint.name)
+        weights = self.run.folder.find_checkpoint(self.run.evaluated.name)
         stamp = f"{weights.stat().st_size} {weights.stat().st_mtime_ns}"
-        same = known is not None and known.opened_by.get("stamp") == stamp
+        same = known if known and known.opened_by.get("stamp") == stamp else None
         shared = SharedModel.find(options.checkpoint, options.run_dir)
         return Maker(
             kind="hero",
             # Of a large file only where it may be another than before.
-            model_sha256=known.model_sha256 if same else file_sha256(weights),
+            model_sha256=same.model_sha256 if same else file_sha256(weights),
             interval=self.settings.interval,
             width=self.run.model_config.c_config.hidden_size,
             tokenizer=self._fingerprint,
@@ -185,29 +187,32 @@ class HeroScorer:
         total = len(features)
         if self.video_only:
             every = list(range(total))
-            return VideoItem("", features, [Subtitle([self.tokenizer.cls_token_id], every)])
+            return VideoItem("", features, [Subtitle([self._cls], every)])
         texts = encode_texts(self.tokenizer, [normalize_subtitle(line.text) for line in lines])
         spans = [(line.start, line.end) for line in lines]
         (matched,) = match_frames([spans], [total], self.settings.interval)
-        context, separator = self.run.options.sub_ctx_len, self.tokenizer.sep_token_id
+        shown = [(number, frames) for number, frames in matched.unique_sub2frames]
+        context, separator = self.run.options.sub_ctx_len, self._separator
         subtitles = [
             Subtitle(context_tokens(texts, number, context, separator), frames)
-            for number, frames in kept_frames(matched.unique_sub2frames, total)
+            for number, frames in kept_frames(shown, total)
         ]
         return VideoItem("", features, subtitles)
 
     @torch.inference_mode()
     def encode_queries(self, sentences: Sequence[str]) -> HeroQueries:
         """See :class:`search.scorer.Scorer`."""
-        batch = sentence_queries(sentences, self.tokenizer, self.tokenizer.cls_token_id)
+        batch = sentence_queries(sentences, self.tokenizer, self._cls)
         with self.run.precision.autocast():
             vectors = self.model.encode_queries(batch.to(self.run.device))
             spans = self.model.span_queries(vectors)
         return HeroQueries(tuple(sentences), vectors.float(), spans.float())
 
     @torch.inference_mode()
-    def find(self, corpus: Corpus, queries: HeroQueries, count: int) -> list[Candidates]:
+    def find(self, corpus: Corpus, queries: Queries, count: int) -> list[Candidates]:
         """See :class:`search.scorer.Scorer`; a moment's score is that of the evaluation."""
+        if not isinstance(queries, HeroQueries):
+            raise TypeError("these sentences were encoded by another scorer")
         scores = corpus.segment_scores(queries.vectors, self.model.pool_scores)
         require_finite("video", scores)
         return [
@@ -222,7 +227,7 @@ class HeroScorer:
         similarities, mask = corpus.products(span, segments)
         start, end = self.model.span_probabilities(similarities, mask)
         require_finite("span", start, end)
-        weights = torch.exp(settings.q2c_alpha * scores[segments.to(scores.device)])
+        weights = torch.exp(self.run.options.q2c_alpha * scores[segments.to(scores.device)])
         best = top_moments(
             (weights[:, None] * start)[None],
             torch.where(mask, end, -1)[None],
@@ -239,11 +244,23 @@ class HeroScorer:
         )
 
     @torch.inference_mode()
-    def frame_scores(self, corpus: Corpus, segment: int, queries: HeroQueries) -> np.ndarray:
+    def frame_scores(self, corpus: Corpus, segment: int, queries: Queries) -> np.ndarray:
         """See :class:`search.scorer.Scorer`: cosines."""
         frames = corpus.segment_frames(segment)
         cosines = unit_vectors(queries.vectors)[0] @ unit_vectors(frames)[0].T
         return cosines.cpu().numpy()
+
+
+def _token(tokenizer: BpeTokenizer, role: str) -> int:
+    """Return the id of a token that the model reads beside words: "cls" or "sep".
+
+    Raises:
+        UserError: the tokenizer has none.
+    """
+    found: int | None = getattr(tokenizer, f"{role}_token_id")
+    if found is None:
+        raise UserError(f"the tokenizer {tokenizer.name_or_path} has no {role}_token; name another")
+    return found
 
 
 def stamp_of(tokenizer: BpeTokenizer) -> str:

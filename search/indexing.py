@@ -61,8 +61,10 @@ class FilmSource(Protocol):
     """
 
     place: str
-    files: Mapping[str, Path | None]
     extractors: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def files(self) -> Mapping[str, Path | None]: ...
 
     def may_be_there(self, name: str) -> bool:
         """Whether a film that is not among ``files`` may be there, though nobody can tell: then

@@ -42,7 +42,7 @@ def find_peaks(curve: np.ndarray, longest: int, count: int) -> list[tuple[int, i
     is_peak = (curve >= lower[:-2]) & (curve >= lower[2:])
     base = float(np.quantile(curve, 0.25))
     free = np.ones(len(curve), dtype=bool)
-    found = []
+    found: list[tuple[int, int, float]] = []
     for peak in np.flatnonzero(is_peak)[np.argsort(-curve[is_peak], kind="stable")].tolist():
         if len(found) == count or curve[peak] < base:
             break

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -18,6 +19,8 @@ SOUND_RATE, SOUND_LAYOUT, SOUND_FORMAT = 48000, "stereo", "fltp"
 SOUND_FRAME = 1024  # samples that AAC encodes at once
 HIGHEST_RATE = Fraction(60)  # frames a second of a clip
 USUAL_RATE = Fraction(25)  # where a film tells no rate
+
+FrameT = TypeVar("FrameT", av.VideoFrame, av.AudioFrame)
 
 
 def thumbnail(film: Path, seconds: float, width: int = THUMBNAIL_WIDTH) -> bytes:
@@ -52,7 +55,8 @@ def write_clip(film: Path, start: float, end: float, target: Path) -> None:
         UserError: the film cannot be read.
     """
     with _film(film) as container:
-        average = container.streams.best("video").average_rate
+        stream = container.streams.best("video")
+        average = stream.average_rate if stream else None
     rate = min(Fraction(average or USUAL_RATE), HIGHEST_RATE)
     count = max(1, round((end - start) * rate))
     frames = _displayed(film, [start + float(number / rate) for number in range(count)])
@@ -70,7 +74,7 @@ def write_clip(film: Path, start: float, end: float, target: Path) -> None:
             picture.pts, picture.time_base = number, 1 / rate
             clip.mux(shown.encode(picture))
         clip.mux(shown.encode())
-        if heard is not None:
+        if heard is not None and sound is not None:
             for piece in _sound_frames(sound):
                 clip.mux(heard.encode(piece))
             clip.mux(heard.encode())
@@ -92,24 +96,23 @@ def _displayed(film: Path, times: list[float]) -> Iterator[av.VideoFrame]:
     """The frame on display at each time (ascending): the last one that is not later; before the
     first frame the first one, past the end the last one."""
     wanted = iter(times)
-    time = next(wanted)
+    time: float | None = next(wanted)
     shown = None
-    for frame, begins in _frames(film, "video", times[0]):
-        while begins > time:
+    for frame, begins in _frames(film, av.VideoFrame, times[0]):
+        while time is not None and begins > time:
             yield shown or frame
             time = next(wanted, None)
-            if time is None:
-                return
+        if time is None:
+            return
         shown = frame
     if shown is None:
         raise UserError(f"{film} has no frames that can be decoded")
     yield shown
-    yield from (shown for _ in wanted)
+    for _ in wanted:
+        yield shown
 
 
-def _frames(
-    film: Path, kind: str, start: float
-) -> Iterator[tuple[av.VideoFrame | av.AudioFrame, float]]:
+def _frames(film: Path, kind: type[FrameT], start: float) -> Iterator[tuple[FrameT, float]]:
     """Decoded frames and their times, from one on that is not later than ``start``, if any is."""
     entered = False
     if start > 0:
@@ -122,13 +125,13 @@ def _frames(
         yield from _decoded(film, kind, 0)
 
 
-def _decoded(
-    film: Path, kind: str, start: float
-) -> Iterator[tuple[av.VideoFrame | av.AudioFrame, float]]:
+def _decoded(film: Path, kind: type[FrameT], start: float) -> Iterator[tuple[FrameT, float]]:
     """Frames and times from the key frame before ``start`` on; none where it cannot be found."""
     with _film(film) as container:
-        stream = container.streams.best(kind)
-        if kind == "video":
+        stream = container.streams.best("video" if kind is av.VideoFrame else "audio")
+        if stream is None or stream.time_base is None:
+            return
+        if isinstance(stream, av.VideoStream):
             stream.thread_type = "AUTO"
         origin = (container.start_time or 0) / av.time_base
         if start > 0:
@@ -137,7 +140,7 @@ def _decoded(
             except av.FFmpegError:
                 return
         for frame in container.decode(stream):
-            if frame.pts is not None:
+            if isinstance(frame, kind) and frame.pts is not None and frame.time_base is not None:
                 yield frame, float(frame.pts * frame.time_base) - origin
 
 
@@ -145,7 +148,7 @@ def _upright(frame: av.VideoFrame) -> av.VideoFrame:
     if not frame.rotation:
         return frame
     turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned, np.uint8), format="rgb24")
 
 
 def _even(pixels: float) -> int:
@@ -160,7 +163,7 @@ def _sound(film: Path, start: float, end: float) -> np.ndarray | None:
     samples = np.zeros((2, round((end - start) * SOUND_RATE)), np.float32)
     resampler = av.AudioResampler(SOUND_FORMAT, SOUND_LAYOUT, SOUND_RATE)
     at = None  # sample, from the clip's start, where the resampler's next output lies
-    for frame, begins in _frames(film, "audio", start):
+    for frame, begins in _frames(film, av.AudioFrame, start):
         if begins >= end:
             break
         at = round((begins - start) * SOUND_RATE) if at is None else at

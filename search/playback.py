@@ -66,7 +66,7 @@ def _playback(path: Path, changed: int, size: int) -> Playback:
     try:
         with av.open(str(path), metadata_errors="replace") as film:
             stream = film.streams.best("video")
-            if stream is None:
+            if not isinstance(stream, av.VideoStream):
                 return Playback("", False, "it has no pictures")
             sound = film.streams.best("audio")
             return _judge(

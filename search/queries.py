@@ -37,7 +37,7 @@ def sentence_queries(sentences: Sequence[str], tokenizer: BpeTokenizer, cls_id: 
     encoded = encode_texts(tokenizer, [normalize_query(sentence) for sentence in sentences])
     texts = [query_tokens(ids, {"CLS": cls_id}) for ids in encoded]
     ids = [str(number) for number in range(len(sentences))]
-    return QueryBatch(ids, ids, [None] * len(ids), collate_texts(texts))
+    return QueryBatch(ids, [*ids], [None] * len(ids), collate_texts(texts))
 
 
 def searchable_videos(videos: VideoData) -> list[str]:

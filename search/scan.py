@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 1 << 14  # pooled at once
 CACHE_ROWS = 1024  # converted at once: they, in float32, stay in the processor's cache
+# PyTorch shares more than these among its threads, which costs more than copying so few rows does.
+SERIAL_VALUES = 1 << 15
 MOST_SEGMENTS = 4  # searched, as a multiple of the films searched
 
 Pool = Callable[[Tensor, Tensor], Tensor]
@@ -175,10 +177,13 @@ class Corpus:
         longest = int(counts.max())
         grid = torch.zeros(len(places), longest, device=self.device)
         place = torch.empty(longest, len(vector), device=self.device)
+        step = max(1, SERIAL_VALUES // len(vector))
         # Segment by segment: their rows lie together, so nothing has to be gathered.
         for first, count, row in zip(self.first_rows[places].tolist(), counts.tolist(), grid):
-            part = place[:count].copy_(self.frames[first : first + count])
-            torch.mv(part, vector, out=row[:count])
+            for begin in range(0, count, step):
+                part = slice(begin, min(begin + step, count))
+                place[part].copy_(self.frames[first + part.start : first + part.stop])
+            torch.mv(place[:count], vector, out=row[:count])
         lengths = torch.from_numpy(counts).to(self.device)
         return grid, length_mask(lengths, longest)
 

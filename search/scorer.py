@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from data.prepare.extraction import Provenance
+    from model.extractors.extractor import FeatureExtractor
     from search.scan import Corpus
     from search.store import Line, Maker
 
@@ -66,11 +68,17 @@ class Scorer(Protocol):
         label: what answers are by, where not by HERO; said with every answer.
     """
 
-    maker: Maker
-    feature_width: int | None
     window: int
     overlap: int
-    label: str
+
+    @property
+    def maker(self) -> Maker: ...
+
+    @property
+    def feature_width(self) -> int | None: ...
+
+    @property
+    def label(self) -> str: ...
 
     def encode_segments(
         self, segments: Sequence[tuple[np.ndarray, Sequence[Line]]]
@@ -97,6 +105,14 @@ class Scorer(Protocol):
 
     def frame_scores(self, corpus: Corpus, segment: int, queries: Queries) -> np.ndarray:
         """Return (N, T) how well each frame of a segment fits each query."""
+
+
+@runtime_checkable
+class OwnFeatures(Protocol):
+    """A scorer that brings the network of its features along."""
+
+    def extraction(self, half: bool = False) -> tuple[FeatureExtractor, dict[str, Provenance]]:
+        """Return what makes the features of films, and how they are described."""
 
 
 def lines_within(lines: Sequence[Line], start: float, end: float) -> list[Line]:

@@ -58,7 +58,9 @@ class _Protocol(H11Protocol):
 
     _patience: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(  # type: ignore[override]  # as in the base class, which deviates itself
+        self, transport: asyncio.Transport
+    ) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._wait()
@@ -105,7 +107,7 @@ def listen(port: int) -> socket.socket:
             errno.EADDRINUSE: "another program listens there",
             errno.EACCES: "only root may listen there",
         }
-        said = reasons.get(error.errno, error.strerror)
+        said = reasons.get(error.errno or 0) or error.strerror
         raise UserError(f"--port {port} cannot be had ({said}); choose another") from None
     return found
 

@@ -242,7 +242,8 @@ class SearchService:
         """An engine for the newest state of the index; None if that is what answers."""
         engine, identity = self.engine, _identity(self.engine.index)
         same = identity == self._identity
-        newest = engine.index.refresh() if same else Index.open(engine.index.folder)
+        folder = engine.index.folder
+        newest = engine.index.refresh() if same or folder is None else Index.open(folder)
         if newest is engine.index:
             return None
         renewed = MomentSearch(
@@ -509,7 +510,9 @@ def _facts(film: Film) -> dict[str, Any]:
 
 
 def _moment_entry(moment: Moment) -> MomentEntry:
-    values = {key: _text(v) if isinstance(v, str) else v for key, v in moment.record().items()}
+    values: dict[str, Any] = {
+        key: _text(v) if isinstance(v, str) else v for key, v in moment.record().items()
+    }
     return MomentEntry(video=str(moment.video), name=_text(moment.name), **values)
 
 

@@ -66,7 +66,7 @@ class Maker:
 
     Attributes:
         kind: "hero", or "clip" for an image–text model.
-        model_sha256: of the file of weights.
+        model_sha256: of the file of weights; None: they are random.
         interval: seconds that a frame covers.
         width: of a frame's embedding.
         tokenizer: fingerprint of the tokenizer.
@@ -77,7 +77,7 @@ class Maker:
     """
 
     kind: str
-    model_sha256: str
+    model_sha256: str | None
     interval: float
     width: int
     tokenizer: str | None = None
@@ -224,7 +224,7 @@ class Index:
     def frames(self) -> np.ndarray:
         """See the class."""
         shape = (self._rows, self.maker.width)
-        if not self._rows:
+        if self.folder is None or not self._rows:  # one in memory sets its own
             return np.empty(shape, np.float16)
         path = self.folder / self._frames_file
         if path.stat().st_size < self._rows * self.maker.width * 2:
@@ -410,7 +410,7 @@ class IndexWriter:
                 self._tables.remove(name)
             self._tables.changed()
 
-    def move(self, files: Mapping[str, Path]) -> None:
+    def move(self, files: Mapping[str, Path | None]) -> None:
         """Note where films lie now, by their name."""
         with self._tables.transaction():
             self._tables.move(files)
@@ -662,11 +662,11 @@ class _Tables:
         self._retire(os.fsencode(name))
         self._run("DELETE FROM films WHERE name = ?", os.fsencode(name))
 
-    def move(self, files: Mapping[str, Path]) -> None:
+    def move(self, files: Mapping[str, Path | None]) -> None:
         """Set where films lie."""
         for name, file in files.items():
-            new, old = os.fsencode(file), os.fsencode(name)
-            self._run("UPDATE films SET file = ? WHERE name = ?", new, old)
+            new = None if file is None else os.fsencode(file)
+            self._run("UPDATE films SET file = ? WHERE name = ?", new, os.fsencode(name))
 
     def repack(self) -> None:
         """Number rows anew, without holes, in the order of :meth:`segments`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,7 +23,7 @@ MAKER = Maker(kind="colours", model_sha256="c0", interval=INTERVAL, width=3)
 Spans = Sequence[tuple[str, float]]  # colour and seconds, one after the other
 
 
-def make_film(path: Path, spans: Spans, codec: str = "libx264", **how: object) -> Path:
+def make_film(path: Path, spans: Spans, codec: str = "libx264", **how: Any) -> Path:
     """Write a film that shows colours one after the other; names that are none are grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rate, size = 10, how.pop("size", (160, 90))
@@ -80,17 +81,18 @@ class ColourScorer:
 
     def _runs(self, corpus: Corpus, number: int, queries: Queries, count: int) -> Candidates:
         rows = []
-        for segment in range(len(corpus)):
-            fits = self.frame_scores(corpus, segment, queries)[number]
+        for place in range(len(corpus)):
+            fits = self.frame_scores(corpus, place, queries)[number]
             edges = np.flatnonzero(np.diff(np.r_[False, fits > FIT, False]))
             for first, stop in edges.reshape(-1, 2).tolist():
                 score = fits[first:stop].mean() * (1 - 1 / (stop - first + 10))
-                rows.append((segment, first, stop - 1, score))
+                rows.append((place, first, stop - 1, score))
         rows = sorted(rows, key=lambda row: -row[3])[:count]
         words = queries.sentences[number].lower().split()
         weight = 1 if COLOURS.keys() & words else 0.01 * len(words)
-        segment, first, last, score = np.array(rows).reshape(-1, 4).T
-        return Candidates(segment.astype(int), first.astype(int), last.astype(int), score * weight)
+        places, firsts, lasts, scores = np.array(rows).reshape(-1, 4).T
+        moments = (places.astype(int), firsts.astype(int), lasts.astype(int))
+        return Candidates(*moments, scores * weight)
 
     def frame_scores(self, corpus: Corpus, segment: int, queries: Queries) -> np.ndarray:
         """Cosines."""

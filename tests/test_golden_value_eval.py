@@ -27,6 +27,7 @@ from tests.recorded_value_runs import (
     read_results,
     recorded_run,
 )
+from utils.errors import UserError
 
 pytestmark = pytest.mark.golden_value
 
@@ -221,10 +222,20 @@ def test_captions_of_channels(golden_value, tmp_path, stream):
     target = tmp_path / "yc2c_val_release.jsonl"  # without references: no metrics are wanted
     lines = read_lines(golden_value / "world" / "ann" / target.name)
     bare = [{key: value for key, value in line.items() if key != "descs"} for line in lines]
+    bare[0]["ts"] = [0.0, 1.5]  # a clip is a whole video whatever it says
     target.write_text("".join(json.dumps(line) + "\n" for line in bare))
     words = ["--target_clip", str(target), "--max_gen_step", "16", "--toker", toker]
     words += [*databases(golden_value, "yc2"), "--n_workers", "0"]
     if stream == "two_stream":
+        lists = [
+            {"name": "yc2c_sub_only_val", "task": "videoCap", "vfeat_db": "", "sub_txt_db": ""}
+        ]
+        lists[0]["gt_anno"] = str(golden_value / "world" / "ann" / "yc2c_test_release.jsonl")
+        other = recorded_run(golden_value, "exp_yc2c", tmp_path / "other", val_datasets=lists)
+        lists[0]["gt_anno"] = str(target)
+        run = recorded_run(golden_value, "exp_yc2c", tmp_path / "own", val_datasets=lists)
+        with pytest.raises(UserError, match=r"caption other clips: .*--target_clip"):
+            two_stream_yc2c.main([*two_runs(run, other), *words[2:]])
         assert two_stream_yc2c.main([*two_runs(run, run), *words]) == {}
         output = run / "results_yc2c_val_two_stream" / f"yc2c_val_step{STEP}.jsonl"
     else:
@@ -233,6 +244,7 @@ def test_captions_of_channels(golden_value, tmp_path, stream):
         output = run / f"yc2c_val_step{STEP}.jsonl"
     recorded = json.loads((golden_value / "expected" / "greedy.json").read_text())[f"yc2c_{stream}"]
     decode = load_tokenizer(toker).decode
+    assert {*map(tuple, read_lines(output))} == {("vid_name", "clip_id", "descs")}
     written = {str(line["clip_id"]): line["descs"][0]["desc"] for line in read_lines(output)}
     assert written == {clip: decode(ids) for clip, ids in recorded.items()}
 

@@ -115,6 +115,16 @@ def test_an_index_of_films_tells_what_one_of_databases_does(tmp_path, index, mod
         (0.5, 2.0, "Yusuf lifts & drops the tiny rope.")
     ]
     assert of_databases.maker.extractors == of_films.maker.extractors
+    index_videos.main([*place, "--sub_txt_db", sub_db, *model])  # where they lie is not told now
+    assert Index.open(tmp_path / "other").by_name["a"].file is None
+
+
+def test_a_tokenizer_without_a_token_that_the_model_reads_is_refused(tmp_path, index, world):
+    shutil.copytree(world / "toker", tmp_path / "toker")
+    (tmp_path / "toker" / "tokenizer_config.json").write_text('{"sep_token": null}')
+    make_video(tmp_path / "films" / "a.mp4", 2.0)
+    with pytest.raises(UserError, match="toker has no sep_token"):
+        index("--toker", str(tmp_path / "toker"))
 
 
 def test_only_what_is_new_or_changed_is_done(tmp_path, index):

@@ -143,6 +143,8 @@ def test_a_video_that_is_called_as_a_clip_has_its_own_subtitles(tmp_path):
 def test_clips_hold_whole_frames(tmp_path, long_videos):
     with pytest.raises(UserError, match="no multiple"):
         cut(tmp_path, "--vid2nframe", tmp_path / "none.json", "--clip_interval", "45")
+    with pytest.raises(UserError, match="--clip_interval must be positive, not -1"):
+        cut(tmp_path, "--vid2nframe", tmp_path / "none.json", "--clip_interval", "-1")
     with pytest.raises(UserError, match="go together"):
         cut(tmp_path, "--vfeat_db", tmp_path / "whole")
 

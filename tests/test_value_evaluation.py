@@ -253,10 +253,15 @@ def test_two_runs_are_read_with_a_channel_each(a_run, tmp_path):
     assert (named.video.task, named.task) == ("vatex_en_r", "vatex_video_sub")
     with pytest.raises(UserError, match="--sub_only_model_dir"):
         TwoRuns.parse(VcmrEvalOptions, words[:4])
+    how2r = TVR | {"name": "how2r_video_sub_val"}
+    write_json(tmp_path / "video" / "log" / "hps.json", {"val_datasets": [how2r], "no_fp16": True})
+    with pytest.raises(UserError, match=r"are of how2r and of tvr: name the data set .*--task"):
+        TwoRuns.parse(VcmrEvalOptions, words[:-2])
+    assert TwoRuns.parse(VcmrEvalOptions, [*words, "--task", "tvr"]).video.task == "tvr"
 
 
-def answered(scores, target, loss):
-    item = AnsweredItem("1", 0, target, scores, {loss: 9.0, "other": 9.0})
+def answered(scores, target, loss, id_="1"):
+    item = AnsweredItem(id_, 0, target, scores, {loss: 9.0, "other": 9.0})
     return AnsweredSplit([item], {loss: int(target >= 0)})
 
 
@@ -271,3 +276,6 @@ def test_answers_are_averaged_as_probabilities():
     assert split.items[0].scores == pytest.approx((0.8 + 1 / 3) / 2)
     assert (split.items[0].answer, split.items[0].losses) == (1, {"violin": 0.0})
     assert split.accuracy is None
+    streams = [answered(0.0, 1, "violin", id_) for id_ in "ab"]
+    with pytest.raises(UserError, match=r"answer other .*--query_txt_db"):
+        average_answers(streams, "violin")

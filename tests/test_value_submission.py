@@ -272,6 +272,35 @@ def test_annotations_are_needed_to_check_with(benchmark):
     assert len(benchmark({}, "--partial")) == 2
 
 
+@pytest.mark.parametrize(
+    ("part", "most"), [("tvqa_val", 4), ("how2qa_val", 3), ("vlep_dev", 1), ("violin_test", 1)]
+)
+@pytest.mark.parametrize("bare", [True, False])
+def test_an_answer_that_nobody_offers(benchmark, part, most, bare):
+    """Whatever the annotations tell of the answers, and where there are none."""
+    if bare:
+        name = {"vlep_dev": "example_id", "violin_test": "example_id"}.get(part, "qid")
+        (benchmark.annotation / f"{part}.jsonl").write_text(json.dumps({name: 4}))
+    else:
+        (benchmark.annotation / f"{part}.jsonl").unlink(missing_ok=True)
+    assert len(benchmark({step(part): {"4": most}}, "--partial")) == 1
+    for answer in (-1, most + 1):
+        with pytest.raises(UserError, match=f"the answer to 4 is {answer}, not 0 … {most}"):
+            benchmark({step(part): {"4": answer}}, "--partial")
+
+
+@pytest.mark.parametrize("ending", [".jsonl", "_1k.jsonl", "_release.jsonl"])
+def test_names_of_an_annotation(benchmark, ending):
+    """How2R's public splits are val_1k and test_public_1k in the names of their files."""
+    lines = {"val": [{"desc_id": 1}], "test_public": [{"desc_id": 2}]}
+    results = {}
+    for split, (line,) in lines.items():
+        (benchmark.annotation / f"how2r_{split}{ending}").write_text(json.dumps(line))
+        ranking = {"desc_id": line["desc_id"], "predictions": []}
+        results[step(f"how2r_{split}")] = {"VCMR": [ranking], "VR": [ranking]}
+    assert len(benchmark(results)) == 2
+
+
 def test_a_split_that_the_indices_lack_is_not_searched_for_indices(benchmark, caplog):
     (benchmark.annotation / "yc2_vid2dur_idx.json").write_text(json.dumps({"val": VIDEOS["val"]}))
     assert len(benchmark(YC2R)) == 2

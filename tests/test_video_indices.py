@@ -76,6 +76,10 @@ def test_a_split_that_must_be_there():
             required_indices(TVR, split, "idx")
     with pytest.raises(UserError, match=r"no split 'test'; it has val, test_public:"):
         required_indices({name: TVR[name] for name in ("val", "test_public")}, "test", "idx")
+    videos = {f"video_{number}": [1, number] for number in range(1000)}  # a table without splits
+    with pytest.raises(UserError, match=r"no split 'val'; it has video_0, video_1, ") as raised:
+        required_indices(videos, "val", "idx")
+    assert len(str(raised.value)) < 400
     shared = TVR | {"test_challenge": {"c": [1, 8]}}
     with pytest.raises(UserError, match="split test: videos b and c share the index 8"):
         required_indices(shared, "test", "idx")

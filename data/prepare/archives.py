@@ -172,7 +172,7 @@ def _is_zip(archive: Path) -> bool:
 def put_folder(
     source: Path,
     target: Path,
-    check: Callable[[Path], None],
+    check: Callable[[Path], object],
     replaceable: Callable[[Path], bool],
 ) -> None:
     """Make the folder ``target`` from an archive of it, or from such a folder.
@@ -203,7 +203,7 @@ def put_folder(
         shutil.rmtree(unpacked)
 
 
-def _content(unpacked: Path, archive: Path, check: Callable[[Path], None]) -> Path:
+def _content(unpacked: Path, archive: Path, check: Callable[[Path], object]) -> Path:
     """The outermost folder that ``check`` is content with."""
     folder, problems = unpacked, []
     while True:

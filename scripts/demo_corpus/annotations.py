@@ -1,7 +1,7 @@
 """The raw annotation files of every task, in the published formats."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -44,7 +44,7 @@ def describe(
     video: Video,
     how_many: int,
     rng: np.random.Generator,
-    forms: dict[str, tuple[str, ...]] = DESCRIPTIONS,
+    forms: Mapping[str, Sequence[str]] = DESCRIPTIONS,
     seen_as: Callable[[Scene], Scene] = lambda scene: scene,
 ) -> list[Description]:
     """Tell of the video's scenes in turn, with no sentence twice.
@@ -80,7 +80,7 @@ def moment(scene: Scene, video: Video, rng: np.random.Generator) -> list[float]:
 def tvr(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
     """Make TVR's moments; the public test split hides videos and moments."""
     ids = count(90000)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
         files[f"tvr_{split}.jsonl"] = rows = []
         for video in videos:
@@ -148,7 +148,7 @@ def tvqa(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, l
 def tvc(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
     """Make TVC's clips: two captions each to train on, four to validate, none to test."""
     ids = count(60000)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
         files[f"tvc_{split}.jsonl"] = rows = []
         for video in videos:
@@ -181,9 +181,10 @@ def _captions(scene: Scene, clip_id: int, how_many: int, rng: np.random.Generato
 
 def violin(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
     """Make VIOLIN's pairs: ``…-1`` is true of the video, in ``…-0`` one word is not."""
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
-        files[f"violin_{split}.jsonl"] = rows = []
+        rows: list[dict] = []
+        files[f"violin_{split}.jsonl"] = rows
         for video in videos:
             for number, told in enumerate(describe(video, per_video, rng, STATEMENTS)):
                 lie = false_version(told.template, told.scene, video, rng)
@@ -202,7 +203,7 @@ def violin(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str,
 def msrvtt(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
     """Make MSR-VTT's captions; a test video has one, under a retrieval key."""
     ids = count(1)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
         files[f"msrvtt_{split}.jsonl"] = rows = []
         for video in videos:
@@ -216,9 +217,10 @@ def msrvtt(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str,
 def didemo(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, list[dict]]:
     """Make DiDeMo's moments: four or five annotators each, in units of five seconds."""
     ids = count(70000)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
-        files[f"didemo_{split}.jsonl"] = rows = []
+        rows: list[dict] = []
+        files[f"didemo_{split}.jsonl"] = rows
         for video in videos:
             rows.extend(
                 {
@@ -249,7 +251,7 @@ def vlep(data: Dataset, per_video: int, rng: np.random.Generator) -> dict[str, l
     The test split hides which one is likelier.
     """
     ids = count(20000)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
         files[f"vlep_{split}.jsonl"] = rows = []
         for video in videos:
@@ -278,7 +280,7 @@ def _whole_videos(
 ) -> dict[str, list[dict]]:
     """Describe videos as a whole; test splits hide the video of a sentence."""
     ids = count(10000)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, videos in data.splits.items():
         files[f"{name}_{split}.jsonl"] = rows = []
         for video in videos:
@@ -309,7 +311,7 @@ def _whole_clips(
 ) -> dict[str, list[dict]]:
     """Make clips to caption, each a whole video, with so many references by split."""
     ids = count(300)
-    files = {}
+    files: dict[str, list[dict]] = {}
     for split, how_many in references.items():
         files[f"{name}_{split}_release.jsonl"] = rows = []
         for video in data.splits[split]:

@@ -30,7 +30,7 @@ class CaptionTask(DemoTask):
             yield from (desc["desc"] for desc in row["descs"])
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        options = ["--model_dir", self.run, "--ckpt_step", checkpoint]
+        options: Command = ["--model_dir", self.run, "--ckpt_step", checkpoint]
         options += ["--target_clip", self.references, "--output", self.captions(checkpoint)]
         yield "Describe the clips of the val split", [self.evaluate, *options]
 

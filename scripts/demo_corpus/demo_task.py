@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tabulate import tabulate
 
@@ -14,6 +14,14 @@ from utils.errors import UserError
 from utils.files import read_json, write_json
 
 DEFAULT_OUTPUT = Path("demo")  # where the recipes find databases, and write
+
+
+class Scripts(TypedDict):
+    """Scripts and folder of a :class:`DemoTask`, as several tasks share them."""
+
+    train: str
+    evaluate: str
+    output: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +103,9 @@ class DemoTask:
             size: of the corpus.
         """
         out = self.output
-        corpus = ["--output", out, "--size", size, "--datasets", *self.corpora]
+        corpus: Command = ["--output", out, "--size", size, "--datasets", *self.corpora]
         yield "Make the corpus", ["scripts/make_demo_data.py", *corpus]
-        raw = [
+        raw: Command = [
             "--ann_dir",
             out / "ann",
             "--feature_dir",
@@ -105,13 +113,13 @@ class DemoTask:
             "--toker",
             out / "toker",
         ]
-        databases = ["--dataset", *self.data, "--from", "raw", "--storage", out, *raw]
+        databases: Command = ["--dataset", *self.data, "--from", "raw", "--storage", out, *raw]
         yield "Make databases of it", ["scripts/prepare_data.py", *databases]
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
         """What to do with a checkpoint: a line that says it, and the command."""
-        options = ["--split", self.split, "--output_dir", self.run, "--checkpoint", checkpoint]
-        yield "Evaluate", [self.evaluate, *options]
+        options: Command = ["--split", self.split, "--output_dir", self.run]
+        yield "Evaluate", [self.evaluate, *options, "--checkpoint", checkpoint]
 
     def results(self, checkpoint: int) -> Path:
         """What the evaluation found."""

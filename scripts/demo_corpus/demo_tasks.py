@@ -10,7 +10,7 @@ from config.config import VcmrEvalOptions, VideoQaEvalOptions, load_run_options
 from evaluation.chance import MomentBounds, random_recall
 from scripts.demo_corpus.answer_report import plot_answers
 from scripts.demo_corpus.caption_demo import CaptionTask
-from scripts.demo_corpus.demo_task import DemoTask, compare
+from scripts.demo_corpus.demo_task import DemoTask, Scripts, compare
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.multitask_demo import MultitaskTask
 from scripts.demo_corpus.pretrain_demo import Command, Transfer
@@ -118,12 +118,20 @@ class PretrainTask(DemoTask):
 
 def demo_tasks(output: Path) -> dict[str, DemoTask]:
     """Every task that has a demo, in the folder ``output``."""
-    moments = {"train": "train_vcmr.py", "evaluate": "eval_vcmr.py", "output": output}
-    videos = {"train": "train_vr.py", "evaluate": "eval_vr.py", "output": output}
-    questions = {"train": "train_videoQA.py", "evaluate": "eval_videoQA.py", "output": output}
-    statements = {"train": "train_violin.py", "evaluate": "eval_violin.py", "output": output}
-    captions = {"train": "train_tvc.py", "evaluate": "inf_tvc.py", "output": output}
-    pretraining = {"train": "pretrain.py", "evaluate": "train_vcmr.py", "output": output}
+    moments: Scripts = {"train": "train_vcmr.py", "evaluate": "eval_vcmr.py", "output": output}
+    videos: Scripts = {"train": "train_vr.py", "evaluate": "eval_vr.py", "output": output}
+    questions: Scripts = {
+        "train": "train_videoQA.py",
+        "evaluate": "eval_videoQA.py",
+        "output": output,
+    }
+    statements: Scripts = {
+        "train": "train_violin.py",
+        "evaluate": "eval_violin.py",
+        "output": output,
+    }
+    captions: Scripts = {"train": "train_tvc.py", "evaluate": "inf_tvc.py", "output": output}
+    pretraining: Scripts = {"train": "pretrain.py", "evaluate": "train_vcmr.py", "output": output}
     of_value = value_tasks(output)
     tasks = (
         MomentTask(name="tvr", data=("tvr",), **moments),

@@ -93,9 +93,8 @@ def default_workers() -> int:
 
 def _write_job(job: FeatureJob, form: FeatureFormat) -> None:
     for extractor in EXTRACTORS:
-        of_value = job.folder is None
-        folder = extractor if of_value else Path(f"{extractor}_features", job.folder)
-        path = form.root / folder / f"{job.name}.npz"
+        below = (extractor,) if job.folder is None else (f"{extractor}_features", job.folder)
+        path = form.root.joinpath(*below, f"{job.name}.npz")
         if path.exists():
             continue
         frames = job.frames + _extra_frames(job.name, extractor)

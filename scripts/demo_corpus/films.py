@@ -100,8 +100,8 @@ def make_film(name: str, rng: np.random.Generator) -> Film:
     ends = np.cumsum(rng.integers(5 * RATE, 9 * RATE, len(chosen))) / RATE
     starts = [0.0, *ends[:-1].tolist()]
     scenes = [
-        Scene(start, end, *kind, pick(SPOKEN_TOPICS, rng))
-        for start, end, kind in zip(starts, ends.tolist(), chosen, strict=True)
+        Scene(start, end, colour, shape, motion, pick(SPOKEN_TOPICS, rng))
+        for start, end, (colour, shape, motion) in zip(starts, ends.tolist(), chosen, strict=True)
     ]
     lines = [line for scene in scenes for line in _speak(scene, rng)]
     return Film(name, tuple(scenes), tuple(lines))
@@ -148,7 +148,8 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def write_film(film: Film, path: Path, seed: int) -> None:
     """Write a film as a video file, and its subtitles (.srt) beside it."""
     rng = np.random.default_rng(seed)
-    shades = np.linspace(*rng.integers(30, 110, 2), WIDTH)  # no scene's, so nothing gives it away
+    left, right = rng.integers(30, 110, 2)
+    shades = np.linspace(left, right, WIDTH)  # no scene's, so nothing gives it away
     background = np.repeat(np.tile(shades, (HEIGHT, 1))[..., None], 3, axis=2).astype(np.uint8)
     with atomic_write(path.with_suffix(".srt")) as temporary:
         temporary.write_text(subtitles(film), encoding="utf-8")

@@ -81,7 +81,8 @@ class MultitaskTask(DemoTask):
 
     def table(self, steps: int) -> str:
         """The score of each data set by both, in the mean of the seeds, and by chance."""
-        rows, means = [], {_MULTI: [], _SINGLE: []}
+        rows: list[list[str]] = []
+        means: dict[str, list[float]] = {_MULTI: [], _SINGLE: []}
         for task in self.tasks:
             row = [task.name, TASKS[task.name].metric]
             for start, all_means in means.items():

@@ -89,7 +89,7 @@ def make_real_corpus(
 
 
 def _job(vid: str, duration: float, queries: list[dict]) -> FeatureJob:
-    spans = tuple(Span(*row["ts"], content_words(row["desc"])) for row in queries)
+    spans = tuple(Span(row["ts"][0], row["ts"][1], content_words(row["desc"])) for row in queries)
     return FeatureJob(vid, "tv", math.ceil(duration / INTERVAL), INTERVAL, spans)
 
 

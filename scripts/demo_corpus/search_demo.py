@@ -51,8 +51,8 @@ class SearchTask(DemoTask):
         """See :class:`DemoTask`: every script by itself, as for one's own data."""
         out, learn = self.output, self.output / "films" / "learn"
         features, database, toker = out / "features", out / "video_db", out / "toker"
-        frames = ["--frame_length", INTERVAL]
-        options = ["--output", out, "--size", size, "--seed", self.seed]
+        frames: Command = ["--frame_length", INTERVAL]
+        options: Command = ["--output", out, "--size", size, "--seed", self.seed]
         yield "Make films", ["scripts/make_demo_films.py", *options]
         yield (
             "Extract features of those to learn from",
@@ -76,7 +76,7 @@ class SearchTask(DemoTask):
                 *("--dataset", CORPUS, "--feat_version", "shapes", *frames),
             ],
         )
-        counts = ["--vid2nframe", database / CORPUS / "id2nframe.json"]
+        counts: Command = ["--vid2nframe", database / CORPUS / "id2nframe.json"]
         spoken = self.ann / "films_subtitles.jsonl"
         yield (
             "Read the subtitles",
@@ -87,11 +87,13 @@ class SearchTask(DemoTask):
             "Make a database of them",
             [
                 *("scripts/prepro_sub.py", "--annotation", spoken, "--output", target),
-                *(*counts, *frames, "--toker", toker),
+                *counts,
+                *frames,
+                *("--toker", toker),
             ],
         )
         for split in ("train", "val"):
-            names = ["--annotation", self.ann / f"films_{split}.jsonl"]
+            names: Command = ["--annotation", self.ann / f"films_{split}.jsonl"]
             names += ["--output", out / "txt_db" / f"films_{split}.db"]
             yield (
                 f"Make a database of the {split} sentences",
@@ -112,7 +114,8 @@ class SearchTask(DemoTask):
         yield (
             "Search them",
             [
-                *("search_videos.py", "--index", self.index, "--query", *sentences),
+                *("search_videos.py", "--index", self.index, "--query"),
+                *sentences,
                 *("--top", 3, "--json", self.answers, "--html", page),
             ],
         )
@@ -136,7 +139,7 @@ class SearchTask(DemoTask):
                 found = _moment(Path(top["file"]).name, top["start"], top["end"])
                 if Path(top["file"]).name == true["file"]:
                     times = (true["start"], true["end"], top["start"], top["end"])
-                    overlap = float(temporal_iou(*map(np.float64, times)))
+                    overlap = float(temporal_iou(*map(np.asarray, times)))
             moment = _moment(true["file"], true["start"], true["end"])
             rows.append((true["sentence"], moment, found, overlap))
         return rows

@@ -1,12 +1,16 @@
 """The grammar: what is said in a scene, asked about it and told of it."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from scripts.demo_corpus.scenes import Scene, Video
 from scripts.demo_corpus.words import ADJECTIVES, PERSONS, PLACES, THINGS, TOPICS, VERBS
+
+T = TypeVar("T")
 
 # What a query rests on: v = what is seen, t = what is said, vt = both (TVR's query types).
 DESCRIPTIONS = {
@@ -73,15 +77,16 @@ def tell(template: str, scene: Scene) -> str:
     return template.format(s=scene)
 
 
-def pick(choices: tuple, rng: np.random.Generator):
+def pick(choices: Sequence[T], rng: np.random.Generator) -> T:
     """Draw one of the choices."""
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def swap_word(scene: Scene, slot: str, video: Video, rng: np.random.Generator) -> Scene:
     """Replace the word in a slot of the scene by one that nothing in the video has."""
     absent = [word for word in _WORDS[slot] if getattr(word, "base", word) not in video.words]
-    return replace(scene, **{slot: absent[rng.integers(len(absent))]})
+    changed: dict[str, Any] = {slot: pick(absent, rng)}  # which field it is, only the slot tells
+    return replace(scene, **changed)
 
 
 def next_scene(scene: Scene) -> Scene:

@@ -8,7 +8,7 @@ from config.value import AVERAGE_RECALL, TASKS
 from evaluation.chance import random_recall
 from evaluation.value_metrics import AVERAGED_TOP_K
 from scripts.demo_corpus.caption_demo import CaptionTask
-from scripts.demo_corpus.demo_task import DemoTask, compare
+from scripts.demo_corpus.demo_task import DemoTask, Scripts, compare
 from scripts.demo_corpus.pretrain_demo import Command
 from utils.files import read_json, read_jsonl
 
@@ -94,7 +94,7 @@ class ValueCaptionTask(ValueTask, CaptionTask):
         return self.output / "txt_db" / TASKS[self.name].evaluated[self.split]
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        options = ["--model_dir", self.run, "--ckpt_step", checkpoint]
+        options: Command = ["--model_dir", self.run, "--ckpt_step", checkpoint]
         options += ["--target_clip", self.references]
         options += ["--output", self.captions(checkpoint).relative_to(self.run)]
         yield f"Describe the clips of the {self.split} split", [self.evaluate, *options]
@@ -110,15 +110,20 @@ class ValueCaptionTask(ValueTask, CaptionTask):
 
 def value_tasks(output: Path) -> tuple[ValueTask, ...]:
     """Every data set of VALUE's own that has a demo, in the folder ``output``."""
-    videos = {"train": "train_retrieval.py", "evaluate": "eval_vr.py", "output": output}
-    answers = {"train": "train_qa.py", "evaluate": "eval_videoQA.py", "output": output}
-    captions = {"train": "train_captioning.py", "output": output}
+    videos: Scripts = {"train": "train_retrieval.py", "evaluate": "eval_vr.py", "output": output}
+    answers: Scripts = {"train": "train_qa.py", "evaluate": "eval_videoQA.py", "output": output}
     return (
         ValueVideoTask(name="yc2r", data=("yc2r",), **videos),
         ValueVideoTask(name="vatex_en_r", data=("vatex_en_r",), **videos),
         ValueAnswerTask(name="vlep", data=("vlep",), **answers),
         *(
-            ValueCaptionTask(name=name, data=(name,), evaluate=TASKS[name].script, **captions)
+            ValueCaptionTask(
+                name=name,
+                data=(name,),
+                train="train_captioning.py",
+                evaluate=TASKS[name].script,
+                output=output,
+            )
             for name in ("yc2c", "vatex_en_c")
         ),
     )

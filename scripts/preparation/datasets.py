@@ -185,13 +185,14 @@ def _value_dataset(task: ValueTask) -> Dataset:
             task.corpus, splits, published=False, annotation=f"{own}{{}}.jsonl", annotations_at=at
         )
     train = [file.removesuffix(".db") for file in task.train]
+    others = [name.rpartition("_") for name in train if not name.startswith(own)]
     return Dataset(
         task.corpus,
         captions=tuple(name.removeprefix(own) for name in train if name.startswith(own)),
         targets=tuple(
             file.removeprefix(own).removesuffix(_RELEASE) for file in task.evaluated.values()
         ),
-        learns_from=tuple(tuple(name.rsplit("_", 1)) for name in train if not name.startswith(own)),
+        learns_from=tuple((other, split) for other, _, split in others),
         published=False,
         annotation=f"{own}{{}}{_RELEASE}",
         annotations_at=at,
@@ -203,9 +204,17 @@ def catalogue(value: bool = False) -> Catalogue:
 
     VALUE's videos all have features every 1.5 seconds, uncompressed, and its How2 is cut already.
     """
-    as_value = {"interval": 1.5, "compressed": False, "clip_interval": None, "nframe_group": 5}
     names = dict.fromkeys(task.corpus for task in TASKS.values())
-    corpora = {name: replace(CORPORA.get(name, Corpus()), **as_value) for name in names}
+    corpora = {
+        name: replace(
+            CORPORA.get(name, Corpus()),
+            interval=1.5,
+            compressed=False,
+            clip_interval=None,
+            nframe_group=5,
+        )
+        for name in names
+    }
     datasets = {name: _value_dataset(task) for name, task in TASKS.items()}
     if value:
         return Catalogue(CORPORA | corpora, DATASETS | datasets)

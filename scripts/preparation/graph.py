@@ -116,7 +116,7 @@ class Graph:
             step.name: {makers[path] for path in step.inputs if path in makers} for step in steps
         }
         places = {name: place for place, name in enumerate(self._steps)}
-        self.levels = [sorted(level, key=places.get) for level in toposort(self.needs)]
+        self.levels = [sorted(level, key=places.__getitem__) for level in toposort(self.needs)]
 
     def __getitem__(self, name: str) -> Step:
         return self._steps[name]
@@ -179,7 +179,8 @@ class Graph:
         Args:
             forced: names of steps that run in any case.
         """
-        forced, plan = set(forced), {}
+        forced = set(forced)
+        plan: dict[str, Reason] = {}
         for name in self.order:
             reason = self._reason(name, name in forced, plan)
             if reason is not None:

@@ -109,7 +109,8 @@ class RawFiles:
     @cached_property
     def _databases(self) -> list[Path]:
         """Folders of LMDB databases in the folder of features."""
-        return sorted(path.parent for path in self.features.rglob("data.mdb"))
+        found = self.features.rglob("data.mdb") if self.features else ()
+        return sorted(path.parent for path in found)
 
     def database(self, corpus: str, alone: bool = True) -> Path | None:
         """The feature database that is there already, as its recipes read it.
@@ -125,8 +126,8 @@ class RawFiles:
         name = feature_db_path(Path(), "resnet_slowfast", of.interval, of.compressed).name
         names = {name, name.replace(f"_{of.interval:g}", f"_{of.interval:.1f}")}
         if self.features is None:
-            found = map((self.video_db / corpus).joinpath, sorted(names))
-            return next(filter(is_database, found), None)
+            made = map((self.video_db / corpus).joinpath, sorted(names))
+            return next(filter(is_database, made), None)
         if alone and is_database(self.features):
             return self.features
         found = [path for path in self._databases if path.name in names]
@@ -524,11 +525,13 @@ def _pretraining_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     subtitles = files.txt_db / f"{corpus}_subtitles.db"
     excluded = []
     for name in VALIDATED_ON[corpus]:
-        of_task = list(_query_steps(*name.split("_"), files))
+        task, split = name.split("_")
+        of_task = list(_query_steps(task, split, files))
         excluded += [path for step in of_task[-1:] for path in step.outputs]
         yield from of_task
     shards = files.shards(corpus)
-    options = ("--name", corpus, "--output", lists, "--sub_txt_db", subtitles)
+    options: tuple[object, ...] = ("--name", corpus, "--output", lists)
+    options += ("--sub_txt_db", subtitles)
     options += ("--vfeat_db", *(files.video_db / name for name in shards))
     options += ("--clips",) if files.sets.corpora[corpus].clip_interval else ()
     options += ("--exclude", *excluded) if excluded else ()

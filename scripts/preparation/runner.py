@@ -73,7 +73,7 @@ class Runner:
 
     def _start_ready(self) -> None:
         ready = [name for name, needs in self._waiting.items() if needs <= self._done]
-        ready.sort(key=self._ranks.get)  # stable: within a level, in the plan's order
+        ready.sort(key=self._ranks.__getitem__)  # stable: within a level, in the plan's order
         for name in ready[: self._jobs - len(self._running)]:
             del self._waiting[name]
             self._running[self._pool.submit(self._do, name)] = name
@@ -81,10 +81,11 @@ class Runner:
     def _do(self, name: str) -> None:
         step, reason = self._graph[name], self._plan[name]
         if reason.why is Why.AFTER:
-            reason = step.reason()
-            if reason is None:
+            now = step.reason()
+            if now is None:
                 _say(f"{name}: current")
                 return
+            reason = now
         _say(f"{name}: {step.what} ({reason.text})")
         start = time.monotonic()
         step.action(reason.rebuild)

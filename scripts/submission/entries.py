@@ -1,6 +1,6 @@
 """What servers take of a split: every id of its annotation once, and something useful of each."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +34,9 @@ def read_annotations(path: str | Path, id_names: tuple[str, ...], *more: str) ->
 
     def read(raw: dict) -> tuple[str, dict]:
         id_ = find_name(raw, *id_names)
-        lacking = [id_names[0]] if id_ is None else []
-        lacking += [name for name in more if raw.get(name) is None]
-        if lacking:
+        lacking = [name for name in more if raw.get(name) is None]
+        if id_ is None or lacking:
+            lacking = [id_names[0]] if id_ is None else lacking
             raise RecordError(f"it has no {lacking[0]}; is it the annotation of this task?")
         return id_, raw
 
@@ -111,7 +111,7 @@ def read_ranking(raw: dict[str, Any], kind: type[RankingT], where: str) -> Ranki
 
 
 def best_predictions(
-    rows: list[list[float]], indices: Container[float], where: str, of: str = "video2idx"
+    rows: Sequence[Sequence[float]], indices: Container[float], where: str, of: str = "video2idx"
 ) -> list:
     """The first rows of a ranked list; each begins with the index of a video.
 
@@ -127,7 +127,7 @@ def best_predictions(
 def format_answers(
     path: str | Path,
     wanted: Annotations | None,
-    choices: Callable[[dict], int | None],
+    choices: Callable[[dict], int],
     partial: bool,
 ) -> dict:
     """Questions and statements: an answer to each.
@@ -135,16 +135,15 @@ def format_answers(
     Args:
         path: results file.
         wanted: the annotation, if there is one.
-        choices: how many answers a line offers; None: it does not tell.
+        choices: how many answers a line offers.
         partial: answers may be missing.
     """
     answers = read_json(path, dict[Id, int])
     ids = answered_ids(answers, wanted, path, partial)
     for id_ in ids:
         answer, count = answers[id_], choices(wanted[id_] if wanted else {})
-        if answer < 0 or (count is not None and answer >= count):
-            most = "" if count is None else f" {count - 1}"
-            raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 …{most}")
+        if not 0 <= answer < count:
+            raise UserError(f"{path}: the answer to {id_} is {answer}, not 0 … {count - 1}")
     return {id_: answers[id_] for id_ in ids}
 
 

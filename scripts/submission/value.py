@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, BinaryIO
+from typing import IO, Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -42,7 +42,6 @@ from scripts.submission.entries import (
     Annotations,
     answered_ids,
     best_predictions,
-    count_answers,
     format_answers,
     format_captions,
     read_annotations,
@@ -179,14 +178,16 @@ def find_predictions(
             folder = Path(unpacked.enter_context(TemporaryDirectory()))
             extract(path, folder)
             path = folder
-        there = [each for each in map(Predictions.at, _files(path)) if each.part is not None]
+        there = [
+            (each.part, each) for each in map(Predictions.at, _files(path)) if each.part is not None
+        ]
         if not there:
             raise UserError(
                 f"--results {source} holds no predictions that tell their task and split by their "
                 "names (--help lists them); give TASK_SPLIT=FILE, such as tvr_val=FILE"
             )
-        for each in there:
-            found.setdefault(each.part, []).append(each)
+        for part, each in there:
+            found.setdefault(part, []).append(each)
     for part, several in found.items():
         if part not in chosen:
             chosen[part] = _only(part, several, checkpoint)
@@ -239,7 +240,9 @@ class AnnotationFolders:
             UserError: they are unusable.
         """
         task = part.task
-        names = (task.evaluated[part.split], f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
+        own = task.evaluated[part.split]  # in How2R's the split is called val_1k
+        names: tuple[str, ...] = (own, f"{Path(own).stem}.jsonl")
+        names += (f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
         if part.is_first:
             names += (f"{task.name}.jsonl",)
         path = next(self._paths(names), None)
@@ -311,7 +314,7 @@ class Content:
     annotations: Annotations | None
     indices: dict[str, int] | None = None
 
-    def write(self, out: BinaryIO) -> None:
+    def write(self, out: IO[bytes]) -> None:
         """Write it as JSON, or JSON lines."""
         is_lines = isinstance(self.predictions, list)
         for value in self.predictions if is_lines else (self.predictions,):
@@ -344,16 +347,8 @@ def read_content(part: Part, path: Path, folders: AnnotationFolders, partial: bo
         return Content(part, rankings, lines, indices)
     if part.task.kind is Kind.CAPTIONS:
         return Content(part, format_captions(path, lines, partial), lines)
-    return Content(part, format_answers(path, lines, _choices, partial), lines)
-
-
-def _choices(line: Mapping[str, Any]) -> int | None:
-    """How many answers a line offers; None where it does not tell."""
-    if isinstance(line.get("events"), list):
-        return len(line["events"])
-    if "statement" in line or "desc" in line:
-        return 2
-    return count_answers(line) or None
+    answers = format_answers(path, lines, lambda _: part.task.choices, partial)
+    return Content(part, answers, lines)
 
 
 def _read_rankings(
@@ -373,7 +368,7 @@ def _read_rankings(
             if partial and name != _RANKINGS[part.task.kind][0]:
                 continue
             raise UserError(f"{path} has no {name}: evaluate with --full_eval_tasks VCMR VR")
-        kind = MomentRanking if name == "VCMR" else VideoRanking
+        kind: type[MomentRanking | VideoRanking] = MomentRanking if name == "VCMR" else VideoRanking
         where = f"{path}: {name}"
         entries = [
             read_ranking(raw, kind, f"{where}[{number}]") for number, raw in enumerate(found)
@@ -385,12 +380,14 @@ def _read_rankings(
 
 
 def _entry(found: MomentRanking | VideoRanking, known: frozenset[int], where: str) -> dict:
-    rows = [[row] if isinstance(row, int) else row for row in found.predictions[:MAX_PREDICTIONS]]
+    rows: Sequence[Sequence[float]] = [
+        [row] if isinstance(row, int) else row for row in found.predictions[:MAX_PREDICTIONS]
+    ]
     if known:
         rows = best_predictions(rows, known, f"{where}, query {found.desc_id}", VIDEO_INDICES)
-    if isinstance(found, VideoRanking):
-        rows = [int(row[0]) for row in rows]
-    return {"desc_id": found.desc_id, "predictions": rows}
+    alone = isinstance(found, VideoRanking)
+    predictions = [int(row[0]) for row in rows] if alone else rows
+    return {"desc_id": found.desc_id, "predictions": predictions}
 
 
 @dataclass
