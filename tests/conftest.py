@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,13 @@ LAUNCHERS = ("torch", "horovod")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A GPU that was asked for is there, and computes what single precision says."""
+    """A GPU that was asked for is there, and computes what single precision says.
+
+    Commands that tests start can be interrupted, also where a shell has started the tests as a
+    background job, which ignores Ctrl-C and lets its children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if TEST_DEVICE.startswith("cuda"):
         if not _has_cuda():
             pytest.exit(f"HERO_TEST_DEVICE={TEST_DEVICE}: PyTorch finds no CUDA device here", 2)

@@ -122,7 +122,7 @@ def test_subtitles_are_added_up_in_fp32(monkeypatch, dtype):
     zeros = torch.zeros(3, dtype=torch.long, device=DEVICE)
     video = SimpleNamespace(
         features=torch.zeros(1, 1, device=DEVICE),
-        subtitles=SimpleNamespace(slot_rows=zeros, slot_targets=zeros),
+        subtitles=SimpleNamespace(slot_rows=zeros, slot_targets=zeros, slot_sources=None),
     )
     with half(dtype):
         assert encoder.frame_vectors(video).tolist() == [[2051.0]]

@@ -113,5 +113,5 @@ def test_a_validation_that_fails_loses_no_training(tvr_options, tmp_path, monkey
     assert_same_end(whole, broken, 5)
 
 
-def _fail(*_: object) -> None:
+def _fail(*_: object, **__: object) -> None:
     raise UserError("no space")
