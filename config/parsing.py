@@ -191,6 +191,12 @@ def _check_rules(cls: type[Options], raw: Mapping[str, Any], source: str) -> Non
     if LISTS in raw and not cls.VALUE:
         scripts = "train_retrieval.py, train_qa.py, train_captioning.py or train_all_multitask.py"
         raise UserError(f"{source} lists data sets ({LISTS}), as VALUE does: {scripts} runs it")
+    if "no_fp16" in raw and not cls.VALUE:
+        LOGGER.warning(
+            "%s has no_fp16, as VALUE's files do, but lists no data sets (%s): it is trained by "
+            "HERO's rules",
+            *(source, LISTS),
+        )
     if cls.VALUE and "task" in raw and LISTS not in raw:
         raise UserError(
             f"{source} lists no data sets ({LISTS}) but names one task: the scripts train_vcmr.py, "

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from config.config import ValueOptions, VcmrOptions, parse_options
+from config.config import ValueOptions, VcmrOptions, ViolinOptions, parse_options
 from config.groups import Channel
+from config.parsing import read_config
 from config.value import TASKS, is_value
 from utils.errors import UserError
 
@@ -143,6 +144,13 @@ def test_every_parameter_has_the_plain_rate_where_retrieval_trains(parse, caplog
     assert "lr_mul" not in caplog.text
     assert parse([YC2C, TVR], lr_mul=10).lr_mul == 1
     assert "lr_mul 10 has no effect" in caplog.text
+
+
+def test_a_config_of_one_task_with_a_key_of_value_is_heros(tmp_path, caplog):
+    config = tmp_path / "flat.json"
+    config.write_text(json.dumps({"task": "violin", "no_fp16": True}))
+    assert read_config(ViolinOptions, config) == {"task": "violin", "fp16": False}
+    assert "trained by HERO's rules" in caplog.text
 
 
 def test_a_config_of_the_other_rules_names_the_scripts_that_run_it():
