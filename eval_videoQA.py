@@ -33,7 +33,7 @@ class Judging:
 
 
 def questions(options: VideoQaEvalOptions) -> Judging:
-    """How the questions of a task are answered."""
+    """Return how the questions of a task are answered."""
     return Judging(question_dataset(options.task), HeroForVideoQA, "qa")
 
 

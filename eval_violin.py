@@ -13,7 +13,7 @@ from utils.errors import run_main
 
 
 def statements(options: ViolinEvalOptions) -> Judging:
-    """How statements are judged; VALUE's heads have other names."""
+    """Return how statements are judged; VALUE's heads have other names."""
     model_class = HeroForStatements if options.VALUE else HeroForViolin
     return Judging(StatementDataset, model_class, "violin")
 

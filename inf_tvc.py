@@ -38,7 +38,7 @@ def caption_clips(options: TvcInferenceOptions) -> dict[str, float]:
 
 
 def metrics_file(output: str | Path, run: Run[TvcInferenceOptions]) -> Path:
-    """Where the metrics of the captions in ``output`` go."""
+    """Return where the metrics of the captions in ``output`` go."""
     return Path(output).parent / f"metrics_{run.evaluated.label}.json"
 
 

@@ -55,7 +55,7 @@ def videos(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def files(db: FeatureDb) -> list[Path]:
-    """What a database keeps on the disk."""
+    """Return what a database keeps on the disk."""
     return [path for path in db.path.iterdir() if path.suffix in (".mdb", ".safetensors")]
 
 

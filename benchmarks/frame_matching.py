@@ -30,7 +30,8 @@ Exact = list[tuple[np.float32, np.float32]]
 def match_frames_plainly(
     spans: list[Spans], num_frames: list[int], interval: float
 ) -> list[FrameMatches]:
-    """What :func:`data.prepare.frame_matching.match_frames` computes, one pair after the other."""
+    """Return what :func:`data.prepare.frame_matching.match_frames` computes, one pair after the
+    other."""
     return [
         _match_video(of_video, total, np.float32(interval))
         for of_video, total in zip(spans, num_frames, strict=True)

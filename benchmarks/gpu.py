@@ -294,7 +294,7 @@ def step_rows(bench: Bench) -> Iterator[Row]:
 
 @section("phases", "phase of a TVR step", "ms")
 def phase_rows(bench: Bench) -> Iterator[Row]:
-    """Where the time of a step goes, by the trainer's own clock, and the copy alone."""
+    """Yield where the time of a step goes, by the trainer's own clock, and the copy alone."""
     case = case_of("TVR", bench.amounts.sizes)
     with training(bench, case) as (trainer, _):
         bench.milliseconds(trainer.step)
@@ -312,8 +312,8 @@ def phase_rows(bench: Bench) -> Iterator[Row]:
 
 @section("launches", "of a step", "operations", "kernels", "copies, fills", "synchronisations")
 def launch_rows(bench: Bench) -> Iterator[Row]:
-    """What the host asks the device for, and how often it waits; synchronisations as PyTorch's
-    own debugging mode sees them (waiting for an event does not count)."""
+    """Yield what the host asks the device for, and how often it waits; synchronisations as
+    PyTorch's own debugging mode sees them (waiting for an event does not count)."""
     for name in bench.amounts.profiled:
         with training(bench, case_of(name, bench.amounts.sizes)) as (trainer, _):
             trainer.step()  # the optimizer makes its moments
@@ -327,7 +327,8 @@ def launch_rows(bench: Bench) -> Iterator[Row]:
 
 
 def kind_of(event: "torch.autograd.profiler_util.FunctionEvent") -> str:
-    """Whether an event is a kernel or a copy of the device, or an operation that holds no other."""
+    """Return whether an event is a kernel or a copy of the device, or an operation that holds no
+    other."""
     if getattr(event, "is_user_annotation", False):
         return ""
     if event.device_type == torch.autograd.DeviceType.CUDA:
@@ -337,7 +338,7 @@ def kind_of(event: "torch.autograd.profiler_util.FunctionEvent") -> str:
 
 
 def synchronisations(bench: Bench, run: Callable[[], object]) -> int:
-    """How often the host waits for the device."""
+    """Return how often the host waits for the device."""
     if not bench.on_gpu:
         return 0
     with warnings.catch_warnings(record=True) as said:

@@ -58,7 +58,7 @@ def collate_apart(items: list[QuestionItem]) -> list[QuestionBatch]:
 
 
 def project(model: HeroForVideoQA, batch: QuestionBatch) -> tuple[Tensor, Tensor]:
-    """What depends on a frame's features alone."""
+    """Return what depends on a frame's features alone."""
     features, encoder = batch.candidates.video.features, model.v_encoder
     return encoder.f_encoder.img_embeddings.project(features), encoder.frame_transform(features)
 

@@ -100,7 +100,7 @@ class EvalOptions(ChannelOptions, RunOptions):
 
     @classmethod
     def task_names(cls) -> tuple[str, ...]:
-        """What may be evaluated."""
+        """Return what may be evaluated."""
         return get_args(cls.TASK_NAMES)
 
     @property
@@ -223,7 +223,7 @@ class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
         return "tvc"
 
     def output_file(self, label: str) -> str | Path:
-        """Where the captions of the checkpoint ``label`` go."""
+        """Return where the captions of the checkpoint ``label`` go."""
         return self.output
 
 
@@ -269,8 +269,8 @@ class ValueForm(ChannelOptions):
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """What is not given is that of the run's entry for the data set; failing that, databases
-        are those of the container."""
+        """Take what is not given from the run's entry for the data set; failing that,
+        databases are those of the container."""
         entries = listed_data_sets(saved)
         named = (given.get("task"), saved.get("task"), *(entry.data_set for entry in entries))
         name = next((name for name in named if name in cls.task_names()), cls.task_names()[0])
@@ -319,7 +319,7 @@ class ValueForm(ChannelOptions):
 
 
 def _container_files(task: ValueTask, split: str) -> dict[str, Any]:
-    """Where the container has a data set's files."""
+    """Return where the container has a data set's files."""
     evaluated = task.evaluated.get(split, task.train[0])
     return {
         "query_txt_db": f"/txt/{evaluated}",
@@ -330,14 +330,14 @@ def _container_files(task: ValueTask, split: str) -> dict[str, Any]:
 
 
 def _has_subtitles(files: Mapping[str, Any], given: Mapping[str, Any], storage: str | None) -> bool:
-    """Whether there is a subtitle database, which a run without subtitles does not need."""
+    """Return whether there is a subtitle database, which a run without subtitles does not need."""
     if "sub_txt_db" in given:
         return given["sub_txt_db"] is not None
     return Path(from_container(files["sub_txt_db"], storage)).is_dir()
 
 
 def _entry_files(entry: DataSet, split: str) -> dict[str, Any]:
-    """What an entry of a run's lists names of its data set."""
+    """Return what an entry of a run's lists names of its data set."""
     files = {"vfeat_db": entry.vfeat_db, "sub_txt_db": entry.sub_txt_db}
     if entry.split == split:
         files |= {"query_txt_db": entry.query_txt_db, "target_clip": entry.gt_anno}
@@ -402,7 +402,7 @@ class ValueTvcInferenceOptions(ValueForm, TvcInferenceOptions):
         return next((s for s, file in task.evaluated.items() if file == name), task.selection)
 
     def output_file(self, label: str) -> str | Path:
-        """Where the captions of the checkpoint ``label`` go."""
+        """Return where the captions of the checkpoint ``label`` go."""
         # TVC's published name says "test" of any split.
         split = "test" if self.task == "tvc" else self.split
         return self.output_in(self.run_folder, f"{self.task}_{split}_step{label}.jsonl")

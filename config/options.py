@@ -94,7 +94,7 @@ class Options:
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """What the saved options of a run may set, next to the ``given`` ones."""
+        """Return what the saved options of a run may set, next to the ``given`` ones."""
         return dict(saved)
 
     def resolve(self) -> None:

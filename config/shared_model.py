@@ -102,7 +102,7 @@ class SharedModel:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder has a tokenizer's files."""
+    """Return whether a folder has a tokenizer's files."""
     whole = (folder / "tokenizer.json").is_file()
     return whole or all((folder / name).is_file() for name in TOKENIZER_FILES[:2])
 

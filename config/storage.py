@@ -41,7 +41,8 @@ def to_container(value: ValueT, storage: str | None) -> ValueT:
 
 
 def elsewhere_hint(value: Any, storage: str | None) -> str | None:
-    """What to do about a path of the container in ``value``, if this is not the container."""
+    """Return what to do about a path of the container in ``value``, if this is not the
+    container."""
     absent: list[str] = []
 
     def look(text: str) -> str:
@@ -69,7 +70,7 @@ def require_reachable(value: Any, storage: str | None) -> None:
 
 
 def outside_container(value: Any) -> bool:
-    """Whether a value has a text that is a path, and none of the container."""
+    """Return whether a value has a text that is a path, and none of the container."""
     found: list[str] = []
 
     def look(text: str) -> str:

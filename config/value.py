@@ -256,7 +256,8 @@ class DataSet:
 
 
 def is_value(saved: Mapping[str, Any]) -> bool:
-    """Whether a config or saved options are of a run by VALUE's rules: none of HERO's has them."""
+    """Return whether a config or saved options are of a run by VALUE's rules: none of HERO's has
+    them."""
     return not VALUE_KEYS.isdisjoint(saved)
 
 

@@ -65,7 +65,7 @@ def convert_words(words: list[str], hint: Any) -> Any:
 
 
 def is_structured(hint: Any) -> bool:
-    """Whether a hint holds dataclasses, which a flag can only take as JSON text."""
+    """Return whether a hint holds dataclasses, which a flag can only take as JSON text."""
     return is_dataclass(hint) or any(is_structured(part) for part in get_args(hint))
 
 

@@ -115,13 +115,13 @@ def get_text(raw: dict, *names: str) -> str:
 
 
 def is_seconds(value: object) -> bool:
-    """Whether ``value`` is a time that can be one of a video."""
+    """Return whether ``value`` is a time that can be one of a video."""
     # True and False are no times. NaN and infinity fail the comparison.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
 def is_span(value: object) -> bool:
-    """Whether ``value`` is [start, end] in seconds."""
+    """Return whether ``value`` is [start, end] in seconds."""
     return isinstance(value, list) and len(value) == 2 and all(map(is_seconds, value))
 
 

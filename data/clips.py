@@ -24,7 +24,7 @@ def clip_frames(span: Sequence[float], interval: float, num_frames: int) -> tupl
 
 
 def starts_beyond(start: float, interval: float, num_frames: int) -> bool:
-    """Whether a clip starts after the last of ``num_frames``."""
+    """Return whether a clip starts after the last of ``num_frames``."""
     return math.floor(start / interval) >= num_frames
 
 

@@ -37,7 +37,7 @@ class Coverage:
         return f"{videos} of {all_videos} videos, {items} of {all_items} {self.kind}"
 
     def mark(self) -> dict[str, Any]:
-        """What results and metrics say of it; empty where nothing is missing."""
+        """Return what results and metrics say of it; empty where nothing is missing."""
         if not self.is_partial:
             return {}
         parts = (("videos", self.videos), (self.kind, self.items))

@@ -118,7 +118,7 @@ class RankBatches(BatchSampler):
         return order.take(np.arange(done, done + left), mode="wrap").reshape(-1, self.size)
 
     def ends(self, rows: np.ndarray) -> Iterator[int]:
-        """Where batches end among an epoch's rows."""
+        """Yield where batches end among an epoch's rows."""
         for end in range(self.batch_size, len(rows) + self.batch_size, self.batch_size):
             yield min(end, len(rows))
 

@@ -26,5 +26,5 @@ def open_features(options: VideoOptions, folder: str, interval: float) -> Featur
 
 
 def channel_of(task: str) -> Channel:
-    """What of a video a task reads: its name may end in a channel's."""
+    """Return what of a video a task reads: its name may end in a channel's."""
     return next((each for each in Channel if task.endswith(f"_{each}")), Channel.VIDEO_SUB)

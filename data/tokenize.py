@@ -101,7 +101,8 @@ def fingerprint(vocabulary: Mapping[str, int], merges: Iterable[str | Sequence[s
 
 
 def other_tokenizer(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """What tells the tokenizers of two ``meta.json`` apart, of what both have; None: nothing."""
+    """Return what tells the tokenizers of two ``meta.json`` apart, of what both have; None:
+    nothing."""
     for name in IDENTITY:
         if name in one and name in other and one[name] != other[name]:
             return f"{name} is {one[name]}, there {other[name]}"

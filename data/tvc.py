@@ -237,7 +237,7 @@ def caption_texts(path: str | Path, vocab_size: int | None = None) -> TextDb:
 
 
 def _has_clips(path: str | Path) -> bool:
-    """Whether a database is one of captions of clips."""
+    """Return whether a database is one of captions of clips."""
     return (Path(path) / "cap.db").is_dir()
 
 

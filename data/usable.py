@@ -42,7 +42,8 @@ def require_features(db: Features, vids: Iterable[str], wanted_by: str) -> None:
 
 
 def subtitle_fault(db: TextDb) -> str | None:
-    """What makes every subtitle of a database useless, None if some is of use: one is enough."""
+    """Return what makes every subtitle of a database useless, None if some is of use: one is
+    enough."""
     texts = videos = 0
     for vid in db.keys():  # noqa: SIM118 (a database, not a dictionary)
         try:

@@ -73,7 +73,7 @@ class VideoSource(Protocol):
     def __call__(self, vid: str) -> VideoItem: ...
 
     def __contains__(self, vid: str) -> bool:
-        """Whether a video is there, and has a frame."""
+        """Return whether a video is there, and has a frame."""
 
     def num_frames(self, vid: str) -> int:
         """Return how many frames :meth:`__call__` will read of a video that is there.
@@ -85,7 +85,7 @@ class VideoSource(Protocol):
         """Frames and tokens that the cross-modal transformer sees of a video; reads no features."""
 
     def seconds(self, vid: str) -> float:
-        """How long a video is, before any cut."""
+        """Return how long a video is, before any cut."""
 
     def require(self, vids: Iterable[str], wanted_by: str) -> list[str]:
         """Check at the start, not in the middle of a run, that videos are there.

@@ -101,5 +101,5 @@ class EventDataset(QuestionDataset):
 
 
 def question_dataset(data_set: str) -> type[QuestionDataset]:
-    """How a data set's questions are read: those of VLEP are events."""
+    """Return how a data set's questions are read: those of VLEP are events."""
     return EventDataset if data_set == "vlep" else QuestionDataset

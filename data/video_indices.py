@@ -28,7 +28,7 @@ class IndexFault:
 
 
 def split_faults(split: str, entries: Any) -> Iterator[IndexFault]:
-    """What is wrong with a split: entries of another form, and videos that share an index."""
+    """Yield what is wrong with a split: entries of another form, and videos that share an index."""
     if not isinstance(entries, dict):
         text = f"it must hold {{video: [seconds, index]}}, not {brief(entries)}"
         yield IndexFault(split, text)
@@ -45,7 +45,7 @@ def split_faults(split: str, entries: Any) -> Iterator[IndexFault]:
 
 
 def table_faults(table: Any, where: object) -> Iterator[IndexFault]:
-    """What is wrong with any split; UserError if the table is none."""
+    """Yield what is wrong with any split; UserError if the table is none."""
     for split, entries in _splits(table, where).items():
         yield from split_faults(split, entries)
 
@@ -87,7 +87,7 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
 
 
 def has_split(table: Any, split: str, where: object) -> bool:
-    """Whether a table has a split, be it in parts; UserError if it is no table."""
+    """Return whether a table has a split, be it in parts; UserError if it is no table."""
     return bool(split_parts(_splits(table, where), split))
 
 

@@ -128,7 +128,7 @@ def _weights_of(options: argparse.Namespace, name: str) -> str | None:
 
 
 def describe(model: Extractor, weights: str | None, interval: float) -> Provenance:
-    """What will have made the features of a network."""
+    """Return what will have made the features of a network."""
     if isinstance(model, ClipFeatures):
         digest = model.sha256
     elif not isinstance(model, PublishedExtractor) or type(model) not in EXTRACTORS.values():

@@ -29,7 +29,7 @@ class LossScale:
     overflows: int = 0  # in a row
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` takes up."""
+        """Return what :meth:`load_state_dict` takes up."""
         return {"scaler": self.scaler.state_dict(), "overflows": self.overflows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

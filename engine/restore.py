@@ -93,7 +93,7 @@ class RunFolder:
             remove_leftovers(folder, LEFTOVER)
 
     def checkpoint(self, step: int | str) -> Path:
-        """Where the weights after ``step`` optimizer steps lie."""
+        """Return where the weights after ``step`` optimizer steps lie."""
         return self.checkpoints / f"model_step_{step}.pt"
 
     def find_checkpoint(self, step_or_file: str) -> Path:

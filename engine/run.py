@@ -45,7 +45,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, folder: RunFolder, wanted: str) -> "Checkpoint":
-        """What ``--checkpoint`` names: a step of the run, its best, or a file.
+        """Return what ``--checkpoint`` names: a step of the run, its best, or a file.
 
         Raises:
             UserError: the run has no best one.
@@ -207,7 +207,8 @@ def finished_run(
 
 
 def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
-    """What a run noted of its tokenizer, or else what its own databases say, if they are here.
+    """Return what a run noted of its tokenizer, or else what its own databases say, if they are
+    here.
 
     Args:
         folder: of the run.
@@ -249,7 +250,7 @@ def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
 
 
 def _stand_in(options: OptimizerOptions, comm: Communicator) -> int:
-    """How many of the recipe's ranks one rank stands in for.
+    """Return how many of the recipe's ranks one rank stands in for.
 
     Raises:
         UserError: the recipe's ranks cannot be shared out evenly.

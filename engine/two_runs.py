@@ -87,5 +87,5 @@ class TwoRuns(Generic[OptionsT]):
         return video, finished_run(self.sub, video.comm, video.device)
 
     def folder(self, run: Run[OptionsT], split: str) -> Path:
-        """Where results go."""
+        """Return where results go."""
         return run.folder.path / f"results_{self.task}_{split}{ENDING}"

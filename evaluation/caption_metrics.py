@@ -282,8 +282,8 @@ class _Meteor:
 
 
 def _exception(errors: str) -> str:
-    """What a Java program died of: its exception and the first cause, not the frames of its stack;
-    of another, the last line."""
+    """Return what a Java program died of: its exception and the first cause, not the frames of its
+    stack; of another, the last line."""
     lines = [line.strip() for line in errors.splitlines() if line and not _NO_ERROR.match(line)]
     thrown = [line for line in lines if line.startswith(("Exception in", "Caused by:", "Error:"))]
     if not thrown:

@@ -45,7 +45,7 @@ def allowed_moments(frames: int, bounds: MomentBounds) -> np.ndarray:
 
 
 def right_moments(moments: np.ndarray, spans: Sequence[Sequence[float]], iou: float) -> int:
-    """How many of the moments (M, 2) hit: with four annotators or more, two must agree."""
+    """Return how many of the moments (M, 2) hit: with four annotators or more, two must agree."""
     start, end = moments.T[:, :, None].astype(np.float32)  # (M, 1) each
     overlap = temporal_iou(start, end, *np.asarray(spans, np.float32).T[:, None])  # (M, annotators)
     needed = _AGREEING_ANNOTATORS if len(spans) >= _MANY_ANNOTATORS else 1

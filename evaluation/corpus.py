@@ -115,7 +115,7 @@ def _encode_corpus(
 def not_finite(
     model: MomentRetrievalModel, vids: Sequence[str], encoded: Sequence[Tensor]
 ) -> UserError:
-    """What to say of encoded videos (T, H) that hold NaN or infinite values."""
+    """Return what to say of encoded videos (T, H) that hold NaN or infinite values."""
     if infinite := infinite_weights(model.state_dict()):
         return UserError(
             f"the model's weights hold NaN or infinite values, such as {infinite[0]}; take an "

@@ -67,7 +67,7 @@ def open_validation(run: Run[ValueOptions], databases: Databases) -> list[Listed
 def _open(
     run: Run[ValueOptions], databases: Databases, entry: DataSet, label: str
 ) -> Callable[[Any, int], Metrics]:
-    """What validates an entry."""
+    """Return what validates an entry."""
     options = run.options.of(entry)
     own: Run[SetOptions] = replace(cast("Run[Any]", run), options=options, folder=copy(run.folder))
     if len(run.options.val_datasets) > 1:

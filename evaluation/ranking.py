@@ -81,7 +81,7 @@ class SearchSettings:
         )
 
     def weights(self, scores: Tensor) -> Tensor:
-        """How much the moments of videos with these scores count: exp(q2c_alpha · score)."""
+        """Return how much the moments of videos with these scores count: exp(q2c_alpha · score)."""
         if self.q2c_alpha is None:
             raise ValueError("a search for moments needs q2c_alpha")
         return torch.exp(self.q2c_alpha * scores)

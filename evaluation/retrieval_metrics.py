@@ -77,7 +77,7 @@ class GroundTruth:
         )
 
     def hits(self, predictions: np.ndarray, iou_threshold: float | None) -> np.ndarray:
-        """Which predictions (Q, K, 4) are right: (Q, K) bool; None: the video is enough."""
+        """Return which predictions (Q, K, 4) are right: (Q, K) bool; None: the video is enough."""
         right = predictions[..., 0] == self.videos[:, None]
         if iou_threshold is None:
             return right

@@ -32,7 +32,7 @@ class Score:
 
 
 def truth_fields(task: ValueTask) -> tuple[tuple[str, ...], ...]:
-    """What a line of annotations must have to score with: one field of each tuple."""
+    """Return what a line of annotations must have to score with: one field of each tuple."""
     return {
         Kind.MOMENTS: (("vid_name",), ("ts",)),
         Kind.VIDEOS: (("vid_name",),),

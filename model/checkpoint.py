@@ -447,7 +447,7 @@ def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
 
 
 def _differ_only_in(axis: int, one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two shapes are equal but, at most, for the dimension ``axis``."""
+    """Return whether two shapes are equal but, at most, for the dimension ``axis``."""
     return len(one) == len(other) and all(n == axis or one[n] == other[n] for n in range(len(one)))
 
 

@@ -185,7 +185,7 @@ class _Beam:
         self.ended_tokens = torch.where(better[:, None], tokens, kept)
 
     def is_decided(self) -> bool:
-        """Whether in every sequence no growing hypothesis can still win.
+        """Return whether in every sequence no growing hypothesis can still win.
 
         It would have to lose no more probability, and be as long as is allowed.
         """

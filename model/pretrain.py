@@ -109,7 +109,7 @@ class HeroForPretraining(MomentRetrievalModel):
     def frame_predictions(
         self, batch: MfmBatch, contrastive: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the hidden frames are thought to be, in fp32.
+        """Return what the hidden frames are thought to be, in fp32.
 
         Returns:
             Their predicted features (M, D) and their true ones (M, D); predictions at the frames

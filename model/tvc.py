@@ -113,7 +113,7 @@ class HeroForTvc(HeroModel):
     def stepper(
         self, video: VideoBatch, clips: ClipBatch, settings: DecodingSettings
     ) -> "CaptionStepper":
-        """What writes a caption for every clip, token by token; see :meth:`generate`."""
+        """Return what writes a caption for every clip, token by token; see :meth:`generate`."""
         self._check_length(settings.max_steps)
         return CaptionStepper(self, self.v_encoder(video), clips, settings)
 

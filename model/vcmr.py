@@ -98,7 +98,7 @@ class MomentSchedule:
         return HardNegatives(pool_size, weight)
 
     def span_wanted(self, step: int, generator: torch.Generator) -> bool:
-        """Whether this training batch has a span loss."""
+        """Return whether this training batch has a span loss."""
         kept = torch.rand((), generator=generator, device="cpu").item() >= self.drop_svmr_prob
         return kept and 0 <= self.span_start_step <= step
 

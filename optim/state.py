@@ -19,7 +19,8 @@ def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What :func:`load_optimizer_state` takes up: PyTorch's state, its kind and its names."""
+    """Return what :func:`load_optimizer_state` takes up: PyTorch's state, its kind and its
+    names."""
     names = parameter_names(model, optimizer)
     return {**optimizer.state_dict(), "kind": type(optimizer).__name__, "names": names}
 

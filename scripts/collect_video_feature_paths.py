@@ -115,7 +115,7 @@ def _check(video: VideoFiles) -> Checked:
 
 
 def _problem(video: VideoFiles) -> str | None:
-    """What keeps a video's files from being paired."""
+    """Return what keeps a video's files from being paired."""
     if not is_text(video.vid):
         return f"a file's name must be text (UTF-8) of at most {MAX_NAME_LENGTH} bytes"
     for part, paths in video.found.items():

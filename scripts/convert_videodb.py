@@ -179,7 +179,7 @@ class VideoDbTask:
         self._workers = options.workers
 
     def is_finished(self) -> bool:
-        """Whether the database is there, whole, with just what :meth:`build` would write.
+        """Return whether the database is there, whole, with just what :meth:`build` would write.
 
         Raises:
             UserError: one is there that was made otherwise, or from older files.

@@ -83,7 +83,8 @@ def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]
 
 
 def _are_clips(frames: dict[int, int], clip_frames: int) -> bool:
-    """Whether these are the clips of a video, by their numbers: all full but the last one."""
+    """Return whether these are the clips of a video, by their numbers: all full but the last
+    one."""
     *full, last = (frames[number] for number in sorted(frames))
     are_all = max(frames) + 1 == len(frames)
     return are_all and set(full) <= {clip_frames} and 0 < last <= clip_frames

@@ -115,7 +115,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder is an exported model."""
+    """Return whether a folder is an exported model."""
     try:
         return SharedModel.find(str(folder)) is not None
     except UserError:
@@ -193,7 +193,7 @@ def data_of(saved: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(saved: Mapping[str, Any]) -> str:
-    """What a run learnt: a task, or VALUE's data sets."""
+    """Return what a run learnt: a task, or VALUE's data sets."""
     names = [parse_name(entry["name"])[0] for entry in saved.get("train_datasets", [])]
     return saved.get("task") or ", ".join(dict.fromkeys(names)) or "pretraining"
 

@@ -150,7 +150,7 @@ def format_submission(
     partial: bool = False,
     vid2dur_idx: Path | None = None,
 ) -> Any:
-    """What the server of ``task`` takes: an object, or a list of lines (tvc).
+    """Return what the server of ``task`` takes: an object, or a list of lines (tvc).
 
     Args:
         task: of the server.

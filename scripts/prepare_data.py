@@ -82,7 +82,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def add_raw_files(group: argparse._ActionsContainer) -> None:
-    """What is made from what."""
+    """Add the options of what is made from what."""
     add = group.add_argument
     add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db)")
     add("--video_db", type=Path, help="features (default: <storage>/video_db)")
@@ -101,7 +101,7 @@ def add_raw_files(group: argparse._ActionsContainer) -> None:
 
 
 def add_downloads(group: argparse._ActionsContainer) -> None:
-    """What is downloaded, and when a download is given up."""
+    """Add the options of what is downloaded, and when a download is given up."""
     add = group.add_argument
     add("--asr", action="store_true", help="also recognised speech (DiDeMo, MSR-VTT)")
     add(
@@ -119,7 +119,7 @@ def add_downloads(group: argparse._ActionsContainer) -> None:
 
 
 def add_steps(group: argparse._ActionsContainer) -> None:
-    """Which steps run, or are shown."""
+    """Add the options of which steps run, or are shown."""
     add = group.add_argument
     add("--jobs", type=int, default=1, help="steps that run at a time (default: %(default)s)")
     add(
@@ -180,7 +180,7 @@ def download_steps(options: argparse.Namespace) -> list[Step]:
 
 
 def raw_files(options: argparse.Namespace) -> raw.RawFiles:
-    """Where raw files lie, and where databases go."""
+    """Return where raw files lie, and where databases go."""
     txt_db = options.txt_db or options.storage / "txt_db"
     return raw.RawFiles(
         annotations=options.ann_dir,

@@ -121,7 +121,7 @@ def question_reader(num_answers: int) -> Callable[[dict], Content]:
 
 
 def _choice(raw: dict, choices: int, *names: str) -> int | None:
-    """Which of the choices is right, None where the line does not tell."""
+    """Return which of the choices is right, None where the line does not tell."""
     name = next((name for name in names if raw.get(name) is not None), None)
     value = None if name is None else raw[name]
     if name and (type(value) is not int or not 0 <= value < choices):

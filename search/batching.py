@@ -113,7 +113,8 @@ class Batcher:
             await asyncio.sleep(GATHER_SECONDS / 10)
 
     def _next(self) -> list[_Question]:
-        """What is answered next: the oldest sentence, and others that want as many moments."""
+        """Return what is answered next: the oldest sentence, and others that want as many
+        moments."""
         share = min(-(-(len(self._waiting) + self._taken) // self._threads), self._most)
         batch: list[_Question] = []
         others: deque[_Question] = deque()

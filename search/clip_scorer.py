@@ -126,7 +126,7 @@ class ClipScorer:
         )
 
     def extraction(self, half: bool = False) -> tuple[FeatureExtractor, dict[str, Provenance]]:
-        """What makes the features of films, and how they are described."""
+        """Return what makes the features of films, and how they are described."""
         provenance = describe(self.model, self._name, self.interval)
         model = self.model.half() if half else self.model
         return FeatureExtractor({"clip": model}, self.device), {"clip": provenance}

@@ -83,7 +83,8 @@ class State:
     films: int
 
     def is_near(self, other: Self) -> bool:
-        """Whether so little lies between two states that scores of one serve for the other."""
+        """Return whether so little lies between two states that scores of one serve for the
+        other."""
         apart = max(abs(self.generation - other.generation), abs(self.films - other.films))
         return self.model == other.model and apart <= MOST_CHANGES * self.films
 

@@ -67,11 +67,11 @@ class FilmSource(Protocol):
     def files(self) -> Mapping[str, Path | None]: ...
 
     def may_be_there(self, name: str) -> bool:
-        """Whether a film that is not among ``files`` may be there, though nobody can tell: then
-        what the index has of it stays."""
+        """Return whether a film that is not among ``files`` may be there, though nobody can tell:
+        then what the index has of it stays."""
 
     def is_same(self, film: Film) -> bool:
-        """Whether a film of the index would become the same again."""
+        """Return whether a film of the index would become the same again."""
 
     def read(self, names: Sequence[str]) -> Iterator[Material | Failure]:
         """Read films, in any order, each as soon as it is there."""

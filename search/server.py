@@ -136,7 +136,7 @@ def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> N
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """How HTTP is spoken."""
+    """Return how HTTP is spoken."""
     return uvicorn.Config(
         app,
         http=_Protocol,

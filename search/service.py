@@ -263,7 +263,7 @@ def warm_up(engine: MomentSearch) -> None:
 
 
 def _identity(index: Index) -> tuple[int, int] | None:
-    """Which file an index lies in: a whole folder may take another's place."""
+    """Return which file an index lies in: a whole folder may take another's place."""
     if index.folder is None:
         return None
     known = (index.folder / DATABASE).stat()
@@ -473,7 +473,7 @@ def _film(service: SearchService, video: str) -> Film:
 
 
 def _readable(film: Film) -> tuple[Path, os.stat_result]:
-    """Where a film lies, and what is known of its file."""
+    """Return where a film lies, and what is known of its file."""
     if film.file is None:
         raise HTTPException(404, "the film came from a database of features: there is no file")
     try:

@@ -94,7 +94,8 @@ class Maker:
         )
 
     def differences(self, wanted: Maker) -> list[str]:
-        """How what is wanted differs, of what both know; weights may be renamed, not changed."""
+        """Return how what is wanted differs, of what both know; weights may be renamed, not
+        changed."""
         found = []
         for title, own, other in zip(_TITLES, self._compared(), wanted._compared(), strict=True):
             if own != other and own not in (None, {}) and other not in (None, {}):
@@ -552,7 +553,7 @@ class _Tables:
                 raise
 
     def is_new(self) -> bool:
-        """Whether there is nothing yet."""
+        """Return whether there is nothing yet."""
         return not self._run("SELECT 1 FROM sqlite_master WHERE name = 'facts'")
 
     def create(self, maker: Maker, frames: str) -> None:
@@ -564,7 +565,7 @@ class _Tables:
             self.set_facts(rows=0, generation=0, revision=0)
 
     def facts(self) -> dict[str, Any]:
-        """What is kept as JSON, of this version of the index."""
+        """Return what is kept as JSON, of this version of the index."""
         facts = {name: json.loads(v) for name, v in self._run("SELECT name, value FROM facts")}
         if facts.get("format") != FORMAT:
             raise UserError(f"{self._path} is of another version; make the index again")

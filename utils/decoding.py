@@ -98,7 +98,8 @@ def _in_words(types: re.Match) -> str:
 
 
 def _entry_fault(data: Any, kind: Any, untyped: Callable[[Any], Any]) -> str | None:
-    """What is wrong with the first bad entry of a table, by its key; None for anything else."""
+    """Return what is wrong with the first bad entry of a table, by its key; None for anything
+    else."""
     if get_origin(kind) is not dict:
         return None
     with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -113,7 +114,7 @@ def _entry_fault(data: Any, kind: Any, untyped: Callable[[Any], Any]) -> str | N
 
 
 def _excerpt(error: Exception, data: Any) -> str:
-    """What stands where decoding JSON failed, and what may be wrong with it."""
+    """Return what stands where decoding JSON failed, and what may be wrong with it."""
     if not isinstance(data, bytes):
         return ""
     found = _BYTE.search(str(error))

@@ -103,7 +103,7 @@ def run_main(main: Callable[[], object]) -> None:
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """What the user can mend: a :class:`UserError`, or what the operating system refused.
+    """Return what the user can mend: a :class:`UserError`, or what the operating system refused.
 
     Returns:
         None for a mistake of the program: its traceback is wanted.
@@ -139,7 +139,7 @@ def _cut(path: str) -> str:
 
 
 def _is_broken(stream: TextIO) -> bool:
-    """Whether the stream is a pipe that nobody reads."""
+    """Return whether the stream is a pipe that nobody reads."""
     try:
         poll = select.poll()
         poll.register(stream.fileno(), 0)

@@ -34,7 +34,7 @@ _PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
 
 
 def names_of_task(task: str | None) -> NameFields:
-    """Where lines of a task's queries, questions or statements have their names."""
+    """Return where lines of a task's queries, questions or statements have their names."""
     if task in ("msrvtt", "msrvtt_video_sub", "msrvtt_video_only"):
         return VIDEO_QUERY_NAMES
     if task in ("vlep", "violin"):

@@ -38,7 +38,8 @@ def noted_reading(what: str) -> Iterator[None]:
 
 
 def what_it_read(pid: int) -> str | None:
-    """What a forked process that has ended was reading then; None if it was reading nothing."""
+    """Return what a forked process that has ended was reading then; None if it was reading
+    nothing."""
     start = pid % _SLOTS * _SLOT_BYTES
     note = _notes[start : start + _SLOT_BYTES].rstrip(b"\0").decode("utf-8", "replace")
     noted, _, what = note.partition(" ")
@@ -46,7 +47,8 @@ def what_it_read(pid: int) -> str | None:
 
 
 def dead_workers(error: Exception) -> dict[int, str | None]:
-    """What each worker of a loader was reading that has died, by its process, if an error says so.
+    """Return what each worker of a loader was reading that has died, by its process, if an error
+    says so.
 
     Returns:
         Nothing for an error that is about something else.
@@ -78,12 +80,12 @@ RANK_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK")
 
 
 def is_rank() -> bool:
-    """Whether a launcher has started this process as one of several."""
+    """Return whether a launcher has started this process as one of several."""
     return any(name in os.environ for name in RANK_VARIABLES)
 
 
 def is_other_rank() -> bool:
-    """Whether a launcher has started this process as another rank than 0."""
+    """Return whether a launcher has started this process as another rank than 0."""
     return any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES)
 
 

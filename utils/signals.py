@@ -82,7 +82,7 @@ def _end_at_once(stopped: Stopped) -> NoReturn:
 
 
 def _speaks() -> bool:
-    """Whether no other process says what stops this one."""
+    """Return whether no other process says what stops this one."""
     return not is_other_rank() and multiprocessing.parent_process() is None
 
 

@@ -179,7 +179,7 @@ def _short(name: str) -> str:
 
 
 def is_unzipped(path: str | Path) -> bool:
-    """Whether ``torch.save`` wrote the file in its old format, which has no checksums."""
+    """Return whether ``torch.save`` wrote the file in its old format, which has no checksums."""
     return Path(path).suffix != ".safetensors" and not zipfile.is_zipfile(path)
 
 
@@ -215,7 +215,7 @@ def read_weights(path: str | Path, mapped: bool = False) -> tuple[dict[str, Any]
 
 
 def holds_tensors(content: Any) -> bool:
-    """Whether it is a dictionary with a tensor among its values."""
+    """Return whether it is a dictionary with a tensor among its values."""
     return isinstance(content, Mapping) and any(isinstance(v, Tensor) for v in content.values())
 
 

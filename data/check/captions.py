@@ -98,7 +98,7 @@ class CaptionLimits:
     vocab_size: int
 
     def __call__(self, id_: str, record: CaptionRecord) -> Iterator[Case]:
-        """What is wrong with the record of a caption."""
+        """Yield what is wrong with the record of a caption."""
         vid = feature_name(str(record.vid_name), self.corpus.id2nframe)
         tokens, moment = record.input_ids, record.ts
         if self.video_of.get(id_, vid) != vid:

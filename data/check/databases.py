@@ -146,7 +146,7 @@ class Corpus:
         return {vid for vid in vids if vid in self} if self.only_available else vids
 
     def __contains__(self, vid: str) -> bool:
-        """Whether a video is there, and has a frame (as :class:`data.video.VideoSource`)."""
+        """Return whether a video is there, and has a frame (as :class:`data.video.VideoSource`)."""
         has_features = self.id2nframe.get(vid, 0) > 0 and any(vid in db for db in self.features)
         subtitles = self.subtitles if self.reads_text else None
         return has_features and (subtitles is None or vid in subtitles)
@@ -188,7 +188,7 @@ class RunData:
             yield from (captions.captions for captions in corpus.captions)
 
     def open(self, where: object, opener: Callable[..., Result], *arguments: Any) -> Result | None:
-        """What ``opener(*arguments)`` gives; None, and a finding, if it raises UserError."""
+        """Return what ``opener(*arguments)`` gives; None, and a finding, if it raises UserError."""
         try:
             opened = opener(*arguments)
         except UserError as error:

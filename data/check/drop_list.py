@@ -59,7 +59,8 @@ class DropList:
         return self.records.setdefault(Path(database).name, set())
 
     def has_video(self, name: object) -> bool:
-        """Whether a video is to be left out, as a file names it: a number, a file's name, None."""
+        """Return whether a video is to be left out, as a file names it: a number, a file's name,
+        None."""
         return name is not None and feature_name(str(name), self.videos) in self.videos
 
     def save(self, path: str | Path) -> None:

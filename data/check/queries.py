@@ -225,7 +225,7 @@ class QueryLimits:
     vocab_size: int
 
     def __call__(self, id_: str, record: Any) -> Iterator[Case]:
-        """What is wrong with the record of an id."""
+        """Yield what is wrong with the record of an id."""
         texts = record.input_ids
         is_question = self.queries.kind == Kind.QUESTIONS
         length = [len(text) for text in texts] if is_question else len(texts)
@@ -280,7 +280,7 @@ class QueryLimits:
 def span_cases(
     id_: str, span: Sequence[float], frames: int | None, interval: float, beyond: Check
 ) -> Iterator[Case]:
-    """What is odd about a moment.
+    """Yield what is odd about a moment.
 
     Args:
         id_: whose moment.

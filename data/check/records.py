@@ -37,7 +37,7 @@ class RecordReader:
     bad: Check
 
     def __call__(self, ids: list[str]) -> list[list[Case]]:
-        """What is wrong with each."""
+        """Return what is wrong with each."""
         return [self._cases(id_) for id_ in ids]
 
     def _cases(self, id_: str) -> list[Case]:
@@ -48,6 +48,6 @@ class RecordReader:
 
 
 def record_cases(reader: RecordReader, ids: list[str], workers: int) -> Iterator[Case]:
-    """What is wrong with the records of ``ids``, which are there."""
+    """Yield what is wrong with the records of ``ids``, which are there."""
     for cases in map_in_chunks(reader, ids, workers, len(ids), CHUNK):
         yield from cases

@@ -40,7 +40,7 @@ class Report:
         return self.of(Severity.WARNING)
 
     def table(self) -> str:
-        """What is wrong, errors first; then what was checked and found in order."""
+        """Return what is wrong, errors first; then what was checked and found in order."""
         headers = ["check", "database", "severity", "how many", "examples", "how to mend"]
         rows = [
             [
@@ -57,7 +57,7 @@ class Report:
         return "\n".join((parts if rows else []) + [self._passed(), self.summary()])
 
     def _passed(self) -> str:
-        """What was looked at in each database without finding anything wrong."""
+        """Return what was looked at in each database without finding anything wrong."""
         topics: dict[str, dict[str, bool]] = {}
         for found in self._findings.values():
             of_database = topics.setdefault(found.where, {})
@@ -100,7 +100,7 @@ class Report:
         ]
 
     def drop_list(self) -> DropList:
-        """What to leave out so that no error is left that is one of single ids."""
+        """Return what to leave out so that no error is left that is one of single ids."""
         drops = DropList()
         for found in self.errors:
             ids = {case.id for case in found.cases if case.id}

@@ -150,7 +150,7 @@ class SubtitleLimits:
         yield check(vid, f"{frames}, features have {featured}")
 
     def __call__(self, vid: str, record: WholeSubtitleRecord) -> Iterator[Case]:
-        """What is wrong with a video's record."""
+        """Yield what is wrong with a video's record."""
         frames, texts, subtitles = record.duration, record.input_ids, record.sub
         yield from self.frame_cases(vid, frames)
         if self.vid2len.get(vid, frames) != frames:

@@ -174,7 +174,7 @@ class _Part:
         self.received = 0  # bytes, what was discarded included
 
     def _read_note(self) -> dict:
-        """What is known of the version; nothing if the file came from elsewhere."""
+        """Return what is known of the version; nothing if the file came from elsewhere."""
         try:
             version = json.loads(self._note.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -260,7 +260,7 @@ class _Part:
 
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
-    """Where the body starts, and bytes of the whole file."""
+    """Return where the body starts, and bytes of the whole file."""
     if response.status_code == requests.codes.partial:
         span = _SPAN.fullmatch(response.headers.get("Content-Range", "").strip())
         if span is None:
@@ -275,7 +275,8 @@ def _extent(response: requests.Response) -> tuple[int, int | None]:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What tells one version of the file from another; weak tags must not be used for ranges."""
+    """Return what tells one version of the file from another; weak tags must not be used for
+    ranges."""
     tag = response.headers.get("ETag")
     if tag and not tag.startswith("W/"):
         return tag
@@ -406,7 +407,7 @@ def _server_errors(url: str) -> Iterator[None]:
 
 
 def _short(text: object) -> str:
-    """What a server said, for a message."""
+    """Return what a server said, for a message."""
     shown = "".join(c if c.isprintable() else "?" for c in str(text)[:201])
     return shown if len(shown) <= 200 else f"{shown[:200]}…"
 

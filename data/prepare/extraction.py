@@ -51,7 +51,8 @@ class Provenance:
     width: int
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """How a recorded entry differs. A file of weights may be renamed, but not changed."""
+        """Return how a recorded entry differs. A file of weights may be renamed, but not
+        changed."""
         own = dataclasses.asdict(self)
         del own["weights"]
         return [
@@ -102,7 +103,8 @@ class MadeOf(msgspec.Struct, frozen=True):
     seconds: Finite = 0.0
 
     def fits(self, path: Path) -> bool:
-        """Whether the file is the same. A damaged one may have been mended between its ends."""
+        """Return whether the file is the same. A damaged one may have been mended between its
+        ends."""
         if self.problem is not None and path.stat().st_mtime_ns != self.file.modified:
             return False
         return self.file.fits(path)
@@ -118,7 +120,8 @@ def save_features(
 
 
 def read_making(path: Path) -> tuple[dict[str, Any], MadeOf | None]:
-    """What a feature file says of what made it, and of which video; {} and None if nothing."""
+    """Return what a feature file says of what made it, and of which video; {} and None if
+    nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             made_by = decode_json(_read_text(archive, "made_by") or "", dict)
@@ -143,7 +146,7 @@ def _read_text(archive: zipfile.ZipFile, name: str) -> str | None:
 
 
 def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, Any] | None:
-    """What made feature files, from the folder of features that they lie in.
+    """Return what made feature files, from the folder of features that they lie in.
 
     Args:
         feature_files: in the folders of their kinds (:mod:`data.prepare.feature_parts`).
@@ -179,7 +182,7 @@ class FeatureMeta(msgspec.Struct):
 
 
 def read_feature_meta(database: Path) -> FeatureMeta:
-    """What a feature database says of itself; nothing where it has no ``meta.json``.
+    """Return what a feature database says of itself; nothing where it has no ``meta.json``.
 
     Raises:
         UserError: it is damaged, or says something else.
@@ -189,7 +192,7 @@ def read_feature_meta(database: Path) -> FeatureMeta:
 
 
 def database_extraction(database: Path) -> dict[str, Any] | None:
-    """What made the features of a database; None where it does not say."""
+    """Return what made the features of a database; None where it does not say."""
     return read_feature_meta(database).extraction
 
 

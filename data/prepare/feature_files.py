@@ -113,7 +113,7 @@ def write_paths(path: Path, paths: dict[str, FeaturePaths]) -> None:
 
 
 def read_paths(path: Path) -> dict[str, FeaturePaths]:
-    """What :func:`write_paths` wrote.
+    """Return what :func:`write_paths` wrote.
 
     Raises:
         UserError: the file is missing or holds something else.

@@ -107,12 +107,13 @@ class FeatureFolder:
             check_output(*(self.path(video, extractor) for video in one_of_folder.values()))
 
     def path(self, video: VideoFile, extractor: str) -> Path:
-        """Where the features of a video lie."""
+        """Return where the features of a video lie."""
         folder = self._of(extractor)
         return (folder if self._of_value else folder / video.folder) / f"{video.vid}.npz"
 
     def settle(self, video: VideoFile) -> bool:
-        """Whether all features of a video are there, whole, of this very file and made like these.
+        """Return whether all features of a video are there, whole, of this very file and made like
+        these.
 
         Those of a video that was moved are moved likewise. Earlier ones, which do not say which
         file they are of, count if they are newer than it, and say so from now on.
@@ -146,7 +147,7 @@ class FeatureFolder:
         return None
 
     def _is_like(self, path: Path, extractor: str, made_by: dict[str, Any]) -> bool:
-        """Whether a feature file is whole and would be made like this now."""
+        """Return whether a feature file is whole and would be made like this now."""
         provenance = self._made_by[extractor]
         try:
             width = load_features(path).shape[1]
@@ -246,7 +247,8 @@ def reading_video() -> Iterator[None]:
 
 
 def _is_of(path: Path, made_of: MadeOf | None, video: VideoFile) -> bool:
-    """Whether a feature file is of this very video file; by its date where it does not say."""
+    """Return whether a feature file is of this very video file; by its date where it does not
+    say."""
     with reading_video():
         if made_of is None:
             return modified(path) >= modified(video.path)
@@ -261,7 +263,7 @@ def _with_source(made_of: MadeOf | None, video: VideoFile) -> MadeOf:
 
 
 def _is_from(path: Path, origin: str) -> bool:
-    """Whether a feature file is of a video of this folder, or does not say of which."""
+    """Return whether a feature file is of a video of this folder, or does not say of which."""
     _, made_of = read_making(path)
     return made_of is None or made_of.origin == origin
 

@@ -26,7 +26,7 @@ def part_folder(feature_dir: Path, part: str) -> Path | None:
 
 
 def is_value_folder(folder: Path) -> bool:
-    """Whether a part's folder is called as VALUE's are, not ``<part>_features``."""
+    """Return whether a part's folder is called as VALUE's are, not ``<part>_features``."""
     return not folder.name.endswith(_SUFFIX)
 
 

@@ -46,7 +46,7 @@ class FeatureSource(Protocol):
         """
 
     def modified(self) -> int:
-        """When they were found or written last, in nanoseconds since the epoch."""
+        """Return when they were found or written last, in nanoseconds since the epoch."""
 
 
 class FileFeatures:

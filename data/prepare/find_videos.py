@@ -115,7 +115,8 @@ def _ending(path: Path) -> str:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is a file, or a link to one that is not there now: an archive not mounted."""
+    """Return whether it is a file, or a link to one that is not there now: an archive not
+    mounted."""
     is_there = os.path.exists(path)  # noqa: PTH110  as above
     return path.is_file() if is_there else path.is_symlink()
 

@@ -78,7 +78,7 @@ class Problems:
         return next((f"{shown(file)}: {_one_line(of.reason)}" for file, of in failed), "")
 
     def has_failed(self, file: Path | str) -> bool:
-        """Whether a file cannot be used."""
+        """Return whether a file cannot be used."""
         problem = self._problems.get(str(file))
         return problem is not None and not problem.used
 

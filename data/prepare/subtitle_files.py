@@ -103,7 +103,7 @@ def _with_line_feeds(text: str) -> str:
 
 
 def _problem(event: Event) -> str | None:
-    """Why an event cannot be used."""
+    """Return why an event cannot be used."""
     if event.times is None:
         return f"{brief(event.source.strip())} cannot be read"
     start, end = event.times

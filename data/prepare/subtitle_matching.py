@@ -36,7 +36,7 @@ class _Tags:
     kind: int = 0
 
     def rank(self, wanted: tuple[str, str] | None) -> tuple[int, ...] | None:
-        """How well the file suits, the best the lowest; None: not at all."""
+        """Return how well the file suits, the best the lowest; None: not at all."""
         if self.language is None:
             return self.kind, 1, 0
         if wanted is None or self.language[0] != wanted[0]:
@@ -155,7 +155,7 @@ def _split_name(
 
 
 def _read_tags(parts: list[str]) -> _Tags | None:
-    """What the parts of a name after the film's tell; None if one of them tells nothing."""
+    """Return what the parts of a name after the film's tell; None if one of them tells nothing."""
     kinds = [part.lower() for part in parts if part.lower() in _KINDS]
     others = [part for part in parts if part.lower() not in _KINDS]
     if not others and "hi" in kinds:  # alone it is Hindi

@@ -101,7 +101,7 @@ class UnfinishedFeatures:
         return {name: dataclasses.asdict(made_by) for name, made_by in self._made_by.items()}
 
     def _windows(self, vid: str, parts: int | None = None) -> int:
-        """How many windows the first so many parts have."""
+        """Return how many windows the first so many parts have."""
         return sum(len(next(iter(part.values()))) for part in self._parts[vid][:parts])
 
     def add(self, video: VideoFile, part: Part, sound: bool = True) -> None:

@@ -65,7 +65,8 @@ class Sampling:
         return max(1, math.ceil((duration - slack) / self.interval))
 
     def wants(self, start: float, end: float) -> bool:
-        """Whether a frame is asked for that is on display from ``start`` to ``end`` seconds."""
+        """Return whether a frame is asked for that is on display from ``start`` to ``end``
+        seconds."""
         window = max(self.first, math.floor(start / self.interval))
         later = ((w + t) * self.interval for w in itertools.count(window) for t in self.times)
         instant = next(time for time in later if time >= start - EDGE_SECONDS)

@@ -185,7 +185,7 @@ class _Clock:
         return self.offset
 
     def _is_heard(self, stamp: float) -> bool:
-        """Whether the sound went on up to a time."""
+        """Return whether the sound went on up to a time."""
         return (
             self._sound is not None
             and not self._sound_breaks
@@ -247,7 +247,7 @@ class _Entry:
         self._key: av.Packet | None = None
 
     def passes_over(self, packet: av.Packet, time: float | None) -> bool:
-        """Whether a packet is not decoded; the first frame of a film always is.
+        """Return whether a packet is not decoded; the first frame of a film always is.
 
         Args:
             packet: the next one.
@@ -269,11 +269,11 @@ class _Entry:
         return packet is not self._key and own is not None and key is not None and own < key
 
     def is_at(self, packet: av.Packet) -> bool:
-        """Whether a packet is the key frame's."""
+        """Return whether a packet is the key frame's."""
         return packet is self._key
 
     def leaves_out(self, image: av.VideoFrame) -> bool:
-        """Whether a decoded frame belongs to nothing that can be trusted.
+        """Return whether a decoded frame belongs to nothing that can be trusted.
 
         Raises:
             NoEntryError: what was taken for a key frame refers to others.
@@ -464,7 +464,7 @@ class Film:
         yield from self._decode(None)
 
     def _is_before_entry(self) -> bool:
-        """Whether the first frame that is asked for is still to come."""
+        """Return whether the first frame that is asked for is still to come."""
         return self._entry is not None and self._end < self._entry.time
 
     def _passes_over(self, packet: av.Packet, entry: _Entry) -> bool:
@@ -540,7 +540,7 @@ class Film:
             self._read_until[0] = max(self._read_until[0], end)
 
     def _is_needed(self, stamp: int | None, wanted: Callable[[float, float], bool]) -> bool:
-        """Whether a frame that no other refers to must be decoded all the same.
+        """Return whether a frame that no other refers to must be decoded all the same.
 
         A picture that is known to come later bounds how long this one is on display. Of interlaced
         films all is decoded, as a packet may be half a frame, and so is all after an error.

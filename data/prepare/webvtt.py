@@ -51,7 +51,8 @@ def read_webvtt(text: str) -> Iterator[Event]:
 
 
 def _is_header(lines: list[str], at: int) -> bool:
-    """Whether a line is the header of another file, not text that begins with the same word."""
+    """Return whether a line is the header of another file, not text that begins with the same
+    word."""
     if HEADER.fullmatch(lines[at]) is None:
         return False
     if not lines[at - 1]:

@@ -244,7 +244,8 @@ def is_finished(
     parts: tuple[str, ...] = (".",),
     sides: dict[str, Any] | None = None,
 ) -> bool:
-    """Whether ``output`` was made, whole, by this very command, so that there is nothing to do.
+    """Return whether ``output`` was made, whole, by this very command, so that there is nothing to
+    do.
 
     An unfinished or damaged database counts as not made.
 

@@ -14,7 +14,8 @@ from utils.locks import HeldError, locked
 
 
 def is_database(folder: Path) -> bool:
-    """Whether ``folder`` is a text or feature database, or a caption database of two parts."""
+    """Return whether ``folder`` is a text or feature database, or a caption database of two
+    parts."""
     parts = (folder / part / "data.mdb" for part in (".", "cap.db", "clip.db"))
     return any(part.exists() for part in parts) or any(folder.glob("*.safetensors"))
 

@@ -30,7 +30,7 @@ class FeatureCodec(Protocol):
     suffix: str  # of the folder's name
 
     def encode(self, features: np.ndarray) -> Any:
-        """What is stored of ``features`` (T, D), in their own precision."""
+        """Return what is stored of ``features`` (T, D), in their own precision."""
 
     def decode(self, value: Any) -> np.ndarray:
         """``features`` (T, D) as stored; damaged values raise any exception."""
@@ -40,7 +40,8 @@ class FeatureCodec(Protocol):
 
 
 def _array_parts(value: memoryview) -> dict[bytes, msgspec.Raw]:
-    """What msgpack-numpy notes of the array ``features``, not decoded yet: nothing is copied."""
+    """Return what msgpack-numpy notes of the array ``features``, not decoded yet: nothing is
+    copied."""
     features = _PARTS.decode(value)["features"]
     try:
         return _ARRAY.decode(features)

@@ -137,13 +137,13 @@ def _databases(folder: Path) -> set[Path]:
 
 
 def _has_other_intervals(database: Path) -> bool:
-    """Whether the folder has databases that may have other numbers of frames."""
+    """Return whether the folder has databases that may have other numbers of frames."""
     own = version_and_interval(database)[1]
     return any(version_and_interval(path)[1] != own for path in _databases(database.parent))
 
 
 def version_and_interval(database: Path) -> tuple[str, float | str]:
-    """What a database's name says; it is taken whole for both where it has no interval."""
+    """Return what a database's name says; it is taken whole for both where it has no interval."""
     name = database.name.removesuffix("_compressed").removesuffix("_safetensors")
     version, _, interval = name.rpartition("_")
     try:
@@ -153,7 +153,7 @@ def version_and_interval(database: Path) -> tuple[str, float | str]:
 
 
 def _keep(counts: dict[str, int], place: Path) -> bool:
-    """Whether the counts could be written."""
+    """Return whether the counts could be written."""
     try:
         write_json(place, counts)
     except OSError:

@@ -170,7 +170,7 @@ class TextDb(LmdbReader):
             )
 
     def has_side(self, name: str) -> bool:
-        """Whether the side file ``name`` exists."""
+        """Return whether the side file ``name`` exists."""
         return (self.path / name).is_file()
 
     def side(self, name: str) -> Any:
@@ -333,7 +333,7 @@ class FeatureDb:
         return self.read_stored(self._store.first_id(), lambda stored: stored.dtype)
 
     def is_npz(self, vid: str) -> bool:
-        """Whether a video's record is npz bytes, whatever the folder's name says."""
+        """Return whether a video's record is npz bytes, whatever the folder's name says."""
         with self._store.value(vid) as value:
             return value is not None and bytes(value[: len(NPZ_MAGIC)]) == NPZ_MAGIC
 

@@ -72,7 +72,7 @@ def describe(
 
 
 def moment(scene: Scene, video: Video, rng: np.random.Generator) -> list[float]:
-    """What an annotator would mark for the scene: [start, end], within half a second."""
+    """Return what an annotator would mark for the scene: [start, end], within half a second."""
     start, end = np.array([scene.start, scene.end]) + rng.uniform(-0.5, 0.5, 2)
     return [round(max(0.0, start), 2), round(min(video.duration, end), 2)]
 

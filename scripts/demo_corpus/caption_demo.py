@@ -21,11 +21,11 @@ class CaptionTask(DemoTask):
         return self.output / "txt_db" / f"{self.data[0]}_val_release.jsonl"
 
     def captions(self, checkpoint: int) -> Path:
-        """What the model said."""
+        """Return what the model said."""
         return self.results_folder / f"captions_{checkpoint}.jsonl"
 
     def training_captions(self) -> Iterable[str]:
-        """What it learnt from."""
+        """Yield what it learnt from."""
         for _, row in read_jsonl(self.ann / f"{self.data[0]}_train.jsonl"):
             yield from (desc["desc"] for desc in row["descs"])
 

@@ -97,7 +97,7 @@ class DemoTask:
         return value
 
     def preparation(self, size: str) -> Iterator[tuple[str, Command]]:
-        """What makes the databases: lines that say it, and commands.
+        """Yield what makes the databases: lines that say it, and commands.
 
         Args:
             size: of the corpus.
@@ -117,16 +117,16 @@ class DemoTask:
         yield "Make databases of it", ["scripts/prepare_data.py", *databases]
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        """What to do with a checkpoint: a line that says it, and the command."""
+        """Yield what to do with a checkpoint: a line that says it, and the command."""
         options: Command = ["--split", self.split, "--output_dir", self.run]
         yield "Evaluate", [self.evaluate, *options, "--checkpoint", checkpoint]
 
     def results(self, checkpoint: int) -> Path:
-        """What the evaluation found."""
+        """Return what the evaluation found."""
         return self.results_folder / f"results_{checkpoint}_all.json"
 
     def metrics(self, checkpoint: int) -> Path:
-        """What the evaluation measured."""
+        """Return what the evaluation measured."""
         return self.results_folder / f"metrics_{checkpoint}.json"
 
     def report(self, checkpoint: int) -> None:

@@ -135,7 +135,7 @@ def draw(scene: Scene, seconds: float, background: np.ndarray) -> np.ndarray:
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which points lie in a shape about (0, 0) that reaches from −1 to 1; y points down."""
+    """Return which points lie in a shape about (0, 0) that reaches from −1 to 1; y points down."""
     if shape == "disc":
         return x**2 + y**2 <= 1
     if shape == "square":
@@ -167,7 +167,7 @@ def write_film(film: Film, path: Path, seed: int) -> None:
 
 
 def subtitles(film: Film) -> str:
-    """What is spoken, as an .srt file."""
+    """Return what is spoken, as an .srt file."""
     return "\n".join(
         f"{number}\n{_clock(start)} --> {_clock(end)}\n{text}\n"
         for number, (start, end, text) in enumerate(film.lines, start=1)

@@ -66,11 +66,11 @@ class MultitaskTask(DemoTask):
         ]
 
     def steps_each(self, steps: int) -> int:
-        """How many of the steps together a data set has, on average: all ratios are 1."""
+        """Return how many of the steps together a data set has, on average: all ratios are 1."""
         return max(1, steps // len(self.tasks))
 
     def score(self, task: ValueTask, start: str, seed: int, steps: int) -> float:
-        """What a data set was scored by at a training's end."""
+        """Return what a data set was scored by at a training's end."""
         metric = f"valid/{task.name}/{task.validated_by}"
         together = start == _MULTI
         folder = self.folder(self.name if together else task.name, seed)

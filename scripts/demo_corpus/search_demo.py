@@ -44,7 +44,7 @@ class SearchTask(DemoTask):
         return self.output / "search_answers.json"
 
     def truth(self) -> list[dict]:
-        """What should be found: sentence, file, start, end."""
+        """Return what should be found: sentence, file, start, end."""
         return read_json(self.ann / "films_sentences.json")
 
     def preparation(self, size: str) -> Iterator[tuple[str, Command]]:

@@ -32,7 +32,7 @@ class ValueTask(DemoTask):
         return self.run / f"results_{self.name}_{self.split}"
 
     def scores(self, checkpoint: int) -> dict[str, float]:
-        """What the evaluation measured, without the names of split and list."""
+        """Return what the evaluation measured, without the names of split and list."""
         scores = read_json(self.results_folder / f"scores_{checkpoint}.json")
         return {name.rpartition("/")[2].removeprefix("VR_"): scores[name] for name in scores}
 

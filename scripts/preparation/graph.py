@@ -67,7 +67,7 @@ class Step:
     hint: str = ""
 
     def reason(self) -> Reason | None:
-        """Why it has to run as things stand; None if its outputs are current."""
+        """Return why it has to run as things stand; None if its outputs are current."""
         for path in self.outputs:
             if not path.exists():
                 return Reason(Why.MISSING, f"{path.name} is missing")
@@ -86,7 +86,7 @@ class Step:
 
 
 def last_change(path: Path) -> int:
-    """When a file, or anything in a folder, was changed last, in nanoseconds."""
+    """Return when a file, or anything in a folder, was changed last, in nanoseconds."""
     inner = path.rglob("*") if path.is_dir() else ()
     return max(modified(each) for each in (path, *inner) if each.exists())
 
@@ -174,7 +174,7 @@ class Graph:
                     raise UserError(f"{step.name} needs {path}, which does not exist{step.hint}")
 
     def plan(self, forced: Iterable[str] = ()) -> dict[str, Reason]:
-        """Which steps have to run as things stand, in order, and why.
+        """Return which steps have to run as things stand, in order, and why.
 
         Args:
             forced: names of steps that run in any case.

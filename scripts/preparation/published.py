@@ -72,7 +72,7 @@ def check_features(corpus: Corpus, path: Path) -> None:
 
 
 def has_features(path: Path) -> bool:
-    """Whether ``path`` is the folder of a corpus' feature databases."""
+    """Return whether ``path`` is the folder of a corpus' feature databases."""
     return any(path.glob("resnet_slowfast_*/data.mdb"))
 
 

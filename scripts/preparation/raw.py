@@ -221,7 +221,8 @@ def _public_annotations(of: Dataset) -> str:
 
 
 def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) -> list[str]:
-    """What recipes of the data sets read and nothing is there for, and where that can be had."""
+    """Return what recipes of the data sets read and nothing is there for, and where that can be
+    had."""
     made = {step.name for step in steps}
     missing: dict[str, str] = {}
     names = list(names)
@@ -375,7 +376,7 @@ def _text_step(
 
 
 def _made_otherwise(output: Path, annotation: Path, toker: str) -> str | None:
-    """How ``output`` was made, if not from this annotation with this tokenizer."""
+    """Return how ``output`` was made, if not from this annotation with this tokenizer."""
     meta = read_json(output / "meta.json")
     for name, value in (("annotation", annotation), ("toker", toker)):
         recorded = str(meta.get(name))

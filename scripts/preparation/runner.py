@@ -107,7 +107,7 @@ class Runner:
         return [self._graph[name] for name in self._graph.order if self._graph[name].temporary]
 
     def _remove_temporary(self) -> None:
-        """What steps left for others that are all done by now."""
+        """Remove what steps left for others that are all done by now."""
         for step in self._temporary():
             needed_by = self._graph.needed_by[step.name]
             if all(other in self._done or other not in self._plan for other in needed_by):

@@ -91,7 +91,7 @@ PARTS = tuple(Part(task, split) for task in TASKS.values() for split in task.sub
 
 
 def _spellings(part: Part) -> Iterator[str]:
-    """What folders and files of a part are called."""
+    """Yield what folders and files of a part are called."""
     own = [name for name, meant in OTHER_NAMES.items() if meant == part.task.name]
     for name in (part.task.name, *own):
         for channel in ("", *(f"_{channel}" for channel in Channel)):
@@ -120,7 +120,7 @@ class Predictions:
 
     @classmethod
     def at(cls, path: Path) -> "Predictions":
-        """What the names of a file and its folder say."""
+        """Return what the names of a file and its folder say."""
         stem, folder = path.stem, path.absolute().parent.name
         if stem.endswith(_PREDICTIONS):
             return cls(path, _PART_OF.get(stem.removesuffix(_PREDICTIONS)))
@@ -425,6 +425,6 @@ class Submission:
             )
 
     def contents(self) -> Iterator[Content]:
-        """What is in each file, one after the other."""
+        """Yield what is in each file, one after the other."""
         for part, path in self.files.items():
             yield read_content(part, path, self.folders, self.partial)
