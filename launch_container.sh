@@ -31,7 +31,7 @@
     for folder in "${folders[@]}"; do
         [ -d "$folder" ] || missing+=("'$folder'")
     done
-    [ ${#missing[@]} -eq 0 ] || fail "no such folder: ${missing[*]}; make it, or mend the path"
+    [ ${#missing[@]} -eq 0 ] || fail "no such folder: ${missing[*]}; make it, or fix the path"
 
     whole() { (cd "$1" && pwd); }
     in_container "$(whole "${folders[0]}"):/txt:$databases" \

@@ -1,4 +1,4 @@
-"""Greedy captions with keys and values kept, against computing every prefix anew.
+"""Greedy captions with keys and values kept, against recomputing every prefix.
 
     python benchmarks/decoding.py [--clips 40] [--steps 30] [--beam 4] [--repeats 3]
 
@@ -106,15 +106,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     )
     seconds = median_seconds(
         {
-            "greedy, every prefix anew": lambda: write_anew(model, frames, clips, greedy),
+            "greedy, every prefix recomputed": lambda: write_anew(model, frames, clips, greedy),
             "greedy, kept": lambda: write_kept(model, frames, clips, greedy),
             f"beam {options.beam}, kept": lambda: write_kept(model, frames, clips, wide),
         },
         options.repeats,
     )
-    anew = next(iter(seconds.values()))
+    recomputed = next(iter(seconds.values()))
     rows = [
-        [name, value, 1000 * value / options.clips, anew / value] for name, value in seconds.items()
+        [name, value, 1000 * value / options.clips, recomputed / value]
+        for name, value in seconds.items()
     ]
     print(f"{options.clips} clips, {options.steps} words each, {device}; same words: {same}")
     print(tabulate(rows, headers=["", "s", "ms per clip", "times faster"], floatfmt=".2f"))

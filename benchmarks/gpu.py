@@ -226,7 +226,7 @@ class Repeated(TrainLoader):
 
 @contextmanager
 def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
-    """A trainer whose every step takes the case's batch anew, and that batch on the device."""
+    """A trainer whose every step takes the case's batch again, and that batch on the device."""
     with tempfile.TemporaryDirectory() as folder:
         options = VcmrOptions(
             output_dir=folder,

@@ -34,7 +34,7 @@ from utils.errors import UserError
 class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions):
     """Run"""
 
-    # How to compute is chosen anew for every evaluation: training's choice does not carry over.
+    # How to compute is chosen again for every evaluation: training's choice does not carry over.
     OWN: ClassVar[tuple[str, ...]] = (
         *inspect.get_annotations(PrecisionOptions),
         *inspect.get_annotations(LoaderOptions),

@@ -39,7 +39,7 @@ class Line:
 
     def error(self, reason: object) -> UserError:
         """A UserError that names this line."""
-        return UserError(f"{self.path}:{self.number}: {reason}; mend or remove the line")
+        return UserError(f"{self.path}:{self.number}: {reason}; fix or remove the line")
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:

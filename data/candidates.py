@@ -115,7 +115,7 @@ class CandidateDataset(ABC, Generic[RecordT, ItemT]):
             given = "none" if target is None else target
             raise UserError(
                 f"{self.kind} {id_} of {self.db.path} needs a {self.label} (target) from 0 to "
-                f"{record.choices - 1}, it has {given}; mend the annotation and make the database "
+                f"{record.choices - 1}, it has {given}; fix the annotation and make the database "
                 "again"
             )
         return target

@@ -118,13 +118,13 @@ def shared_between_splits(table: dict[str, Any]) -> Iterator[tuple[int, list[str
 
 def _splits(table: Any, where: object) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise UserError(f"{where} must hold {{split: {{video: [seconds, index]}}}}; mend the file")
+        raise UserError(f"{where} must hold {{split: {{video: [seconds, index]}}}}; fix the file")
     return table
 
 
 def _require_none(faults: Iterator[IndexFault], where: object) -> None:
     for fault in faults:
-        raise UserError(f"{where}: {fault}; an index is the id of one video: mend the file")
+        raise UserError(f"{where}: {fault}; an index is the id of one video: fix the file")
 
 
 def _by_index(entries: Any) -> dict[int, list[str]]:

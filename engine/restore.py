@@ -181,7 +181,7 @@ def _set_cuda_state(saved: Tensor | list[Tensor] | None) -> None:
     elif on_gpu or saved is not None:
         before, now = ("CPU", "GPU") if on_gpu else ("GPU", "CPU")
         LOGGER.warning(
-            "the restore point holds the generator of a %s, this is a %s: dropout draws anew",
+            "the restore point holds the generator of a %s, this is a %s: dropout draws again",
             before,
             now,
         )
@@ -266,5 +266,5 @@ def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
 def _damaged(run: RunFolder, problems: list[str]) -> UserError:
     return UserError(
         f"no restore point of {run.path} can be read ({'; '.join(problems)}); move them away to "
-        "start the run anew, or choose another --output_dir"
+        "start the run again, or choose another --output_dir"
     )

@@ -93,7 +93,7 @@ class Running:
         self.counts[name] += 1
 
     def take_means(self) -> dict[str, float]:
-        """Means by name; starts anew."""
+        """Means by name; starts again."""
         means = {name: total.item() / self.counts[name] for name, total in self.sums.items()}
         self.sums.clear()
         self.counts.clear()
@@ -416,7 +416,7 @@ class Trainer:
             set_random_states(state["random"][self.comm.rank])
         else:
             LOGGER.warning(
-                "the restore point is of %d ranks, now there are %d: dropout draws anew, batches "
+                "the restore point is of %d ranks, now there are %d: dropout draws again, batches "
                 "go on from the same item",
                 len(state["random"]),
                 self.comm.size,

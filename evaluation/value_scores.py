@@ -101,5 +101,5 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         return check(value, kind)
     except RecordError as error:
         raise UserError(
-            f"the annotation of {where}: {error}, in {brief(value)}; mend the line"
+            f"the annotation of {where}: {error}, in {brief(value)}; fix the line"
         ) from None

@@ -30,7 +30,7 @@ def load_optimizer_state(
 ) -> None:
     """Take up the moments, and leave groups and hyperparameters as they are.
 
-    Where another kind of optimizer (``optim``, ``apex``) saved them, moments start anew, with a
+    Where another kind of optimizer (``optim``, ``apex``) saved them, moments start again, with a
     warning.
 
     Args:
@@ -49,7 +49,7 @@ def load_optimizer_state(
     before, now = _kind(saved), type(optimizer).__name__
     if before != now or saved_names is None:
         reason = f"of {before}, this is {now}" if before != now else "of other parameter groups"
-        LOGGER.warning("the optimizer's moments start anew: the restore point's are %s", reason)
+        LOGGER.warning("the optimizer's moments start again: the restore point's are %s", reason)
         return
     moments = {saved_names[place]: state for place, state in saved["state"].items()}
     own["state"] = {place: moments[name] for place, name in enumerate(names) if name in moments}

@@ -73,13 +73,13 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 
 
 def write_fix_list(report: Report, path: str) -> None:
-    """Write what to leave out, and say what that does not mend."""
+    """Write what to leave out, and say what that does not fix."""
     drops = report.drop_list()
     drops.save(path)
     records = sum(map(len, drops.records.values()))
     print(f"{path}: {len(drops.videos)} video(s) and {records} record(s) to leave out")
     for found in report.undroppable():
-        print(f"leaving ids out does not mend: {found.line()}")
+        print(f"leaving ids out does not fix: {found.line()}")
 
 
 def main(argv: list[str] | None = None) -> None:

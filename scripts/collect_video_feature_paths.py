@@ -108,7 +108,7 @@ def _check(video: VideoFiles) -> Checked:
     films = {(of.file.size, of.file.sha256) for _, of in map(read_making, paths) if of is not None}
     if len(films) > 1:
         which = " and ".join(map(str, paths))
-        problem = f"{which} are of different files of the video; extract all kinds anew"
+        problem = f"{which} are of different files of the video; extract all kinds again"
         return Checked(video.vid, None, problem)
     files = tuple(map(str, paths))
     return Checked(video.vid, FeaturePaths(min(frames), files, paths[0].parent.name), None)

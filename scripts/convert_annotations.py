@@ -99,11 +99,11 @@ def parse_span(row: Row, cell: str) -> tuple[float, float]:
     match = _SPAN.fullmatch(cell)
     if match is None:
         raise UserError(
-            f"{row.place}: {brief(cell)} is no [start:end] in seconds; mend or remove it"
+            f"{row.place}: {brief(cell)} is no [start:end] in seconds; fix or remove it"
         )
     start, end = map(float, match.groups())
     if not is_span([start, end]):
-        raise UserError(f"{row.place}: {brief(cell)} is no time of a video; mend or remove it")
+        raise UserError(f"{row.place}: {brief(cell)} is no time of a video; fix or remove it")
     return start, end
 
 
@@ -179,7 +179,7 @@ def convert_didemo(path: str, _seed: int) -> Converted:
         try:
             record = check(raw, DidemoAnnotation)
         except RecordError as error:
-            raise UserError(f"{path}: record {number}: {error}; mend or remove it") from None
+            raise UserError(f"{path}: record {number}: {error}; fix or remove it") from None
         sound = [segments for segments in record.times if not is_clamped(segments)]
         moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in sound]
         yield from (LeftOut(f"record {number}", span) for span in record.times if is_clamped(span))

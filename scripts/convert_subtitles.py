@@ -78,7 +78,7 @@ def require_files(source: Path, matches: SubtitleMatches) -> None:
         return
     if not matches.passed_over:
         kinds = ", ".join(SUFFIXES)
-        raise UserError(f"{source} holds no subtitle files ({kinds}); mend --input")
+        raise UserError(f"{source} holds no subtitle files ({kinds}); fix --input")
     raise UserError(
         f"no subtitle file is of a video and language asked for: {'; '.join(matches.notes())}; "
         "name files as their videos (movie.srt, movie.en.srt), or pass another --language"

@@ -189,12 +189,12 @@ class VideoDbTask:
         try:
             db = FeatureDb(self._folder, *self._version, format_=self._format)
         except UserError as error:
-            print(f"building {self._path} anew: {error}")
+            print(f"building {self._path} again: {error}")
             return False
         if self._differs(db):
             raise UserError(
                 f"{db.path} is there already, made from other features or with other options; "
-                "pass --force to build it anew, or choose another --dataset"
+                "pass --force to build it again, or choose another --dataset"
             )
         print(f"{db.path} is made already ({len(db)} records)")
         return True

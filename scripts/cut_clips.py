@@ -151,7 +151,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--frame_length", type=float, default=2.0, help="seconds per frame (default: %(default)s)")
     add("--clip_interval", type=float, default=60.0, help="seconds per clip (default: %(default)s)")
     add("--compressed_db", action="store_true", help="read and write the compressed variant")
-    add("--force", action="store_true", help="build the features of the clips anew")
+    add("--force", action="store_true", help="build the features of the clips again")
     options = parser.parse_args(argv)
     if not options.frame_length > 0:
         raise UserError(f"--frame_length must be positive, not {options.frame_length}")

@@ -86,7 +86,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "resnet/<video>.npz, slowfast/…, clip-vit/… (default: %(default)s)",
     )
     parser.add_argument(
-        "--force", action="store_true", help="extract all anew, also what other weights made"
+        "--force", action="store_true", help="extract all again, also what other weights made"
     )
     parser.add_argument(
         "--prune",

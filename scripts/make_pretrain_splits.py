@@ -69,7 +69,7 @@ def shard_videos(folder: Path) -> list[str]:
     for database in sorted(filter(is_database, folder.glob("*"))):
         in_lmdb = (database / "data.mdb").exists()
         return list((LmdbReader if in_lmdb else SafetensorsReader)(database).keys())
-    raise UserError(f"{folder} has neither {COUNTS_FILE} nor a feature database; mend --vfeat_db")
+    raise UserError(f"{folder} has neither {COUNTS_FILE} nor a feature database; fix --vfeat_db")
 
 
 def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:

@@ -213,7 +213,7 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
         return
     folder = options.storage or options.txt_db
     if options.force == []:
-        print(f"--force without a STEP: all {len(forced)} are done anew: {', '.join(forced)}")
+        print(f"--force without a STEP: all {len(forced)} are done again: {', '.join(forced)}")
     with sole_use(folder):
         plan = graph.plan(forced)
         outputs = [path for name in plan for path in graph[name].outputs]

@@ -5,7 +5,7 @@ python scripts/search_videos.py --run_dir runs/tvr --checkpoint 4800 --vfeat_db 
 
 Prints the best moments of all videos of the databases for each sentence: video, start and end in
 seconds, score. Options of the run (number of frames, length of moments, …) hold unless they are
-given. The databases are encoded anew each time: index_videos.py keeps an index of them, which
+given. The databases are encoded again each time: index_videos.py keeps an index of them, which
 search_videos.py in the folder above answers from in a moment.
 """
 

@@ -120,7 +120,7 @@ def as_lines(name: str, subtitles: str | Path | Spoken | None) -> list[Line]:
         except (TypeError, ValueError):
             raise UserError(f"{name}: {brief(entry)} is no (start, end, text)") from None
         if not 0 <= line.start <= line.end < math.inf:
-            raise UserError(f"{name}: {brief(entry)} is spoken at no time; mend its seconds")
+            raise UserError(f"{name}: {brief(entry)} is spoken at no time; fix its seconds")
         lines.append(line)
     return sorted(lines, key=lambda line: line.start)
 

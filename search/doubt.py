@@ -22,7 +22,7 @@ from utils.logger import LOGGER
 
 FILE = "unrelated.json"  # in the index's folder
 PERCENTILE = 90.0
-MOST_CHANGES = 0.1  # of the films, before scores are computed anew
+MOST_CHANGES = 0.1  # of the films, before scores are computed again
 
 UNRELATED = (
     "The central bank left its interest rate unchanged this quarter.",

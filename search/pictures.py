@@ -48,8 +48,8 @@ def thumbnail(film: Path, seconds: float, width: int = THUMBNAIL_WIDTH) -> bytes
 def write_clip(film: Path, start: float, end: float, target: Path) -> None:
     """Write what a film shows and says between two times as an MP4 file.
 
-    It is encoded anew, so that it begins and ends where it should (to half a frame), not at the key
-    frames around.
+    It is encoded again, so that it begins and ends where it should (to half a frame), not at the
+    key frames around.
 
     Raises:
         UserError: the film cannot be read.

@@ -37,7 +37,7 @@ class Playback:
     Attributes:
         codec: FFmpeg's name of how its pictures are encoded; empty if it cannot be read.
         plays: whether any browser plays it.
-        problem: what does not work, and how to mend it; empty if everything does.
+        problem: what does not work, and how to fix it; empty if everything does.
     """
 
     codec: str

@@ -104,7 +104,7 @@ class VideoDetails(VideoEntry):
 
     codec: str = Field(description="how its pictures are encoded; empty if it cannot be read")
     plays: bool = Field(description="whether any browser plays it")
-    problem: str = Field(description="what does not work, and how to mend it")
+    problem: str = Field(description="what does not work, and how to fix it")
     lines: list[LineEntry]
 
 

@@ -38,7 +38,7 @@ from utils.locks import FileLock, HeldError
 DATABASE, LOCK = "index.sqlite", "index.lock"
 FORMAT = 1
 WAIT_SECONDS = 30.0  # for the moment in which a writer commits
-MOST_HOLES = 0.25  # of the frames' file, before it is written anew
+MOST_HOLES = 0.25  # of the frames' file, before it is written again
 KEPT_SECONDS = 3600.0  # what was spoken in a film that was replaced
 _COPIED_ROWS = 1 << 14  # at once
 _OWN = "own."  # before the names of facts that others keep
@@ -424,7 +424,7 @@ class IndexWriter:
             self._tables.changed()
 
     def compact(self, most_holes: float = MOST_HOLES) -> bool:
-        """Write the frames anew, without holes, if more of them than ``most_holes`` are holes.
+        """Write the frames again, without holes, if more of them than ``most_holes`` are holes.
 
         Readers keep the file that they have. What was spoken in films that were replaced more than
         :data:`KEPT_SECONDS` ago goes too.
@@ -670,7 +670,7 @@ class _Tables:
             self._run("UPDATE films SET file = ? WHERE name = ?", new, os.fsencode(name))
 
     def repack(self) -> None:
-        """Number rows anew, without holes, in the order of :meth:`segments`."""
+        """Number rows again, without holes, in the order of :meth:`segments`."""
         rows = 0
         revisions = self.films()[1]
         for segment in self.segments():

@@ -997,7 +997,7 @@ def test_what_cannot_be_left_out_is_said(tmp_path, capsys):
     lose_special_id(world)
     code, _ = check(world.write(), "--fix-list", str(tmp_path / "bad.json"))
     assert code == 1 and read_json(tmp_path / "bad.json") == {"videos": [], "records": {}}
-    said = [line for line in capsys.readouterr().out.splitlines() if "does not mend" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "does not fix" in line]
     assert len(said) == 1 and "lacks special token ids" in said[0]
 
 

@@ -119,7 +119,7 @@ def run(table, *clip_settings, count=1):
 
 
 def written_from_scratch(model, batch, steps):
-    """Greedy captions, every step computed anew."""
+    """Greedy captions, every step computed again."""
     captions, ended = [[] for _ in range(5)], set()
     for _ in range(steps):
         for number, logits in enumerate(teacher_forced(model, batch, captions)):

@@ -429,4 +429,4 @@ def test_kinds_that_are_of_different_films_are_not_paired(videos):
     extract(videos, models="resnet")
     gather(videos)
     problem = json.loads((videos.parent / "db/mine/corrupted.json").read_text())["a"]
-    assert "are of different files" in problem and "extract all kinds anew" in problem
+    assert "are of different files" in problem and "extract all kinds again" in problem

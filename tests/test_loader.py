@@ -34,7 +34,7 @@ class Numbers:
 
     def __getitem__(self, key):
         if key.index == self.bad:
-            raise UserError("item 3 of numbers.db is odd; mend it")
+            raise UserError("item 3 of numbers.db is odd; fix it")
         return key.index, key.epoch, int(key.generator(seed=7).integers(1000))
 
 
@@ -62,7 +62,7 @@ class Rows(TensorBatch):
 @pytest.mark.device
 @pytest.mark.parametrize("pinned", [False, True])
 def test_batches_arrive_whole_on_the_device_while_others_are_computed(pinned):
-    """On a GPU the next one is copied by another stream, into memory that may be used anew."""
+    """On a GPU the next one is copied by another stream, into memory that may be used again."""
     generator = torch.Generator().manual_seed(0)
     batches = [
         Rows(torch.randint(9, (size, 1000), generator=generator).half())
@@ -175,7 +175,7 @@ def test_a_users_mistake_keeps_its_one_line(workers, capsys):
     with pytest.raises(SystemExit) as ended:
         run_main(lambda: next(loader))
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: item 3 of numbers.db is odd; mend it\n"
+    assert capsys.readouterr().err == "error: item 3 of numbers.db is odd; fix it\n"
 
 
 def test_evaluation_gives_each_rank_every_nth_batch():

@@ -207,7 +207,7 @@ def test_moments_of_another_optimizer_start_anew(optim, named, caplog):
     model = Heads()
     optimizer = build_optimizer(model, options())
     load_optimizer_state(model, optimizer, saved)
-    assert not optimizer.state and caplog.text.count("moments start anew") == 1
+    assert not optimizer.state and caplog.text.count("moments start again") == 1
     one_step(model, optimizer)
 
 

@@ -450,7 +450,7 @@ def test_raw_files_become_the_recorded_databases(world, expected, storage, raw, 
     other = Path(shutil.copytree(raw[7], storage.parent / "toker"))
     with pytest.raises(UserError, match="failed"):
         prepare(storage, *raw[:6], "--toker", str(other), "--only", "txt_db/tvr_val.db")
-    assert "pass --force txt_db/tvr_val.db to build it anew" in capsys.readouterr().err
+    assert "pass --force txt_db/tvr_val.db to build it again" in capsys.readouterr().err
     prepare(storage, *raw[:6], "--toker", str(other), "--only", "*val.db", "--force", "*val.db")
     assert TextDb(storage / "txt_db" / "tvr_val.db").meta["toker"] == str(other)
 
@@ -512,7 +512,7 @@ def test_what_is_missing_of_raw_files(world, storage, raw, capsys):
 
 def test_a_bad_line_of_a_raw_file_is_named(world, storage, raw, capsys):
     (Path(raw[3]) / "tvr_val.jsonl").write_text("{\n")
-    with pytest.raises(UserError, match=r"1 of 3 steps failed: txt_db/tvr_val\.db; mend"):
+    with pytest.raises(UserError, match=r"1 of 3 steps failed: txt_db/tvr_val\.db; fix"):
         prepare(storage, *raw, "--only", "txt_db/tvr_*")
     assert "failed: txt_db/tvr_val.db: " in (errors := capsys.readouterr().err)
     assert "tvr_val.jsonl:1:" in errors
@@ -590,7 +590,7 @@ def test_corpora_and_shards_in_one_call(storage, shards, capsys):
 
 
 def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw, capsys):
-    """And stay the ones when the databases are made anew."""
+    """And stay the ones when the databases are made again."""
     copy = [*raw, "--only", "txt_db/pretrain_splits/*"]
     write_json(Path(raw[3]) / "tv_pretrain_train.json", ["b", "a"])
     with pytest.raises(UserError, match=r"but no tv_pretrain_val\.json: put both there"):
@@ -605,7 +605,7 @@ def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw, capsys):
     prepare(storage, *copy, "--force", dataset="tv_pretrain")
     names = "txt_db/pretrain_splits/tv_train.json, txt_db/pretrain_splits/tv_val.json"
     printed = capsys.readouterr().out
-    assert f"--force without a STEP: all 2 are done anew: {names}\n" in printed
+    assert f"--force without a STEP: all 2 are done again: {names}\n" in printed
     assert printed.count("(forced)") == 2
 
 

@@ -447,7 +447,7 @@ def test_a_bad_line_is_named(world, toker, tmp_path, monkeypatch, task, line, me
     line = line if isinstance(line, str) else json.dumps(line)
     annotation = tmp_path / "bad.jsonl"
     annotation.write_text(f"{json.dumps(good)}\n\n{line}\n")
-    with pytest.raises(UserError, match=rf"bad\.jsonl:3: .*{message}.*; mend or remove the line"):
+    with pytest.raises(UserError, match=rf"bad\.jsonl:3: .*{message}.*; fix or remove the line"):
         prepare_queries(annotation, tmp_path / "db", task, toker, "--workers", workers)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
 

@@ -76,9 +76,9 @@ def test_changed_options_reach_the_optimizer(tvr_options, tmp_path, caplog, chan
     betas = tuple(changes.get("betas", [0.9, 0.98]))
     assert all(tuple(group["betas"]) == betas for group in after["param_groups"])
     assert sorted(after["names"]) == sorted(before["names"])
-    anew = "optim" in changes
-    assert ("moments start anew: the restore point's are of AdamW" in caplog.text) == anew
-    assert {int(state["step"]) for state in after["state"].values()} == {1 if anew else 2}
+    again = "optim" in changes
+    assert ("moments start again: the restore point's are of AdamW" in caplog.text) == again
+    assert {int(state["step"]) for state in after["state"].values()} == {1 if again else 2}
 
 
 def test_a_model_of_another_size_cannot_go_on(tvr_options, tmp_path):
@@ -213,7 +213,7 @@ def test_generators_of_all_devices_as_older_restore_points_have_them(monkeypatch
     set_random_states(random_states() | {"cuda": [torch.tensor([7]), torch.tensor([8])]})
     assert here.states[1].item() == 8 and not caplog.text
     set_random_states(random_states() | {"cuda": [torch.tensor([7])]})
-    assert "dropout draws anew" in caplog.text
+    assert "dropout draws again" in caplog.text
 
 
 @pytest.mark.parametrize(("saved", "now"), [(1, 0), (0, 1)])
@@ -222,7 +222,7 @@ def test_another_kind_of_device_is_a_warning(monkeypatch, caplog, saved, now):
     states = random_states()
     FakeGpus(monkeypatch, now)
     set_random_states(states)
-    assert caplog.text.count("dropout draws anew") == 1
+    assert caplog.text.count("dropout draws again") == 1
 
 
 @pytest.mark.gpu

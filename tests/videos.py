@@ -195,7 +195,7 @@ def ffmpeg_count(path: Path, otherwise: float) -> float:
 
 
 def remux(source: Path, target: Path, edit: Callable[[list[av.Packet]], None]) -> Path:
-    """Write the packets of a video anew, edited."""
+    """Write the packets of a video again, edited."""
     with av.open(str(source)) as read, av.open(str(target), "w") as written:
         streams = {s.index: written.add_stream_from_template(s) for s in read.streams}
         packets = [packet for packet in read.demux() if packet.dts is not None]

@@ -18,13 +18,13 @@ FIRST_RANK_SPEAKS_SECONDS = 20.0
 NOBODY_READS = 141
 
 _AGAIN = "free some and run the same command again"
-# What the operating system says, and how to mend it; {} is the path.
+# What the operating system says, and how to fix it; {} is the path.
 _REASONS = {
     errno.ENOSPC: f"no space left on the disk of {{}}: {_AGAIN}",
     errno.EDQUOT: f"no space left in your share (quota) of the disk of {{}}: {_AGAIN}",
     errno.EFBIG: "{} would be larger than files may be here: raise the limit (ulimit -f)",
-    errno.EACCES: "permission denied: {}; mend its permissions, or name another place",
-    errno.EPERM: "not permitted: {}; mend its permissions, or name another place",
+    errno.EACCES: "permission denied: {}; fix its permissions, or name another place",
+    errno.EPERM: "not permitted: {}; fix its permissions, or name another place",
     errno.EROFS: "{} lies on a read-only file system: name another place",
     errno.ENOTDIR: "{} needs a folder where there is a file: move it away, or name another place",
     errno.EEXIST: "{} is a file, where a folder belongs: move it away, or name another place",
@@ -32,7 +32,7 @@ _REASONS = {
     errno.ENAMETOOLONG: "{} is too long a name: choose a shorter one",
     errno.ENOENT: "{} does not exist",
     errno.EIO: "{} cannot be read or written (input/output error): is its disk sound?",
-    errno.ESTALE: "{} is gone from its server (stale file handle): mount it anew",
+    errno.ESTALE: "{} is gone from its server (stale file handle): mount it again",
     errno.ETXTBSY: "{} is in use",
     errno.ELOOP: "{} is a link that leads back to itself",
     errno.EMFILE: "too many open files ({}): raise the limit (ulimit -n)",
@@ -52,7 +52,7 @@ _BRIEF.maxstring = _BRIEF.maxother = 100
 
 
 class UserError(Exception):
-    """Something the user can mend. The message says what is wrong, where, and how to mend it."""
+    """Something the user can fix. The message says what is wrong, where, and how to fix it."""
 
 
 class RecordError(ValueError):
@@ -103,7 +103,7 @@ def run_main(main: Callable[[], object]) -> None:
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """Return what the user can mend: a :class:`UserError`, or what the operating system refused.
+    """Return what the user can fix: a :class:`UserError`, or what the operating system refused.
 
     Returns:
         None for a mistake of the program: its traceback is wanted.

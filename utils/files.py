@@ -215,7 +215,7 @@ def read_json(path: str | Path, kind: Any = Any) -> Any:
     except DamagedError as error:
         raise UserError(f"{path} is not valid JSON ({error}); was it cut short?") from None
     except RecordError as error:
-        raise UserError(f"{path}: {error}; mend the file, or make it again") from None
+        raise UserError(f"{path}: {error}; fix the file, or make it again") from None
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:

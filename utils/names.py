@@ -91,7 +91,7 @@ def text_names(values: Any, where: object) -> list[str]:
     try:
         return [as_name(value) for value in values]
     except RecordError as error:
-        raise UserError(f"{where}: {error}; mend or remove it") from None
+        raise UserError(f"{where}: {error}; fix or remove it") from None
 
 
 def partner_id(id_: str) -> str | None:

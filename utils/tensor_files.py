@@ -278,5 +278,5 @@ def weights_file(path: str | Path) -> Path:
             raise UserError(f"{path} holds no weights ({' or '.join(FOLDER_FILES)})")
         return found[0]
     if not path.is_file():
-        raise UserError(f"the weights {path} do not exist; mend the path, or download them")
+        raise UserError(f"the weights {path} do not exist; fix the path, or download them")
     return path

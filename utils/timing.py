@@ -35,7 +35,7 @@ class StepClock:
             self.seconds[name] += time.perf_counter() - begun
 
     def take_means(self, steps: int) -> dict[str, float]:
-        """Seconds of each phase per step, as ``seconds/name``; starts anew."""
+        """Seconds of each phase per step, as ``seconds/name``; starts again."""
         if self.pending:
             torch.cuda.synchronize()
         for name, start, end in self.pending:

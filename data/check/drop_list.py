@@ -94,7 +94,7 @@ def check_copy(source: Path, target: Path, force: bool) -> None:
         return
     check_output(target)
     if target.exists() and not force:
-        raise UserError(f"{target} exists already; pass --force to write it anew")
+        raise UserError(f"{target} exists already; pass --force to write it again")
 
 
 @dataclass(frozen=True, slots=True)

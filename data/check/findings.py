@@ -31,14 +31,14 @@ class Check:
     Attributes:
         topic: what is looked at, in a word or two.
         title: what is wrong with it, in a few words.
-        mend: what to do about it.
+        fix: what to do about it.
         severity: how bad it is.
-        drops: what leaving out mends it; None: nothing.
+        drops: what leaving out fixes it; None: nothing.
     """
 
     topic: str
     title: str
-    mend: str
+    fix: str
     severity: Severity = Severity.ERROR
     drops: Drops | None = None
 
@@ -90,11 +90,11 @@ class Finding:
         if self.check is CANNOT_OPEN:
             return self.examples
         count = f"{len(self.cases)} of {self.of}" if self.of else str(len(self.cases))
-        return f"{self.where} (first: {self.examples}): {self.title} ({count}); {self.check.mend}"
+        return f"{self.where} (first: {self.examples}): {self.title} ({count}); {self.check.fix}"
 
 
 CANNOT_OPEN = Check(
-    "opens", "cannot be opened", "mend the path, or copy, download or build it again"
+    "opens", "cannot be opened", "fix the path, or copy, download or build it again"
 )
 
 

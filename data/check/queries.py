@@ -18,12 +18,12 @@ from utils.errors import UserError, brief
 from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, get_name, partner_id
 
 AGAIN = "make the database again (scripts/prepro_query.py)"
-ANNOTATION = "mend the annotation and make the database again"
+ANNOTATION = "fix the annotation and make the database again"
 WARNING = Severity.WARNING
 
 
-def _record_check(topic: str, title: str, mend: str) -> Check:
-    return Check(topic, title, mend, drops=Drops.RECORD)
+def _record_check(topic: str, title: str, fix: str) -> Check:
+    return Check(topic, title, fix, drops=Drops.RECORD)
 
 
 NO_VIDEO = _record_check(

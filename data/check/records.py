@@ -11,7 +11,7 @@ from utils.errors import UserError
 
 
 def unreadable(drops: Drops) -> Check:
-    """The check of records that cannot be looked at, mended by leaving such things out."""
+    """The check of records that cannot be looked at, fixed by leaving such things out."""
     title = "records that are damaged, lack something, or have something of another kind"
     return Check("records", title, "make it again with the preparation scripts", drops=drops)
 

@@ -41,7 +41,7 @@ class Report:
 
     def table(self) -> str:
         """Return what is wrong, errors first; then what was checked and found in order."""
-        headers = ["check", "database", "severity", "how many", "examples", "how to mend"]
+        headers = ["check", "database", "severity", "how many", "examples", "how to fix"]
         rows = [
             [
                 f"{found.check.topic}: {found.title}",
@@ -49,7 +49,7 @@ class Report:
                 str(found.severity),
                 len(found.cases),
                 found.examples,
-                found.check.mend,
+                found.check.fix,
             ]
             for found in (*self.errors, *self.warnings)
         ]
@@ -94,7 +94,7 @@ class Report:
                 "count": len(found.cases),
                 "of": found.of,
                 "cases": [{"id": case.id, "detail": case.detail} for case in found.cases],
-                "mend": found.check.mend if found.cases else None,
+                "fix": found.check.fix if found.cases else None,
             }
             for found in self._findings.values()
         ]
@@ -111,5 +111,5 @@ class Report:
         return drops
 
     def undroppable(self) -> list[Finding]:
-        """Errors that leaving ids out does not mend."""
+        """Errors that leaving ids out does not fix."""
         return [found for found in self.errors if found.check.drops is None]

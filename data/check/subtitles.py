@@ -58,7 +58,7 @@ BEYOND = Check(
 USELESS = Check(
     "spans",
     "no subtitle meets a frame of its video",
-    "mend the times, which must be seconds, and make the database again",
+    "fix the times, which must be seconds, and make the database again",
 )
 RECORD_CHECKS = (
     BAD_VIDEO,

@@ -44,7 +44,7 @@ LISTED_TWICE = Check(
 BAD_INDEX = Check(
     "video indices",
     "entries that are not [seconds, index], or videos of one split that share an index",
-    "mend vid2dur_idx.json and make the subtitle database again: an index is the id of one video",
+    "fix vid2dur_idx.json and make the subtitle database again: an index is the id of one video",
 )
 SHARED_INDEX = Check(
     "video indices",
@@ -55,7 +55,7 @@ SHARED_INDEX = Check(
 NO_SPLIT = Check(
     "video indices",
     "a split that is searched is not in it",
-    "mend vid2dur_idx.json and make the subtitle database again, or name one of its splits",
+    "fix vid2dur_idx.json and make the subtitle database again, or name one of its splits",
 )
 
 

@@ -54,7 +54,7 @@ class Patience:
         timeout: seconds to connect, and to wait for the next bytes.
         seconds: for a file, all attempts together.
         window: seconds in which at least ``window`` × ``least_rate`` bytes must come; otherwise the
-            connection is made anew, ``retries`` times in a row.
+            connection is made again, ``retries`` times in a row.
         least_rate: bytes per second.
         most_bytes: of a file whose size the server does not announce.
     """
@@ -197,7 +197,7 @@ class _Part:
         return headers
 
     def accept(self, response: requests.Response) -> None:
-        """Keep what is there if the response goes on from it, else begin anew."""
+        """Keep what is there if the response goes on from it, else begin again."""
         start, total = _extent(response)
         same = self.total is None or total is None or total == self.total
         if start == 0:
@@ -248,7 +248,7 @@ class _Part:
                 progress.update(len(chunk))
 
     def discard(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
         self._version, self.size = {}, 0

@@ -103,7 +103,7 @@ class MadeOf(msgspec.Struct, frozen=True):
     seconds: Finite = 0.0
 
     def fits(self, path: Path) -> bool:
-        """Return whether the file is the same. A damaged one may have been mended between its
+        """Return whether the file is the same. A damaged one may have been fixed between its
         ends."""
         if self.problem is not None and path.stat().st_mtime_ns != self.file.modified:
             return False
@@ -162,7 +162,7 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
             if entry["interval"] != interval:
                 raise UserError(
                     f"the {name} features in {folder} cover {entry['interval']:g} seconds each; "
-                    f"pass --frame_length {entry['interval']:g}, or extract them anew"
+                    f"pass --frame_length {entry['interval']:g}, or extract them again"
                 )
         if extraction != found[0][1]:
             raise UserError(

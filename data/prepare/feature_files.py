@@ -152,7 +152,7 @@ def read_pickle(path: Path, kind: Any = Any) -> Any:
         require_plain(data)
         return check(pickle.loads(data), kind)
     except Exception as error:  # a damaged pickle raises all sorts
-        raise UserError(f"{path} cannot be read ({shorten(error)}); make it anew") from None
+        raise UserError(f"{path} cannot be read ({shorten(error)}); make it again") from None
 
 
 def require_plain(data: bytes) -> None:

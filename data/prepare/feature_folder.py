@@ -79,13 +79,13 @@ class FeatureFolder:
         return extracted_folder(self.folder, extractor, self._of_value)
 
     def _check_unchanged(self, known: dict[str, dict[str, Any]]) -> None:
-        mend = "choose another --output, or pass --force to extract them anew"
+        fix = "choose another --output, or pass --force to extract them again"
         for name, provenance in self._made_by.items():
             there = self._of(name)
             if name not in known and part_files(there):
-                raise UserError(f"{there} holds features and nothing says what made them; {mend}")
+                raise UserError(f"{there} holds features and nothing says what made them; {fix}")
             if name in known and (differences := provenance.differences(known[name])):
-                raise UserError(f"{there} was made with {'; '.join(differences)}; {mend}")
+                raise UserError(f"{there} was made with {'; '.join(differences)}; {fix}")
 
     def _check_interval(self, known: dict[str, dict[str, Any]]) -> None:
         interval = next(iter(self._made_by.values())).interval
@@ -216,7 +216,7 @@ class FeatureFolder:
         if found.unread:
             raise UserError(
                 f"{shown(found.unread[0])} cannot be read, so nobody knows which videos are gone: "
-                "mend its permissions, or leave out --prune"
+                "fix its permissions, or leave out --prune"
             )
         gone = self.gone(found)
         there = len(self._files.keys() & found.names())

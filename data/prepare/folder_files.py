@@ -40,7 +40,7 @@ def list_files(top: str | Path) -> FolderFiles:
             known = folder.stat()
             paths = sorted(folder.iterdir())
         except OSError as error:
-            found.unread[folder] = f"the folder cannot be read ({error.strerror}): mend that"
+            found.unread[folder] = f"the folder cannot be read ({error.strerror}): fix that"
             continue
         if (place := (known.st_dev, known.st_ino)) in seen:
             continue

@@ -25,7 +25,7 @@ class Problem:
     """What is wrong with a video.
 
     Attributes:
-        reason: one line for the user: what is wrong, and how to mend it.
+        reason: one line for the user: what is wrong, and how to fix it.
         seconds: how much of the video could be decoded.
         used: it is used as far as a player shows it (a warning); False: it failed.
     """

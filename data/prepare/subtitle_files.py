@@ -84,7 +84,7 @@ def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
     problems = [f"line {event.line}: {said}" for event in events if (said := _problem(event))]
     cues = list(filter(None, map(_to_cue, events)))
     if problems and not cues:
-        raise RecordError(f"{problems[0]}; mend it")
+        raise RecordError(f"{problems[0]}; fix it")
     if problems:
         notes.append(f"{len(problems)} subtitles are left out, the first in {problems[0]}")
     if not cues:

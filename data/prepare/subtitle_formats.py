@@ -85,8 +85,8 @@ def read_events(text: str) -> Iterator[Event]:
         return read_ass(text)
     if kind in _READ_BY_PYSUBS2:
         return _read_by_pysubs2(text, kind)
-    mend = "download it again" if kind == "a web page" else "convert it to SRT"
-    raise RecordError(f"it is {kind}, which is not read: {mend}")
+    fix = "download it again" if kind == "a web page" else "convert it to SRT"
+    raise RecordError(f"it is {kind}, which is not read: {fix}")
 
 
 def read_srt(text: str) -> Iterator[Event]:
@@ -204,6 +204,6 @@ def _read_by_pysubs2(text: str, kind: str) -> Iterator[Event]:
             "has: put it there"
         ) from None
     except Exception as error:  # of XML and numbers, whatever its reader meets
-        raise RecordError(f"it is no sound {kind} ({brief(str(error))}); mend it") from None
+        raise RecordError(f"it is no sound {kind} ({brief(str(error))}); fix it") from None
     for event in events:
         yield Event(0, _times(event), _without_drawings(event.text))

@@ -57,7 +57,7 @@ class Promise:
 
 
 def re_encode(path: Path) -> str:
-    """Return the advice to write a video anew."""
+    """Return the advice to write a video again."""
     name = " ".join(path.name.split())
     return f"re-encode it (ffmpeg -i {shlex.quote(name)} new.mp4)"
 
@@ -134,7 +134,7 @@ def promised_length(
     """
     kind = container.format.name
     own = float((stream.duration or 0) * (stream.time_base or 0))
-    if kind == "avi":  # a broken file's duration is counted anew, its header's frames are not
+    if kind == "avi":  # a broken file's duration is counted again, its header's frames are not
         rate = stream.average_rate or stream.guessed_rate
         return Promise(max(own, float(stream.frames / Fraction(rate)) if rate else 0.0), True)
     if kind == "asf":  # FFmpeg forgets the length of a file whose size is not what its header says

@@ -99,7 +99,7 @@ def _open(path: Path, **options: str) -> av.container.InputContainer:
         # "file:" as names may hold colons. Time stamps do not depend on the encoding of tags.
         container = av.open(
             f"file:{path}",
-            # As FFmpeg's own program: a broadcast's streams may be listed anew on the way.
+            # As FFmpeg's own program: a broadcast's streams may be listed again on the way.
             options={"max_pixels": str(MOST_PIXELS), "scan_all_pmts": "1", **options},
             metadata_errors="replace",
         )
@@ -126,8 +126,8 @@ def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
         stream = films[0]
     if stream.codec_context is None:
         name = codec_name(container, stream)
-        mend = _NO_DECODER.get(name, "export it as H.264 with the software of whatever made it")
-        raise VideoError(f"there is no decoder for its codec ({name}): {mend}")
+        fix = _NO_DECODER.get(name, "export it as H.264 with the software of whatever made it")
+        raise VideoError(f"there is no decoder for its codec ({name}): {fix}")
     return stream
 
 
@@ -384,24 +384,24 @@ class Film:
         until = self._read_until[0] if self._promise.of_pictures else max(self._read_until)
         if promised - until > max(SLACK_SECONDS, SLACK_SHARE * promised):
             reason = f"it is cut short: it ends at {until:.1f} of {promised:.1f} seconds"
-            mend, whole = FETCH_AGAIN, max(whole, promised)
+            fix, whole = FETCH_AGAIN, max(whole, promised)
         elif self._promise.breaks_off or (
             self._errors and end <= self._errors[0][0] and until - end <= SLACK_SECONDS
         ):
-            reason, mend = f"it is cut short: it breaks off at {end:.1f} seconds", FETCH_AGAIN
+            reason, fix = f"it is cut short: it breaks off at {end:.1f} seconds", FETCH_AGAIN
         elif self._errors:
             first, words = self._errors[0]
             reason = f"it is damaged at {first:.1f} seconds ({words})"
-            mend = f"{FETCH_AGAIN}, or {re_encode(self._path)}"
+            fix = f"{FETCH_AGAIN}, or {re_encode(self._path)}"
         elif self._overlong or self._clock.jumped:
-            reason, mend = self._broken_times(), re_encode(self._path)
+            reason, fix = self._broken_times(), re_encode(self._path)
         else:
             return None
         if 2 * shown < whole:
             raise VideoError(
-                f"{reason}; only {shown:.1f} of {whole:.1f} seconds can be used: {mend}", shown
+                f"{reason}; only {shown:.1f} of {whole:.1f} seconds can be used: {fix}", shown
             )
-        return Problem(f"{reason}; {mend}", shown, used=True)
+        return Problem(f"{reason}; {fix}", shown, used=True)
 
     def _broken_times(self) -> str:
         if self._clock.jumped:

@@ -60,7 +60,7 @@ def work_parser(description: str) -> argparse.ArgumentParser:
 def add_force(parser: argparse.ArgumentParser) -> None:
     """``--force``."""
     parser.add_argument(
-        "--force", action="store_true", help="build a database anew that is made already"
+        "--force", action="store_true", help="build a database again that is made already"
     )
 
 
@@ -267,7 +267,7 @@ def is_finished(
             name for name, value in (sides or {}).items() if databases[0].side(name) != value
         ]
     except UserError as error:
-        print(f"building {output} anew: {error}")
+        print(f"building {output} again: {error}")
         return False
     meta = databases[0].meta
     differences = [
@@ -285,7 +285,7 @@ def is_finished(
     if differences:
         raise UserError(
             f"{output} is there already, {', '.join(differences)}; choose another --output, or "
-            "pass --force to build it anew"
+            "pass --force to build it again"
         )
     print(f"{output} is made already ({len(databases[0])} records)")
     return True

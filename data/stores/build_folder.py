@@ -129,7 +129,7 @@ def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]
     if not replaceable(target):
         raise UserError(f"{target} exists and is no database; choose another output folder")
     if not force:
-        raise UserError(f"{target} exists already; pass --force to build it anew")
+        raise UserError(f"{target} exists already; pass --force to build it again")
 
 
 @contextmanager

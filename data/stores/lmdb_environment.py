@@ -34,7 +34,7 @@ os.register_at_fork(
 
 
 class _Environment:
-    """A read-only LMDB environment that opens anew in a forked child."""
+    """A read-only LMDB environment that opens again in a forked child."""
 
     def __init__(self, folder: Path, readahead: bool) -> None:
         self._folder, self._readahead = folder, readahead
@@ -77,7 +77,7 @@ def _shared_environment(folder: Path, readahead: bool) -> _Environment:
         stat = (folder / "data.mdb").stat()
     except OSError:
         raise UserError(
-            f"{folder} is no database (it has no data.mdb): mend the path, or build it"
+            f"{folder} is no database (it has no data.mdb): fix the path, or build it"
         ) from None
     with _lock:
         environment = _environments.get((stat.st_dev, stat.st_ino))

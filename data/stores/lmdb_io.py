@@ -58,7 +58,7 @@ def _unpack_record(value: bytes | memoryview, kind: Any) -> Any:
 
 
 class MetaTable(dict):
-    """The content of a ``meta.json``; entries that it lacks, or null, are the user's to mend."""
+    """The content of a ``meta.json``; entries that it lacks, or null, are the user's to fix."""
 
     def __init__(self, where: Path, entries: dict) -> None:
         super().__init__({name: value for name, value in entries.items() if value is not None})
@@ -152,7 +152,7 @@ class TextDb(LmdbReader):
                 damage = str(error)
             except RecordError as error:
                 raise UserError(
-                    f"{self.path}: {error} in the record of {brief(id_)}; mend the annotation and "
+                    f"{self.path}: {error} in the record of {brief(id_)}; fix the annotation and "
                     "make the database again, or leave the record out (scripts/drop_ids.py)"
                 ) from None
             except Exception as error:  # whatever LZ4 trips over, the bytes are damaged
@@ -243,9 +243,7 @@ def find_feature_db(
                 return found
     databases = sorted(database.name for database in filter(is_database, folder.glob("*")))
     there = f"{folder} holds {', '.join(databases) or 'no database'}"
-    raise UserError(
-        f"{paths[0][0]} does not exist ({there}); mend version, interval or compression"
-    )
+    raise UserError(f"{paths[0][0]} does not exist ({there}); fix version, interval or compression")
 
 
 class FeatureDb:
@@ -409,7 +407,7 @@ class FeatureDbWriter:
 
     ``id2nframe.json`` beside it (or ``id2nframe_<interval>.json``, where that is) is shared by all
     versions: new videos are added to it, and of versions that differ the least number is kept. With
-    ``recount``, and where there is no other version, it is written anew.
+    ``recount``, and where there is no other version, it is written again.
 
     Args:
         folder: the data set's folder ``video_db/<dataset>``.

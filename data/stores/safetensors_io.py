@@ -40,7 +40,7 @@ class SafetensorsReader:
         if self._file_of is None:
             files = sorted(self.path.glob("*.safetensors"))
             if not files:
-                raise UserError(f"{self.path} has no *.safetensors: mend the path, or build it")
+                raise UserError(f"{self.path} has no *.safetensors: fix the path, or build it")
             self._file_of = {}
             for arrays in map(self._open_file, files):
                 self._file_of |= dict.fromkeys(arrays.keys(), arrays)

@@ -125,7 +125,7 @@ class Runner:
         names = ", ".join(self._failed)
         left = f"; {', '.join(self._waiting)} could not be started" if self._waiting else ""
         return UserError(
-            f"{len(self._failed)} of {len(self._plan)} steps failed: {names}{left}; mend what the "
+            f"{len(self._failed)} of {len(self._plan)} steps failed: {names}{left}; fix what the "
             "lines above say and run the same command again: it goes on where it stopped"
         )
 

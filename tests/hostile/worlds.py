@@ -113,7 +113,7 @@ def without_scorers(place: Place) -> None:
 
 
 def training(place: Place, task: str = "tvr") -> list[object]:
-    """Words of a training that begins anew."""
+    """Words of a training that begins again."""
     folder = copy_world(place, task, left_out="restore*.pt")
     if task == "tvc":
         without_scorers(place)

@@ -34,7 +34,7 @@ def setup(seed: int = 0) -> tuple[Communicator, torch.device]:
     if torch.cuda.is_available():
         device = torch.device("cuda", comm.local_rank)
         torch.cuda.set_device(device)
-    # It plans anew for every shape, and every packed batch has shapes of its own.
+    # It plans again for every shape, and every packed batch has shapes of its own.
     torch.backends.cuda.enable_cudnn_sdp(False)
     seed_all(seed, comm.rank)
     return comm, device
