@@ -27,7 +27,7 @@ test: horovod ## build Horovod (once) and run all tests
 
 test-gpu: ## run the tests of what computes on a GPU (needs requirements.txt and pytest, no network)
 	HERO_TEST_DEVICE=cuda $(TEST_PYTHON) -m pytest -m "(gpu or device) and not launcher and not java" \
-	    $(shell grep -lE 'mark\.(gpu|device)' tests/test_*.py)
+	    $(shell grep -rlE --include='test_*.py' 'mark\.(gpu|device)' tests)
 
 lint: venv ## check style and types
 	$(PYTHON) -m ruff check .

@@ -37,7 +37,7 @@ from tabulate import tabulate
 from benchmarks.search import make_index, make_run, make_tokenizer, sentences
 from search.hero_scorer import HeroScorer
 from search.store import Index, IndexWriter
-from tests.colour_films import make_film
+from tests.support.colour_films import make_film
 from utils.files import read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -12,14 +12,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from tests.support import RECORDED
 from utils.runtime import set_deterministic
 
 # What tests marked ``device`` compute on.
 TEST_DEVICE = os.environ.get("HERO_TEST_DEVICE", "cpu")
-GOLDEN = Path(os.environ.get("HERO_GOLDEN", Path(__file__).parent / "data" / "golden"))
-GOLDEN_VALUE = Path(
-    os.environ.get("HERO_GOLDEN_VALUE", Path(__file__).parent / "data" / "golden_value")
-)
+GOLDEN = Path(os.environ.get("HERO_GOLDEN", RECORDED / "golden"))
+GOLDEN_VALUE = Path(os.environ.get("HERO_GOLDEN_VALUE", RECORDED / "golden_value"))
 LAUNCHERS = ("torch", "horovod")
 
 

@@ -19,10 +19,10 @@ import torch
 from data.stores.lmdb_io import TextDbWriter
 from data.stores.safetensors_io import SafetensorsWriter
 from engine.restore import save_tensors
+from tests.support import REPOSITORY
 from utils.errors import NOBODY_READS, UserError, as_user_error
 from utils.files import check_output, naming, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 NOBODY = 65534
 LIMIT = 1 << 16  # bytes of a file
 
@@ -100,10 +100,10 @@ WITHOUT_OUTPUT = {"serve_search"}
 
 
 def test_no_script_is_forgotten():
-    folders = (ROOT, ROOT / "scripts", ROOT / "two_stream_eval")
+    folders = (REPOSITORY, REPOSITORY / "scripts", REPOSITORY / "two_stream_eval")
     scripts = [path for folder in folders for path in folder.glob("*.py")]
     found = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         for path in scripts
         if "run_main(main" in path.read_text(encoding="utf-8")
     }
@@ -147,7 +147,7 @@ def words(tmp_path, world, expected) -> Callable[[str, Path], list[str]]:
     write_json(tmp_path / "run" / "log" / "hps.json", recipe)
     shutil.copy(recipe["model_config"], tmp_path / "run" / "log" / "model_config.json")
     places = {
-        "root": ROOT,
+        "root": REPOSITORY,
         "world": world,
         "nothing": tmp_path / "nothing",
         "free": tmp_path / "free",
@@ -314,7 +314,7 @@ def test_what_a_full_disk_is_called(tmp_path):
 def run(*words: object, **how: object) -> subprocess.CompletedProcess:
     command = [sys.executable, *map(str, words)]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
-    return subprocess.run(command, cwd=ROOT, text=True, check=False, **how)
+    return subprocess.run(command, cwd=REPOSITORY, text=True, check=False, **how)
 
 
 def test_a_script_says_one_line(tmp_path, world):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.support import REPOSITORY
+
 # From top to bottom; "" is the scripts of the top folder. CONTRIBUTING.md draws the same picture.
 ROOMS = (
     "two_stream_eval",

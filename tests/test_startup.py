@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.doctor_world import TASKS, World
+from tests.support import REPOSITORY
+from tests.support.doctor_world import TASKS, World
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # Runs a script to its end, then names what it has loaded of the slow packages.
 RUN = """
 import atexit, json, runpy, sys

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 
 from tests.hostile.harness import Case, Make, Place
-from tests.small_mirror import write_text_db
+from tests.support.small_mirror import write_text_db
 
 NAME = "txt_db/tvr_val.db"
 

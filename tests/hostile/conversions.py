@@ -17,8 +17,8 @@ from model.extractors.build import EXTRACTORS
 from tests.hostile.harness import LINE_CHARACTERS, Case, Make, Place
 from tests.hostile.text_files import submission
 from tests.hostile.worlds import ANNOTATIONS, TOKER, copy_world, evaluation, search, training
-from tests.small_extractors import use_small_networks
-from tests.videos import make_video
+from tests.support.small_extractors import use_small_networks
+from tests.support.videos import make_video
 from utils.files import read_json, read_jsonl
 
 NAN, INFINITY = float("nan"), float("inf")

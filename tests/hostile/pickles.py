@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.doctor_world import INTERVAL, WIDTH
 from tests.hostile.harness import Case, Make, Place
 from tests.hostile.stores import NPZ_RECORDS, npz, with_one
 from tests.hostile.text_files import as_folder
+from tests.support.doctor_world import INTERVAL, WIDTH
 from utils.files import read_json
 
 INFO = "video_feat_info.pkl"

@@ -13,12 +13,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
-from tests.doctor_world import INTERVAL, WIDTH
 from tests.hostile.harness import Case, Make, Place, spread
 from tests.hostile.line_files import INFINITY, NAN
 from tests.hostile.records import set_value, with_value, without_references
 from tests.hostile.text_files import as_folder, of_task
 from tests.hostile.worlds import copy_world, evaluation, search, training
+from tests.support.doctor_world import INTERVAL, WIDTH
 
 PAGE = 4096
 FEATURES = "video/resnet_slowfast_2"

@@ -15,8 +15,8 @@ from config.model_config import ModelConfig
 from data.tokenize import load_tokenizer, special_ids
 from model.tvc import HeroForTvc
 from tests.conftest import GOLDEN
-from tests.doctor_world import WIDTH, World
 from tests.hostile.harness import Place
+from tests.support.doctor_world import WIDTH, World
 from utils.files import read_json, write_json
 
 TOKER = GOLDEN / "world" / "toker"
