@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
         validate=lambda step: validate_objectives(
             lambda batch: model.answer(batch).sums(weights), validation, run.comm
         ),
-        begin_batch=model.begin_batch,
+        set_step=model.set_step,
         gradient_factors=ranking_gradient_factors(
             options.ranking_gradient, run.comm.size, run.stand_in
         ),

@@ -69,7 +69,7 @@ def open_task(run: Run[ValueOptions]) -> Task:
             for name, weight in set_weights(each.entry, options).items()
         },
         validate=partial(validate_listed, model, validation),
-        begin_batch=model.begin_batch,
+        set_step=model.set_step,
         gradient_factors={
             f"{each.label}/{name}": factor
             for each in sets

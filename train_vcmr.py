@@ -82,7 +82,7 @@ def train_retrieval(
         loader=TrainLoader(train, collate_moments, run),
         loss_weights=weights,
         validate=partial(validate_splits, validation),
-        begin_batch=model.begin_batch,
+        set_step=model.set_step,
         gradient_factors=ranking_gradient_factors(
             options.ranking_gradient, run.comm.size, run.stand_in
         ),

@@ -249,7 +249,7 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
             loader=Repeated(travelling, bench.device),
             loss_weights=defaultdict(lambda: 1.0),
             validate=lambda step: {},
-            begin_batch=getattr(case.model, "begin_batch", lambda step, micro_step: None),
+            set_step=getattr(case.model, "set_step", lambda step, micro_step: None),
         )
         trainer = Trainer(task, run)
         try:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from tabulate import tabulate
 
-from engine.trainer import Seen, Trainer
+from engine.trainer import StepRecord, Trainer
 
 SCRIPTS = {
     "tvr": "train_vcmr",
@@ -62,11 +62,11 @@ def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
     steps: Steps = []
     take_step = Trainer.step
 
-    def measured(trainer: Trainer) -> Seen | None:
+    def measured(trainer: Trainer) -> StepRecord | None:
         start = time.process_time()
-        seen = take_step(trainer)
+        record = take_step(trainer)
         steps.append((resident_mib(), time.process_time() - start))
-        return seen
+        return record
 
     with (
         mock.patch.object(Trainer, "step", measured),

@@ -30,7 +30,7 @@ STEP = re.compile(r"([0-9]{1,18})(_final)?")
 # Temporary files, also as they were once called.
 LEFTOVER = re.compile(r"\..+\.\d+(\.[0-9a-f]{8})?\.tmp")
 MOST_NAMED = 8
-LOCK_PATIENCE_SECONDS = 3.0  # the ranks of a killed launcher may outlive it by moments
+LOCK_TIMEOUT_SECONDS = 3.0  # the ranks of a killed launcher may outlive it by moments
 
 # Those that this process holds: several calls of a script in one process follow one another.
 _owned: "weakref.WeakValueDictionary[Path, FileLock]" = weakref.WeakValueDictionary()
@@ -67,7 +67,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(LOCK_PATIENCE_SECONDS)
+            lock.acquire(LOCK_TIMEOUT_SECONDS)
         except HeldError as holder:
             raise UserError(
                 f"another training runs in {self.path} ({holder}): wait for it or end it, or "

@@ -63,7 +63,7 @@ class Task:
         loader: training batches of this rank, on the device, with ``ids`` to name their items by.
         loss_weights: factor of every loss, by name.
         validate: metrics by name; may write files into the run's ``results/``.
-        begin_batch: told (optimizer steps done, accumulation step) before every batch.
+        set_step: told (optimizer steps done, accumulation step) before every batch.
         gradient_factors: by name of a loss, a factor on its gradient alone, which logged losses do
             not show; 1 where absent.
         loss_scale: name of the loss scale that fp16 has for a batch; the same for all batches of an
@@ -75,14 +75,14 @@ class Task:
     loader: TrainLoader
     loss_weights: Mapping[str, float]
     validate: Callable[[int], Mapping[str, float | str]]
-    begin_batch: Callable[[int, int], None] = _nothing
+    set_step: Callable[[int, int], None] = _nothing
     gradient_factors: Mapping[str, float] = field(default_factory=dict)
     loss_scale: Callable[[Any], str] = _the_only_scale
 
 
 @dataclass
-class Running:
-    """Sums on the device since the last logged step; read only when logged."""
+class RunningMeans:
+    """Means since the last logged step, kept as sums on the device; read only when logged."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -93,7 +93,7 @@ class Running:
         self.counts[name] += 1
 
     def take_means(self) -> dict[str, float]:
-        """Means by name; starts again."""
+        """Return means by name, and start again."""
         means = {name: total.item() / self.counts[name] for name, total in self.sums.items()}
         self.sums.clear()
         self.counts.clear()
@@ -101,8 +101,8 @@ class Running:
 
 
 @dataclass
-class Seen:
-    """What the batches of one optimizer step were, and what the model made of them.
+class StepRecord:
+    """Items and losses of one optimizer step.
 
     Attributes:
         ids: of all items.
@@ -130,12 +130,12 @@ class FiniteGuard:
     def __init__(self, task: str, lag: int) -> None:
         self.task = task
         self.lag = lag
-        self.pending: list[tuple[int, Seen, HostCopy]] = []
+        self.pending: list[tuple[int, StepRecord, HostCopy]] = []
 
-    def watch(self, step: int, seen: Seen, norm: Tensor) -> None:
+    def watch(self, step: int, record: StepRecord, norm: Tensor) -> None:
         """Note the step's losses and gradient norm, check those that are old enough."""
-        values = torch.stack([value.detach().float() for value in (*seen.totals, norm)])
-        self.pending.append((step, seen, HostCopy(torch.isfinite(values).all())))
+        values = torch.stack([value.detach().float() for value in (*record.totals, norm)])
+        self.pending.append((step, record, HostCopy(torch.isfinite(values).all())))
         while len(self.pending) > self.lag:
             self._check_oldest()
 
@@ -145,12 +145,12 @@ class FiniteGuard:
             self._check_oldest()
 
     def _check_oldest(self) -> None:
-        step, seen, finite = self.pending.pop(0)
+        step, record, finite = self.pending.pop(0)
         if not finite.read():
             raise UserError(
-                f"loss ({', '.join(sorted(seen.names))}) or gradient is not finite at step {step} "
-                f"of task {self.task}; its batch holds {', '.join(seen.ids)}: look at their "
-                "features and targets, or lower learning_rate"
+                f"loss ({', '.join(sorted(record.names))}) or gradient is not finite at step "
+                f"{step} of task {self.task}; its batch holds {', '.join(record.ids)}: look at "
+                "their features and targets, or lower learning_rate"
             )
 
 
@@ -165,7 +165,7 @@ class Trainer:
         steps_done: optimizer steps since the start of the run, restored ones included.
         unvalidated: the restore point is of before the validation of its step.
         stopping: a signal has come to some rank: this step is the last one.
-        running: what the steps since the last logged one gave.
+        means: what the steps since the last logged one gave.
         rate: learning rate of the last step.
     """
 
@@ -180,7 +180,7 @@ class Trainer:
         self.accumulation, self.stand_in = run.accumulation, run.stand_in
         broadcast_parameters(run.comm, task.model)
         self.reducer = GradientReducer(run.comm, self.parameters)
-        self.running = Running()
+        self.means = RunningMeans()
         self.clock = StepClock(run.device)
         fp16 = self.precision.mode == "fp16"  # there an overflow skips the step
         self.guard = None if fp16 else FiniteGuard(task.name, lag=int(run.device.type == "cuda"))
@@ -229,46 +229,46 @@ class Trainer:
     def _how_to_go_on(self) -> str:
         return f"{self.folder.restore} is of step {self.steps_done}: the same command goes on there"
 
-    def step(self) -> Seen | None:
+    def step(self) -> StepRecord | None:
         """Take one optimizer step over all accumulation batches.
 
         Returns:
-            What was seen; None if fp16 overflowed and the step was skipped.
+            What was recorded; None if fp16 overflowed and the step was skipped.
         """
         self.task.model.train()
         drop_gradients(self.optimizer)
-        seen = Seen()
+        record = StepRecord()
         for micro_step, last in self._micro_steps():
             with self.clock.phase("data"):
                 batch = next(self.task.loader)
-            self.task.begin_batch(self.steps_done, micro_step)
+            self.task.set_step(self.steps_done, micro_step)
             self.precision.choose_scale(self.task.loss_scale(batch))
             with nullcontext() if last else self.reducer.accumulate():
-                self._forward_backward(batch, seen)
+                self._forward_backward(batch, record)
         with self.clock.phase("reduce"):
             # Told with the gradients, so that all ranks stop after the same step.
             self.stopping = self.reducer.finish(stop=received_signal() is not None)
         with self.clock.phase("optimizer"):
-            stepped = self._update(seen)
+            stepped = self._update(record)
         self.steps_done += stepped
         self.comm.step = self.steps_done
-        return seen if stepped else None
+        return record if stepped else None
 
-    def _update(self, seen: Seen) -> bool:
+    def _update(self, record: StepRecord) -> bool:
         """Clip and step the optimizer; False if fp16 overflowed."""
         fill_gradients(self.optimizer)
         self.precision.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.options.grad_norm)
         if self.guard:
-            self.guard.watch(self.steps_done + 1, seen, norm)
+            self.guard.watch(self.steps_done + 1, record, norm)
         self._set_learning_rate(self.steps_done + 1)
         stepped = self.precision.step(self.optimizer)
         if stepped:
-            self.running.add("grad_norm", norm)
-            for losses, total in zip(seen.losses, seen.totals, strict=True):
+            self.means.add("grad_norm", norm)
+            for losses, total in zip(record.losses, record.totals, strict=True):
                 for name, loss in losses.items():
-                    self.running.add(f"loss/{name}", loss)
-                self.running.add("loss/total", total)
+                    self.means.add(f"loss/{name}", loss)
+                self.means.add("loss/total", total)
         return stepped
 
     def _set_learning_rate(self, step: int) -> None:
@@ -282,7 +282,7 @@ class Trainer:
         last = self.accumulation - 1
         return ((number, number == last) for number in range(self.accumulation))
 
-    def _forward_backward(self, batch: Any, seen: Seen) -> None:
+    def _forward_backward(self, batch: Any, record: StepRecord) -> None:
         with self.clock.phase("forward"), self.precision.autocast():
             losses = self.task.model(batch)
             weighted = {name: self.task.loss_weights[name] * x for name, x in losses.items()}
@@ -292,9 +292,9 @@ class Trainer:
         with self.clock.phase("backward"):
             # Accumulation steps are summed, ranks averaged: standing in for ranks averages.
             self.precision.backward(differentiated / self.stand_in)
-        seen.ids += batch.ids
-        seen.losses.append({name: loss.detach() for name, loss in losses.items()})
-        seen.totals.append(total)
+        record.ids += batch.ids
+        record.losses.append({name: loss.detach() for name, loss in losses.items()})
+        record.totals.append(total)
 
     # --- after a step -----------------------------------------------------------------------
 
@@ -324,8 +324,8 @@ class Trainer:
 
     def _log_progress(self) -> float:
         """Write the means since the last logged step; returns that of the total loss."""
-        steps = self.running.counts["grad_norm"]
-        values = self.running.take_means() | self.clock.take_means(steps)
+        steps = self.means.counts["grad_norm"]
+        values = self.means.take_means() | self.clock.take_means(steps)
         values["learning_rate"] = self.rate
         if self.precision.mode == "fp16":
             scales = self.precision.loss_scales.items()
@@ -377,7 +377,7 @@ class Trainer:
             "precision": self.precision.state_dict(),
             "loader": self.task.loader.state_dict(),  # the same on all ranks
             "random": generators,
-            "running": [self.running.sums, dict(self.running.counts)],
+            "running": [self.means.sums, dict(self.means.counts)],
         }
 
     def _restore(self) -> None:
@@ -410,8 +410,8 @@ class Trainer:
             raise ValueError("it holds no place in the data")
         self.task.loader.load_state_dict(state["loader"])
         sums, counts = state["running"]
-        self.running.sums = {k: v.to(self.parameters[0].device) for k, v in sums.items()}
-        self.running.counts.update(counts)
+        self.means.sums = {k: v.to(self.parameters[0].device) for k, v in sums.items()}
+        self.means.counts.update(counts)
         if len(state["random"]) == self.comm.size:
             set_random_states(state["random"][self.comm.rank])
         else:

@@ -101,11 +101,11 @@ class HeroForMultiTask(HeroModel):
             part.training = mode
         return self
 
-    def begin_batch(self, step: int, micro_step: int) -> None:
-        """See :meth:`model.vcmr.MomentRetrievalModel.begin_batch`."""
+    def set_step(self, step: int, micro_step: int) -> None:
+        """See :meth:`model.vcmr.MomentRetrievalModel.set_step`."""
         for part in self._distinct_parts():
             if isinstance(part, MomentRetrievalModel):
-                part.begin_batch(step, micro_step)
+                part.set_step(step, micro_step)
 
     def forward(self, batch: SetBatch) -> dict[str, Tensor]:
         """Losses of the batch's task, as ``{data set}/{name}``."""

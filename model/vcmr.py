@@ -136,9 +136,9 @@ class MomentRetrievalModel(HeroModel):
         self.q_feat_attn = QueryEncoder(config.q_config)
         self.schedule = schedule or MomentSchedule()
         self.comm = comm or SingleProcess()
-        self.begin_batch(step=0, micro_step=0)
+        self.set_step(step=0, micro_step=0)
 
-    def begin_batch(self, step: int, micro_step: int) -> None:
+    def set_step(self, step: int, micro_step: int) -> None:
         """Settle what depends on time: spans or not, hard negatives, the draws of this batch.
 
         Args:

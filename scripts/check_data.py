@@ -74,7 +74,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 
 def write_fix_list(report: Report, path: str) -> None:
     """Write what to leave out, and say what that does not fix."""
-    drops = report.drop_list()
+    drops = report.broken_records()
     drops.save(path)
     records = sum(map(len, drops.records.values()))
     print(f"{path}: {len(drops.videos)} video(s) and {records} record(s) to leave out")

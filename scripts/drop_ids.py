@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.check.drop_list import DropList, check_copy, drop_from
+from data.check.broken_databases import BrokenRecords, check_copy, drop_from
 from data.prepare.work import add_force, script_parser
 from utils.errors import run_main
 from utils.files import named_path
@@ -38,7 +38,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Copy."""
     options = parse_arguments(argv)
-    drops, any_dropped = DropList.load(options.list), False
+    drops, any_dropped = BrokenRecords.load(options.list), False
     output = named_path(options.output)
     copies = {database: output / database.name for database in options.databases}
     for database, target in copies.items():

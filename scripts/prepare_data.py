@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.storage import default_storage
 from config.value import TASKS
-from data.prepare.download import Patience
+from data.prepare.download import RetryPolicy
 from data.prepare.mirror import PUBLISHED_ADDRESS, SourceGoneError, open_mirror
 from data.prepare.work import add_toker, positive, work_parser
 from scripts.preparation import raw
@@ -164,10 +164,10 @@ def download_steps(options: argparse.Namespace) -> list[Step]:
     Raises:
         UserError: a data set's databases are not HERO's published ones, and no mirror is named.
     """
-    limits = Patience(
+    limits = RetryPolicy(
         seconds=options.max_hours * 3600, most_bytes=max(1, int(options.max_gb * 10**9))
     )
-    mirror, datasets = open_mirror(patience=limits), options.sets.datasets
+    mirror, datasets = open_mirror(retry=limits), options.sets.datasets
     unpublished = [
         name for name in options.dataset if name != PRETRAINED and not datasets[name].published
     ]

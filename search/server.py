@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
 class _Protocol(H11Protocol):
     """Parts with clients that take too long to say what they want."""
 
-    _patience: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(  # type: ignore[override]  # as in the base class, which deviates itself
         self, transport: asyncio.Transport
@@ -73,14 +73,14 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _wait(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         limit = REQUEST_SECONDS + (KEEP_ALIVE_SECONDS if self.cycle is not None else 0)
-        self._patience = self.loop.call_later(limit, self._end, self.cycle)
+        self._timer = self.loop.call_later(limit, self._end, self.cycle)
 
     def _end(self, before: object) -> None:
         if self.cycle is before:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support import REPOSITORY
-from tests.support.doctor_world import TASKS, World
+from tests.support.damaged_world import TASKS, World
 
 # Runs a script to its end, then names what it has loaded of the slow packages.
 RUN = """

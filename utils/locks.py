@@ -32,13 +32,13 @@ class FileLock:
         self._finalizer: weakref.finalize | None = None
         self._file: TextIO | None = None
 
-    def acquire(self, patience: float = 0.0) -> None:
-        """Take the lock, after at most ``patience`` seconds of waiting.
+    def acquire(self, timeout: float = 0.0) -> None:
+        """Take the lock, after at most ``timeout`` seconds of waiting.
 
         Raises:
             HeldError: it is held for longer.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not self._try():
             if time.monotonic() >= deadline:
                 raise HeldError(self._holder())

@@ -1,4 +1,4 @@
-"""What the data doctor looks for, and what it found."""
+"""Checks of databases, and their findings."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from data.check.drop_list import DropList
+from data.check.broken_databases import BrokenRecords
 from data.check.findings import Drops, Finding, Severity
 from utils.errors import shorten
 
@@ -99,9 +99,9 @@ class Report:
             for found in self._findings.values()
         ]
 
-    def drop_list(self) -> DropList:
+    def broken_records(self) -> BrokenRecords:
         """Return what to leave out so that no error is left that is one of single ids."""
-        drops = DropList()
+        drops = BrokenRecords()
         for found in self.errors:
             ids = {case.id for case in found.cases if case.id}
             if found.check.drops is Drops.VIDEO:

@@ -45,7 +45,7 @@ class AbsentError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long to put up with a bad connection, and how much to take from it.
 
     Attributes:
@@ -75,8 +75,8 @@ class _Interrupted(Exception):  # noqa: N818 – no error yet: it is tried again
 class _Watch:
     """Ends a transfer that takes too long or trickles, wherever it waits, by its connections."""
 
-    def __init__(self, part: "_Part", patience: Patience) -> None:
-        self._part, self._patience = part, patience
+    def __init__(self, part: "_Part", retry: RetryPolicy) -> None:
+        self._part, self._retry = part, retry
         self._connections: list[socket.socket] = []
         self._over = Event()
         self.verdict = ""
@@ -105,16 +105,16 @@ class _Watch:
             )
 
     def _watch(self) -> None:
-        patience, came, slow = self._patience, self._part.received, 0
-        end = time.monotonic() + patience.seconds
-        while not self._over.wait(max(0, min(patience.window, end - time.monotonic()))):
+        retry, came, slow = self._retry, self._part.received, 0
+        end = time.monotonic() + retry.seconds
+        while not self._over.wait(max(0, min(retry.window, end - time.monotonic()))):
             new, came = self._part.received - came, self._part.received
-            slow = slow + 1 if new < patience.window * patience.least_rate else 0
+            slow = slow + 1 if new < retry.window * retry.least_rate else 0
             if time.monotonic() >= end:
-                self.verdict = f"it took longer than {patience.seconds:g} s"
+                self.verdict = f"it took longer than {retry.seconds:g} s"
             elif slow:
-                self.cut = f"only {new} bytes came in {patience.window:g} s"
-                self.verdict = self.cut if slow > patience.retries else ""
+                self.cut = f"only {new} bytes came in {retry.window:g} s"
+                self.verdict = self.cut if slow > retry.retries else ""
             else:
                 continue
             for connection in list(self._connections):
@@ -287,7 +287,7 @@ def download(
     url: str,
     target: Path,
     sha256: str | None = None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     most_bytes: int | None = None,
 ) -> None:
     """Download a file unless it is there.
@@ -299,7 +299,7 @@ def download(
         url: where it is.
         target: where it goes.
         sha256: its checksum, if known.
-        patience: with the connection.
+        retry: with the connection.
         most_bytes: of such a file, whatever the server announces.
 
     Raises:
@@ -311,7 +311,7 @@ def download(
         return
     part = _Part(target.with_name(f"{url.rpartition('/')[2]}.part"), url)
     for _ in range(2):
-        _receive(part, patience or Patience(), most_bytes)
+        _receive(part, retry or RetryPolicy(), most_bytes)
         found = sha256 and file_sha256(part.path)
         if found == sha256:
             part.finish(target)
@@ -322,18 +322,18 @@ def download(
     )
 
 
-def _receive(part: _Part, patience: Patience, most_bytes: int | None) -> None:
+def _receive(part: _Part, retry: RetryPolicy, most_bytes: int | None) -> None:
     """Attempt until the part is the whole file."""
-    with _Watch(part, patience) as watch, _Session(watch) as session:
+    with _Watch(part, retry) as watch, _Session(watch) as session:
         try:
-            _try_again(part, patience, lambda: _attempt(part, patience, session, most_bytes), watch)
+            _try_again(part, retry, lambda: _attempt(part, retry, session, most_bytes), watch)
         except UnreachableError:
             watch.check()
             raise
         watch.check()
 
 
-def _try_again(part: _Part, patience: Patience, attempt: Callable[[], None], watch: _Watch) -> None:
+def _try_again(part: _Part, retry: RetryPolicy, attempt: Callable[[], None], watch: _Watch) -> None:
     failures, most = 0, part.size
     while True:
         try:
@@ -343,25 +343,25 @@ def _try_again(part: _Part, patience: Patience, attempt: Callable[[], None], wat
             # Only bytes never had before count as progress: a server may break at the same place.
             failures = 1 if part.size > most else failures + 1
             most = max(most, part.size)
-            if failures > patience.retries:
+            if failures > retry.retries:
                 raise UnreachableError(f"{part.url} cannot be downloaded ({error})") from None
-            wait = patience.wait * 2 ** (failures - 1)
+            wait = retry.wait * 2 ** (failures - 1)
             print(f"{part.url}: {error}; again in {wait:g} s", flush=True)
             time.sleep(wait)
             watch.check()
 
 
-def _attempt(part: _Part, patience: Patience, session: _Session, most_bytes: int | None) -> None:
+def _attempt(part: _Part, retry: RetryPolicy, session: _Session, most_bytes: int | None) -> None:
     if part.size and part.size == part.total:
         return
     session.watch.cut = ""
-    with _request(part, session, patience.timeout) as response:
+    with _request(part, session, retry.timeout) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             part.discard()
             raise _Interrupted("the file is shorter than what came of it")
         _require_success(response)
         part.accept(response)
-        limit = patience.most_bytes if part.total is None else part.total
+        limit = retry.most_bytes if part.total is None else part.total
         part.write(_body(response), min(limit, most_bytes or limit))
     if part.total is not None and part.size != part.total:
         raise _Interrupted(f"only {part.size} of {part.total} bytes came")

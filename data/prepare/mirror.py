@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from data.prepare.download import AbsentError, Patience, UnreachableError, download, file_sha256
+from data.prepare.download import AbsentError, RetryPolicy, UnreachableError, download, file_sha256
 from utils.errors import UserError
 
 PUBLISHED_ADDRESS = "https://convaisharables.blob.core.windows.net/hero"
@@ -60,9 +60,9 @@ class HttpMirror:
 
     is_local = False
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(self, address: str, retry: RetryPolicy | None = None) -> None:
         self.address = address.rstrip("/")
-        self._patience = patience
+        self._retry = retry
         self._lock = Lock()
         self._has_something = False
         self._gone: SourceGoneError | None = None
@@ -84,7 +84,7 @@ class HttpMirror:
             target = Path(folder) / CHECKSUMS
             try:
                 url = self._url(CHECKSUMS)
-                download(url, target, patience=self._patience, most_bytes=CHECKSUMS_BYTES)
+                download(url, target, retry=self._retry, most_bytes=CHECKSUMS_BYTES)
             except AbsentError:
                 return {}
             self._has_something = True
@@ -111,7 +111,7 @@ class HttpMirror:
         """Download the first of ``names`` that is there."""
         for name in names:
             try:
-                download(self._url(name), target, self._checksums.get(name), self._patience)
+                download(self._url(name), target, self._checksums.get(name), self._retry)
                 return
             except AbsentError:
                 if name == names[-1]:
@@ -157,12 +157,12 @@ class FolderMirror:
             raise UserError(f"{path} has the SHA-256 {found} instead of {expected}: it is damaged")
 
 
-def open_mirror(address: str | None = None, patience: Patience | None = None) -> Mirror:
+def open_mirror(address: str | None = None, retry: RetryPolicy | None = None) -> Mirror:
     """The mirror at ``address``; by default the one that ``HERO_BLOB_URL`` names.
 
     Args:
         address: of a server or a local folder.
-        patience: with a server.
+        retry: with a server.
 
     Raises:
         SourceGoneError: it is a local folder that does not exist.
@@ -170,7 +170,7 @@ def open_mirror(address: str | None = None, patience: Patience | None = None) ->
     address = address or os.environ.get(ADDRESS_VARIABLE) or PUBLISHED_ADDRESS
     parts = urlsplit(address)
     if parts.scheme in ("http", "https"):
-        return HttpMirror(address, patience)
+        return HttpMirror(address, retry)
     folder = Path(unquote(parts.path) if parts.scheme == "file" else address).expanduser()
     if not folder.is_dir():
         raise SourceGoneError(address, "there is no such folder")

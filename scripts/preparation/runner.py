@@ -146,7 +146,7 @@ def sole_use(folder: Path) -> Iterator[None]:
         lock.acquire()
     except HeldError as holder:
         _say(f"waiting for another process that prepares data in {folder} ({holder})")
-        lock.acquire(patience=math.inf)
+        lock.acquire(timeout=math.inf)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_vcmr
 from engine import trainer
-from tests.support.doctor_world import World
+from tests.support.damaged_world import World
 from tests.support.recorded_captions import install_fake_java, tvc_options
 from tests.training.test_bf16_tasks import SCRIPTS, SHORT
 from utils.files import write_json

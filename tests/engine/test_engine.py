@@ -64,7 +64,7 @@ def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_facto
         loader=loader or Count(),
         loss_weights={"a": 2.0, "b": 1.0},
         validate=lambda step: {"seen": step},
-        begin_batch=lambda step, micro_step: begun.append((step, micro_step)),
+        set_step=lambda step, micro_step: begun.append((step, micro_step)),
         gradient_factors=gradient_factors or {},
     )
     trainer = Trainer(task, run)
@@ -74,7 +74,7 @@ def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_facto
 
 def first_gradient(trainer):
     trainer.step()
-    return trainer.running.take_means()["grad_norm"]
+    return trainer.means.take_means()["grad_norm"]
 
 
 def test_losses_are_weighted(tmp_path):
@@ -101,7 +101,7 @@ def test_standing_in_for_ranks_averages(tmp_path):
 def test_a_factor_on_a_gradient_does_not_change_what_is_logged(tmp_path):
     trainer = make_trainer(tmp_path, gradient_factors={"a": 0.25})
     trainer.step()
-    means = trainer.running.take_means()
+    means = trainer.means.take_means()
     assert means["grad_norm"] == 2.0 * 0.25
     assert (means["loss/a"], means["loss/total"]) == (1.0, 2.0)
 
@@ -113,10 +113,10 @@ def test_a_skipped_step_is_not_logged(tmp_path):
     loader = trainer.task.loader
     loader.number = float("inf")
     assert trainer.step() is None
-    assert trainer.steps_done == 0 and trainer.running.take_means() == {}
+    assert trainer.steps_done == 0 and trainer.means.take_means() == {}
     loader.number = 0
     assert trainer.step()
-    means = trainer.running.take_means()
+    means = trainer.means.take_means()
     assert (means["loss/a"], means["loss/total"], means["grad_norm"]) == (1.0, 2.0, 2.0)
 
 

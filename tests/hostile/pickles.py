@@ -11,7 +11,7 @@ import numpy as np
 from tests.hostile.harness import Case, Make, Place
 from tests.hostile.stores import NPZ_RECORDS, npz, with_one
 from tests.hostile.text_files import as_folder
-from tests.support.doctor_world import INTERVAL, WIDTH
+from tests.support.damaged_world import INTERVAL, WIDTH
 from utils.files import read_json
 
 INFO = "video_feat_info.pkl"

@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from unittest.mock import patch
 
 import scripts.prepare_data
-from data.prepare.download import Patience
+from data.prepare.download import RetryPolicy
 from tests.hostile.archives import NAME, database_files, tar_of
 from tests.hostile.harness import Case, Make, Place
 
@@ -164,8 +164,8 @@ def served(of: Callable[[bytes], Answer]) -> Make:
         content = tar_of(database_files(place))
         server = RogueServer(of(content))
         place.stack.callback(server.close)
-        hasty = partial(Patience, **HASTE)
-        place.stack.enter_context(patch.object(scripts.prepare_data, "Patience", hasty))
+        hasty = partial(RetryPolicy, **HASTE)
+        place.stack.enter_context(patch.object(scripts.prepare_data, "RetryPolicy", hasty))
         place.environment["HERO_BLOB_URL"] = f"{server.address}/hero"
         words = ["--dataset", "tvr", "--storage", place.folder / "storage", "--only", NAME]
         return [*words, *LIMITS]

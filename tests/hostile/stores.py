@@ -18,7 +18,7 @@ from tests.hostile.line_files import INFINITY, NAN
 from tests.hostile.records import set_value, with_value, without_references
 from tests.hostile.text_files import as_folder, of_task
 from tests.hostile.worlds import copy_world, evaluation, search, training
-from tests.support.doctor_world import INTERVAL, WIDTH
+from tests.support.damaged_world import INTERVAL, WIDTH
 
 PAGE = 4096
 FEATURES = "video/resnet_slowfast_2"

@@ -16,7 +16,7 @@ from data.tokenize import load_tokenizer, special_ids
 from model.tvc import HeroForTvc
 from tests.conftest import GOLDEN
 from tests.hostile.harness import Place
-from tests.support.doctor_world import WIDTH, World
+from tests.support.damaged_world import WIDTH, World
 from utils.files import read_json, write_json
 
 TOKER = GOLDEN / "world" / "toker"

@@ -112,7 +112,7 @@ def test_ten_steps_of_nine_data_sets(value, value_recorded, recorded_run):
     losses, norms, rates = [], [], []
     for _ in range(steps):
         losses += [total.item() for total in trainer.step().totals]
-        norms.append(trainer.running.take_means()["grad_norm"])
+        norms.append(trainer.means.take_means()["grad_norm"])
         rates.append(trainer.rate)
     for key, found in (("loss", losses), ("grad_norm", norms), ("lr", rates)):
         recorded = value_recorded[f"train/multitask/{key}"]

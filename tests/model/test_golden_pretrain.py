@@ -232,7 +232,7 @@ def test_short_run(expected, inputs, tmp_path):
         loader=(batches[name] for name in order),
         loss_weights=dict.fromkeys(OBJECTIVES, 1.0) | WEIGHTS,
         validate=lambda step: {},
-        begin_batch=model.begin_batch,
+        set_step=model.set_step,
     )
     assert_recorded_run(
         model, task, "pretrain", expected, tmp_path, accumulation=1, rate=1e-4, lr_mul=1.0

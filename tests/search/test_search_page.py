@@ -13,7 +13,7 @@ import pytest
 from search.engine import MomentSearch
 from search.store import Index, Line
 from tests.support.colour_films import ColourScorer, make_film, new_film, write_index
-from tests.support.search_server import Running, serving
+from tests.support.search_server import RunningServer, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -53,7 +53,7 @@ def films(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(films) -> Iterator[Running]:
+def site(films) -> Iterator[RunningServer]:
     with serving(MomentSearch(Index.open(films / "index"), ColourScorer())) as running:
         yield running
 

@@ -33,7 +33,7 @@ from tests.support.colour_films import (
     new_film,
     write_index,
 )
-from tests.support.search_server import Running, serving
+from tests.support.search_server import RunningServer, serving
 
 SPOKEN = [Line(1, 4, "The sails are red."), Line(13, 15, "No wind.")]
 ODD = os.fsdecode(b"caf\xe9 & <b>\n.mp4")
@@ -68,7 +68,7 @@ def entries(films: Path) -> list[NewFilm]:
 
 
 @pytest.fixture(scope="module")
-def running(films) -> Iterator[Running]:
+def running(films) -> Iterator[RunningServer]:
     engine = MomentSearch(Index.open(write_index(films / "index", entries(films))), ColourScorer())
     with serving(engine, "films.example") as running:
         yield running
@@ -427,7 +427,7 @@ class SlowScorer(ColourScorer):
 
 
 @pytest.fixture
-def slow(films) -> Iterator[tuple[Running, SlowScorer]]:
+def slow(films) -> Iterator[tuple[RunningServer, SlowScorer]]:
     scorer = SlowScorer(0.1)
     engine = MomentSearch(Index.open(films / "index"), scorer, percentile=0)
     with serving(engine) as running:
@@ -558,7 +558,7 @@ def test_too_many_wait(monkeypatch):
 
 
 @pytest.fixture
-def changing(films, tmp_path, monkeypatch) -> Iterator[tuple[Running, Path]]:
+def changing(films, tmp_path, monkeypatch) -> Iterator[tuple[RunningServer, Path]]:
     """A service that looks at its index often, and the index."""
     monkeypatch.setattr(service, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(service, "RENEWAL_SHARE", 1.0)
@@ -567,7 +567,7 @@ def changing(films, tmp_path, monkeypatch) -> Iterator[tuple[Running, Path]]:
         yield running, index
 
 
-def health(running: Running) -> dict:
+def health(running: RunningServer) -> dict:
     return requests.get(f"{running.url}/api/health", timeout=20).json()
 
 

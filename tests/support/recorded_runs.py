@@ -107,7 +107,7 @@ class StepRecorder:
                 {name: weights[name] * loss.item() for name, loss in losses.items()}
                 for losses in seen.losses
             ]
-            norms.append(self.trainer.running.take_means()["grad_norm"])
+            norms.append(self.trainer.means.take_means()["grad_norm"])
             rates.append(self.trainer.rate)
         return {
             "loss": np.array(self.losses),

@@ -12,7 +12,7 @@ from search.engine import MomentSearch
 from search.service import SearchService, make_app
 
 
-class Running:
+class RunningServer:
     """A service that runs.
 
     Attributes:
@@ -27,7 +27,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(engine: MomentSearch, *allowed_hosts: str) -> Iterator[Running]:
+def serving(engine: MomentSearch, *allowed_hosts: str) -> Iterator[RunningServer]:
     """Serve an engine within the block."""
     listener = server.listen(0)
     port = listener.getsockname()[1]
@@ -39,7 +39,7 @@ def serving(engine: MomentSearch, *allowed_hosts: str) -> Iterator[Running]:
     thread.start()
     try:
         assert begun.wait(30)
-        yield Running(service, port)
+        yield RunningServer(service, port)
     finally:
         http.should_exit = True
         thread.join(30)

@@ -10,7 +10,7 @@ import train_vcmr
 import train_videoQA
 import train_violin
 import train_vr
-from tests.support.doctor_world import World
+from tests.support.damaged_world import World
 from tests.support.recorded_captions import install_fake_java, tvc_options
 from utils.files import write_json
 

@@ -23,7 +23,7 @@ def test_tvr(expected, world, tmp_path):
         loader=RecordedLoader(data, collate_moments, batch_size=6),
         loss_weights={"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0},
         validate=lambda step: {},
-        begin_batch=model.begin_batch,
+        set_step=model.set_step,
     )
     assert_recorded_run(
         model, task, "tvr", expected, tmp_path, accumulation=2, rate=1e-4, lr_mul=1.0

@@ -12,7 +12,7 @@ import eval_vcmr
 import train_vcmr
 import train_videoQA
 from config.config import PretrainOptions, parse_options
-from data.check.drop_list import DropList, drop_from
+from data.check.broken_databases import BrokenRecords, drop_from
 from data.pretraining import open_corpora
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
 from data.tvc import (
@@ -24,7 +24,7 @@ from data.tvc import (
 )
 from data.video import SubtitleSource
 from scripts import check_data
-from tests.support.doctor_world import World
+from tests.support.damaged_world import World
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -65,7 +65,7 @@ def test_moments_as_if_what_is_missing_had_been_dropped(part, tmp_path, caplog):
     dropped = dict(options, only_available=False, output_dir=str(tmp_path / "dropped"))
     for name in ("train_query_txt_db", "val_query_txt_db", "sub_txt_db"):
         dropped[name] = str(tmp_path / "clean" / Path(options[name]).name)
-        drop_from(Path(options[name]), Path(dropped[name]), DropList(set(gone)))
+        drop_from(Path(options[name]), Path(dropped[name]), BrokenRecords(set(gone)))
     wanted = train_vcmr.main(words(tmp_path, dropped))
     caplog.set_level(logging.INFO)
     assert train_vcmr.main(words(tmp_path, options)) == wanted

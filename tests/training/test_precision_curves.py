@@ -36,7 +36,7 @@ def loss_curve(expected, world, folder, mode, batches):
         loader=RecordedLoader(data, collate_moments, batch_size=6),
         loss_weights={"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0},
         validate=lambda step: {},
-        begin_batch=model.begin_batch,
+        set_step=model.set_step,
     )
     losses = []
 

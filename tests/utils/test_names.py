@@ -10,7 +10,7 @@ import pytest
 
 import eval_vcmr
 import eval_vr
-from data.check.drop_list import DropList, drop_from
+from data.check.broken_databases import BrokenRecords, drop_from
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from data.tvc import CaptionDataset, CaptionDb, TargetClips
 from data.vcmr import MomentDataset
@@ -452,7 +452,7 @@ def test_lists_of_numbers(numbered, tmp_path):
     drops = {"videos": [10001], "records": {"violin_val.db": [], "tvr_val.db": [90415]}}
     write_json(tmp_path / "bad.json", drops)
     write_json(tmp_path / "list.json", [10001, "10002", 10003])
-    drops = DropList.load(tmp_path / "bad.json")
+    drops = BrokenRecords.load(tmp_path / "bad.json")
     for name in ("tvr_val.db", "violin_val.db", "sub.db", "tvc_val.db", "tvc_val.jsonl"):
         drop_from(folder / name, tmp_path / name, drops)
     drop_from(tmp_path / "list.json", tmp_path / "left.json", drops)

@@ -1,4 +1,4 @@
-"""The data doctor: every kind of damage is found, named and rated; sound databases pass."""
+"""The data check: every kind of damage is found, named and rated; sound databases pass."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from config.model_config import ModelConfig
 from config.options import option
 from config.training import AnswerOptions
 from data.check import captions, features, queries, records, subtitles, tokens, videos
+from data.check.broken_databases import BrokenRecords, drop_from
 from data.check.checkup import check_before_training
-from data.check.drop_list import DropList, drop_from
 from data.check.findings import CANNOT_OPEN, Check
 from data.stores.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
 from tests.search.test_search_videos import documented_commands
-from tests.support.doctor_world import FRAMES, INTERVAL, LISTED, META, TASKS, WIDTH, World
+from tests.support.damaged_world import FRAMES, INTERVAL, LISTED, META, TASKS, WIDTH, World
 from tests.support.survival import REPOSITORY
 from tests.utils.test_distributed import launch_command, launched
 from utils.errors import UserError, run_main
@@ -1005,7 +1005,7 @@ def test_drop_ids_refuses(tmp_path):
     world = World(tmp_path)
     world.write()
     (tmp_path / "notes.txt").write_text("a")
-    drops = DropList({"a"})
+    drops = BrokenRecords({"a"})
     with pytest.raises(UserError, match="own copy"):
         drop_from(tmp_path / TRAIN, tmp_path / TRAIN, drops)
     with pytest.raises(UserError, match="neither a database"):
@@ -1019,4 +1019,4 @@ def test_drop_ids_refuses(tmp_path):
     for wrong_list in ([], {"videos": "a"}, {"records": {}}):
         write_json(tmp_path / "list.json", wrong_list)
         with pytest.raises(UserError, match=r"list\.json"):
-            DropList.load(tmp_path / "list.json")
+            BrokenRecords.load(tmp_path / "list.json")

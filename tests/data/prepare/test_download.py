@@ -10,7 +10,7 @@ import pytest
 
 from data.prepare.download import (
     AbsentError,
-    Patience,
+    RetryPolicy,
     UnreachableError,
     download,
     file_sha256,
@@ -26,7 +26,7 @@ from tests.support.flaky_server import FlakyServer, answering, serving
 from utils.errors import UserError
 
 SIZE = 300_000
-NOW = Patience(retries=3, wait=0.0, timeout=(5.0, 5.0))
+NOW = RetryPolicy(retries=3, wait=0.0, timeout=(5.0, 5.0))
 NAME = "txt_db/some.db.tar"
 
 
@@ -58,7 +58,7 @@ def break_off(server: FlakyServer, folder: Path, after: int) -> None:
     server.faults.drop_after = [after]
     with pytest.raises(UnreachableError, match="cannot be downloaded"):
         target = folder / "here" / "some.db.tar"
-        download(f"{server.address}/{NAME}", target, patience=Patience(0, 0))
+        download(f"{server.address}/{NAME}", target, retry=RetryPolicy(0, 0))
 
 
 def assert_only(target: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path, content):
 
 def test_an_absent_file_is_not_asked_for_again(server, tmp_path):
     with pytest.raises(AbsentError, match=r"other\.tar cannot be had \(404 Not Found\)"):
-        download(f"{server.address}/other.tar", tmp_path / "other.tar", patience=NOW)
+        download(f"{server.address}/other.tar", tmp_path / "other.tar", retry=NOW)
     assert server.asked("other.tar") == [(None, 404)]
     server.faults.statuses = [409]
     with pytest.raises(UnreachableError, match="409 Conflict"):
@@ -181,14 +181,16 @@ def test_an_absent_file_is_not_asked_for_again(server, tmp_path):
 
 def test_nobody_listens(tmp_path):
     with pytest.raises(UnreachableError, match=r"\[Errno 111\] Connection refused\)$"):
-        download("http://127.0.0.1:9/x.tar", tmp_path / "x.tar", patience=Patience(1, 0))
+        download("http://127.0.0.1:9/x.tar", tmp_path / "x.tar", retry=RetryPolicy(1, 0))
 
 
 # --------------------------------------------------------------------------------------------------
 # Servers that mean no good
 # --------------------------------------------------------------------------------------------------
 
-SHORT = Patience(retries=1, wait=0.0, seconds=9.0, window=0.3, least_rate=1000, most_bytes=300_000)
+SHORT = RetryPolicy(
+    retries=1, wait=0.0, seconds=9.0, window=0.3, least_rate=1000, most_bytes=300_000
+)
 OK = b"HTTP/1.1 200 OK\r\n"
 MOVED = b"HTTP/1.1 302 Found\r\nLocation: "
 MUCH = b"x" * 50_000
@@ -246,7 +248,7 @@ class Again:
 def test_an_answer_that_means_no_good_is_one_line(tmp_path, answer, pause, message):
     start = time.monotonic()
     with answering(Again(answer), pause) as address, pytest.raises(UserError, match=message) as e:
-        download(f"{address}/x.tar", tmp_path / "x.tar", patience=SHORT)
+        download(f"{address}/x.tar", tmp_path / "x.tar", retry=SHORT)
     assert time.monotonic() - start < 3 and not (tmp_path / "x.tar").exists()
     assert str(e.value).isprintable() and len(str(e.value)) < 600
 
@@ -256,23 +258,23 @@ def test_a_length_that_is_no_number_is_refused(tmp_path, length):
     answer = OK + b"Content-Length: " + length + b"\r\n\r\nhello"
     message = r"x\.tar cannot be downloaded \(its Content-Length is .{1,201}\)"
     with answering(Again(lambda: [answer])) as url, pytest.raises(UserError, match=message):
-        download(f"{url}/x.tar", tmp_path / "x.tar", patience=SHORT)
+        download(f"{url}/x.tar", tmp_path / "x.tar", retry=SHORT)
     assert not (tmp_path / "x.tar").exists()
 
 
 def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, content):
-    target, patience = tmp_path / "some.db.tar", Patience(1, 0.0, seconds=0.5)
+    target, retry = tmp_path / "some.db.tar", RetryPolicy(1, 0.0, seconds=0.5)
     server.faults.pause = 0.3
     with pytest.raises(UnreachableError, match=r"took longer than 0.5 s\); run again to go on"):
-        download(f"{server.address}/{NAME}", target, patience=patience)
+        download(f"{server.address}/{NAME}", target, retry=retry)
     server.faults.pause = 0.0
-    download(f"{server.address}/{NAME}", target, patience=patience)
+    download(f"{server.address}/{NAME}", target, retry=retry)
     assert target.read_bytes() == content
     assert [status for _, status in server.asked(NAME)] == [200, 206]
 
 
 def test_a_connection_that_falls_silent_is_made_anew(server, tmp_path, content):
-    patience = Patience(1, 0.0, window=0.3, least_rate=1000)
+    retry = RetryPolicy(1, 0.0, window=0.3, least_rate=1000)
     silent = iter([True, False])
     serve = server.finish_request
 
@@ -285,14 +287,14 @@ def test_a_connection_that_falls_silent_is_made_anew(server, tmp_path, content):
             serve(request, address)
 
     server.finish_request = first_silent
-    download(f"{server.address}/{NAME}", tmp_path / "some.db.tar", patience=patience)
+    download(f"{server.address}/{NAME}", tmp_path / "some.db.tar", retry=retry)
     assert (tmp_path / "some.db.tar").read_bytes() == content
     assert server.asked(NAME) == [("bytes=1000-", 206)]
 
 
 def test_an_endless_list_of_checksums(tmp_path):
     lines = b"".join(b"%064x  x%d\n" % (number, number) for number in range(5000))
-    fast = Patience(0, 0.0, window=5.0)
+    fast = RetryPolicy(0, 0.0, window=5.0)
     with answering(Again(lambda: endless(OK + b"\r\n", lines))) as address:
         mirror = HttpMirror(address, fast)
         with pytest.raises(SourceGoneError, match="SHA256SUMS sends more than 16777216 bytes"):
@@ -359,7 +361,7 @@ def assert_says_what_to_do(message: str, address: str) -> None:
 def test_a_source_that_is_gone(server, tmp_path):
     dead = "http://127.0.0.1:9/hero"
     with pytest.raises(SourceGoneError) as gone:
-        HttpMirror(dead, Patience(1, 0)).fetch("txt_db/some.db", tmp_path / "a", packed=True)
+        HttpMirror(dead, RetryPolicy(1, 0)).fetch("txt_db/some.db", tmp_path / "a", packed=True)
     assert_says_what_to_do(str(gone.value), dead)
     for statuses in ([], [409] * 9, [500] * 9):
         server.faults.statuses = statuses

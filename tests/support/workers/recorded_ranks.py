@@ -157,7 +157,7 @@ def train(run: RecordedBatches, expected: Path, world: Path, comm: Communicator)
         loader=batches(),
         loss_weights=dict.fromkeys(OBJECTIVES, 1.0) | settings.get("loss_weights", {}),
         validate=lambda step: {},
-        begin_batch=getattr(model, "begin_batch", lambda step, micro_step: None),
+        set_step=getattr(model, "set_step", lambda step, micro_step: None),
         gradient_factors=ranking_gradient_factors(run.ranking_gradient, comm.size, run.stand_in),
     )
     options = recorded_options(

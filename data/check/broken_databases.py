@@ -43,7 +43,7 @@ class _DropFile(msgspec.Struct):
 
 
 @dataclass
-class DropList:
+class BrokenRecords:
     """What to leave out.
 
     Attributes:
@@ -124,7 +124,7 @@ class Dropped:
         return self.dropped > 0 or bool(self.pools)
 
 
-def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) -> Dropped:
+def drop_from(source: Path, target: Path, drops: BrokenRecords, force: bool = False) -> Dropped:
     """Write ``source`` without what ``drops`` names to ``target``.
 
     Args:
@@ -158,7 +158,7 @@ def drop_from(source: Path, target: Path, drops: DropList, force: bool = False) 
     raise UserError(f"{source} is neither a database nor a .json list nor .jsonl annotations")
 
 
-def _copy_names(source: Path, target: Path, drops: DropList) -> Dropped:
+def _copy_names(source: Path, target: Path, drops: BrokenRecords) -> Dropped:
     names = read_json(source)
     text_names(names, source)  # raises for anything else; they stay as they are
     left = [name for name in names if not drops.has_video(name)]
@@ -169,7 +169,7 @@ def _copy_names(source: Path, target: Path, drops: DropList) -> Dropped:
 def _copy_texts(
     source: Path,
     target: Path,
-    drops: DropList,
+    drops: BrokenRecords,
     ids: Collection[str],
     force: bool,
     change: Callable[[dict], dict] = lambda record: record,
@@ -206,7 +206,7 @@ def _copy_texts(
     return Dropped(len(db), len(gone), {name: of for name, of in pools.items() if of[1]})
 
 
-def without(name: str, value: Any, gone: Collection[str], drops: DropList) -> Any:
+def without(name: str, value: Any, gone: Collection[str], drops: BrokenRecords) -> Any:
     """A side file's content without what was left out.
 
     Args:
@@ -248,7 +248,7 @@ def _query_lines(path: Path, names: NameFields, gone: Collection[str]) -> str:
     return "\n".join(text for text, id_ in lines if id_ not in gone)
 
 
-def _copy_captions(source: Path, target: Path, drops: DropList, force: bool) -> Dropped:
+def _copy_captions(source: Path, target: Path, drops: BrokenRecords, force: bool) -> Dropped:
     gone = drops.of(source)
 
     def with_fewer_captions(clip: dict) -> dict:
