@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import http.client
 import os
@@ -375,6 +376,17 @@ def test_what_is_no_request(running, sent):
 )
 def test_names_of_this_machine_and_of_the_proxy(running, host):
     assert status_of(running.port, "GET", "/api/health", {"Host": host}) == 200
+
+
+def test_answers_are_sent_without_delay(running):
+    """With Nagle's algorithm the end of an answer waits for the client's delayed ACK: 40 ms."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.port)) as client:
+        client.request("GET", "/api/health")
+        client.getresponse().read()
+        connections = list(running.http.server_state.connections)
+        sockets = [each.transport.get_extra_info("socket") for each in connections]
+        options = [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets]
+        assert options and all(options)
 
 
 def test_a_reason_is_one_line(get):

@@ -17,12 +17,13 @@ class RunningServer:
 
     Attributes:
         service: what answers.
+        http: speaks HTTP for it.
         port: where it listens.
         url: of the page.
     """
 
-    def __init__(self, service: SearchService, port: int) -> None:
-        self.service, self.port = service, port
+    def __init__(self, service: SearchService, http: server.Server, port: int) -> None:
+        self.service, self.http, self.port = service, http, port
         self.url = f"http://127.0.0.1:{port}"
 
 
@@ -39,7 +40,7 @@ def serving(engine: MomentSearch, *allowed_hosts: str) -> Iterator[RunningServer
     thread.start()
     try:
         assert begun.wait(30)
-        yield RunningServer(service, port)
+        yield RunningServer(service, http, port)
     finally:
         http.should_exit = True
         thread.join(30)
