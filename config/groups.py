@@ -1,4 +1,4 @@
-# ruff: noqa: RUF009 (option() and redefault() declare fields)
+# ruff: noqa: RUF009 (a default is an option with that default)
 """Option groups that the scripts share. Names and meanings are those of the published recipes."""
 
 from dataclasses import dataclass, fields
@@ -17,7 +17,6 @@ from config.options import (
     STEP_OR_NEVER,
     Options,
     option,
-    redefault,
 )
 from config.storage import FOLDERS, VARIABLE, from_container
 from utils.errors import UserError
@@ -132,7 +131,7 @@ class RetrievalDbOptions(VideoDbOptions):
     """Task"""
 
     task: str = option(help="data set and kind of input")
-    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)  # type: ignore[assignment]
+    sub_txt_db: str | None = None  # type: ignore[assignment]
 
     @property
     def reads_subtitles(self) -> bool:
@@ -212,7 +211,7 @@ class BatchOptions(Options):
     )
     val_batch_size: int = option(20, help="items per rank in validation", rule=POSITIVE)
     gradient_accumulation_steps: int = option(
-        1, help="batches whose losses are summed for one step", rule=POSITIVE
+        2, help="batches whose losses are summed for one step", rule=POSITIVE
     )
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF009 (option() and redefault() declare fields)
+# ruff: noqa: RUF008, RUF009 (a default is an option with that default)
 """Options of pre-training: the objectives' mix over one or more corpora."""
 
 from dataclasses import dataclass, field, replace
@@ -90,15 +90,12 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     img_db: str = option("", help="folder that relative paths of frame features start from")
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
     mask_prob: float = option(0.15, help="share of tokens and frames to mask", rule=FRACTION)
-    model_config: str = redefault(TrainingOptions, "model_config", "config/hero_pretrain.json")
-    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 32)
-    gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
-    learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
-    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 100_000)
-    valid_steps: int = redefault(TrainingOptions, "valid_steps", 500)
-    hard_negtiave_start_step: list[int] = redefault(
-        RankingLossOptions, "hard_negtiave_start_step", [20_000]
-    )
+    model_config: str = "config/hero_pretrain.json"
+    val_batch_size: int = 32
+    learning_rate: float = 3e-5
+    num_train_steps: int = 100_000
+    valid_steps: int = 500
+    hard_negtiave_start_step: list[int] = [20_000]
 
     def resolve(self) -> None:
         """Corpora weigh the same, and have the option's interval, unless told otherwise."""

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF009 (option() and redefault() declare fields)
+# ruff: noqa: RUF009 (a default is an option with that default)
 """VALUE: its data sets, and the options of a run over one of them or several (arXiv 2106.04632)."""
 
 import re
@@ -11,9 +11,7 @@ from config.groups import (
     Channel,
     DecodingOptions,
     Kind,
-    LoaderOptions,
     MomentEvalOptions,
-    PrecisionOptions,
     RankingLossOptions,
     RetrievalEvalOptions,
     SpanLossOptions,
@@ -275,7 +273,7 @@ class ListOptions(
     VALUE: ClassVar[bool] = True
 
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
-    lw_st_ed: float | None = redefault(SpanLossOptions, "lw_st_ed", None)  # type: ignore[assignment]
+    lw_st_ed: float | None = None  # type: ignore[assignment]
     qa_lw_st_ed: float | None = option(
         None,
         help=f"weight of the span loss of questions (null: {QUESTION_SPAN_WEIGHT:g}, or lw_st_ed "
@@ -287,16 +285,12 @@ class ListOptions(
     )
     lsr: float = option(0.1, help="label smoothing of captions", rule=FRACTION)
     # The published default is half precision; a machine without CUDA then computes in fp32.
-    fp16: bool | None = redefault(PrecisionOptions, "fp16", None)  # type: ignore[assignment]
-    pin_mem: bool = redefault(LoaderOptions, "pin_mem", True)
-    model_config: str = redefault(
-        TrainingOptions, "model_config", "config/model_config/hero_finetune.json"
-    )
+    fp16: bool | None = None  # type: ignore[assignment]
+    pin_mem: bool = True
+    model_config: str = "config/model_config/hero_finetune.json"
     vcmr_eval_q_batch_size: int = redefault(
         RetrievalEvalOptions, "vcmr_eval_q_batch_size", 80, aliases=("vr_eval_batch_size",)
     )
-    nms_thd: float = redefault(MomentEvalOptions, "nms_thd", -1.0)
-    gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
 
 
 @dataclass(frozen=True, kw_only=True)
