@@ -29,13 +29,13 @@ class Kind(StrEnum):
     VIDEOS = "videos"  # queries for whole videos
     QUESTIONS = "questions"  # with candidate answers
     STATEMENTS = "statements"  # true or false
-    CAPTIONS = "captions"  # and the clips that they tell of
-    CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
+    CAPTIONS = "captions"  # of clips
+    CORPORA = "corpora"  # subtitles only, of one or more corpora of videos
     LISTS = "lists"  # several data sets, each of one of these kinds
 
 
 class Channel(StrEnum):
-    """What of a video a run reads."""
+    """Input modalities of a run."""
 
     VIDEO_SUB = "video_sub"  # frames and subtitles
     VIDEO_ONLY = "video_only"  # frames
@@ -54,7 +54,7 @@ class StorageOptions(Options):
     )
 
     def resolve(self) -> None:
-        """Paths of the container become those below the storage folder."""
+        """Move the container's paths below the storage folder."""
         super().resolve()
         if self.storage is None:
             return
@@ -63,7 +63,7 @@ class StorageOptions(Options):
             object.__setattr__(self, name, from_container(getattr(self, name), self.storage))
 
     def check(self) -> None:
-        """The storage folder exists."""
+        """Check that the storage folder exists."""
         super().check()
         exists = self.storage is None or Path(self.storage).is_dir()
         self.require(exists, "storage", f"a folder (with {', '.join(FOLDERS.values())})")
@@ -78,7 +78,7 @@ class PrecisionOptions(Options):
     apex: bool = option(False, help="use apex's fused layer norm and optimizer where installed")
 
     def check(self) -> None:
-        """fp16 and bf16 exclude each other."""
+        """Check that fp16 and bf16 are not both on."""
         super().check()
         self.require(not (self.fp16 and self.bf16), "fp16", "off (--no_fp16) when bf16 is on")
 
@@ -93,9 +93,7 @@ class LoaderOptions(Options):
         rule=NOT_NEGATIVE,
         affects_result=False,
     )
-    pin_mem: bool = option(
-        False, help="copy batches through page-locked memory", affects_result=False
-    )
+    pin_mem: bool = option(False, help="page-locked memory for batches", affects_result=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +102,11 @@ class VideoOptions(Options):
 
     vfeat_version: str = option("resnet_slowfast", help="kind of the frame features")
     compressed_db: bool = option(False, help="read the compressed feature database")
-    max_clip_len: int = option(
-        100, help="frames kept per video, -1: all of them", rule=POSITIVE_OR_OFF
-    )
-    sub_ctx_len: int = option(
-        0, help="preceding subtitles whose text is joined to each one", rule=NOT_NEGATIVE
-    )
+    max_clip_len: int = option(100, help="frames kept per video, -1: all", rule=POSITIVE_OR_OFF)
+    sub_ctx_len: int = option(0, help="preceding subtitles joined to each one", rule=NOT_NEGATIVE)
     only_available: bool = option(
         False,
-        help="leave out videos that the feature or subtitle database lacks, and texts about them; "
+        help="leave out videos that the feature or subtitle database lacks, and their texts; "
         "metrics are then marked as partial",
     )
 
@@ -139,7 +133,7 @@ class RetrievalDbOptions(VideoDbOptions):
         return not self.task.endswith(f"_{Channel.VIDEO_ONLY}")
 
     def check(self) -> None:
-        """A task that reads subtitles knows their database."""
+        """Check that a task that reads subtitles has their database."""
         super().check()
         if self.sub_txt_db is None and self.reads_subtitles:
             raise UserError(f"missing options: --sub_txt_db (task {self.task} reads subtitles)")
@@ -152,11 +146,11 @@ class QueryDbOptions(Options):
     train_query_txt_db: str = option(help="queries to train on, e.g. /txt/tvr_train.db")
     val_query_txt_db: str = option(help="queries to validate on")
     test_query_txt_db: str | None = option(
-        None, help="queries to evaluate beside them (null: none)", affects_result=False
+        None, help="more queries to validate on (null: none)", affects_result=False
     )
 
     def validation_dbs(self) -> dict[str, str]:
-        """Return the query database of every split that a validation evaluates, val first."""
+        """Return the query database of every validated split, val first."""
         dbs = {"val": self.val_query_txt_db}
         if self.test_query_txt_db:
             public = Path(self.test_query_txt_db).stem.endswith("test_public")
@@ -182,13 +176,13 @@ class ModelOptions(Options):
     )
     reinit_feature_layers: bool = option(
         False,
-        help="start the layers that depend on the width of the features afresh, for a checkpoint "
+        help="initialize the layers that depend on the width of the features, for a checkpoint "
         "trained on features of other extractors",
     )
     dropout: float = option(0.1, help="rate of every dropout module", rule=FRACTION)
     activation_checkpointing: bool = option(
         False,
-        help="keep less for backward and compute it again: less memory, more time",
+        help="recompute activations in backward: less memory, more time",
         affects_result=False,
     )
 
@@ -205,14 +199,12 @@ class BatchOptions(Options):
     train_batch_size: int = option(32, help="items per rank and accumulation step", rule=POSITIVE)
     token_budget: int | None = option(
         None,
-        help="bound a rank's batch by so many positions (frames and tokens) of its videos, not by "
+        help="size of a rank's batch in positions (frames and tokens) of its videos, instead of "
         "train_batch_size",
         rule=POSITIVE,
     )
     val_batch_size: int = option(20, help="items per rank in validation", rule=POSITIVE)
-    gradient_accumulation_steps: int = option(
-        2, help="batches whose losses are summed for one step", rule=POSITIVE
-    )
+    gradient_accumulation_steps: int = option(2, help="batches summed per step", rule=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,19 +214,17 @@ class OptimizerOptions(Options):
     optim: Literal["adam", "adamax", "adamw"] = option("adamw", help="optimizer")
     num_gpus_of_recipe: int | None = option(
         None,
-        help="keep the effective batch of a recipe for so many GPUs on fewer, by accumulation",
+        help="keep the effective batch of a recipe for this many GPUs on fewer, by accumulation",
         rule=POSITIVE,
     )
     learning_rate: float = option(1e-4, help="highest learning rate", rule=POSITIVE)
-    lr_mul: float = option(
-        1.0, help="factor on the learning rate of the task's heads", rule=NOT_NEGATIVE
-    )
+    lr_mul: float = option(1.0, help="factor on the learning rate of heads", rule=NOT_NEGATIVE)
     betas: list[float] = option([0.9, 0.98], help="the optimizer's two betas", rule=FRACTION)
     weight_decay: float = option(0.01, help="weight decay", rule=NOT_NEGATIVE)
     grad_norm: float = option(1.0, help="clip gradients to this norm", rule=POSITIVE_OR_OFF)
 
     def check(self) -> None:
-        """Two betas."""
+        """Check that there are two betas."""
         super().check()
         self.require(len(self.betas) == 2, "betas", "two numbers, such as 0.9 0.98")
 
@@ -270,7 +260,7 @@ class ScheduleOptions(Options):
         return self.num_train_steps // 10 if self.warmup_steps is None else self.warmup_steps
 
     def resolve(self) -> None:
-        """Steps that are given in terms of others get their number."""
+        """Set the steps that depend on others."""
         super().resolve()
         object.__setattr__(self, "warmup_steps", self.warmup)
         for name in ("save_steps", "restore_steps"):
@@ -278,11 +268,10 @@ class ScheduleOptions(Options):
                 object.__setattr__(self, name, self.valid_steps)
 
     def check(self) -> None:
-        """The warm-up lies within the run."""
+        """Check that the warm-up lies within the run."""
         super().check()
         total = self.num_train_steps
-        fits = self.warmup <= total
-        self.require(fits, "warmup_steps", f"at most num_train_steps ({total})")
+        self.require(self.warmup <= total, "warmup_steps", f"at most num_train_steps ({total})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,16 +287,15 @@ class TrainingOptions(
 ):
     """Run"""
 
-    # Every task says what its databases hold, and what one does with a finished run.
     KIND: ClassVar[Kind]
-    NEXT: ClassVar[str]  # with the names of options, and {best}, in place of their values
+    NEXT: ClassVar[str]  # what to do with a finished run: a template of option names and {best}
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
     seed: int = option(77, help="seed of every random generator", rule=SEED)
     deterministic: bool = option(
         False,
-        help="let a GPU add up in a fixed order, slower: a run that is stopped and started again "
-        "then ends in the same bits, as it does on a CPU anyway",
+        help="use deterministic GPU kernels, slower: a run that is resumed then ends in the same "
+        "bits, as it always does on a CPU",
     )
     allow_changed_options: bool = option(
         False, help="resume a run although its options changed", affects_result=False
@@ -318,7 +306,7 @@ class TrainingOptions(
 
     @property
     def next_step(self) -> str:
-        """What one does with this finished run; as :attr:`NEXT`."""
+        """What to do with this run when it is finished, as :attr:`NEXT`."""
         return self.NEXT
 
 
@@ -333,12 +321,10 @@ class RankingLossOptions(Options):
     use_all_neg: bool = option(True, help="use every negative of the batch, not one drawn")
     ranking_gradient: Literal["published", "undivided"] = option(
         "published",
-        help="gradient of the ranking losses on several ranks: published = one process's divided "
-        "by the (recipe's) number of ranks, or undivided",
+        help="gradient of the ranking losses on several ranks: divided by the (recipe's) number of "
+        "ranks, as published, or undivided",
     )
-    hard_pool_size: list[int] = option(
-        [20], help="number of negatives that count as hard, per stage", rule=POSITIVE
-    )
+    hard_pool_size: list[int] = option([20], help="hard negatives, per stage", rule=POSITIVE)
     hard_neg_weights: list[float] = option(
         [10.0], help="weight of hard negatives, per stage", rule=NOT_NEGATIVE
     )
@@ -350,7 +336,7 @@ class RankingLossOptions(Options):
     )
 
     def check(self) -> None:
-        """The lists of hard-negative stages are of one length."""
+        """Check that the lists of hard-negative stages have one length."""
         super().check()
         stages = len(self.hard_pool_size)
         for name in ("hard_neg_weights", "hard_negtiave_start_step"):
@@ -376,10 +362,7 @@ class RetrievalEvalOptions(Options):
     """Retrieval evaluation"""
 
     vcmr_eval_video_batch_size: int = option(
-        50,
-        help="videos encoded at a time",
-        rule=POSITIVE,
-        aliases=("vr_eval_video_batch_size",),
+        50, help="videos encoded at a time", rule=POSITIVE, aliases=("vr_eval_video_batch_size",)
     )
     vcmr_eval_q_batch_size: int = option(
         80,
@@ -388,9 +371,7 @@ class RetrievalEvalOptions(Options):
         aliases=("vcmr_eval_batch_size", "vr_eval_q_batch_size"),
     )
     distributed_eval: bool = option(
-        True,
-        help="on in the published recipes; queries are always shared out",
-        affects_result=False,
+        True, help="always on, as in the published recipes", affects_result=False
     )
 
 
@@ -413,7 +394,7 @@ class MomentEvalOptions(RetrievalEvalOptions):
     eval_with_query_type: bool = option(True, help="also report per query type (v, t, vt)")
 
     def check(self) -> None:
-        """One ranking or more; the bounds of the moment length in order."""
+        """Check that there is a ranking, and that the bounds of the moment length are in order."""
         super().check()
         self.require(bool(self.full_eval_tasks), "full_eval_tasks", "one or more tasks")
         shorter = self.min_pred_l < self.max_pred_l
@@ -434,9 +415,7 @@ class DecodingOptions(Options):
     max_gen_step: int = option(30, help="longest caption, in tokens", rule=POSITIVE)
     beam: int = option(1, help="hypotheses kept per caption, 1: greedy", rule=POSITIVE)
     length_penalty: float = option(
-        1.0,
-        help="a hypothesis scores its log-probability divided by its length to this power",
-        rule=NOT_NEGATIVE,
+        1.0, help="exponent of the length that divides a log-probability", rule=NOT_NEGATIVE
     )
     toker: str | None = option(
         None, help="tokenizer, hub name or folder (null: the one that made the database)"

@@ -44,7 +44,7 @@ from utils.errors import UserError, brief, shorten
 from utils.files import read_json
 from utils.logger import LOGGER
 
-LISTS = "train_datasets"  # the key that a training by VALUE's rules has
+LISTS = "train_datasets"  # a key of all configs of training by VALUE's rules
 OWN_CONFIGS = Path(__file__).resolve().parent
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -146,14 +146,13 @@ def _evaluation_options(cls: type[OptionsT], values: dict[str, Any], folder: str
     Args:
         folder: name of the option that names the run.
     """
-    name = from_container(values.get("checkpoint"), values.get("storage"))
-    model = SharedModel.find(name, from_container(values.get(folder, ""), values.get("storage")))
-    if model is None:
-        _require(cls, values, [folder])
-        return load_run_options(cls, values[folder], values)
-    if not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
+    paths = from_container(values, values.get("storage"))
+    model = SharedModel.find(paths.get("checkpoint"), paths.get(folder, ""))
+    if model and not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
         values = {folder: str(model.folder)} | values
     _require(cls, values, [folder])
+    if model is None:
+        return load_run_options(cls, values[folder], values)
     own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
     return _build_upon(cls, {**model.config["options"], **own}, values, model.folder / CONFIG)
 
@@ -209,13 +208,13 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
     """Refuse unknown keys and options given twice; log keys without effect."""
     names = json_names(cls)
     elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS
-    unused = [key for key in raw if key not in names and key in elsewhere]
-    if unused:
-        LOGGER.warning("%s: no effect in this script: %s", source, shorten(", ".join(unused)))
-    for key in raw:
-        if key not in names and key not in elsewhere:
+    unused = [key for key in raw if key not in names]
+    for key in unused:
+        if key not in elsewhere:
             hint = nearest(key, names) or "--help lists the options"
             raise UserError(f"{source}: unknown option {brief(key)}; {hint}")
+    if unused:
+        LOGGER.warning("%s: no effect in this script: %s", source, shorten(", ".join(unused)))
     chosen = _chosen_keys(cls, raw)
     for key in (key for key in raw if key in names):
         taken = chosen[names[key]]
@@ -229,11 +228,8 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
 
 def _chosen_keys(cls: type[Options], raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the key that each option is read from: its own name before its aliases."""
-    chosen: dict[str, str] = {}
-    for key, name in json_names(cls).items():
-        if key in raw:
-            chosen.setdefault(name, key)
-    return chosen
+    names = json_names(cls)
+    return {names[key]: key for key in reversed(names) if key in raw}
 
 
 def _plain_value(raw: Mapping[str, Any], key: str) -> Any:
@@ -261,8 +257,7 @@ def _log_other_defaults(opts: Options, given: Mapping[str, Any], config_file: st
     """
     if config_file is None or Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
         return
-    changed = other_defaults(opts, given)
-    if changed:
+    if changed := other_defaults(opts, given):
         LOGGER.warning(
             "%s leaves out options whose default is not the original's (in brackets): %s",
             config_file,

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF008, RUF009 (a default is an option with that default)
-"""Options of pre-training: the objectives' mix over one or more corpora."""
+"""Options of pre-training: a mix of objectives over one or more corpora."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,18 +56,17 @@ class CorpusOptions:
         return self.vfeat_shards or [self.vfeat_db or ""]
 
     def under(self, txt_db: str, img_db: str) -> "CorpusOptions":
-        """The same corpus with its relative paths taken from the given folders."""
-
-        def text(name: str) -> str:
-            return str(Path(txt_db, name))
+        """Return the corpus with its relative paths below the given folders."""
 
         def texts(names: str | list[str]) -> str | list[str]:
-            return text(names) if isinstance(names, str) else [*map(text, names)]
+            if isinstance(names, str):
+                return str(Path(txt_db, names))
+            return [str(Path(txt_db, name)) for name in names]
 
         features = Path(img_db, self.vfeat_db or "")
         return replace(
             self,
-            sub_txt_db=text(self.sub_txt_db),
+            sub_txt_db=str(Path(txt_db, self.sub_txt_db)),
             vfeat_db=None if self.vfeat_shards else str(features),
             vfeat_shards=[str(features / shard) for shard in self.vfeat_shards],
             splits=[
@@ -98,17 +97,15 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     hard_negtiave_start_step: list[int] = [20_000]
 
     def resolve(self) -> None:
-        """Corpora weigh the same, and have the option's interval, unless told otherwise."""
+        """Set missing weights of corpora to 1, missing intervals to the option's."""
         super().resolve()
-        targets = [
-            replace(target, vfeat_interval=self.interval_of(target)) for target in self.targets
-        ]
+        targets = [replace(each, vfeat_interval=self.interval_of(each)) for each in self.targets]
         object.__setattr__(self, "targets", targets)
         if not self.targets_ratio:
             object.__setattr__(self, "targets_ratio", [1.0] * len(self.targets))
 
     def check(self) -> None:
-        """A corpus or more, and a weight for each."""
+        """Check that there are corpora, and a weight for each."""
         super().check()
         count = len(self.targets)
         self.require(count > 0, "targets", "one corpus or more")
@@ -121,5 +118,5 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
         return self.vfeat_interval if corpus.vfeat_interval is None else corpus.vfeat_interval
 
     def corpora(self) -> list[CorpusOptions]:
-        """The targets with their paths resolved against ``txt_db`` and ``img_db``."""
+        """Return the targets with their paths below ``txt_db`` and ``img_db``."""
         return [target.under(self.txt_db, self.img_db) for target in self.targets]

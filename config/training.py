@@ -1,5 +1,5 @@
 # ruff: noqa: RUF008, RUF009 (a default is an option with that default)
-"""Options of the scripts that train a task. Defaults follow the published recipe of the task."""
+"""Options of the scripts that train a task; defaults are those of its published recipe."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +25,7 @@ VideoQaTask = Literal["tvqa", "how2qa"]
 
 
 def evaluation_by(script: str) -> str:
-    """``NEXT`` of a task that ``script`` evaluates."""
+    """Return ``NEXT`` of a task that ``script`` evaluates."""
     return f"evaluate it: python {script} --output_dir {{output_dir}} --checkpoint {{best}}"
 
 
@@ -70,7 +70,7 @@ class VrOptions(VideoRankingOptions, RetrievalOptions):
 class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
     """Questions and statements"""
 
-    if TYPE_CHECKING:  # every task declares it with its own data sets
+    if TYPE_CHECKING:  # declared by every subclass with its own data sets
         task: str
     max_txt_len: int = 120
     train_batch_size: int = 4

@@ -9,7 +9,7 @@ from torch import nn
 
 from engine import precision as precision_module
 from engine.precision import Precision
-from optim import AdamW
+from optim.adamw import AdamW
 from tests.support.recorded import DEVICE
 from utils.errors import UserError
 

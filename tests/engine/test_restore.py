@@ -112,7 +112,7 @@ def test_damage_in_the_middle_is_noticed_and_does_not_become_the_backup(tmp_path
         file.write(bytes(4096))
     assert load_restore_point(run)["step"] == 1
     assert "restore.pt is damaged (its entry " in caplog.text
-    assert f"going on from {run.backup}, after step 1" in caplog.text
+    assert f"resuming from {run.backup}, after step 1" in caplog.text
     save_restore_point(run, point(3))
     assert load_restore_point(run) == point(3)
     run.restore.unlink()  # where a kill may strike

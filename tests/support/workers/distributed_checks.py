@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from optim import AdamW, drop_gradients, fill_gradients
+from optim.adamw import AdamW
+from optim.gradients import drop_gradients, fill_gradients
 from utils.distributed import (
     Communicator,
     GradientReducer,
