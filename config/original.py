@@ -12,6 +12,7 @@ from typing import Any
 from config.groups import MomentEvalOptions, SpanLossOptions
 from config.options import Options, option_names, show
 from config.training import TvcOptions, VrOptions
+from utils.logger import LOGGER
 
 # Keys of JSON files that are ignored: the launcher sets ranks, a config cannot name another, and
 # captions of a test split have no references to validate with.
@@ -62,16 +63,16 @@ def json_names(cls: type[Options]) -> dict[str, str]:
     return names | {key: name for key, name in NEGATED_KEYS.items() if name in names}
 
 
-def other_defaults(opts: Options, given: Iterable[str]) -> list[str]:
-    """Return options that were not given and have another default, as ``name ours (original's)``.
-
-    Args:
-        opts: the resolved options.
-        given: names of the options that a file or the command line set.
-    """
+def warn_of_other_defaults(opts: Options, given: Iterable[str], source: str) -> None:
+    """Warn of options that the file ``source`` leaves out and that have another default here."""
     left_out = DEFAULTS.keys() & json_names(type(opts)).keys() - set(given)
-    return [
+    changed = [
         f"{name} {show(getattr(opts, name))} ({show(theirs)})"
         for name, theirs in DEFAULTS.items()
         if name in left_out and getattr(opts, name) != theirs
     ]
+    if changed:
+        LOGGER.warning(
+            "%s leaves out options whose default is not the original's (in brackets): %s",
+            *(source, ", ".join(changed)),
+        )

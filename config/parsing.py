@@ -21,7 +21,7 @@ from config.original import (
     IGNORED_KEYS,
     NEGATED_KEYS,
     json_names,
-    other_defaults,
+    warn_of_other_defaults,
 )
 from config.shared_model import CONFIG, SharedModel
 from config.storage import (
@@ -77,7 +77,8 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
     if cls.RUN_FOLDER is not None:
         return _evaluation_options(cls, values, cls.RUN_FOLDER)
     opts = _build(cls, values)
-    _log_other_defaults(opts, values, config_file)
+    if config_file and not Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
+        warn_of_other_defaults(opts, values, config_file)  # it may be one of the original
     return opts
 
 
@@ -125,9 +126,7 @@ def load_run_options(
 def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
     """Return the differences that could change a resumed run's result, as ``name: old → new``.
 
-    Args:
-        old: the saved values (:func:`options_to_dict`); an option it lacks had its default.
-        new: the options to resume with.
+    Options that the saved values ``old`` lack had their defaults.
     """
     current = options_to_dict(new)
     old = to_container(dict(old), current.get("storage"))
@@ -248,21 +247,6 @@ def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) ->
         except ValueError as error:
             raise UserError(f"{source}: option {key}: {error}") from None
     return values
-
-
-def _log_other_defaults(opts: Options, given: Mapping[str, Any], config_file: str | None) -> None:
-    """Warn of options that a config leaves to defaults other than the original's.
-
-    Configs of our own folder are not checked: the others may have been written for the original.
-    """
-    if config_file is None or Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
-        return
-    if changed := other_defaults(opts, given):
-        LOGGER.warning(
-            "%s leaves out options whose default is not the original's (in brackets): %s",
-            config_file,
-            ", ".join(changed),
-        )
 
 
 def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,11 +50,7 @@ class SharedModel:
 
     @classmethod
     def find(cls, name: str | None, run: str | Path = "") -> Self | None:
-        """Return the model that a checkpoint option names; None if it names a step or a file.
-
-        Args:
-            name: the option's value.
-            run: folder of the run that a step or file may belong to.
+        """Return the model that a checkpoint option names; None for a step or file of ``run``.
 
         Raises:
             UserError: there is no such model.

@@ -25,11 +25,8 @@ ValueT = TypeVar("ValueT")
 
 
 def from_container(value: ValueT, storage: str | None) -> ValueT:
-    """Return a value with all paths of the container moved below ``storage`` (None: unchanged).
-
-    Args:
-        value: text, or lists, dictionaries and dataclasses with texts.
-        storage: absolute path of a folder. Paths below it are left alone.
+    """Return texts, also in lists, dictionaries and dataclasses, with the container's paths moved
+    below the absolute path ``storage`` (None: unchanged). Paths that are below it already stay.
     """
     return value if storage is None else _replace_prefixes(value, _mounts(storage), keep=storage)
 

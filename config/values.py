@@ -28,8 +28,8 @@ def convert(value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return _convert_union(value, hint)
-    if origin is list:
-        return _convert_list(value, hint)
+    if origin is list and isinstance(value, list):
+        return [_convert_part(f"[{i}]", part, *get_args(hint)) for i, part in enumerate(value)]
     if isinstance(hint, type) and is_dataclass(hint):
         return _convert_dataclass(value, hint)
     if hint is float and type(value) is int and abs(value) < _LIMIT:
@@ -114,13 +114,6 @@ def _convert_union(value: Any, hint: Any) -> Any:
         with suppress(ValueError):
             return convert(value, arm)
     raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
-
-
-def _convert_list(value: Any, hint: Any) -> list:
-    if not isinstance(value, list):
-        raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
-    (item,) = get_args(hint)
-    return [_convert_part(f"[{i}]", part, item) for i, part in enumerate(value)]
 
 
 def _convert_dataclass(value: Any, cls: type) -> Any:

@@ -86,15 +86,6 @@ def log_best(folder: RunFolder, best: Validation) -> None:
     LOGGER.info("best validation: step %d, %s %.2f: %s", best.step, best.metric, best.value, path)
 
 
-def log_finished(folder: RunFolder, total: int) -> None:
-    """Log that a resumed run of ``total`` steps has nothing left to do."""
-    LOGGER.info(
-        "%s is finished, all %d steps are done; to train on, start it again with more of them: "
-        "--num_train_steps %d --allow_changed_options",
-        *(folder.path, total, 2 * total),
-    )
-
-
 def log_summary(folder: RunFolder, options: TrainingOptions) -> None:
     """Log which checkpoint of a finished run is the best, and the command that evaluates it."""
     last = options.num_train_steps

@@ -43,10 +43,6 @@ class Precision:
     """Autocast, loss scaling and the optimizer step of one number format.
 
     Tasks that are trained in turn may have a loss scale each (:meth:`choose_scale`).
-
-    Args:
-        mode: number format.
-        device: of the run.
     """
 
     def __init__(self, mode: Mode, device: torch.device) -> None:

@@ -51,12 +51,13 @@ class RunFolder:
         self._lock: FileLock | None = None
 
     def claim(self) -> None:
-        """Check that the run's files can be written, and lock the folder for this process.
+        """Check that the run can be resumed and written, and lock the folder for this process.
 
         Raises:
             OSError: a file or folder cannot be written.
-            UserError: another process trains here; the message names it and its host.
+            UserError: as :func:`check_restore_points`, or another process trains here.
         """
+        check_restore_points(self)  # before a file is written
         log = ("log.txt", "metrics.jsonl", "hps.json", "model_config.json", "git_info.json")
         check_output(self.restore, self.backup, *(self.log / name for name in log))
         check_output(self.checkpoint(0), self.results / "results.json")

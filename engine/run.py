@@ -20,7 +20,7 @@ from data.stores.lmdb_io import TextDb, read_side
 from data.tokenize import IDENTITY, other_tokenizer, tokenizer_name
 from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
-from engine.restore import RunFolder, check_restore_points
+from engine.restore import RunFolder
 from utils.distributed import Communicator, setup
 from utils.errors import UserError, as_user_error
 from utils.files import read_json, write_json
@@ -106,14 +106,10 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
                 )
 
     def require_tokenizer(self, what: str, meta: Mapping[str, Any]) -> None:
-        """Check that a tokenizer, or one that made a database, is the run's, as far as is known.
-
-        Args:
-            what: named in the message.
-            meta: its description, as in ``meta.json``.
+        """Check that the tokenizer of a ``meta.json`` is the run's, as far as is known.
 
         Raises:
-            UserError: it is another.
+            UserError: it is another; the message begins with ``what``.
         """
         if difference := other_tokenizer(meta, self.tokenizer):
             raise UserError(
@@ -133,7 +129,7 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
     # Only rank 0 uses the folder: other hosts need not share it.
-    on_main(comm, lambda: _claim(folder))
+    on_main(comm, folder.claim)
     require_reachable(options, options.storage)
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
@@ -204,12 +200,7 @@ def finished_run(
 
 
 def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
-    """Return what a run, or else one of its databases, tells of its tokenizer.
-
-    Args:
-        folder: of the run.
-        storage: folder for its paths of the container.
-    """
+    """Return what a run, or else one of its databases, tells of its tokenizer."""
     if folder.tokenizer.is_file():
         return read_json(folder.tokenizer, dict[str, Any])
     saved = from_container(read_json(folder.log / "hps.json", dict[str, Any]), storage)
@@ -224,11 +215,6 @@ def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
 def _of_tokenizer(meta: Mapping[str, Any], database: Path) -> dict[str, Any]:
     known = {name: meta[name] for name in IDENTITY if name in meta}
     return {"toker": tokenizer_name(meta, database), **known}
-
-
-def _claim(folder: RunFolder) -> None:
-    check_restore_points(folder)  # before a file in it is written
-    folder.claim()
 
 
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from config.groups import TrainingOptions
 from data.loader import TrainLoader
-from engine.endings import log_finished, log_summary
+from engine.endings import log_summary
 from engine.restore import (
     load_restore_point,
     random_states,
@@ -182,8 +182,6 @@ class Trainer:
         if run.comm.is_main:
             self.writer = MetricsWriter(run.folder.log, self.steps_done, self.unvalidated)
 
-    # --- the loop ---------------------------------------------------------------------------
-
     def train(self) -> dict[str, float | str]:
         """Train to ``num_train_steps`` and return the last validation's metrics.
 
@@ -204,7 +202,11 @@ class Trainer:
     def _train(self) -> None:
         total = self.options.num_train_steps
         if self.comm.is_main and self.steps_done >= total and not self.unvalidated:
-            log_finished(self.folder, self.steps_done)
+            LOGGER.info(
+                "%s is finished, all %d steps are done; to train on, start it again with more of "
+                "them: --num_train_steps %d --allow_changed_options",
+                *(self.folder.path, self.steps_done, 2 * self.steps_done),
+            )
         quiet = not self.comm.is_main
         with tqdm(total=total, initial=self.steps_done, disable=quiet, desc=self.task.name) as bar:
             if self.unvalidated:
@@ -214,11 +216,8 @@ class Trainer:
                     bar.update()
                     self._after_step(bar)
                 if self.stopping:
-                    self._stop()
-
-    def _stop(self) -> None:
-        self._save_restore_point()
-        raise Stopped(received_signal() or signal.SIGTERM, self._how_to_resume())
+                    self._save_restore_point()
+                    raise Stopped(received_signal() or signal.SIGTERM, self._how_to_resume())
 
     def _how_to_resume(self) -> str:
         return f"{self.folder.restore} is of step {self.steps_done}: the same command resumes there"
@@ -287,8 +286,6 @@ class Trainer:
         record.losses.append({name: loss.detach() for name, loss in losses.items()})
         record.totals.append(total)
 
-    # --- after a step -----------------------------------------------------------------------
-
     def _due(self, every: int) -> bool:
         return self.steps_done % every == 0 or self.steps_done == self.options.num_train_steps
 
@@ -339,8 +336,6 @@ class Trainer:
         losses = [f"{k} {v:.4f}" for k, v in self.metrics.items() if k.startswith("loss/")]
         shown = f": {', '.join(losses)}" if losses else ""
         LOGGER.info("validated after step %d%s", self.steps_done, shown)
-
-    # --- saving and restoring ---------------------------------------------------------------
 
     def _save_checkpoint(self) -> None:
         if self.guard:

@@ -24,16 +24,11 @@ ReadT = TypeVar("ReadT", bound=EvalOptions | TvcInferenceOptions)
 
 @dataclass(frozen=True)
 class TwoRuns(Generic[OptionsT]):
-    """Options of both runs.
-
-    Attributes:
-        video, sub: of each.
-        task: name of the data set in the results' folder.
-    """
+    """Options of both runs."""
 
     video: OptionsT
     sub: OptionsT
-    task: str
+    task: str  # name of the data set in the results' folder
 
     @staticmethod
     def parse(options_class: type[ReadT], argv: list[str] | None) -> "TwoRuns[ReadT]":

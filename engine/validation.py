@@ -20,7 +20,6 @@ def mean_losses(
         model: in evaluation mode its losses are sums or one value per item.
         batches: this rank's share; items are counted by ``ids``.
         weights: factor of every loss.
-        comm: the ranks.
     """
     model.eval()
     sums: dict[str, float] = defaultdict(float)
@@ -42,11 +41,9 @@ def mean_losses(
 def validate_splits(
     splits: Mapping[str, Callable[[int], Mapping[str, float | str]]], step: int
 ) -> dict[str, float | str]:
-    """Return the metrics of several splits: those of ``val`` by name, others as ``split/name``.
+    """Return the metrics of several splits' validation functions, which get the step.
 
-    Args:
-        splits: validation function of each split.
-        step: optimizer steps done.
+    Metrics of ``val`` keep their names, others are called ``split/name``.
     """
     return {
         name if split == "val" else f"{split}/{name}": value

@@ -28,7 +28,7 @@ class TensorBatch:
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Return a copy with ``function`` applied to every tensor."""
         names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
-        changed = {name: _map(getattr(self, name), function) for name in names}
+        changed = {name: map_values(getattr(self, name), function) for name in names}
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str) -> Self:
@@ -45,10 +45,10 @@ class TensorBatch:
 
         PyTorch would open a file and a connection for every one of them.
         """
-        return _map(dict(self.__dict__), _by_value)
+        return map_values(dict(self.__dict__), _by_value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(_map(state, lambda sent: torch.from_numpy(sent.values), _Sent))
+        self.__dict__.update(map_values(state, lambda sent: torch.from_numpy(sent.values), _Sent))
 
     def pin_memory(self) -> Self:
         """Return a copy in page-locked memory (``DataLoader(pin_memory=True)`` calls this)."""
@@ -76,14 +76,15 @@ def _by_value(tensor: Tensor) -> Tensor | _Sent:
     return _Sent(tensor.numpy()) if small else tensor
 
 
-def _map(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
-    """Return a copy with ``function`` applied to all values of a class, also in nested ones."""
+def map_values(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """Return a copy with ``function`` applied to all values of a class in lists, dictionaries and
+    batches."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, TensorBatch):
         return value.map_tensors(function) if kind is Tensor else value
     if isinstance(value, list):
-        return [_map(item, function, kind) for item in value]
+        return [map_values(item, function, kind) for item in value]
     if isinstance(value, dict):
-        return {key: _map(item, function, kind) for key, item in value.items()}
+        return {key: map_values(item, function, kind) for key, item in value.items()}
     return value

@@ -69,12 +69,7 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, names: re.Pattern = LEFTOVER) -> None:
-    """Delete the temporary files of dead processes.
-
-    Args:
-        folder: of the files; it may be missing.
-        names: pattern of their names.
-    """
+    """Delete the temporary files of dead processes in a folder, which may be missing."""
     for path in folder.glob(".*.tmp"):
         if names.fullmatch(path.name) and path.is_file():
             # It stays if it is another user's or on a file system without locks.

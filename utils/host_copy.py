@@ -8,10 +8,7 @@ class HostCopy:
     """An asynchronous copy of a tensor to the host.
 
     From a GPU it is copied to page-locked memory; reading waits only for work that was queued
-    before the copy.
-
-    Args:
-        tensor: of any shape and device; not copied if it is on the CPU.
+    before the copy. A tensor on the CPU is not copied.
     """
 
     def __init__(self, tensor: Tensor) -> None:

@@ -78,12 +78,7 @@ class FileLock:
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
-def _forget_all() -> None:
-    for lock in list(_held):
-        lock._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=lambda: [lock._forget() for lock in list(_held)])
 
 
 def _release(path: Path, file: TextIO) -> None:

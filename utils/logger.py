@@ -82,8 +82,8 @@ def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
 class MetricsWriter:
     """Appends metrics to ``metrics.jsonl`` and to TensorBoard events.
 
-    A line is ``{"step": …, "name": …, "value": …}``. Lines of steps after ``start_step`` are dropped
-    first, so that a resumed run leaves the same lines as an uninterrupted one.
+    A line is ``{"step": …, "name": …, "value": …}``. Lines of steps after ``start_step`` are
+    dropped first, so that a resumed run leaves the same lines as an uninterrupted one.
 
     Args:
         log_dir: the run's ``log`` folder; made if absent.
@@ -154,13 +154,7 @@ def _drop_lines_after(path: Path, step: int, revalidate: bool) -> None:
 def save_run_info(
     output_dir: str | Path, options: Mapping[str, Any], model_config: Mapping[str, Any]
 ) -> None:
-    """Write ``hps.json``, ``model_config.json`` and ``git_info.json`` to the run's ``log`` folder.
-
-    Args:
-        output_dir: the run's folder; made if absent.
-        options: the resolved options.
-        model_config: sizes of the model.
-    """
+    """Write ``hps.json``, ``model_config.json`` and ``git_info.json`` to the run's log folder."""
     log = Path(output_dir) / "log"
     write_json(log / "hps.json", options, indent=2)
     write_json(log / "model_config.json", model_config, indent=2)

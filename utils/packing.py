@@ -99,18 +99,13 @@ class Bins(TensorBatch):
             return None
         key = (scores_of.dtype, causal)
         if key not in self._masks:
-            hidden = self._hidden(causal, scores_of.device)
+            cells = scores_of.new_ones(1, 1, self.width, self.width, dtype=torch.bool)
+            hidden = cells.triu(1 if causal else self.width)
+            if self.members is not None:
+                hidden = hidden | (self.members[:, None, :, None] != self.members[:, None, None, :])
             zeros = scores_of.new_zeros(hidden.shape)
             self._masks[key] = zeros.masked_fill_(hidden, float("-inf"))
         return self._masks[key]
-
-    def _hidden(self, causal: bool, device: torch.device) -> Tensor:
-        """Return the masked cells of each cell, (count or 1, 1, width, width) bool."""
-        after = torch.ones(1, 1, self.width, self.width, dtype=torch.bool, device=device).triu(1)
-        if self.members is None:
-            return after
-        others = self.members[:, None, :, None] != self.members[:, None, None, :]
-        return others | after if causal else others
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray, multiple: int = WIDTH_MULTIPLE) -> "Bins":
@@ -180,12 +175,7 @@ class PackedLayout(TensorBatch):
     def from_lengths(
         cls, lengths: Sequence[int] | np.ndarray, attended: bool = True
     ) -> "PackedLayout":
-        """Lay out sequences of the given lengths (each at least 1).
-
-        Args:
-            lengths: positions of every sequence, in packed order.
-            attended: whether attention runs over them.
-        """
+        """Return the layout of sequences of these lengths (≥ 1), with bins if ``attended``."""
         lengths = np.asarray(lengths, dtype=np.int64)
         return cls(
             host_lengths=lengths,
