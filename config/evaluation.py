@@ -1,9 +1,8 @@
-# ruff: noqa: RUF009 (a default is an option with that default)
 """Options of the scripts that evaluate a finished run; the run's own options are the defaults."""
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -30,11 +29,10 @@ from config.values import convert
 from utils.errors import UserError
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions):
     """Run"""
 
-    # Options that are not taken from the run, as an evaluation chooses anew how to compute.
+    # Options that are not taken from the run: every evaluation chooses how to compute.
     OWN: ClassVar[tuple[str, ...]] = (
         *inspect.get_annotations(PrecisionOptions),
         *inspect.get_annotations(LoaderOptions),
@@ -60,7 +58,6 @@ class RunOptions(PrecisionOptions, LoaderOptions, VideoDbOptions, StorageOptions
         return {key: value for key, value in saved.items() if key not in cls.OWN}
 
 
-@dataclass(frozen=True, kw_only=True)
 class ChannelOptions(Options):
     """Channels"""
 
@@ -69,13 +66,13 @@ class ChannelOptions(Options):
     )
 
     def check(self) -> None:
-        """Check that only one of VALUE's runs is given a channel."""
+        """Check that options of VALUE's runs are given for these only."""
         super().check()
-        holds = self.VALUE or self.channel is None
-        self.require(holds, "channel", "null: the run is none of VALUE's, its task tells what")
+        for name in ("channel", "vid2dur_idx"):
+            holds = self.VALUE or getattr(self, name, None) is None
+            self.require(holds, name, "null: the run is none of VALUE's")
 
 
-@dataclass(frozen=True, kw_only=True)
 class EvalOptions(ChannelOptions, RunOptions):
     """What to evaluate"""
 
@@ -118,7 +115,6 @@ class EvalOptions(ChannelOptions, RunOptions):
         self.require(self.split in splits, "split", f"one of {', '.join(splits)} for this task")
 
 
-@dataclass(frozen=True, kw_only=True)
 class CorpusEvalOptions(RetrievalEvalOptions, RetrievalDbOptions, EvalOptions):
     """Corpus"""
 
@@ -134,14 +130,7 @@ class CorpusEvalOptions(RetrievalEvalOptions, RetrievalDbOptions, EvalOptions):
         "(null: the subtitle database's)",
     )
 
-    def check(self) -> None:
-        """Check that only one of VALUE's runs is given a file of videos."""
-        super().check()
-        holds = self.VALUE or self.vid2dur_idx is None
-        self.require(holds, "vid2dur_idx", "null: the run is none of VALUE's")
 
-
-@dataclass(frozen=True, kw_only=True)
 class VcmrEvalOptions(CorpusEvalOptions, MomentEvalOptions):
     """Corpus moment retrieval (eval_vcmr.py)"""
 
@@ -150,7 +139,6 @@ class VcmrEvalOptions(CorpusEvalOptions, MomentEvalOptions):
     task: VcmrTask = "tvr"
 
 
-@dataclass(frozen=True, kw_only=True)
 class VrEvalOptions(CorpusEvalOptions, VideoRankingOptions):
     """Video retrieval (eval_vr.py)"""
 
@@ -160,7 +148,6 @@ class VrEvalOptions(CorpusEvalOptions, VideoRankingOptions):
     vfeat_interval: float = 2.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class AnswerEvalOptions(EvalOptions):
     """Questions and statements"""
 
@@ -172,7 +159,6 @@ class AnswerEvalOptions(EvalOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoQaEvalOptions(AnswerEvalOptions):
     """Video question answering (eval_videoQA.py)"""
 
@@ -181,7 +167,6 @@ class VideoQaEvalOptions(AnswerEvalOptions):
     task: Literal[VideoQaTask, "vlep"] = option("tvqa", help="data set")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ViolinEvalOptions(AnswerEvalOptions):
     """Video-and-language inference (eval_violin.py)"""
 
@@ -190,7 +175,6 @@ class ViolinEvalOptions(AnswerEvalOptions):
     task: Literal["violin"] = option("violin", help="data set")
 
 
-@dataclass(frozen=True, kw_only=True)
 class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
     """Captioning (inf_tvc.py)"""
 
@@ -242,7 +226,6 @@ def listed_data_sets(saved: Mapping[str, Any]) -> list[DataSet]:
     return entries
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueForm(ChannelOptions):
     """A run by VALUE's rules"""
 
@@ -330,14 +313,12 @@ def _entry_files(entry: DataSet, split: str) -> dict[str, Any]:
     return {name: file for name, file in files.items() if file is not None}
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueVcmrEvalOptions(ValueForm, VcmrEvalOptions):
     """Corpus moment retrieval, VALUE"""
 
     TASK_NAMES = data_sets(Kind.MOMENTS)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueVrEvalOptions(ValueForm, VrEvalOptions):
     """Video retrieval, VALUE"""
 
@@ -346,21 +327,18 @@ class ValueVrEvalOptions(ValueForm, VrEvalOptions):
     vfeat_interval: float = 1.5
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueQaEvalOptions(ValueForm, VideoQaEvalOptions):
     """Video question answering, VALUE"""
 
     TASK_NAMES = data_sets(Kind.QUESTIONS)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueViolinEvalOptions(ValueForm, ViolinEvalOptions):
     """Video-and-language inference, VALUE"""
 
     TASK_NAMES = data_sets(Kind.STATEMENTS)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueTvcInferenceOptions(ValueForm, TvcInferenceOptions):
     """Captioning, VALUE (inf_tvc.py)"""
 
@@ -389,7 +367,6 @@ class ValueTvcInferenceOptions(ValueForm, TvcInferenceOptions):
         return name and folder / name
 
 
-@dataclass(frozen=True, kw_only=True)
 class Yc2cInferenceOptions(ValueTvcInferenceOptions):
     """Captioning, VALUE (inf_yc2c.py)"""
 
@@ -398,7 +375,6 @@ class Yc2cInferenceOptions(ValueTvcInferenceOptions):
     val_batch_size: int = 16
 
 
-@dataclass(frozen=True, kw_only=True)
 class VatexInferenceOptions(ValueTvcInferenceOptions):
     """Captioning, VALUE (inf_vatex_en_c.py)"""
 
@@ -407,7 +383,6 @@ class VatexInferenceOptions(ValueTvcInferenceOptions):
     val_batch_size: int = 96
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScorerOptions(MomentEvalOptions, RunOptions):
     """A model to search an index with (index_videos.py, search_videos.py)"""
 
@@ -426,7 +401,6 @@ class ScorerOptions(MomentEvalOptions, RunOptions):
     sub_txt_db: str | None = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, kw_only=True)
 class SearchOptions(RetrievalDbOptions, ScorerOptions):
     """Search (scripts/search_videos.py)"""
 

@@ -1,7 +1,6 @@
-# ruff: noqa: RUF009 (a default is an option with that default)
 """Option groups that the scripts share. Names and meanings are those of the published recipes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -42,7 +41,6 @@ class Channel(StrEnum):
     SUB_ONLY = "sub_only"  # subtitles, over frames without features
 
 
-@dataclass(frozen=True, kw_only=True)
 class StorageOptions(Options):
     """Folders"""
 
@@ -69,7 +67,6 @@ class StorageOptions(Options):
         self.require(exists, "storage", f"a folder (with {', '.join(FOLDERS.values())})")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PrecisionOptions(Options):
     """Number format"""
 
@@ -83,7 +80,6 @@ class PrecisionOptions(Options):
         self.require(not (self.fp16 and self.bf16), "fp16", "off (--no_fp16) when bf16 is on")
 
 
-@dataclass(frozen=True, kw_only=True)
 class LoaderOptions(Options):
     """Loading"""
 
@@ -96,7 +92,6 @@ class LoaderOptions(Options):
     pin_mem: bool = option(False, help="page-locked memory for batches", affects_result=False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoOptions(Options):
     """Video input"""
 
@@ -111,7 +106,6 @@ class VideoOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoDbOptions(VideoOptions):
     """Video databases"""
 
@@ -120,7 +114,6 @@ class VideoDbOptions(VideoOptions):
     vfeat_interval: float = option(1.5, help="seconds per frame", rule=POSITIVE)
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetrievalDbOptions(VideoDbOptions):
     """Task"""
 
@@ -139,7 +132,6 @@ class RetrievalDbOptions(VideoDbOptions):
             raise UserError(f"missing options: --sub_txt_db (task {self.task} reads subtitles)")
 
 
-@dataclass(frozen=True, kw_only=True)
 class QueryDbOptions(Options):
     """Query databases"""
 
@@ -158,7 +150,6 @@ class QueryDbOptions(Options):
         return dbs
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """Model"""
 
@@ -187,7 +178,6 @@ class ModelOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class BatchOptions(Options):
     """Batches"""
 
@@ -207,7 +197,6 @@ class BatchOptions(Options):
     gradient_accumulation_steps: int = option(2, help="batches summed per step", rule=POSITIVE)
 
 
-@dataclass(frozen=True, kw_only=True)
 class OptimizerOptions(Options):
     """Optimizer"""
 
@@ -229,7 +218,6 @@ class OptimizerOptions(Options):
         self.require(len(self.betas) == 2, "betas", "two numbers, such as 0.9 0.98")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScheduleOptions(Options):
     """Steps"""
 
@@ -274,7 +262,6 @@ class ScheduleOptions(Options):
         self.require(self.warmup <= total, "warmup_steps", f"at most num_train_steps ({total})")
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainingOptions(
     ScheduleOptions,
     OptimizerOptions,
@@ -310,7 +297,6 @@ class TrainingOptions(
         return self.NEXT
 
 
-@dataclass(frozen=True, kw_only=True)
 class RankingLossOptions(Options):
     """Ranking losses"""
 
@@ -344,7 +330,6 @@ class RankingLossOptions(Options):
             self.require(same, name, f"as long as hard_pool_size ({stages} values)")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SpanLossOptions(Options):
     """Span loss"""
 
@@ -357,7 +342,6 @@ class SpanLossOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetrievalEvalOptions(Options):
     """Retrieval evaluation"""
 
@@ -375,7 +359,6 @@ class RetrievalEvalOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class MomentEvalOptions(RetrievalEvalOptions):
     """Moment evaluation"""
 
@@ -401,14 +384,12 @@ class MomentEvalOptions(RetrievalEvalOptions):
         self.require(shorter, "min_pred_l", f"below max_pred_l ({self.max_pred_l})")
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoRankingOptions(Options):
     """Video ranking"""
 
     max_vr_video: int = option(100, help="videos listed per query", rule=POSITIVE)
 
 
-@dataclass(frozen=True, kw_only=True)
 class DecodingOptions(Options):
     """Decoding"""
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, dataclass_transform
 
 from config.storage import to_container
 from utils.errors import UserError, shorten
@@ -65,12 +65,14 @@ def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
     return field(default=default, metadata=metadata)
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Values of one script's options; an instance that exists is resolved and checked.
 
-    A subclass changes an inherited default as any dataclass does: ``name: type = value``. The type
-    may be wider (``str | None``), for which type checkers need ``# type: ignore[assignment]``.
+    A subclass becomes a dataclass without a decorator. It changes an inherited default by
+    ``name: type = value``; the type may be wider (``str | None``), for which type checkers need
+    ``# type: ignore[assignment]``.
     """
 
     RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
@@ -78,13 +80,14 @@ class Options:
     VALUE: ClassVar[bool] = False  # whether the run follows VALUE's rules
 
     def __init_subclass__(cls) -> None:
-        """Keep help, rule and aliases of the options that a subclass declares again."""
+        """Make a dataclass; options that it declares again keep help, rule and aliases."""
         groups = [base.__dataclass_fields__ for base in cls.__mro__[1:] if is_dataclass(base)]
         for name in inspect.get_annotations(cls):
             inherited = next((group[name] for group in groups if name in group), None)
             default = cls.__dict__.get(name, MISSING)
             if inherited is not None and not isinstance(default, Field):
                 setattr(cls, name, _field(default, inherited.metadata))
+        dataclass(frozen=True, kw_only=True)(cls)
 
     @property
     def run_folder(self) -> Path:

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF008, RUF009 (a default is an option with that default)
 """Options of pre-training: a mix of objectives over one or more corpora."""
 
 from dataclasses import dataclass, field, replace
@@ -76,7 +75,6 @@ class CorpusOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     """Pre-training (pretrain.py)"""
 
@@ -94,7 +92,7 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     learning_rate: float = 3e-5
     num_train_steps: int = 100_000
     valid_steps: int = 500
-    hard_negtiave_start_step: list[int] = [20_000]
+    hard_negtiave_start_step: list[int] = [20_000]  # noqa: RUF012
 
     def resolve(self) -> None:
         """Set missing weights of corpora to 1, missing intervals to the option's."""

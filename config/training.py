@@ -1,7 +1,5 @@
-# ruff: noqa: RUF008, RUF009 (a default is an option with that default)
 """Options of the scripts that train a task; defaults are those of its published recipe."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from config.groups import (
@@ -29,7 +27,6 @@ def evaluation_by(script: str) -> str:
     return f"evaluate it: python {script} --output_dir {{output_dir}} --checkpoint {{best}}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(
     RetrievalEvalOptions, RankingLossOptions, TrainingOptions, RetrievalDbOptions, QueryDbOptions
 ):
@@ -38,7 +35,6 @@ class RetrievalOptions(
     sampled_by_q: bool = option(True, help="an item is one query; off: a video with five of its")
 
 
-@dataclass(frozen=True, kw_only=True)
 class VcmrOptions(MomentEvalOptions, SpanLossOptions, RetrievalOptions):
     """Corpus moment retrieval (train_vcmr.py)"""
 
@@ -48,7 +44,6 @@ class VcmrOptions(MomentEvalOptions, SpanLossOptions, RetrievalOptions):
     task: VcmrTask = "tvr"
 
 
-@dataclass(frozen=True, kw_only=True)
 class VrOptions(VideoRankingOptions, RetrievalOptions):
     """Video retrieval (train_vr.py)"""
 
@@ -63,10 +58,9 @@ class VrOptions(VideoRankingOptions, RetrievalOptions):
     num_train_steps: int = 4000
     lw_neg_q: float = 10.0
     lw_neg_ctx: float = 10.0
-    hard_pool_size: list[int] = [80]
+    hard_pool_size: list[int] = [80]  # noqa: RUF012
 
 
-@dataclass(frozen=True, kw_only=True)
 class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
     """Questions and statements"""
 
@@ -77,7 +71,6 @@ class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
     val_batch_size: int = 10
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoQaOptions(AnswerOptions):
     """Video question answering (train_videoQA.py)"""
 
@@ -91,7 +84,6 @@ class VideoQaOptions(AnswerOptions):
     num_train_steps: int = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
 class ViolinOptions(AnswerOptions):
     """Video-and-language inference (train_violin.py)"""
 
@@ -105,7 +97,6 @@ class ViolinOptions(AnswerOptions):
     num_train_steps: int = 6000
 
 
-@dataclass(frozen=True, kw_only=True)
 class TvcOptions(DecodingOptions, TrainingOptions, VideoDbOptions):
     """Captioning (train_tvc.py)"""
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 (a default is an option with that default)
 """VALUE: its data sets, and the options of a run over one of them or several (arXiv 2106.04632)."""
 
 import re
@@ -247,7 +246,6 @@ def is_value(saved: Mapping[str, Any]) -> bool:
     return not VALUE_KEYS.isdisjoint(saved)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ListOptions(
     DecodingOptions,
     VideoRankingOptions,
@@ -281,7 +279,6 @@ class ListOptions(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueOptions(ListOptions):
     """VALUE's lists (train_all_multitask.py)"""
 
@@ -374,7 +371,6 @@ class ValueOptions(ListOptions):
         return SetOptions(**values, task=entry.data_set, channel=entry.channel.value)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SetOptions(ListOptions):
     """One of VALUE's data sets"""
 
