@@ -22,8 +22,8 @@ from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
 
 # Keys of a restore point: ours, and those of the published code.
-OWN_KEYS = {"step", "metrics", "model", "optimizer", "precision", "loader", "random", "running"}
-OWN_TYPES = dict.fromkeys(OWN_KEYS, dict) | {"step": int, "random": list, "running": list}
+OWN_TYPES: dict[str, type] = {"step": int, "random": list, "running": list}
+OWN_TYPES |= dict.fromkeys(("metrics", "model", "optimizer", "precision", "loader"), dict)
 ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
 # The published code saves the last step of a run a second time, as final.
 STEP = re.compile(r"([0-9]{1,18})(_final)?")
@@ -247,7 +247,7 @@ def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
             f"{path} is a restore point of the original program, from which a run cannot be "
             f"resumed: choose another --output_dir; --checkpoint {path} takes its weights"
         )
-    lacking = sorted(OWN_KEYS - keys)
+    lacking = sorted(OWN_TYPES.keys() - keys)
     problem = f"it lacks {', '.join(lacking)}" if lacking else ""
     for key, kind in () if lacking else OWN_TYPES.items():
         if not isinstance(point[key], kind) or (key == "step" and point[key] < 0):

@@ -106,11 +106,6 @@ class StepRecord:
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     totals: list[Tensor] = field(default_factory=list)
 
-    @property
-    def names(self) -> set[str]:
-        """Names of the losses."""
-        return set().union(*self.losses)
-
 
 class FiniteGuard:
     """Stops a run whose loss or gradient is no longer finite.
@@ -139,8 +134,9 @@ class FiniteGuard:
     def _check_oldest(self) -> None:
         step, record, finite = self.pending.pop(0)
         if not finite.read():
+            names = sorted(set().union(*record.losses))
             raise UserError(
-                f"loss ({', '.join(sorted(record.names))}) or gradient is not finite at step "
+                f"loss ({', '.join(names)}) or gradient is not finite at step "
                 f"{step} of task {self.task}; its batch holds {', '.join(record.ids)}: look at "
                 "their features and targets, or lower learning_rate"
             )
@@ -266,10 +262,8 @@ class Trainer:
         return stepped
 
     def _set_learning_rate(self, step: int) -> None:
-        options = self.options
-        self.rate = learning_rate_at(
-            step, options.learning_rate, options.warmup, options.num_train_steps
-        )
+        given = self.options
+        self.rate = learning_rate_at(step, given.learning_rate, given.warmup, given.num_train_steps)
         set_learning_rates(self.optimizer, self.rate)
 
     def _forward_backward(self, batch: Any, record: StepRecord) -> None:

@@ -98,15 +98,12 @@ class Communicator(ABC):
 
     def all_gather_object(self, obj: Any) -> list[Any]:
         """Return every rank's picklable object, in rank order."""
-        return [pickle.loads(part.numpy().data) for part in self.all_gather_parts(_to_bytes(obj))]
+        content = torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8)
+        return [pickle.loads(part.numpy().data) for part in self.all_gather_parts(content)]
 
     def broadcast_object(self, obj: Any) -> Any:
         """Return rank 0's picklable object."""
-        content = _to_bytes(obj if self.is_main else None)
-        length = self.broadcast_(torch.tensor([content.numel()]))
-        if not self.is_main:
-            content = torch.empty(int(length), dtype=torch.uint8)
-        return pickle.loads(self.broadcast_(content).numpy().data)
+        return self.all_gather_object(obj if self.is_main else None)[0]
 
     def barrier(self) -> None:
         """Wait until every rank has called this."""
@@ -171,7 +168,3 @@ class SingleProcess(Communicator):
 
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
         return [flat]
-
-
-def _to_bytes(obj: Any) -> Tensor:
-    return torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8)
