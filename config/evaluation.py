@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from config.groups import (
     Channel,
@@ -81,8 +81,7 @@ class EvalOptions(ChannelOptions, RunOptions):
     OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "output_dir", "split")
     TASK_NAMES: ClassVar[tuple[str, ...]]  # data sets that the script may evaluate a run on
 
-    if TYPE_CHECKING:  # declared by every subclass with its own data sets
-        task: str
+    task: str = option(help="data set")
     output_dir: str = option(help="folder of the finished run; results are written there too")
     split: Literal["train", "val", "dev", "test", "test_public", "test_private"] = option(
         "val", help="split of the queries"
@@ -164,7 +163,7 @@ class VideoQaEvalOptions(AnswerEvalOptions):
 
     TASK_NAMES = get_args(VideoQaTask)
 
-    task: Literal[VideoQaTask, "vlep"] = option("tvqa", help="data set")
+    task: Literal[VideoQaTask, "vlep"] = "tvqa"
 
 
 class ViolinEvalOptions(AnswerEvalOptions):
@@ -172,7 +171,7 @@ class ViolinEvalOptions(AnswerEvalOptions):
 
     TASK_NAMES = ("violin",)
 
-    task: Literal["violin"] = option("violin", help="data set")
+    task: Literal["violin"] = "violin"
 
 
 class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):

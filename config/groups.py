@@ -85,7 +85,7 @@ class LoaderOptions(Options):
 
     n_workers: int = option(
         4,
-        help="loader processes per rank, no more than there are cores",
+        help="loader processes per rank, at most its cores",
         rule=NOT_NEGATIVE,
         affects_result=False,
     )
@@ -202,9 +202,7 @@ class OptimizerOptions(Options):
 
     optim: Literal["adam", "adamax", "adamw"] = option("adamw", help="optimizer")
     num_gpus_of_recipe: int | None = option(
-        None,
-        help="keep the effective batch of a recipe for this many GPUs on fewer, by accumulation",
-        rule=POSITIVE,
+        None, help="accumulate to the batch of a recipe for this many GPUs", rule=POSITIVE
     )
     learning_rate: float = option(1e-4, help="highest learning rate", rule=POSITIVE)
     lr_mul: float = option(1.0, help="factor on the learning rate of heads", rule=NOT_NEGATIVE)
@@ -227,16 +225,10 @@ class ScheduleOptions(Options):
     )
     valid_steps: int = option(200, help="steps between validations", rule=POSITIVE)
     save_steps: int = option(
-        0,
-        help="steps between checkpoints (0: as valid_steps)",
-        rule=NOT_NEGATIVE,
-        affects_result=False,
+        0, help="steps per checkpoint (0: valid_steps)", rule=NOT_NEGATIVE, affects_result=False
     )
     restore_steps: int = option(
-        0,
-        help="steps between restore points (0: as valid_steps)",
-        rule=NOT_NEGATIVE,
-        affects_result=False,
+        0, help="steps per restore point (0: valid_steps)", rule=NOT_NEGATIVE, affects_result=False
     )
     log_steps: int = option(
         20, help="steps between logged losses", rule=POSITIVE, affects_result=False

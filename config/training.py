@@ -1,6 +1,6 @@
 """Options of the scripts that train a task; defaults are those of its published recipe."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from config.groups import (
     DecodingOptions,
@@ -64,8 +64,7 @@ class VrOptions(VideoRankingOptions, RetrievalOptions):
 class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
     """Questions and statements"""
 
-    if TYPE_CHECKING:  # declared by every subclass with its own data sets
-        task: str
+    task: str = option(help="data set")
     max_txt_len: int = 120
     train_batch_size: int = 4
     val_batch_size: int = 10
@@ -77,7 +76,7 @@ class VideoQaOptions(AnswerOptions):
     KIND = Kind.QUESTIONS
     NEXT = evaluation_by("eval_videoQA.py")
 
-    task: VideoQaTask = option("tvqa", help="data set")
+    task: VideoQaTask = "tvqa"
     lw_st_ed: float = redefault(SpanLossOptions, "lw_st_ed", 0.4)
     learning_rate: float = 5e-5
     lr_mul: float = 10.0
@@ -90,7 +89,7 @@ class ViolinOptions(AnswerOptions):
     KIND = Kind.STATEMENTS
     NEXT = evaluation_by("eval_violin.py")
 
-    task: Literal["violin"] = option("violin", help="data set")
+    task: Literal["violin"] = "violin"
     sub_ctx_len: int = 2
     learning_rate: float = 3e-5
     lr_mul: float = 8.0

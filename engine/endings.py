@@ -64,11 +64,9 @@ def best_validation(folder: RunFolder) -> Validation:
     best = _best_kept(folder, found)
     if best is None:
         metrics = folder.log / "metrics.jsonl"
-        lacking = (
-            f"{folder.checkpoints} has no checkpoint of a validated step"
-            if found
-            else f"{metrics} has no {' or '.join(MAIN_METRICS)} of a validation"
-        )
+        lacking = f"{metrics} has no {' or '.join(MAIN_METRICS)} of a validation"
+        if found:
+            lacking = f"{folder.checkpoints} has no checkpoint of a validated step"
         raise UserError(f"{lacking}, so none is the best: name a step or a file")
     if any(each.value > best.value for each in found):
         LOGGER.warning("checkpoints of better validations than step %d's are gone", best.step)

@@ -42,7 +42,8 @@ class LossScale:
 class Precision:
     """Autocast, loss scaling and the optimizer step of one number format.
 
-    Tasks that are trained in turn may have a loss scale each (:meth:`choose_scale`).
+    Tasks that are trained in turn may have a loss scale each (:meth:`choose_scale`); ``scale`` is
+    the current one.
     """
 
     def __init__(self, mode: Mode, device: torch.device) -> None:
@@ -74,17 +75,7 @@ class Precision:
             fp16 = self.mode == "fp16"
             scaler = torch.amp.GradScaler(self.device.type, FIRST_LOSS_SCALE, enabled=fp16)
             self._scales[name] = LossScale(scaler)
-        self._scale = self._scales[name]
-
-    @property
-    def loss_scale(self) -> float:
-        """Current factor on the loss (1 unless fp16)."""
-        return self._scale.scaler.get_scale()
-
-    @property
-    def overflows(self) -> int:
-        """Steps in a row that were skipped with the current scale."""
-        return self._scale.overflows
+        self.scale = self._scales[name]
 
     @property
     def loss_scales(self) -> dict[str, float]:
@@ -94,11 +85,11 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of the (scaled) loss."""
-        self._scale.scaler.scale(loss).backward()
+        self.scale.scaler.scale(loss).backward()
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide gradients by the loss scale, after they were reduced over ranks."""
-        self._scale.scaler.unscale_(optimizer)
+        self.scale.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """Step the optimizer; False if gradients overflowed (fp16) and nothing was updated.
@@ -111,7 +102,7 @@ class Precision:
         # A hook of the optimizer tells, as reading the scale would wait for the device.
         taken: list[bool] = []
         hook = optimizer.register_step_post_hook(lambda *_: taken.append(True))
-        scale = self._scale
+        scale = self.scale
         scale.scaler.step(optimizer)
         hook.remove()
         scale.scaler.update()
@@ -135,7 +126,7 @@ class Precision:
         """Restore saved loss scales; earlier restore points have only one."""
         for name, saved in {"": state, **state.get("scales", {})}.items():
             self.choose_scale(name)
-            self._scale.load_state_dict(saved)
+            self.scale.load_state_dict(saved)
         self.choose_scale("")
 
 
