@@ -78,7 +78,12 @@ class FileLock:
 _held: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
-os.register_at_fork(after_in_child=lambda: [lock._forget() for lock in list(_held)])
+def _forget_all() -> None:
+    for lock in list(_held):
+        lock._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def _release(path: Path, file: TextIO) -> None:
