@@ -98,12 +98,13 @@ class EvalOptions(ChannelOptions, RunOptions):
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that the task may have."""
-        return ("train", "val", "test", "test_public")
+        hero = ("val", "test", "test_public")
+        return ("train", *(TASKS[self.task].evaluated if self.VALUE else hero))
 
     @property
     def results_name(self) -> str:
         """Folder of the results, within the run's."""
-        return f"results_{self.split}"
+        return f"results_{self.task}_{self.split}" if self.VALUE else f"results_{self.split}"
 
     def check(self) -> None:
         """Check that the run's rules have the task and the split."""
@@ -269,16 +270,6 @@ class ValueForm(ChannelOptions):
     def reads_subtitles(self) -> bool:
         """Whether subtitles are read."""
         return self.channel != Channel.VIDEO_ONLY
-
-    @property
-    def splits(self: Any) -> tuple[str, ...]:
-        """Splits of the data set."""
-        return ("train", *TASKS[self.task].evaluated)
-
-    @property
-    def results_name(self: Any) -> str:
-        """Folder of the results, within the run's."""
-        return f"results_{self.task}_{self.split}"
 
     def check(self) -> None:
         """Check that a channel with subtitles has their database."""

@@ -85,7 +85,7 @@ class LoaderOptions(Options):
 
     n_workers: int = option(
         4,
-        help="loader processes per rank, at most its cores",
+        help="loader processes per rank (max: CPU cores)",
         rule=NOT_NEGATIVE,
         affects_result=False,
     )
@@ -202,7 +202,7 @@ class OptimizerOptions(Options):
 
     optim: Literal["adam", "adamax", "adamw"] = option("adamw", help="optimizer")
     num_gpus_of_recipe: int | None = option(
-        None, help="accumulate to the batch of a recipe for this many GPUs", rule=POSITIVE
+        None, help="keep the batch of a recipe for this many GPUs, by accumulation", rule=POSITIVE
     )
     learning_rate: float = option(1e-4, help="highest learning rate", rule=POSITIVE)
     lr_mul: float = option(1.0, help="factor on the learning rate of heads", rule=NOT_NEGATIVE)

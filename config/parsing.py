@@ -299,7 +299,10 @@ def _build_parser(cls: type[Options]) -> _Parser:
 def _add_flag(section: Any, declared: Field, hint: Any) -> None:
     names = [declared.name, *declared.metadata["aliases"]]
     flags = [f"--{name}" for name in names]
-    text = _help_text(declared, hint)
+    rule, default = declared.metadata["rule"], _default(declared)
+    facts = [describe(hint)] if rule is None else [describe(hint), rule.text]
+    facts.append("required" if default is MISSING else f"default: {show(default)}")
+    text = f"{declared.metadata['help']} [{'; '.join(facts)}]".replace("%", "%%")
     if hint is bool or bool in get_args(hint):
         section.add_argument(*flags, dest=declared.name, action="store_true", help=text)
         off = [f"--no_{name}" for name in names]
@@ -307,15 +310,6 @@ def _add_flag(section: Any, declared: Field, hint: Any) -> None:
         return
     count = "+" if str(hint).startswith("list") and not is_structured(hint) else 1
     section.add_argument(*flags, dest=declared.name, nargs=count, metavar="X", help=text)
-
-
-def _help_text(declared: Field, hint: Any) -> str:
-    rule, default = declared.metadata["rule"], _default(declared)
-    facts = [describe(hint)]
-    if rule is not None:
-        facts.append(rule.text)
-    facts.append("required" if default is MISSING else f"default: {show(default)}")
-    return f"{declared.metadata['help']} [{'; '.join(facts)}]".replace("%", "%%")
 
 
 def _default(declared: Field) -> Any:
