@@ -60,9 +60,7 @@ def build_for_evaluation(
 ) -> ModelT:
     """Return the run's ``checkpoint`` as a model in evaluation mode.
 
-    Args:
-        feature_size: as for :func:`build_for_training`; None: the checkpoint's.
-        longest: as for :func:`build_for_training`.
+    Arguments are those of :func:`build_for_training`; ``feature_size`` None is the checkpoint's.
 
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.

@@ -145,10 +145,6 @@ class FiniteGuard:
 class Trainer:
     """Trains a :class:`Task`: restores, steps, validates and saves.
 
-    Args:
-        task: what to train.
-        run: options, ranks, device and folder.
-
     Attributes:
         steps_done: optimizer steps since the start of the run, restored ones included.
         unvalidated: the restore point was written before the validation of its step.

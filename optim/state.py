@@ -32,8 +32,6 @@ def load_optimizer_state(
     Moments of another class of optimizer (``optim``, ``apex``) are not restored, with a warning.
 
     Args:
-        model: whose parameters the optimizer has.
-        optimizer: of the resumed run.
         saved: from :func:`optimizer_state`; or PyTorch's own state dict, as in older restore
             points, if groups are still the same.
 

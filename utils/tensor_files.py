@@ -184,11 +184,7 @@ def is_unzipped(path: str | Path) -> bool:
 
 
 def read_weights(path: str | Path, mapped: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Return the dictionary of tensors in a file, also below :data:`WRAPPERS`.
-
-    Args:
-        path: a file.
-        mapped: as for :func:`load_tensors`.
+    """Return the dictionary of tensors that :func:`load_tensors` finds, also below WRAPPERS.
 
     Returns:
         Tensors by name, possibly with other entries, and the keys of the wrappers.
