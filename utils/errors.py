@@ -13,7 +13,7 @@ from utils.processes import close_bars, is_other_rank, loader_death
 from utils.signals import stoppable
 
 # Long enough for launchers to end the other ranks once the first has failed, on a busy machine too.
-FIRST_RANK_SPEAKS_SECONDS = 20.0
+FIRST_RANK_REPORTS_SECONDS = 20.0
 NOBODY_READS = 141  # exit code of a program whose output is a closed pipe (128 + SIGPIPE)
 
 _AGAIN = "free some and run the same command again"
@@ -91,7 +91,7 @@ def run_main(main: Callable[[], object]) -> None:
         if known is None:
             raise
         if is_other_rank():
-            time.sleep(FIRST_RANK_SPEAKS_SECONDS)
+            time.sleep(FIRST_RANK_REPORTS_SECONDS)
         close_bars()
         line = shorten(" ".join(str(known).split()), _LINE_CHARACTERS)
         _exit(2, f"error: {line}")

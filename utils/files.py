@@ -44,7 +44,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if path.parent not in _swept:
             _swept.add(path.parent)
             remove_leftovers(path.parent)
-        with _temporary_beside(path) as temporary:
+        with _temporary_next_to(path) as temporary:
             with naming(path, temporary):
                 yield temporary
                 with temporary.open("rb") as written:
@@ -53,7 +53,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
+def _temporary_next_to(path: Path) -> Iterator[Path]:
     """Yield an empty file that is locked while its writer lives, and removed in the end."""
     while True:
         unique = f"{os.getpid()}.{secrets.token_hex(4)}"
@@ -145,7 +145,7 @@ def check_output(*paths: str | Path) -> None:
         before = folder.stat()
         with (
             naming(path, folder),
-            _temporary_beside(folder / path.name) as probe,
+            _temporary_next_to(folder / path.name) as probe,
             probe.open("wb") as file,
         ):
             file.write(bytes(_PROBE_BYTES >> 8))

@@ -300,7 +300,7 @@ def test_a_checkpoint_is_found(crowded, asked, name):
 def test_an_unknown_checkpoint_names_those_there_are(crowded, asked):
     with pytest.raises(UserError) as error:
         crowded.find_checkpoint(asked)
-    assert "the run has steps 5, 7_final, 40, 40_final; beside them" in str(error.value)
+    assert "the run has steps 5, 7_final, 40, 40_final; also in ckpt" in str(error.value)
     assert len(str(error.value)) < 700
     assert "9.pt, best.pt, model_step_x.pt, train_state_4.pt)" in str(error.value)
 
