@@ -94,7 +94,7 @@ def test_a_step_tells_the_losses_of_its_batches(tmp_path):
     assert [total.item() for total in seen.totals] == [2.0, 4.0]
 
 
-def test_standing_in_for_ranks_averages(tmp_path):
+def test_emulated_ranks_are_averaged(tmp_path):
     trainer = make_trainer(tmp_path, accumulation=2, emulated_ranks=2)
     assert first_gradient(trainer) == 2.0 * (1 + 2 + 3 + 4) / 2
     assert trainer.begun == [(0, 0), (0, 1), (0, 2), (0, 3)]
@@ -111,7 +111,7 @@ def test_a_factor_on_a_gradient_does_not_change_what_is_logged(tmp_path):
 def test_a_skipped_step_is_not_logged(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.guard = None
-    trainer.precision._scale.scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
+    trainer.precision.scale.scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
     loader = trainer.task.loader
     loader.number = float("inf")
     assert trainer.step() is None
@@ -134,7 +134,7 @@ def test_clipping_bounds_the_step_but_reports_the_norm(tmp_path):
     assert first_gradient(make_trainer(tmp_path, grad_norm=0.5)) == 2.0
 
 
-def test_a_run_validates_saves_and_goes_on(tmp_path):
+def test_a_run_validates_saves_and_resumes(tmp_path):
     changes = {"num_train_steps": 4, "valid_steps": 3, "save_steps": 2, "restore_steps": 2}
     trainer = make_trainer(tmp_path, **changes)
     assert trainer.train() == {"seen": 4.0}
