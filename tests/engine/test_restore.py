@@ -352,7 +352,7 @@ def test_all_ranks_refuse_it_and_one_says_so(tmp_path):
     assert [path.name for path in run.iterdir()] == ["restore.pt"]
 
 
-def test_a_foreign_point_beside_an_own_one_is_not_overwritten(tmp_path):
+def test_a_foreign_point_next_to_an_own_one_is_not_overwritten(tmp_path):
     run = RunFolder(tmp_path)
     save_restore_point(run, point())
     torch.save(ORIGINAL, run.backup)

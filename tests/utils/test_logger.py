@@ -107,7 +107,7 @@ def test_tensorboard_drops_what_the_restart_repeats(tmp_path):
     ]
 
 
-def test_a_run_started_anew_drops_all_lines(tmp_path):
+def test_a_run_started_again_drops_all_lines(tmp_path):
     write_steps(tmp_path, 0, range(1, 4))
     write_steps(tmp_path, 0, range(1, 2))
     assert lines(tmp_path) == [(1, "loss", 0.25)]

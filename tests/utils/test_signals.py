@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: one line, 130 or 143, nothing left, and training goes on exactly."""
+"""SIGINT and SIGTERM: one line, 130 or 143, nothing left, and training resumes exactly."""
 
 import json
 import os
