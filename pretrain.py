@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
         ),
         set_step=model.set_step,
         gradient_factors=ranking_gradient_factors(
-            options.ranking_gradient, run.comm.size, run.stand_in
+            options.ranking_gradient, run.comm.size, run.emulated_ranks
         ),
     )
     return Trainer(task, run).train()

@@ -58,7 +58,7 @@ def open_task(run: Run[ValueOptions]) -> Task:
         comm=run.comm,
         label_smoothing=options.lsr,
     )
-    ranking = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.stand_in)
+    ranking = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.emulated_ranks)
     return Task(
         name=", ".join(each.label for each in sets),
         model=model,

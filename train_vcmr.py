@@ -84,7 +84,7 @@ def train_retrieval(
         validate=partial(validate_splits, validation),
         set_step=model.set_step,
         gradient_factors=ranking_gradient_factors(
-            options.ranking_gradient, run.comm.size, run.stand_in
+            options.ranking_gradient, run.comm.size, run.emulated_ranks
         ),
     )
     return Trainer(task, run).train()

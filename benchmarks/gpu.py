@@ -255,7 +255,8 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
         try:
             yield trainer, travelling.to(bench.device)
         finally:  # what is measured next has the device's memory alone
-            trainer.writer.close()
+            if trainer.writer:
+                trainer.writer.close()
             case.model.zero_grad(set_to_none=True)
             case.model.cpu()
 
