@@ -5,7 +5,7 @@ from data.stores.lmdb_io import FeatureDb
 
 
 def open_features(options: VideoOptions, folder: str, interval: float) -> FeatureDb:
-    """Open a feature database; numbers of frames that it lacks may be kept in the run's folder.
+    """Open a feature database; frame counts that it lacks may be kept in the run's folder.
 
     Args:
         options: of a run.
@@ -26,5 +26,5 @@ def open_features(options: VideoOptions, folder: str, interval: float) -> Featur
 
 
 def channel_of(task: str) -> Channel:
-    """Return what of a video a task reads: its name may end in a channel's."""
+    """Return the channel of a task, by the end of its name."""
     return next((each for each in Channel if task.endswith(f"_{each}")), Channel.VIDEO_SUB)

@@ -1,13 +1,11 @@
-"""Videos that something asks for: are they there?"""
+"""Checks of the videos that databases and lists name."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from data.check.databases import Corpus, WantedVideos
-from data.check.findings import Case, Check, Drops, Finding, Severity, examine
+from data.check.findings import Case, Check, Drops, Finding, examine, warning
 from data.video_indices import VIDEO_INDICES, shared_between_splits, split_parts, table_faults
-
-WARNING = Severity.WARNING
 
 NO_FEATURES = Check(
     "videos in features",
@@ -27,30 +25,30 @@ NONE_WANTED = Check(
     "it names no videos",
     "give a database with query2video.json, video_ids.json, or vid2dur_idx",
 )
-NOT_SEARCHED = Check(
+NOT_SEARCHED = warning(
     "pool",
     "queries are about videos that are not searched: they count as wrong",
     "give a vid2dur_idx.json or video_ids.json that has them",
-    WARNING,
 )
 NONE_SEARCHED = Check(
     "pool",
     "all queries are about videos that are not searched",
     "give the query database of this split, or a vid2dur_idx.json that has its videos",
 )
-LISTED_TWICE = Check(
-    "video names", "a list names a video twice", 'leave one of them (1 and "1" are one)', WARNING
+LISTED_TWICE = warning(
+    "video names",
+    "a list names a video twice",
+    'leave one of them (1 and "1" are one)',
 )
 BAD_INDEX = Check(
     "video indices",
     "entries that are not [seconds, index], or videos of one split that share an index",
     "fix vid2dur_idx.json and make the subtitle database again: an index is the id of one video",
 )
-SHARED_INDEX = Check(
+SHARED_INDEX = warning(
     "video indices",
     "videos of different splits share an index",
     "nothing, as long as their results files are not mixed",
-    WARNING,
 )
 NO_SPLIT = Check(
     "video indices",

@@ -17,8 +17,8 @@ from data.pretraining import open_corpora
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
 from data.tvc import (
     CaptionDataset,
-    CaptionDb,
     TargetClips,
+    caption_texts,
     captions_by_video,
     read_clip_lines,
 )
@@ -150,8 +150,8 @@ def some_videos(world: Path, gone: set[str]) -> SubtitleSource:
 
 
 def test_captions_and_clips(world):
-    captions = CaptionDb(world / "txt_db" / "tvc_train.db")
-    of_video = captions_by_video(captions.captions)
+    captions = caption_texts(world / "txt_db" / "tvc_train.db")
+    of_video = captions_by_video(captions)
     gone = {min(of_video)}
     videos = some_videos(world, gone)
     data = CaptionDataset(captions, videos)

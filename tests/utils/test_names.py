@@ -12,7 +12,7 @@ import eval_vcmr
 import eval_vr
 from data.check.broken_databases import BrokenRecords, drop_from
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
-from data.tvc import CaptionDataset, CaptionDb, TargetClips
+from data.tvc import CaptionDataset, TargetClips, caption_texts
 from data.vcmr import MomentDataset
 from data.video import SubtitleSource
 from data.video_pool import feature_name, query_videos, read_split
@@ -424,7 +424,7 @@ def test_questions_statements_and_moments(numbered, tmp_path, original):
 @pytest.mark.golden
 def test_captions_and_clips(numbered, world, tmp_path):
     source = numbered.source()
-    data = CaptionDataset(CaptionDb(numbered.folder / "tvc_val.db"), source)
+    data = CaptionDataset(caption_texts(numbered.folder / "tvc_val.db"), source)
     assert set(data.vids) <= set(map(str, numbered.number.values()))
     clip = TextDb(numbered.folder / "tvc_val.db" / "clip.db")
     theirs = TextDb(world / "txt_db" / "tvc_val.db" / "clip.db")
