@@ -40,11 +40,8 @@ class Line:
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
-    """Yield the lines of an annotation file that are not blank.
-
-    Raises:
-        UserError: the file is missing, has no lines, or is no UTF-8 text.
-    """
+    """Yield the lines of an annotation file that are not blank; UserError if it is missing, has no
+    lines, or is no UTF-8 text."""
     empty = True
     for number, text in text_lines(path):
         empty = False

@@ -76,11 +76,7 @@ class CandidateDataset(ABC, Generic[RecordT, ItemT]):
         self.inspect((id_, db.read(id_, self.record_type)) for id_ in self.ids)
 
     def inspect(self, records: Iterable[tuple[str, RecordT]]) -> None:
-        """Check all records, before the first is needed.
-
-        Raises:
-            UserError: one is malformed.
-        """
+        """Check all records, before the first is needed; UserError if one is malformed."""
         for id_, record in records:
             self.target(id_, record)
 
@@ -101,11 +97,8 @@ class CandidateDataset(ABC, Generic[RecordT, ItemT]):
         return self.videos.count_positions(self.video_of[id_] for id_ in self.ids)
 
     def target(self, id_: str, record: RecordT) -> int:
-        """Return the index of a record's right choice, or UNKNOWN.
-
-        Raises:
-            UserError: it is out of range, or missing in training.
-        """
+        """Return the index of a record's right choice, or UNKNOWN; UserError if it is out of range,
+        or missing in training."""
         target = record.target
         if target is None and not self.training:
             return UNKNOWN

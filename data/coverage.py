@@ -56,8 +56,7 @@ def available_items(
     """Return the items whose videos are available, and how many those are.
 
     Args:
-        ids: of all items.
-        video_of: their videos.
+        ids, video_of: all items, and their videos.
         videos: reads videos; unless ``only_available`` it must have all.
         where, kind: see :class:`Coverage`.
 

@@ -52,11 +52,7 @@ OBJECTIVES = {
 
 
 def find_objective(name: str) -> Objective:
-    """Return the objective that an entry of a corpus's ``tasks`` names.
-
-    Raises:
-        UserError: it is unknown; names the nearest one.
-    """
+    """Return the objective that a corpus's ``tasks`` name; UserError, with a hint, if unknown."""
     if name not in OBJECTIVES:
         hint = nearest(name, OBJECTIVES) or f"there are {', '.join(OBJECTIVES)}"
         raise UserError(f"option targets: tasks: unknown objective {name!r}; {hint}")
@@ -64,13 +60,7 @@ def find_objective(name: str) -> Objective:
 
 
 class ObjectiveDataset:
-    """Data set of an objective; each item names the objective.
-
-    Args:
-        name: of the objective, a key of :data:`OBJECTIVES`.
-        vids, source, seed: see :class:`data.video.VideoDataset`.
-        options: of the run.
-    """
+    """Data set of an objective, ``name`` in :data:`OBJECTIVES`; each item comes with the name."""
 
     def __init__(
         self,
@@ -115,31 +105,28 @@ class ShardedFeatures:
         self.path = ", ".join(str(shard.path) for shard in shards)
         self.width = shards[0].width
         self.id2nframe: dict[str, int] = {}
-        self._shard_of: dict[str, int] = {}
-        for number, shard in enumerate(shards):
-            self._add(number, shard)
-
-    def _add(self, number: int, shard: FeatureDb) -> None:
-        if shard.width != self.width:
-            raise UserError(
-                f"{shard.path} has features {shard.width} values wide, {self.shards[0].path} "
-                f"{self.width}: shards need features of the same extractors"
-            )
-        twice = self.id2nframe.keys() & shard.id2nframe.keys()
-        if twice:
-            LOGGER.warning(
-                "%d videos of %s (such as %s) are in a shard before it, and read from there",
-                *(len(twice), shard.path, min(twice)),
-            )
-        self.id2nframe = shard.id2nframe | self.id2nframe
-        self._shard_of = dict.fromkeys(shard.id2nframe, number) | self._shard_of
+        self._shard_of: dict[str, FeatureDb] = {}
+        for shard in shards:
+            if shard.width != self.width:
+                raise UserError(
+                    f"{shard.path} has features {shard.width} values wide, {shards[0].path} "
+                    f"{self.width}: shards need features of the same extractors"
+                )
+            twice = self.id2nframe.keys() & shard.id2nframe.keys()
+            if twice:
+                LOGGER.warning(
+                    "%d videos of %s (such as %s) are in a shard before it, and read from there",
+                    *(len(twice), shard.path, min(twice)),
+                )
+            self.id2nframe = shard.id2nframe | self.id2nframe
+            self._shard_of = dict.fromkeys(shard.id2nframe, shard) | self._shard_of
 
     def __getitem__(self, vid: str) -> np.ndarray:
-        """(T, D), as :meth:`data.stores.lmdb_io.FeatureDb.__getitem__`."""
-        return self.shards[self._shard_of[vid]][vid]
+        """Return (T, D), as :class:`data.stores.lmdb_io.FeatureDb` does."""
+        return self._shard_of[vid][vid]
 
     def __contains__(self, vid: str) -> bool:
-        return vid in self._shard_of
+        return vid in self._shard_of and vid in self._shard_of[vid]
 
 
 @dataclass
@@ -151,11 +138,7 @@ class Corpus:
     source: SubtitleSource
 
     def parts(self, train: bool) -> Iterator[tuple[str, str, float, list[str]]]:
-        """Yield (loader name, objective, weight, videos) of the training or validation loaders.
-
-        Raises:
-            UserError: a list of videos is malformed, or names videos that no database has.
-        """
+        """Yield (loader name, objective, weight, videos) of the training or validation loaders."""
         for split in self.options.splits:
             vids = self._videos(split.train_idx if train else split.val_idx)
             for objective, ratio in zip(split.tasks, split.ratio, strict=True):
@@ -181,11 +164,7 @@ class Corpus:
 
 
 def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> list[Corpus]:
-    """Open the databases of all corpora.
-
-    Args:
-        options: of the run.
-        vocab_size: of its model; None: tokens are not checked against it.
+    """Open the databases of all corpora; tokens are checked against ``vocab_size``, if given.
 
     Raises:
         UserError: one is missing or damaged, or features of two corpora differ in width.
@@ -213,7 +192,8 @@ def make_parts(corpora: Sequence[Corpus], options: PretrainOptions, train: bool)
     """Return one part per corpus, split and objective, named ``{objective}_{corpus}_{split}``.
 
     Raises:
-        UserError: a list of videos is malformed, an objective unknown, or a name not unique.
+        UserError: a list of videos is malformed or names videos that no database has, an objective
+            is unknown, or a name not unique.
     """
     parts: dict[str, Part] = {}
     seed = options.seed if train else VALIDATION_SEED

@@ -5,16 +5,8 @@ from data.stores.lmdb_io import FeatureDb
 
 
 def open_features(options: VideoOptions, folder: str, interval: float) -> FeatureDb:
-    """Open a feature database; frame counts that it lacks may be kept in the run's folder.
-
-    Args:
-        options: of a run.
-        folder: the data set's folder.
-        interval: seconds per frame.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Open the feature database of a data set's folder; frame counts that it lacks may be saved in
+    the run's folder. UserError if it is missing or damaged."""
     return FeatureDb(
         folder,
         options.vfeat_version,

@@ -26,11 +26,8 @@ DEFAULT_TOKENIZER = "roberta-base"
 
 
 def tokenizer_folder(name_or_folder: str) -> Path:
-    """Return a local folder with a tokenizer: the given one, or of a name on the hub (or cached).
-
-    Raises:
-        UserError: the folder has no tokenizer, or the name cannot be fetched.
-    """
+    """Return a local folder with a tokenizer: the given one, or of a name on the hub (or cached);
+    UserError if there is none, or it cannot be fetched."""
     folder = Path(name_or_folder)
     if not folder.is_dir():
         folder = fetch_folder(
@@ -48,11 +45,7 @@ def tokenizer_folder(name_or_folder: str) -> Path:
 
 
 def load_tokenizer(name_or_folder: str) -> BpeTokenizer:
-    """Load a RoBERTa tokenizer from a :func:`tokenizer_folder`.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
+    """Load a RoBERTa tokenizer from a :func:`tokenizer_folder`; UserError if it is damaged."""
     folder = tokenizer_folder(name_or_folder)
     try:
         return BpeTokenizer(folder)

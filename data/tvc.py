@@ -14,7 +14,7 @@ import torch
 
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption
 from data.clips import captions_by_video, clip_frames, read_clip_lines, starts_beyond
-from data.coverage import Coverage, available_items
+from data.coverage import available_items
 from data.loader import ItemKey
 from data.moments import warn_of_clamped
 from data.stores.lmdb_io import TextDb
@@ -99,21 +99,17 @@ class CaptionDataset(VideoDataset[CaptionItem]):
         beyond: dict[str, None] = {}
         spans: dict[str, tuple[float, float]] = {}
         of_video = captions_by_video(self.db, source.features.id2nframe)
+        video_of = {id_: vid for vid, ids in of_video.items() for id_ in ids}
         where = str(self.db.path.parent)
-        there = source.require(of_video, where)
-        captions = sum(len(of_video[vid]) for vid in there), sum(map(len, of_video.values()))
-        coverage = Coverage(where, "captions", (len(there), len(of_video)), captions)
-        coverage.log(source.only_available)
-        for vid in there:
-            frames = source.num_frames(vid)
-            for caption_id in of_video[vid]:
-                record = self.db.read(caption_id, CaptionRecord)
-                clip_id, (start, end) = str(record.clip_id), record.ts
-                spans[clip_id] = start, end
-                if starts_beyond(start, source.interval, frames):
-                    beyond[clip_id] = None
-                else:
-                    groups.setdefault(vid, []).append(caption_id)
+        available, _ = available_items(list(video_of), video_of, source, where, "captions")
+        for id_ in available:
+            vid, record = video_of[id_], self.db.read(id_, CaptionRecord)
+            clip_id, (start, end) = str(record.clip_id), record.ts
+            spans[clip_id] = start, end
+            if starts_beyond(start, source.interval, source.num_frames(vid)):
+                beyond[clip_id] = None
+            else:
+                groups.setdefault(vid, []).append(id_)
         warn_of_clips_beyond(beyond, "are skipped")
         warn_of_clamped(spans.items(), where)
         return groups
@@ -238,13 +234,8 @@ def open_captions(
 def pack_captions(
     items: Sequence[CaptionItem], meta: Mapping[str, int], max_txt_len: int = -1
 ) -> CaptionBatch:
-    """Pack items; captions are packed clip by clip, clips video by video.
-
-    Args:
-        items: videos with their captions.
-        meta: ids of the special tokens.
-        max_txt_len: longer inputs and targets are cut; −1: none.
-    """
+    """Pack items; captions are packed clip by clip, clips video by video, inputs and targets of at
+    most ``max_txt_len`` tokens (−1: all)."""
     begin, end = meta["BOS"], meta["EOS"]
     clips = [captions for item in items for captions in item.captions]
     captions = [caption for clip in clips for caption in clip]

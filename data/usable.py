@@ -26,11 +26,7 @@ class Features(Protocol):
 
 
 def require_videos(db: Features, vids: Iterable[str], wanted_by: str) -> None:
-    """Check that a feature database has all of ``vids``.
-
-    Raises:
-        UserError: some are missing; names the first and who wants them.
-    """
+    """Raise UserError, which names the first, if the database lacks any of ``vids``."""
     vids = list(vids)
     missing = [vid for vid in vids if vid not in db.id2nframe]
     if missing:

@@ -1,7 +1,7 @@
 """VALUE's data sets, opened to train or to validate on, over one corpus of videos or several."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +38,7 @@ class Databases:
         return TextDb(path, self.vocab_size)
 
     def videos(self, entry: DataSet, texts: TextDb) -> VideoData:
-        """Return the videos of an entry.
-
-        Args:
-            entry: of the lists.
-            texts: one of its databases of texts.
+        """Return the videos of an entry, one of whose databases is ``texts``.
 
         Raises:
             UserError: a database is missing or damaged, or its features have another width than
@@ -95,9 +91,8 @@ def collate_set(items: Sequence[tuple[OpenSet, Any]]) -> SetBatch:
     return SetBatch(batch, owner.label, owner.entry.kind)
 
 
-def labels(entries: Iterable[DataSet]) -> dict[str, str]:
+def labels(entries: Sequence[DataSet]) -> dict[str, str]:
     """Return {entry's name: label in metrics}: its data set, or its name if that is not unique."""
-    entries = list(entries)
     count = Counter(entry.data_set for entry in entries)
     return {
         entry.name: entry.data_set if count[entry.data_set] == 1 else entry.name
@@ -119,43 +114,31 @@ def open_training_sets(databases: Databases) -> list[OpenSet]:
             ", ".join(both),
         )
     names = labels(entries)
-    opened = []
-    for entry in entries:
-        texts, dataset, collate = _open_items(databases, entry)
-        opened.append(OpenSet(names[entry.name], entry, texts, dataset, collate))
-        LOGGER.info("%s: %d items to train on", entry.name, len(dataset))
+    opened = [_open_set(databases, entry, names[entry.name]) for entry in entries]
+    for data in opened:
+        LOGGER.info("%s: %d items to train on", data.entry.name, len(data))
     return opened
 
 
-def _open_items(
-    databases: Databases, entry: DataSet
-) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], ItemBatch]]:
-    """Return a database of an entry's texts, its training items, and their collate function."""
+def _open_set(databases: Databases, entry: DataSet, label: str) -> OpenSet:
     options, longest = databases.options, databases.options.max_txt_len
     if entry.kind is Kind.CAPTIONS:
         texts = caption_texts(entry.caption_dbs[0], databases.vocab_size)
         source = databases.videos(entry, texts).source
         captions = open_captions(entry.caption_dbs, source, databases.vocab_size, longest)
-        return texts, captions, captions.collate
+        return OpenSet(label, entry, texts, captions, captions.collate)
     if entry.kind in (Kind.QUESTIONS, Kind.STATEMENTS):
         judged = open_judged(databases, entry, training=True)
-        return judged.db, judged, judged.collate
+        return OpenSet(label, entry, judged.db, judged, judged.collate)
     texts = databases.texts(entry.given("query_txt_db"))
     source = databases.videos(entry, texts).source
-    return texts, MomentDataset(texts, source, longest, seed=options.seed), collate_moments
+    moments = MomentDataset(texts, source, longest, seed=options.seed)
+    return OpenSet(label, entry, texts, moments, collate_moments)
 
 
 def open_judged(databases: Databases, entry: DataSet, training: bool) -> CandidateDataset:
-    """Open the questions or statements of an entry.
-
-    Args:
-        databases: of the run.
-        entry: of its lists.
-        training: leave out long texts; items must have labels.
-
-    Raises:
-        UserError: as :func:`open_training_sets`.
-    """
+    """Open the questions or statements of an entry; in ``training`` without long texts, and items
+    must have labels. UserError as for :func:`open_training_sets`."""
     texts = databases.texts(entry.given("query_txt_db"))
     source = databases.videos(entry, texts).source
     longest = databases.options.max_txt_len if training else -1

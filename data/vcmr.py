@@ -78,15 +78,10 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, shared: int | None = Non
 
 
 def learnable_queries(db: TextDb, videos: VideoSource, max_txt_len: int = -1) -> dict[str, str]:
-    """Return the queries to train on or to compute losses of → their videos, in database order.
-
-    Args:
-        db: of the queries.
-        videos: reads videos.
-        max_txt_len: longer queries are left out; −1 keeps all.
+    """Return {query: video} to train on or to compute losses of, in database order.
 
     Raises:
-        UserError: none is left, or one has no video.
+        UserError: none of at most ``max_txt_len`` tokens (−1: any) is left, or one has no video.
     """
     ids, video_of = usable_query_ids(db, max_txt_len), query_videos(db, videos.features.id2nframe)
     without = [i for i in ids if i not in video_of]
@@ -239,10 +234,10 @@ class CorpusQueries:
         """Pack ids and records of the database."""
         return QueryBatch(
             qids=[id_ for id_, _ in items],
-            desc_ids=[self._result_id(id_, record) for id_, record in items],
+            desc_ids=[
+                record.desc_id if self.raw_ids and record.desc_id is not None else id_
+                for id_, record in items
+            ],
             vids=[self.video_of.get(id_) for id_, _ in items],
             text=collate_texts([query_tokens(r.input_ids, self.db.meta) for _, r in items]),
         )
-
-    def _result_id(self, id_: str, record: QueryRecord) -> str | int:
-        return record.desc_id if self.raw_ids and record.desc_id is not None else id_

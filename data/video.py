@@ -194,16 +194,8 @@ class SubtitleSource(VideoSource):
         return sum(subtitle.positions for subtitle in subtitles)
 
     def transcript(self, vid: str, num_frames: int) -> Transcript:
-        """Return the subtitles of a video whose features have ``num_frames`` frames.
-
-        Raises:
-            UserError: the database lacks the video.
-        """
-        if vid not in self.subtitles:
-            raise UserError(
-                f"video {vid} is not in the subtitle database {self.subtitles.path}; "
-                "make the database again from subtitles that cover it (scripts/prepro_sub.py)"
-            )
+        """Return the subtitles of a video whose features have ``num_frames`` frames; UserError if
+        the database lacks it."""
         record = self.subtitles.read(vid, SubtitleRecord)
         kept = kept_frames(record.unique_sub2frames, num_frames, self.features.max_clip_len)
         return Transcript(record.input_ids, kept)
@@ -270,11 +262,8 @@ class VideoDataset(ABC, Generic[ItemT]):
         return len(self.vids)
 
     def __getitem__(self, key: ItemKey | int) -> ItemT:
-        """Return the item of a video, or of the next one (cyclically) that has any.
-
-        Raises:
-            UserError: none has.
-        """
+        """Return the item of a video, or of the next one (cyclically) that has any; UserError if
+        none has."""
         key = ItemKey.of(key)
         for index in range(key.index, key.index + len(self.vids)):
             vid = self.vids[index % len(self.vids)]
@@ -306,11 +295,7 @@ def longest_video(*databases: Features) -> int:
 
 
 def read_features(db: Features, vid: str) -> np.ndarray:
-    """Return the features (T, D) of a video.
-
-    Raises:
-        UserError: the database lacks the video, or it has no frame.
-    """
+    """Return the features (T, D) of a video; UserError if it is missing or has no frame."""
     features = db[vid]
     if len(features) == 0:
         raise UserError(f"video {vid} has no frame in {db.path}; leave it out or extract it again")

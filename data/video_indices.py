@@ -90,11 +90,7 @@ def split_parts(splits: Mapping[str, Any], split: str) -> list[str]:
 
 
 def require_indices(table: Any, where: object) -> None:
-    """Check all splits.
-
-    Raises:
-        UserError: as :func:`split_indices`.
-    """
+    """Check all splits; UserError as for :func:`split_indices`."""
     _require_none(table_faults(table, where), where)
 
 

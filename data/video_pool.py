@@ -142,17 +142,8 @@ def video_pool(
 def check_own_videos(
     where: object, qids: Collection[str], video_of: Mapping[str, str], pool: VideoPool
 ) -> None:
-    """Warn of queries that have no true video, or one that is not searched.
-
-    Args:
-        where: the query database.
-        qids: its queries.
-        video_of: their videos.
-        pool: the videos to search.
-
-    Raises:
-        UserError: none of the videos is searched.
-    """
+    """Warn of queries of a database (``where``) without a video, or whose video is not searched;
+    UserError if none is."""
     unknown = [qid for qid in qids if qid not in video_of]
     if 0 < len(unknown) < len(qids):
         LOGGER.warning(
@@ -178,11 +169,7 @@ def check_own_videos(
 
 
 def read_split(file: str) -> list[str]:
-    """Read a JSON list of video names, as text.
-
-    Raises:
-        UserError: it is something else, or empty.
-    """
+    """Read a JSON list of video names, as text; UserError if it is something else, or empty."""
     vids = read_json(file)
     if not isinstance(vids, list) or not vids:
         raise UserError(

@@ -26,11 +26,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, db: TextDb, toker: str | None = None) -> Self:
-        """Load ``toker`` (hub name or folder), ``$HERO_TOKER``, or the tokenizer that made ``db``.
-
-        Raises:
-            UserError: it cannot be loaded, or is not the database's.
-        """
+        """Load ``toker`` (hub name or folder), ``$HERO_TOKER``, or the tokenizer that made ``db``;
+        UserError if it cannot be loaded, or is not the database's."""
         tokenizer = load_tokenizer(toker or named_in_environment() or named_tokenizer(db))
         if difference := other_tokenizer(tokenizer_meta(tokenizer), db.meta):
             raise UserError(

@@ -64,11 +64,7 @@ class BrokenRecords:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read the file of :meth:`save`.
-
-        Raises:
-            UserError: it is malformed.
-        """
+        """Read the file of :meth:`save`; UserError if it is malformed."""
         listed = read_json(path, _DropFile)
         records = {name: set(map(str, ids)) for name, ids in listed.records.items()}
         return cls(set(map(str, listed.videos)), records)

@@ -25,12 +25,7 @@ def quick_check(data: RunData) -> Report:
 
 
 def full_check(data: RunData, workers: int = 1) -> Report:
-    """Make the quick check, and check every record of every database.
-
-    Args:
-        data: the databases.
-        workers: processes that read.
-    """
+    """Make the quick check, and check every record of every database in ``workers`` processes."""
     report = quick_check(data)
     for corpus in data.corpora:
         report.add(features.full_findings(corpus, workers))
@@ -41,15 +36,8 @@ def full_check(data: RunData, workers: int = 1) -> Report:
 
 
 def check_before_training(options: TrainingOptions, model_config: ModelConfig) -> None:
-    """Make the quick check of a run's databases, on every rank, so that all stop for an error.
-
-    Args:
-        options: of the run.
-        model_config: sizes of the model.
-
-    Raises:
-        UserError: names the first errors.
-    """
+    """Make the quick check of a run's databases, on every rank, so that all stop for an error: a
+    UserError that names the first errors."""
     if options.skip_data_check:
         return
     start = time.perf_counter()

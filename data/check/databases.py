@@ -114,7 +114,8 @@ class Corpus:
 
     def __contains__(self, vid: str) -> bool:
         """Return whether a video is available, as :class:`data.video.VideoSource` does."""
-        has_features = self.id2nframe.get(vid, 0) > 0 and any(vid in db for db in self.features)
+        shard = next((db for db in self.features if vid in db.id2nframe), None)
+        has_features = shard is not None and shard.id2nframe[vid] > 0 and vid in shard
         subtitles = self.subtitles if self.reads_text else None
         return has_features and (subtitles is None or vid in subtitles)
 
@@ -173,12 +174,7 @@ def _open_captions(path: str, known: Container[str]) -> CaptionSet:
 
 
 def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
-    """Open all databases that can be opened.
-
-    Args:
-        options: of any training script.
-        vocab_size: of its model.
-    """
+    """Open all databases that can be opened, of the options of any training script."""
     data = RunData(vocab_size, options.max_txt_len)
     if isinstance(options, PretrainOptions):
         for chosen in options.corpora():
@@ -293,12 +289,8 @@ def _open_query_set(
 
 
 def _pools(corpus: Corpus, queries: QuerySet, value: bool) -> Iterator[WantedVideos]:
-    """Yield the videos that a split's queries search; none if a table of videos is malformed.
-
-    Args:
-        corpus, queries: what is searched, and the queries.
-        value: VALUE's rules apply: the split's videos are those of ``vid2dur_idx.json``.
-    """
+    """Yield the videos that a split's queries search, if the tables of videos are well-formed;
+    ``value``: by VALUE's rules, those of the split in ``vid2dur_idx.json``."""
     own_indices = value or (queries.kind == Kind.MOMENTS and corpus.reads_text)
     if value:
         names = [queries.split]

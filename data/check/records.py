@@ -1,6 +1,7 @@
 """Checks of all records of a text database, whatever state they are in."""
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from data.check.findings import Case, Check, Drops
@@ -8,15 +9,13 @@ from data.prepare.work import CHUNK, map_in_chunks
 from data.stores.lmdb_io import TextDb
 from utils.errors import UserError
 
-
-def unreadable(drops: Drops) -> Check:
-    """Return the check of records that cannot be read; leaving out ``drops`` fixes it."""
-    title = "records that are damaged, lack something, or have something of another kind"
-    return Check("records", title, "make it again with the preparation scripts", drops=drops)
-
-
-BAD_TEXT = unreadable(Drops.RECORD)
-BAD_VIDEO = unreadable(Drops.VIDEO)
+BAD_TEXT = Check(
+    "records",
+    "records that are damaged, lack something, or have something of another kind",
+    "make it again with the preparation scripts",
+    drops=Drops.RECORD,
+)
+BAD_VIDEO = replace(BAD_TEXT, drops=Drops.VIDEO)
 
 
 def record_cases(

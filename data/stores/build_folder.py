@@ -101,11 +101,8 @@ def build_folder(
 def check_folder(
     target: str | Path, force: bool, replaceable: Callable[[Path], bool] = is_database
 ) -> None:
-    """Check, before the work, that :func:`build_folder` can make a folder.
-
-    Raises:
-        OSError, UserError: as there.
-    """
+    """Check, before the work, that :func:`build_folder` can make a folder; OSError and UserError
+    as there."""
     target = named_path(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         # --force must never delete a folder that was given by mistake.

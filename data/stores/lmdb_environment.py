@@ -96,10 +96,6 @@ def _encode_key(id_: str) -> bytes | None:
     return key if 0 < len(key) <= _MAX_KEY_BYTES else None
 
 
-def _decode_key(key: bytes | memoryview) -> str:
-    return bytes(key).decode("utf-8")
-
-
 class LmdbReader:
     """Ids and values of one read-only environment.
 
@@ -149,7 +145,9 @@ class LmdbReader:
     def keys(self) -> Iterator[str]:
         """Return all ids, in the order of their UTF-8 bytes."""
         with self._all_ids() as transaction:
-            return iter([_decode_key(key) for key in transaction.cursor().iternext(values=False)])
+            return iter(
+                [bytes(key).decode() for key in transaction.cursor().iternext(values=False)]
+            )
 
     @contextmanager
     def _all_ids(self) -> Iterator[lmdb.Transaction]:
@@ -164,7 +162,7 @@ class LmdbReader:
         with self._all_ids() as transaction, transaction.cursor() as cursor:
             if not cursor.first():
                 raise UserError(f"{self.path} holds no records; build it again")
-            return _decode_key(cursor.key())
+            return bytes(cursor.key()).decode()
 
     def close(self) -> None:
         """Close the environment; a later read opens it again."""

@@ -69,11 +69,8 @@ class MetaTable(dict):
 
 
 def read_side(path: Path) -> Any:
-    """Return the content of a side file, checked by its name.
-
-    Raises:
-        UserError: it is missing, no valid JSON, or malformed.
-    """
+    """Return the content of a side file, checked by its name; UserError if it is missing or
+    malformed."""
     value = read_json(path, SIDE_FILES.get(path.name, Any))
     if path.name == "meta.json":
         try:
@@ -170,11 +167,8 @@ class TextDb(LmdbReader):
         return (self.path / name).is_file()
 
     def side(self, name: str) -> Any:
-        """Return the parsed side file ``name`` (e.g. ``"id2len.json"``), read once.
-
-        Raises:
-            UserError: as :func:`read_side`.
-        """
+        """Return the parsed side file ``name`` (``"id2len.json"``), read once; UserError as for
+        :func:`read_side`."""
         if name not in self._sides:
             if not self.has_side(name):
                 raise UserError(f"{self.path} has no {name}; {RESTORE}")
@@ -300,11 +294,7 @@ class FeatureDb:
 
     @cached_property
     def width(self) -> int:
-        """D, of the first record.
-
-        Raises:
-            UserError: the database is empty, or that record damaged.
-        """
+        """D, of the first record; UserError if there is none, or it is damaged."""
         return self.read_stored(self._store.first_id(), np.shape)[1]
 
     @cached_property
@@ -327,7 +317,12 @@ class FeatureDb:
         """
         limits = (self.id2nframe.get(vid, -1), self.max_clip_len)
         end = min((limit for limit in limits if limit >= 0), default=None)
-        features = self.read_stored(vid, lambda stored: own_copy(stored[:end]))
+
+        def copy(stored: np.ndarray) -> np.ndarray:
+            half = stored.dtype == np.float16  # made single on the device
+            return np.array(stored[:end], np.float16 if half else np.float32)
+
+        features = self.read_stored(vid, copy)
         if vid not in self._finite:
             if not np.isfinite(features).all():
                 raise UserError(
@@ -377,11 +372,6 @@ class FeatureDb:
                 f"{self.path}: the features of {vid!r} are damaged ({shorten(repr(error))}); "
                 f"{RESTORE}"
             ) from None
-
-
-def own_copy(stored: np.ndarray) -> np.ndarray:
-    """Return a copy in single precision, or in half precision if stored so."""
-    return np.array(stored, dtype=np.float16 if stored.dtype == np.float16 else np.float32)
 
 
 class FeatureDbWriter:
