@@ -161,7 +161,7 @@ class FomBatch(ItemBatch):
     video: VideoBatch
     source: Tensor  # (F,) long, the frame that is shown in each slot
     slots: Tensor  # (M,) long, where the chosen frames are shown
-    places: Tensor  # (M,) long, their true index in the video
+    targets: Tensor  # (M,) long, their true index in the video
 
 
 @dataclass
@@ -221,6 +221,6 @@ class CaptionBatch(ItemBatch):
 class ClipsToCaption(TensorBatch):
     """Videos and their clips to caption."""
 
-    places: list[int]  # index of each clip in the list of all
+    indices: list[int]  # of each clip in the list of all
     video: VideoBatch
     clips: ClipBatch

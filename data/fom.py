@@ -57,5 +57,5 @@ def collate_fom(items: Sequence[FomItem]) -> FomBatch:
         video=collate_videos([item.video for item in items]),
         source=torch.from_numpy(np.concatenate(source)),
         slots=torch.from_numpy(np.concatenate(slots)),
-        places=torch.from_numpy(np.concatenate([item.chosen for item in items])),
+        targets=torch.from_numpy(np.concatenate([item.chosen for item in items])),
     )

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 OptionsT = TypeVar("OptionsT", bound=LoaderOptions, covariant=True)
 KeyT = TypeVar("KeyT", contravariant=True)
 BatchT = TypeVar("BatchT", bound=TensorBatch)
-Place = dict[str, Any]
+SamplerState = dict[str, Any]
 
 
 class ItemKey(NamedTuple):
@@ -60,20 +60,20 @@ SizedDataset = KeyedDataset[ItemKey]
 class BatchSampler(ABC):
     """Endless batches of keys for one of ``size`` ranks.
 
-    A place is the progress in plain values that can be saved. It counts items of all ranks, so that
-    a run can resume with another batch size or number of ranks. The first place is ``{}``.
+    Its state is its progress, in plain values that can be saved. It counts items of all ranks, so
+    that a run can resume with another batch size or number of ranks. The first state is ``{}``.
     """
 
     batch_size: int
     size: int
 
     @abstractmethod
-    def batches(self, place: Place) -> Iterator[tuple[list, Place]]:
-        """Yield the batches from ``place`` on, each with the place after it."""
+    def batches(self, state: SamplerState) -> Iterator[tuple[list, SamplerState]]:
+        """Yield the batches from ``state`` on, each with the state after it."""
 
 
 class RankBatches(BatchSampler):
-    """Endless batches of item keys for one rank; a place is an epoch and the items done in it.
+    """Endless batches of item keys for one rank; the state is an epoch and the items done.
 
     Each epoch all ranks shuffle alike and take every n-th item; the order wraps around so that all
     ranks have equally many. Together, the ranks' k-th batches are the k-th batch of one process
@@ -97,10 +97,10 @@ class RankBatches(BatchSampler):
         for end in range(self.batch_size, len(rows) + self.batch_size, self.batch_size):
             yield min(end, len(rows))
 
-    def batches(self, place: Place) -> Iterator[tuple[list[ItemKey], Place]]:
+    def batches(self, state: SamplerState) -> Iterator[tuple[list[ItemKey], SamplerState]]:
         """See :class:`BatchSampler`."""
-        done = place.get("items", 0)
-        for epoch in itertools.count(place.get("epoch", 0)):
+        done = state.get("items", 0)
+        for epoch in itertools.count(state.get("epoch", 0)):
             rows, start = self.rows(epoch, done), 0
             for end in self.ends(rows):
                 keys = [ItemKey(int(index), epoch) for index in rows[start:end, self.rank]]
@@ -166,7 +166,7 @@ def _load(
         # Workers are not seeded from the global generator: making a loader (at a restart, in
         # validation) must not change dropout.
         generator=torch.Generator(),
-        # PyTorch's own watchdog starts with the worker: too late if the parent is killed just then.
+        # PyTorch's own watchdog starts with the worker: too late if the parent is killed then.
         worker_init_fn=_start_worker,
     )
     return _on_device(_with_plain_errors(iter(loader)), run.device)
@@ -219,7 +219,7 @@ def _sampler(dataset: KeyedDataset[Any], run: LoadingRun[TrainingOptions]) -> Ba
 
 
 class TrainLoader:
-    """Endless training batches of this rank, on the device; its place can be saved.
+    """Endless training batches of this rank, on the device; its state can be saved.
 
     Args:
         dataset: items by :class:`ItemKey`; with a token budget it has ``positions()`` (items,).
@@ -237,7 +237,7 @@ class TrainLoader:
     ) -> None:
         self.dataset, self.collate, self.run = dataset, collate, run
         self.sampler = sampler or _sampler(dataset, run)
-        self.place: Place = {}
+        self.state: SamplerState = {}
         self._batches: Iterator[TensorBatch] | None = None
 
     def __iter__(self) -> Self:
@@ -246,32 +246,32 @@ class TrainLoader:
     def __next__(self) -> TensorBatch:
         if self._batches is None:
             # Two views of one stream: workers prefetch keys.
-            ahead, self._returned = itertools.tee(self.sampler.batches(self.place))
+            ahead, self._returned = itertools.tee(self.sampler.batches(self.state))
             keys = (batch for batch, _ in ahead)
             self._batches = _load(self.dataset, self.collate, keys, self.run)
         batch = next(self._batches)
-        _, self.place = next(self._returned)
+        _, self.state = next(self._returned)
         return batch
 
-    def state_dict(self) -> Place:
-        """Return the place after the last batch returned."""
-        return self.place
+    def state_dict(self) -> SamplerState:
+        """Return the state after the last batch returned."""
+        return self.state
 
-    def load_state_dict(self, state: Place) -> None:
-        """Resume from a saved place, also with another batch size or number of ranks."""
+    def load_state_dict(self, state: SamplerState) -> None:
+        """Resume from a saved state, also with another batch size or number of ranks."""
         # Earlier restore points count batches of all epochs, and items as if all were full.
-        self.place = self._place_after(state["items"]) if "batches" in state else state
-        if self.place:
-            next(self.sampler.batches(self.place))  # raises for a malformed place
+        self.state = self._state_after(state["items"]) if "batches" in state else state
+        if self.state:
+            next(self.sampler.batches(self.state))  # raises for a malformed state
         self._batches = None
 
-    def _place_after(self, items: int) -> Place:
-        place: Place = {}
-        batches = self.sampler.batches(place)
+    def _state_after(self, items: int) -> SamplerState:
+        state: SamplerState = {}
+        batches = self.sampler.batches(state)
         while items > 0:
-            keys, place = next(batches)
+            keys, state = next(batches)
             items -= max(len(keys), self.sampler.batch_size) * self.sampler.size
-        return place
+        return state
 
 
 def evaluation_batches(

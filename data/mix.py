@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.loader import BatchSampler, ItemKey, Place, RankBatches, SizedDataset
+from data.loader import BatchSampler, ItemKey, RankBatches, SamplerState, SizedDataset
 
 DRAWN_AT_ONCE = 1024  # steps that share a random generator
 
@@ -49,8 +49,7 @@ class MixedBatches(BatchSampler):
     """Endless batches of one rank; those of one optimizer step come from one part.
 
     Each part has its own order (:class:`data.loader.RankBatches`), which resumes each time the part
-    is drawn. A place is the number of steps and every part's place; within a step it is that before
-    the step.
+    is drawn. The state is the number of steps and every part's state, before the current step.
 
     Args:
         parts: the data sets.
@@ -85,17 +84,17 @@ class MixedBatches(BatchSampler):
         rng = np.random.default_rng([self.seed, block])
         return int(rng.choice(len(self.chances), size=DRAWN_AT_ONCE, p=self.chances)[number])
 
-    def batches(self, place: Place) -> Iterator[tuple[list[MixKey], Place]]:
+    def batches(self, state: SamplerState) -> Iterator[tuple[list[MixKey], SamplerState]]:
         """See :class:`data.loader.BatchSampler`."""
-        done = {name: place.get("parts", {}).get(name, {}) for name in self.names}
+        done = {name: state.get("parts", {}).get(name, {}) for name in self.names}
         streams = [s.batches(done[name]) for s, name in zip(self.samplers, self.names, strict=True)]
-        for step in count(place.get("step", 0)):
+        for step in count(state.get("step", 0)):
             part = self.draw(step)
             before = {"step": step, "parts": done}
             taken = list(islice(streams[part], self.accumulation))
             done = done | {self.names[part]: taken[-1][1]}
-            places = [before] * (self.accumulation - 1) + [{"step": step + 1, "parts": done}]
-            for (keys, _), after in zip(taken, places, strict=True):
+            states = [before] * (self.accumulation - 1) + [{"step": step + 1, "parts": done}]
+            for (keys, _), after in zip(taken, states, strict=True):
                 yield [MixKey(part, key) for key in keys], after
 
 

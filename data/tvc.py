@@ -270,7 +270,7 @@ class TargetItem:
 
     video: VideoItem
     clips: list[tuple[int, int]]  # first frame, frame after the last
-    places: list[int]  # indices of the clips in the list of all
+    indices: list[int]  # of the clips in the list of all
 
 
 class TargetClips:
@@ -297,8 +297,8 @@ class TargetClips:
         ids, self.coverage = available_items(list(lines), video_of, videos, path, "clips")
         self.lines = [lines[id_] for id_ in ids]
         by_video: dict[str, list[int]] = {}
-        for place, id_ in enumerate(ids):
-            by_video.setdefault(video_of[id_], []).append(place)
+        for index, id_ in enumerate(ids):
+            by_video.setdefault(video_of[id_], []).append(index)
         self.by_video = list(by_video.items())
         if whole_videos:
             return
@@ -314,20 +314,20 @@ class TargetClips:
         return len(self.by_video)
 
     def __getitem__(self, key: ItemKey | int) -> TargetItem:
-        vid, places = self.by_video[ItemKey.of(key).index]
+        vid, indices = self.by_video[ItemKey.of(key).index]
         video = self.videos(vid)
         if self.whole_videos:
-            return TargetItem(video, [(0, video.num_frames)] * len(places), places)
+            return TargetItem(video, [(0, video.num_frames)] * len(indices), indices)
         interval = self.videos.interval
-        spans = (self.lines[place]["ts"] for place in places)
+        spans = (self.lines[index]["ts"] for index in indices)
         clips = [clip_frames(span, interval, video.num_frames) for span in spans]
-        return TargetItem(video, clips, places)
+        return TargetItem(video, clips, indices)
 
     @staticmethod
     def collate(items: Sequence[TargetItem]) -> ClipsToCaption:
         """Pack items."""
         return ClipsToCaption(
-            places=[place for item in items for place in item.places],
+            indices=[index for item in items for index in item.indices],
             video=collate_videos([item.video for item in items]),
             clips=collate_clips([(item.video, item.clips) for item in items]),
         )

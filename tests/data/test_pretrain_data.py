@@ -116,7 +116,7 @@ def test_the_order_says_where_each_frame_goes():
     batch = collate_fom([FomItem(source("unseen"), np.arange(3), np.array([], int)), item])
     assert batch.source.tolist() == [0, 1, 2, 6, 4, 3, 5]  # slot 0 of "b" shows its frame 3
     assert batch.slots.tolist() == [5, 6, 3]
-    assert batch.places.tolist() == [0, 2, 3]
+    assert batch.targets.tolist() == [0, 2, 3]
 
 
 def test_queries_are_drawn_evenly_in_order():

@@ -140,7 +140,7 @@ class TestDataset:
         assert used == set(starts) - beyond
 
         target = TargetClips(world / "ann" / "tvc_train.jsonl", source)
-        answered = [place for number in range(len(target)) for place in target[number].places]
+        answered = [place for number in range(len(target)) for place in target[number].indices]
         assert sorted(answered) == list(range(len(starts)))
         assert "captioned from that frame" in caplog.text
         batch = target.collate([target[number] for number in range(len(target))])

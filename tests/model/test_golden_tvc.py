@@ -94,7 +94,7 @@ def test_greedy_captions(model, greedy, world, batch_size):
             batch = placed(data.collate([data[number] for number in chosen]))
             ids = model.generate(batch.video, batch.clips, settings)
             written |= {
-                str(data.lines[place]["clip_id"]): row for place, row in zip(batch.places, ids)
+                str(data.lines[place]["clip_id"]): row for place, row in zip(batch.indices, ids)
             }
     assert {clip_id: written[clip_id] for clip_id in greedy} == greedy
     assert greedy

@@ -165,7 +165,7 @@ def test_captions_and_clips(world):
             "clips": {"used": len(target.lines), "of": len(lines)},
         }
     }
-    places = [place for number in range(len(target)) for place in target[number].places]
+    places = [place for number in range(len(target)) for place in target[number].indices]
     assert sorted(places) == list(range(len(target.lines)))
 
 

@@ -432,7 +432,7 @@ def test_captions_and_clips(numbered, world, tmp_path):
         assert clip[id_]["sub_indices"] == theirs[id_]["sub_indices"]
     target = TargetClips(numbered.folder / "tvc_val.jsonl", source)
     for item in map(target.__getitem__, range(len(target))):
-        assert {str(target.lines[place]["vid_name"]) for place in item.places} == {item.video.vid}
+        assert {str(target.lines[place]["vid_name"]) for place in item.indices} == {item.video.vid}
     assert isinstance(target.lines[0]["vid_name"], int)  # handed in as it was given
 
 
