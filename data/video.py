@@ -93,8 +93,8 @@ class VideoSource(ABC):
 
     @abstractmethod
     def positions(self, vid: str) -> int:
-        """Return how many frames and tokens of a video the cross-modal transformer sees; features
-        are not read."""
+        """Return how many frames and tokens the cross-modal transformer sees of a video, without
+        reading its features."""
 
     def count_positions(self, vids: Iterable[str]) -> np.ndarray:
         """Return (videos,) :meth:`positions` of each video, computed once per name."""
@@ -247,7 +247,7 @@ class SubtitleOnlySource(SubtitleSource):
 
 
 class VideoDataset(ABC, Generic[ItemT]):
-    """Items that are videos, of each of which something is drawn at random.
+    """One item per video, drawn at random.
 
     Args:
         vids: the videos.
@@ -275,11 +275,8 @@ class VideoDataset(ABC, Generic[ItemT]):
 
     @abstractmethod
     def item(self, vid: str, rng: np.random.Generator) -> ItemT | None:
-        """Return the item of a video, drawn with ``rng``.
-
-        None: its features, shorter than the frame counts say, turn out to leave nothing to learn
-        from. Another video is then read instead, the same on all ranks.
-        """
+        """Return the item of a video, drawn with ``rng``; None if its features, shorter than its
+        frame count, leave nothing to learn from: another video is read instead."""
 
 
 def cut_frames(db: Features, vid: str) -> int:
@@ -409,8 +406,8 @@ def pack_sequences(
     if unseen.any():  # one row, that of the first token, for all frames of a sequence
         rows = np.where(unseen, np.minimum(shown, 1), shown)
         slot_rows = np.repeat(starts, rows) + segment_positions(rows)
-        places = np.where(np.repeat(unseen, shown), 0, segment_positions(shown))
-        sources = torch.from_numpy(np.repeat(np.cumsum(rows) - rows, shown) + places)
+        offsets = np.where(np.repeat(unseen, shown), 0, segment_positions(shown))
+        sources = torch.from_numpy(np.repeat(np.cumsum(rows) - rows, shown) + offsets)
     return SubtitleSequences(
         slot_frames=in_slots + torch.from_numpy(np.repeat(firsts, slots)),
         slot_positions=torch.from_numpy(slot_positions),

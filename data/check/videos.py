@@ -58,7 +58,7 @@ NO_SPLIT = Check(
 
 
 def quick_findings(corpus: Corpus) -> Iterator[Finding]:
-    """Look for every video in the side files of features and subtitles."""
+    """Check whether the side files of features and subtitles have all videos."""
     for wanted in corpus.wanted:
         checks = [NO_FEATURES] if corpus.all_features else []
         checks += [NO_SUBTITLES] if corpus.reads_text and corpus.vid2len else []
@@ -71,23 +71,21 @@ def quick_findings(corpus: Corpus) -> Iterator[Finding]:
             yield from examine(wanted.by, [LISTED_TWICE], twice, of=len(wanted.vids))
         else:
             pool_checks = [NONE_WANTED, NOT_SEARCHED, NONE_SEARCHED]
-            there = corpus.available(set(wanted.asked_for.values()))
-            asked_for = {qid: vid for qid, vid in wanted.asked_for.items() if vid in there}
+            kept = corpus.available(set(wanted.asked_for.values()))
+            asked_for = {qid: vid for qid, vid in wanted.asked_for.items() if vid in kept}
             cases = _pool_cases(wanted.vids, asked_for)
             yield from examine(wanted.by, pool_checks, cases, of=len(asked_for))
     if corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         where = corpus.subtitles.path / VIDEO_INDICES
         table = corpus.subtitles.side(VIDEO_INDICES)
         faults = [BAD_INDEX(fault.split, fault.text) for fault in table_faults(table, where)]
-        shared = [
-            SHARED_INDEX(str(index), ", ".join(vids))
-            for index, vids in shared_between_splits(table)
-        ]
+        yield from examine(where, [BAD_INDEX], faults, read=corpus.indexed)
         lacking = sorted(split for split in corpus.required if not split_parts(table, split))
         absent = [NO_SPLIT(split, f"it has {', '.join(table)}") for split in lacking]
-        yield from examine(where, [BAD_INDEX], faults, read=corpus.indexed)
         yield from examine(where, [NO_SPLIT] if corpus.required else [], absent)
-        yield from examine(where, [SHARED_INDEX], shared)
+        shared = shared_between_splits(table)
+        cases = (SHARED_INDEX(str(index), ", ".join(vids)) for index, vids in shared)
+        yield from examine(where, [SHARED_INDEX], cases)
 
 
 def _missing(corpus: Corpus, wanted: WantedVideos, checks: set[Check]) -> Iterator[Case]:
@@ -100,7 +98,7 @@ def _missing(corpus: Corpus, wanted: WantedVideos, checks: set[Check]) -> Iterat
 
 
 def _pool_cases(vids: Collection[str], asked_for: Mapping[str, str]) -> Iterator[Case]:
-    """Compare a pool with the videos that its queries are about."""
+    """Compare a pool with its queries' videos."""
     if not vids:
         yield NONE_WANTED("", "no video")
     searched = set(vids)
