@@ -317,12 +317,7 @@ class FeatureDb:
         """
         limits = (self.id2nframe.get(vid, -1), self.max_clip_len)
         end = min((limit for limit in limits if limit >= 0), default=None)
-
-        def copy(stored: np.ndarray) -> np.ndarray:
-            half = stored.dtype == np.float16  # made single on the device
-            return np.array(stored[:end], np.float16 if half else np.float32)
-
-        features = self.read_stored(vid, copy)
+        features = self.read_stored(vid, lambda stored: own_copy(stored[:end]))
         if vid not in self._finite:
             if not np.isfinite(features).all():
                 raise UserError(
@@ -372,6 +367,11 @@ class FeatureDb:
                 f"{self.path}: the features of {vid!r} are damaged ({shorten(repr(error))}); "
                 f"{RESTORE}"
             ) from None
+
+
+def own_copy(stored: np.ndarray) -> np.ndarray:
+    """Return a copy in single precision, or in half precision if stored so."""
+    return np.array(stored, dtype=np.float16 if stored.dtype == np.float16 else np.float32)
 
 
 class FeatureDbWriter:
