@@ -90,7 +90,7 @@ class CaptionSplit:
                 ]
                 stepper = AveragedStepper(steppers) if others else steppers[0]
                 captions = write_captions(stepper, batches[0].clips, self.settings)
-                texts |= zip(batches[0].places, map(self.vocabulary.text, captions), strict=True)
+                texts |= zip(batches[0].indices, map(self.vocabulary.text, captions), strict=True)
         for share in run.comm.all_gather_object(texts):
             texts |= share
         moment = () if self.clips.whole_videos else ("ts",)

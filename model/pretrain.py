@@ -89,7 +89,7 @@ class HeroForPretraining(MomentRetrievalModel):
 
     def fom(self, batch: FomBatch) -> Answers:
         """Frame order modelling: the places of the shuffled frames."""
-        return Answers.chosen("fom", self.order_logits(batch), batch.places)
+        return Answers.chosen("fom", self.order_logits(batch), batch.targets)
 
     def vsm(self, batch: MomentBatch) -> Answers:
         """Video-subtitle matching: the queries' videos and moments."""

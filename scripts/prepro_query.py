@@ -50,7 +50,7 @@ from data.prepare.work import is_finished, map_lines, pack_line, text_parser
 from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDbWriter
 from data.tokenize import encode_texts, load_tokenizer, normalize_query, tokenizer_meta
-from data.video_indices import required_indices
+from data.video_indices import split_indices
 from utils.errors import UserError, brief, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     sides = {}
     if options.vid2dur_idx:
         splits = read_json(options.vid2dur_idx)
-        indices = required_indices(splits, str(options.split), options.vid2dur_idx)
+        indices = split_indices(splits, str(options.split), options.vid2dur_idx, required=True)
         sides["video_ids.json"] = list(indices)
     output = Path(options.output)
     if not options.force and is_finished(output, recipe, [options.annotation], sides=sides):

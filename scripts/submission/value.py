@@ -35,7 +35,7 @@ from config.groups import Channel, Kind
 from config.value import OTHER_NAMES, TASKS, ValueTask
 from data.prepare.archives import extract
 from data.stores.records import Name
-from data.video_indices import VIDEO_INDICES, has_split, required_indices
+from data.video_indices import VIDEO_INDICES, has_split, split_indices
 from scripts.preparation.datasets import CORPORA
 from scripts.submission.entries import (
     MAX_PREDICTIONS,
@@ -267,7 +267,7 @@ class AnnotationFolders:
         tables = {path: read_json(path) for path in self._paths(names)}
         for path, table in tables.items():
             if has_split(table, part.split, path):
-                return required_indices(table, part.split, path)
+                return split_indices(table, part.split, path, required=True)
         if tables:
             LOGGER.warning("%s has no split %s", ", ".join(map(str, tables)), part.split)
         return None
