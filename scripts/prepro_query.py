@@ -59,21 +59,13 @@ from utils.names import NameFields, find_name, get_name, names_of_task
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An annotation whose texts are not tokenised yet.
+    """An annotation whose texts are not tokenised yet."""
 
-    Attributes:
-        raw: the parsed line.
-        qid: its id.
-        vid: its video, None in a split without videos.
-        texts: the query, or a question followed by its answers.
-        target: the moment in seconds, the answer's index, the label, or None.
-    """
-
-    raw: dict
-    qid: str
-    vid: str | None
-    texts: list[str]
-    target: Any
+    raw: dict  # the parsed line
+    qid: str  # its id
+    vid: str | None  # its video, None in a split without videos
+    texts: list[str]  # the query, or a question followed by its answers
+    target: Any  # the moment in seconds, the answer's index, the label, or None
 
 
 Content = tuple[list[str], Any]  # texts and target of a query

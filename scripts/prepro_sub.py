@@ -50,21 +50,13 @@ from utils.names import get_name
 
 @dataclass(frozen=True, slots=True)
 class SubtitledVideo:
-    """The subtitles of a video, not tokenised yet.
+    """The subtitles of a video, not tokenised yet."""
 
-    Attributes:
-        raw: the parsed line.
-        vid: the video.
-        num_frames: T.
-        texts: normalised, one per subtitle.
-        spans: (start, end) in seconds, one per subtitle.
-    """
-
-    raw: dict
-    vid: str
-    num_frames: int
-    texts: list[str]
-    spans: list[tuple[float, float]]
+    raw: dict  # the parsed line
+    vid: str  # the video
+    num_frames: int  # T
+    texts: list[str]  # normalised, one per subtitle
+    spans: list[tuple[float, float]]  # (start, end) in seconds, one per subtitle
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,25 +47,15 @@ Spans = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip of a video.
+    """A clip of a video."""
 
-    Attributes:
-        clip_id: its id.
-        vid: the video.
-        ts: [start, end] in seconds.
-        duration: of the video, in seconds.
-        captions: raw, [] in a test split.
-        texts: of the captions.
-        cap_ids: of the captions, as strings.
-    """
-
-    clip_id: str
-    vid: str
-    ts: list[float]
-    duration: float
-    captions: list[dict]
-    texts: list[str]
-    cap_ids: list[str]
+    clip_id: str  # its id
+    vid: str  # the video
+    ts: list[float]  # [start, end] in seconds
+    duration: float  # of the video, in seconds
+    captions: list[dict]  # raw, [] in a test split
+    texts: list[str]  # of the captions
+    cap_ids: list[str]  # of the captions, as strings
 
 
 def read_clip(raw: dict) -> Clip:

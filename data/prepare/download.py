@@ -46,26 +46,18 @@ class AbsentError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to put up with a bad connection, and how much to take from it.
+    """How long to put up with a bad connection, and how much to take from it."""
 
-    Attributes:
-        retries: further attempts after one that brought nothing new.
-        wait: seconds before the first of them; it doubles each time.
-        timeout: seconds to connect, and to wait for the next bytes.
-        seconds: for a file, all attempts together.
-        window: seconds in which at least ``window`` × ``least_rate`` bytes must come; otherwise the
-            connection is made again, ``retries`` times in a row.
-        least_rate: bytes per second.
-        most_bytes: of a file whose size the server does not announce.
-    """
-
-    retries: int = 4
-    wait: float = 0.5
+    retries: int = 4  # further attempts after one that brought nothing new
+    wait: float = 0.5  # seconds before the first of them; it doubles each time
+    # seconds to connect, and to wait for the next bytes
     timeout: tuple[float, float] = (10.0, 60.0)
-    seconds: float = 24 * 3600.0
+    seconds: float = 24 * 3600.0  # for a file, all attempts together
+    # seconds in which at least ``window`` × ``least_rate`` bytes must come; otherwise the
+    # connection is made again, ``retries`` times in a row
     window: float = 60.0
-    least_rate: float = 2000.0
-    most_bytes: int = 64 << 30
+    least_rate: float = 2000.0  # bytes per second
+    most_bytes: int = 64 << 30  # of a file whose size the server does not announce
 
 
 class _Interrupted(Exception):  # noqa: N818 – no error yet: it is tried again

@@ -24,15 +24,10 @@ _DIED = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a video.
+    """What became of a video."""
 
-    Attributes:
-        video: which.
-        problem: what is wrong with it; None if all is well.
-    """
-
-    video: VideoFile
-    problem: Problem | None
+    video: VideoFile  # which
+    problem: Problem | None  # what is wrong with it; None if all is well
 
     @property
     def used(self) -> bool:

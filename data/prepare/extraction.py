@@ -34,21 +34,13 @@ META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTIO
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made an extractor's features.
+    """What made an extractor's features."""
 
-    Attributes:
-        model: the network.
-        weights: name of their file; None: untrained.
-        weights_sha256: of that file.
-        interval: seconds of video that a feature covers.
-        width: D.
-    """
-
-    model: str
-    weights: str | None
-    weights_sha256: str | None
-    interval: float
-    width: int
+    model: str  # the network
+    weights: str | None  # name of their file; None: untrained
+    weights_sha256: str | None  # of that file
+    interval: float  # seconds of video that a feature covers
+    width: int  # D
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Return how a recorded entry differs. A file of weights may be renamed, but not
@@ -88,19 +80,12 @@ def read_extraction(folder: Path) -> dict[str, dict[str, Any]] | None:
 
 
 class MadeOf(msgspec.Struct, frozen=True):
-    """The video file that features were made from; ``made_of`` of a feature file.
+    """The video file that features were made from; ``made_of`` of a feature file."""
 
-    Attributes:
-        file: what it is known by.
-        origin: the folder that was searched for it.
-        problem: what is wrong with it although it is used; None if all is well.
-        seconds: how much of it is used then.
-    """
-
-    file: Fingerprint
-    origin: str
-    problem: str | None = None
-    seconds: Finite = 0.0
+    file: Fingerprint  # what it is known by
+    origin: str  # the folder that was searched for it
+    problem: str | None = None  # what is wrong with it although it is used; None if all is well
+    seconds: Finite = 0.0  # how much of it is used then
 
     def fits(self, path: Path) -> bool:
         """Return whether the file is the same. A damaged one may have been fixed between its

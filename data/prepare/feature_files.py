@@ -35,17 +35,11 @@ class FeatureFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FeaturePaths:
-    """Where the features of a video lie.
+    """Where the features of a video lie."""
 
-    Attributes:
-        frames: of the shortest file.
-        files: one per part, in the order in which the parts are joined.
-        folder: the extractors' folder that they lie in.
-    """
-
-    frames: int
-    files: tuple[str, ...]
-    folder: str
+    frames: int  # of the shortest file
+    files: tuple[str, ...]  # one per part, in the order in which the parts are joined
+    folder: str  # the extractors' folder that they lie in
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -15,21 +15,13 @@ from utils.files import modified
 
 
 class FeatureSource(Protocol):
-    """Features by video.
+    """Features by video."""
 
-    Attributes:
-        frames: T of every video.
-        extraction: what made them; None where nothing says so.
-        path: of the file or database, for messages.
-        version: what a database of them is called, if nobody says otherwise.
-        own_counts: numbers of frames are kept by interval, as VALUE's are.
-    """
-
-    frames: dict[str, int]
-    extraction: dict[str, Any] | None
-    path: Path
-    version: str
-    own_counts: bool
+    frames: dict[str, int]  # T of every video
+    extraction: dict[str, Any] | None  # what made them; None where nothing says so
+    path: Path  # of the file or database, for messages
+    version: str  # what a database of them is called, if nobody says otherwise
+    own_counts: bool  # numbers of frames are kept by interval, as VALUE's are
 
     def load(self, vid: str) -> np.ndarray:
         """Features (T, D) in their own precision.

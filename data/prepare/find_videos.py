@@ -21,41 +21,28 @@ _SHOWN_ENDINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """A video.
+    """A video."""
 
-    Attributes:
-        vid: its name.
-        path: its file.
-        folder: where its features go below ``<extractor>_features``.
-        origin: the folder that was searched, absolute, as text.
-    """
-
-    vid: str
-    path: Path
-    folder: str
-    origin: str = ""
+    vid: str  # its name
+    path: Path  # its file
+    folder: str  # where its features go below ``<extractor>_features``
+    origin: str = ""  # the folder that was searched, absolute, as text
 
 
 @dataclass(frozen=True, slots=True)
 class FoundVideos:
-    """What lies below a folder.
+    """What lies below a folder."""
 
-    Attributes:
-        top: the folder.
-        videos: by name.
-        unusable: files that would be videos, and folders, that cannot be used, and why.
-        other: files whose ending is no video's.
-        hidden: files and folders whose name begins with a dot, and those of the system.
-        again: files that show what another video of their name does: previews, second links.
-        unread: folders that cannot be read, so that nobody knows what is in them.
-    """
-
-    top: Path
-    videos: list[VideoFile] = field(default_factory=list)
+    top: Path  # the folder
+    videos: list[VideoFile] = field(default_factory=list)  # by name
+    # files that would be videos, and folders, that cannot be used, and why
     unusable: dict[Path, str] = field(default_factory=dict)
-    other: list[Path] = field(default_factory=list)
+    other: list[Path] = field(default_factory=list)  # files whose ending is no video's
+    # files and folders whose name begins with a dot, and those of the system
     hidden: list[Path] = field(default_factory=list)
+    # files that show what another video of their name does: previews, second links
     again: list[Path] = field(default_factory=list)
+    # folders that cannot be read, so that nobody knows what is in them
     unread: list[Path] = field(default_factory=list)
 
     @property

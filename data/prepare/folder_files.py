@@ -14,19 +14,14 @@ SYSTEM_FOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class FolderFiles:
-    """What lies below a folder.
+    """What lies below a folder."""
 
-    Attributes:
-        top: the folder.
-        files: all that is neither a folder nor hidden, by path.
-        hidden: files and folders whose name begins with a dot, and those of the system.
-        unread: folders that cannot be read, and why.
-    """
-
-    top: Path
+    top: Path  # the folder
+    # all that is neither a folder nor hidden, by path
     files: list[Path] = field(default_factory=list)
+    # files and folders whose name begins with a dot, and those of the system
     hidden: list[Path] = field(default_factory=list)
-    unread: dict[Path, str] = field(default_factory=dict)
+    unread: dict[Path, str] = field(default_factory=dict)  # folders that cannot be read, and why
 
 
 def list_files(top: str | Path) -> FolderFiles:

@@ -19,17 +19,12 @@ Spans = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class FrameMatches:
-    """The frames of one video's subtitles.
+    """The frames of one video's subtitles."""
 
-    Attributes:
-        sub2frames: [[subtitle, [frames]], …]: all frames a subtitle overlaps, also those ≥ T.
-        unique_sub2frames: the same with each frame < T given to one subtitle at most.
-        unmatched_frames: the frames < T that no subtitle overlaps.
-    """
-
+    # [[subtitle, [frames]], …]: all frames a subtitle overlaps, also those ≥ T
     sub2frames: list[list]
-    unique_sub2frames: list[list]
-    unmatched_frames: list[int]
+    unique_sub2frames: list[list]  # the same with each frame < T given to one subtitle at most
+    unmatched_frames: list[int]  # the frames < T that no subtitle overlaps
 
 
 def match_frames(

@@ -22,17 +22,11 @@ _ROWS = 20  # of the table
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a video.
+    """What is wrong with a video."""
 
-    Attributes:
-        reason: one line for the user: what is wrong, and how to fix it.
-        seconds: how much of the video could be decoded.
-        used: it is used as far as a player shows it (a warning); False: it failed.
-    """
-
-    reason: str
-    seconds: float
-    used: bool
+    reason: str  # one line for the user: what is wrong, and how to fix it
+    seconds: float  # how much of the video could be decoded
+    used: bool  # it is used as far as a player shows it (a warning); False: it failed
 
 
 @dataclass(frozen=True, slots=True)

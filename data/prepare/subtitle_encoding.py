@@ -38,17 +38,11 @@ _SAMPLE_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A text.
+    """A text."""
 
-    Attributes:
-        text: of it, without a byte-order mark in front.
-        encoding: that it had; "utf-8" for ASCII, too.
-        damaged: characters that could not be read: U+FFFD stands for each.
-    """
-
-    text: str
-    encoding: str
-    damaged: int = 0
+    text: str  # of it, without a byte-order mark in front
+    encoding: str  # that it had; "utf-8" for ASCII, too
+    damaged: int = 0  # characters that could not be read: U+FFFD stands for each
 
 
 def require_encodings(names: Sequence[str]) -> None:

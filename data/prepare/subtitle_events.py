@@ -8,19 +8,12 @@ OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}; other braces are text
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A subtitle as its file has it.
+    """A subtitle as its file has it."""
 
-    Attributes:
-        line: number, from 1, of the line with the times.
-        times: start and end in seconds; None: they are malformed.
-        text: without tags; line breaks and entities stay.
-        source: the line with the times.
-    """
-
-    line: int
-    times: tuple[float, float] | None
-    text: str
-    source: str = ""
+    line: int  # number, from 1, of the line with the times
+    times: tuple[float, float] | None  # start and end in seconds; None: they are malformed
+    text: str  # without tags; line breaks and entities stay
+    source: str = ""  # the line with the times
 
 
 def seconds(stamp: str) -> float:

@@ -31,17 +31,11 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class Subtitles:
-    """What a file holds.
+    """What a file holds."""
 
-    Attributes:
-        cues: by their start.
-        encoding: the file's.
-        notes: what is odd about the file, each for a line to the user.
-    """
-
-    cues: list[Cue]
-    encoding: str
-    notes: list[str]
+    cues: list[Cue]  # by their start
+    encoding: str  # the file's
+    notes: list[str]  # what is odd about the file, each for a line to the user
 
 
 def read_subtitles(path: Path, *encodings: str) -> Subtitles:

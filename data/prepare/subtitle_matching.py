@@ -57,16 +57,13 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class SubtitleMatches:
-    """Which files belong to films.
+    """Which files belong to films."""
 
-    Attributes:
-        files: of each film that has one, by the film's name.
-        failed: files and folders that cannot be used, and why.
-        passed_over: by the reason why: other files.
-    """
-
+    # of each film that has one, by the film's name
     files: dict[str, Path] = field(default_factory=dict)
+    # files and folders that cannot be used, and why
     failed: dict[Path, str] = field(default_factory=dict)
+    # by the reason why: other files
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
 
     def pass_over(self, path: Path, reason: str) -> None:

@@ -32,15 +32,10 @@ _DAMAGED = "it is damaged"  # what is wrong shows when it is read to its end
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a video was read before.
+    """How far a video was read before."""
 
-    Attributes:
-        windows: that are there.
-        sound: all of it could be decoded up to there.
-    """
-
-    windows: int = 0
-    sound: bool = True
+    windows: int = 0  # that are there
+    sound: bool = True  # all of it could be decoded up to there
 
 
 class UnfinishedFeatures:

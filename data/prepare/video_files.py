@@ -43,17 +43,11 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """How long a header says that a film is.
+    """How long a header says that a film is."""
 
-    Attributes:
-        seconds: 0 where it does not say.
-        of_pictures: the pictures alone; False: pictures or sound, whichever lasts longer.
-        breaks_off: the file ends before what it begins to hold.
-    """
-
-    seconds: float
-    of_pictures: bool
-    breaks_off: bool = False
+    seconds: float  # 0 where it does not say
+    of_pictures: bool  # the pictures alone; False: pictures or sound, whichever lasts longer
+    breaks_off: bool = False  # the file ends before what it begins to hold
 
 
 def re_encode(path: Path) -> str:

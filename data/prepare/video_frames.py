@@ -37,21 +37,14 @@ MOST_STRETCHED = 32
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames of each window are wanted.
+    """Which frames of each window are wanted."""
 
-    Attributes:
-        interval: seconds of a window.
-        times: as fractions of the window, ascending, each ≥ 0 and < 1.
-        first: window to begin with; those before it are passed over.
-        enter: the film is known to be sound up to there: it need not be decoded from its beginning.
-        whole: pictures as the file has them, instead of their scaled centre.
-    """
-
-    interval: float
-    times: tuple[float, ...]
-    first: int = 0
+    interval: float  # seconds of a window
+    times: tuple[float, ...]  # as fractions of the window, ascending, each ≥ 0 and < 1
+    first: int = 0  # window to begin with; those before it are passed over
+    # the film is known to be sound up to there: it need not be decoded from its beginning
     enter: bool = False
-    whole: bool = False
+    whole: bool = False  # pictures as the file has them, instead of their scaled centre
 
     def count(self, duration: float, frame: float = 0.0) -> int:
         """Windows of a video that lasts ``duration`` seconds.

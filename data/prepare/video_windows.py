@@ -23,18 +23,12 @@ PIECE_BYTES = 64 << 20  # of large pictures fewer windows are held at a time
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some windows of a video, in order.
+    """Some windows of a video, in order."""
 
-    Attributes:
-        place: of the video in the list.
-        frames: (B, K, height, width, 3) uint8; None in the last piece.
-        sound: all of the video could be decoded so far.
-        problem: what is wrong with the video; only in the last piece, None if all is well.
-    """
-
-    place: int
-    frames: np.ndarray | None
-    sound: bool = True
+    place: int  # of the video in the list
+    frames: np.ndarray | None  # (B, K, height, width, 3) uint8; None in the last piece
+    sound: bool = True  # all of the video could be decoded so far
+    # what is wrong with the video; only in the last piece, None if all is well
     problem: Problem | None = None
 
 

@@ -55,37 +55,23 @@ CORPORA = {
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set.
+    """A data set."""
 
-    Attributes:
-        corpus: the videos it is about.
-        splits: of its queries, questions or statements.
-        captions: splits of its captions.
-        targets: splits whose clips and captions are wanted as JSON lines, too.
-        learns_from: queries of other data sets that are its captions to train on: (name, split).
-        pretraining: whether there are lists of videos to pre-train on.
-        weights: what its recipe starts from.
-        runs: fine-tuned models.
-        asr: the file of its recognised speech, where it was published.
-        published: whether its databases were.
-        annotation: the published annotation file of a split.
-        converted: it is of another format than JSON lines, which convert_annotations.py knows.
-        annotations_at: where it can be had.
-    """
-
-    corpus: str
-    splits: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    corpus: str  # the videos it is about
+    splits: tuple[str, ...] = ()  # of its queries, questions or statements
+    captions: tuple[str, ...] = ()  # splits of its captions
+    targets: tuple[str, ...] = ()  # splits whose clips and captions are wanted as JSON lines, too
+    # queries of other data sets that are its captions to train on: (name, split)
     learns_from: tuple[tuple[str, str], ...] = ()
-    pretraining: bool = False
-    weights: str = "hero-tv-ht100.pt"
-    runs: tuple[str, ...] = ()
-    asr: str | None = None
-    published: bool = True
-    annotation: str = ""
+    pretraining: bool = False  # whether there are lists of videos to pre-train on
+    weights: str = "hero-tv-ht100.pt"  # what its recipe starts from
+    runs: tuple[str, ...] = ()  # fine-tuned models
+    asr: str | None = None  # the file of its recognised speech, where it was published
+    published: bool = True  # whether its databases were
+    annotation: str = ""  # the published annotation file of a split
+    # it is of another format than JSON lines, which convert_annotations.py knows
     converted: bool = False
-    annotations_at: str = ""
+    annotations_at: str = ""  # where it can be had
 
 
 _PUBLIC = ("train", "val", "test_public")

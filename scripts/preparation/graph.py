@@ -41,30 +41,21 @@ class Reason:
 
 @dataclass(frozen=True)
 class Step:
-    """Something to be done once.
+    """Something to be done once."""
 
-    Attributes:
-        name: what it makes, below the storage folder.
-        what: a few words that say what it does.
-        action: does it; called with True when what is there is to be replaced. What it makes
-            appears whole or not at all.
-        outputs: files and folders it makes; the first tells when.
-        inputs: what they are made from.
-        check: raises :class:`UserError` if the outputs that are there are of no use; cheap.
-        otherwise: says how the outputs that are there were made, if not as this step would.
-        temporary: the outputs are removed once the steps that need them are done.
-        hint: how to come by an input that is not there.
-    """
-
-    name: str
-    what: str
+    name: str  # what it makes, below the storage folder
+    what: str  # a few words that say what it does
+    # does it; called with True when what is there is to be replaced. What it makes appears whole or
+    # not at all
     action: Callable[[bool], object]
-    outputs: tuple[Path, ...]
-    inputs: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...]  # files and folders it makes; the first tells when
+    inputs: tuple[Path, ...] = ()  # what they are made from
+    # raises :class:`UserError` if the outputs that are there are of no use; cheap
     check: Callable[[], object] | None = None
+    # says how the outputs that are there were made, if not as this step would
     otherwise: Callable[[], str | None] | None = None
-    temporary: bool = False
-    hint: str = ""
+    temporary: bool = False  # the outputs are removed once the steps that need them are done
+    hint: str = ""  # how to come by an input that is not there
 
     def reason(self) -> Reason | None:
         """Return why it has to run as things stand; None if its outputs are current."""

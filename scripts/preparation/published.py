@@ -37,19 +37,12 @@ PRETRAINED = "hero-tv-ht100.pt"
 
 @dataclass(frozen=True)
 class Item:
-    """Something published.
+    """Something published."""
 
-    Attributes:
-        name: path below the storage, and (an archive: with its ending) below the mirror.
-        check: raises :class:`UserError` for a path that is not it; cheap.
-        packed: a folder, published as an archive.
-        replaceable: whether such a folder may be replaced.
-    """
-
-    name: str
-    check: Callable[[Path], object]
-    packed: bool = True
-    replaceable: Callable[[Path], bool] = is_database
+    name: str  # path below the storage, and (an archive: with its ending) below the mirror
+    check: Callable[[Path], object]  # raises :class:`UserError` for a path that is not it; cheap
+    packed: bool = True  # a folder, published as an archive
+    replaceable: Callable[[Path], bool] = is_database  # whether such a folder may be replaced
 
 
 def check_text_db(path: Path) -> None:

@@ -57,27 +57,16 @@ VALIDATED_ON = {"tv": ("tvr_val", "tvqa_val"), "ht": ("how2r_val", "how2qa_val")
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Where raw files lie, and what becomes of them.
+    """Where raw files lie, and what becomes of them."""
 
-    Attributes:
-        annotations: folder.
-        features: folder of the extractors' files; None: no features are made.
-        txt_db: folder of the text databases to be.
-        video_db: folder of the feature databases.
-        toker: tokenizer.
-        workers: processes that share the work of a step.
-        only_available: leave out subtitles of videos that have no features.
-        sets: which data sets there are.
-    """
-
-    annotations: Path
-    features: Path | None
-    txt_db: Path
-    video_db: Path
-    toker: str
-    workers: int
-    only_available: bool = False
-    sets: Catalogue = field(default_factory=catalogue)
+    annotations: Path  # folder
+    features: Path | None  # folder of the extractors' files; None: no features are made
+    txt_db: Path  # folder of the text databases to be
+    video_db: Path  # folder of the feature databases
+    toker: str  # tokenizer
+    workers: int  # processes that share the work of a step
+    only_available: bool = False  # leave out subtitles of videos that have no features
+    sets: Catalogue = field(default_factory=catalogue)  # which data sets there are
 
     def first(self, *names: str) -> Path | None:
         """The first annotation file that is there."""
