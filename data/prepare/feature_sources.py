@@ -1,4 +1,4 @@
-"""Where a feature database is made from: the extractors' files, or another database."""
+"""The sources of a feature database: the extractors' files, or another database."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,27 +18,27 @@ class FeatureSource(Protocol):
     """Features by video."""
 
     frames: dict[str, int]  # T of every video
-    extraction: dict[str, Any] | None  # what made them; None where nothing says so
+    extraction: dict[str, Any] | None  # their provenance; None where it is not recorded
     path: Path  # of the file or database, for messages
-    version: str  # what a database of them is called, if nobody says otherwise
+    version: str  # default name of a database of them
     own_counts: bool  # numbers of frames are kept by interval, as VALUE's are
 
     def load(self, vid: str) -> np.ndarray:
-        """Features (T, D) in their own precision.
+        """Return features (T, D) in their own precision.
 
         Raises:
-            FeatureFileError: they are damaged, or no longer those that were found.
+            FeatureFileError: they are damaged, or no longer those that were listed.
         """
 
     def widths(self, vid: str) -> dict[str, int] | None:
-        """{part: width} in the order in which the parts are joined; None: nothing says so.
+        """Return {part: width} in the order in which parts are joined; None: not recorded.
 
         Raises:
             FeatureFileError: as for :meth:`load`.
         """
 
     def modified(self) -> int:
-        """Return when they were found or written last, in nanoseconds since the epoch."""
+        """Return when they were listed or written last, in nanoseconds since the epoch."""
 
 
 class FileFeatures:

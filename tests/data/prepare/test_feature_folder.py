@@ -160,8 +160,8 @@ def test_a_film_that_changes_while_it_is_read_fails(videos, monkeypatch):
 
     def change(wanted, *arguments):
         for piece in decode(wanted, *arguments):
-            if wanted[piece.place].vid == "b":
-                set_date(wanted[piece.place].path, 10**18)
+            if wanted[piece.video].vid == "b":
+                set_date(wanted[piece.video].path, 10**18)
             yield piece
 
     monkeypatch.setattr(extract_videos, "decode_videos", change)
@@ -309,7 +309,7 @@ def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch, ca
         return list_folder(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(UserError, match=r"private cannot be read, so nobody knows .* are gone"):
+    with pytest.raises(UserError, match=r"private cannot be read, so it is unknown .* are gone"):
         extract(videos, "--prune")
     assert lengths(videos.parent / "features") == before
     assert failed(videos).keys() == {"private"}
