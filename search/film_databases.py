@@ -116,7 +116,7 @@ class FilmDatabases:
 
     def fail(self, name: str, reason: str) -> None:
         """See :class:`search.indexing.FilmSource`."""
-        self.problems.note(name, Problem(reason, 0.0, used=False))
+        self.problems.note(name, Problem(reason))
 
     def drop_gone(self) -> None:
         """See :class:`search.indexing.FilmSource`: nothing is kept."""

@@ -55,7 +55,7 @@ def choose_videos(
                 with reading_video(), video.path.open("rb"):
                     wanted.append(video)
         except VideoError as error:
-            folder.note(video, Problem(str(error), error.seconds, used=False))
+            folder.note(video, Problem(str(error), error.seconds))
     return wanted
 
 
@@ -104,7 +104,7 @@ def extract_videos(
             for video in (batch[index] for index in death.videos):
                 if waiting.pop(video.path, None) is not None:
                     folder.unfinished.drop(video)
-                    problem = Problem(_DIED, 0.0, used=False)
+                    problem = Problem(_DIED)
                     folder.fail(video, problem)
                     yield Outcome(video, problem)
 
@@ -117,10 +117,10 @@ def _finish(folder: FeatureFolder, video: VideoFile, problem: Problem | None) ->
             with reading_video():
                 file = fingerprint(video.path)
             _require_usable(features, is_unchanged)
-            wrong = (None, 0.0) if problem is None else (problem.reason, problem.seconds)
+            wrong = (None, 0.0) if problem is None else (problem.reason, problem.amount)
             folder.write(video, features, MadeOf(file, video.origin, *wrong))
         except VideoError as error:
-            problem = Problem(str(error), error.seconds, used=False)
+            problem = Problem(str(error), error.seconds)
     folder.unfinished.drop(video)
     if problem is not None:
         (folder.note if problem.used else folder.fail)(video, problem)

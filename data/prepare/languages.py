@@ -1,4 +1,4 @@
-"""Languages as names of files and tracks tell them: en, eng, en_US, pt-BR, zh-Hans, en-orig."""
+"""Language tags in the names of files and tracks: en, eng, en_US, pt-BR, zh-Hans, en-orig."""
 
 import re
 
@@ -32,7 +32,7 @@ _TAG = re.compile(r"([a-z]{2,3})((?:[-_][a-z0-9]+)*)", re.IGNORECASE | re.ASCII)
 
 
 def parse_language(tag: str) -> tuple[str, str] | None:
-    """Return (language, what makes it narrower) of a tag; None for what is no language.
+    """Return (language, subtags) of a tag; None if it is no language.
 
     ``eng`` is ``("en", "")``, ``pt_BR`` ``("pt", "br")``.
     """
@@ -43,7 +43,7 @@ def parse_language(tag: str) -> tuple[str, str] | None:
 
 
 def require_language(tag: str) -> tuple[str, str]:
-    """Return what :func:`parse_language` makes of an option; UserError where that is nothing."""
+    """Return (language, subtags) of an option; UserError if it is no language."""
     language = parse_language(tag)
     if language is None:
         raise UserError(f"--language {brief(tag)} is no language; en, eng, pt-BR, … are")

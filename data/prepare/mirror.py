@@ -1,4 +1,4 @@
-"""Where published files come from: a server, or a local folder of the same layout."""
+"""Mirrors of the published files: a server, or a local folder of the same layout."""
 
 import os
 from functools import cached_property
@@ -23,12 +23,12 @@ LAYOUT = (
 
 
 class SourceGoneError(UserError):
-    """Nothing can be had from an address."""
+    """No file is available from an address."""
 
     def __init__(self, address: str, reason: object) -> None:
         super().__init__(
-            f"nothing can be had from {address} ({reason}); set {ADDRESS_VARIABLE} to the address "
-            f"of a mirror (https://…, http://…) or to a local folder that holds {LAYOUT}"
+            f"no file is available from {address} ({reason}); set {ADDRESS_VARIABLE} to the "
+            f"address of a mirror (https://…, http://…) or to a local folder that holds {LAYOUT}"
         )
 
 
@@ -42,21 +42,17 @@ class Mirror(Protocol):
         """Get a file, or an archive ``<name>.tar``, ``<name>.zip`` …, and check its checksum.
 
         Returns:
-            where it lies: ``target``, or a place within a local mirror. There, what is looked for
-            as an archive may be unpacked already.
+            its path: ``target``, or within a local mirror, where an archive may be unpacked
+            already.
 
         Raises:
-            SourceGoneError: nothing can be had from the mirror.
+            SourceGoneError: no file is available from the mirror.
             UserError: the mirror lacks the file, or it is damaged.
         """
 
 
 class HttpMirror:
-    """A server.
-
-    Attributes:
-        address: of the folder that holds all.
-    """
+    """A folder of a server."""
 
     is_local = False
 
@@ -67,8 +63,8 @@ class HttpMirror:
         self._has_something = False
         self._gone: SourceGoneError | None = None
 
-    def _ask(self) -> dict[str, str]:
-        """Checksums by name; whoever asks after it was found gone hears it at once."""
+    def _known_checksums(self) -> dict[str, str]:
+        """Return checksums by name; fail at once if the server was found unavailable before."""
         with self._lock:
             if self._gone is not None:
                 raise self._gone
@@ -95,8 +91,8 @@ class HttpMirror:
 
     def fetch(self, name: str, target: Path, packed: bool) -> Path:
         """See :class:`Mirror`."""
-        checksums = self._ask()
-        # What the list names comes first: fewer questions.
+        checksums = self._known_checksums()
+        # Names in the list first: fewer requests.
         names = sorted(_file_names(name, packed), key=lambda name: name not in checksums)
         try:
             self._download_first(names, target)
@@ -108,7 +104,7 @@ class HttpMirror:
         return target
 
     def _download_first(self, names: list[str], target: Path) -> None:
-        """Download the first of ``names`` that is there."""
+        """Download the first of ``names`` that exists."""
         for name in names:
             try:
                 download(self._url(name), target, self._checksums.get(name), self._retry)
@@ -121,11 +117,7 @@ class HttpMirror:
 
 
 class FolderMirror:
-    """A local folder; archives in it may be unpacked already.
-
-    Attributes:
-        address: its path.
-    """
+    """A local folder; archives in it may be unpacked already."""
 
     is_local = True
 
@@ -158,11 +150,11 @@ class FolderMirror:
 
 
 def open_mirror(address: str | None = None, retry: RetryPolicy | None = None) -> Mirror:
-    """The mirror at ``address``; by default the one that ``HERO_BLOB_URL`` names.
+    """Return the mirror at ``address``; by default the one that ``HERO_BLOB_URL`` names.
 
     Args:
         address: of a server or a local folder.
-        retry: with a server.
+        retry: limits of downloads from a server.
 
     Raises:
         SourceGoneError: it is a local folder that does not exist.
@@ -182,7 +174,7 @@ def _file_names(name: str, packed: bool) -> list[str]:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """{name: SHA-256} of a file as ``sha256sum`` writes it.
+    """Return {name: SHA-256} of a file as ``sha256sum`` writes it.
 
     Raises:
         UserError: a line is something else, or the file is much too large.
@@ -195,6 +187,6 @@ def read_checksums(path: Path) -> dict[str, str]:
         if not line.strip():
             continue
         if len(digest) != 64 or not set(digest.lower()) <= set("0123456789abcdef"):
-            raise UserError(f"{CHECKSUMS}:{number} of the mirror is no line of sha256sum's")
+            raise UserError(f"{CHECKSUMS}:{number} of the mirror is no line of sha256sum")
         checksums[name[1:].removeprefix("./")] = digest.lower()
     return checksums

@@ -84,10 +84,10 @@ def _next_windows(
     except StopIteration as end:
         return batch, True, end.value
     except VideoError as error:
-        return batch, True, Problem(str(error), error.seconds, used=False)
+        return batch, True, Problem(str(error), error.seconds)
     except Exception as error:  # of a decoder: about this file alone
         reason = shorten(f"{type(error).__name__}: {error}")
-        return batch, True, Problem(f"it cannot be decoded ({reason})", 0.0, used=False)
+        return batch, True, Problem(f"it cannot be decoded ({reason})")
     return batch, False, None
 
 
