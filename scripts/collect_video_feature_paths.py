@@ -7,7 +7,7 @@ Reads <feature_dir>/<part>_features/<folder>/<video>.npz (entry "features", one 
 every part, in the order in which a frame's features join them; or the VALUE benchmark's
 <feature_dir>/<part>/<video>.npz, of the parts resnet, slowfast, clip-vit and mil-nce (its folder:
 mil-nce-s3d). Without --feat_version and --parts the folders decide: ResNet and SlowFast, or else
-the pair that is there. Writes to <output>/<dataset>:
+the pair that exists. Writes to <output>/<dataset>:
   video_feat_info.pkl   {video: (frames, slowfast file, resnet file, folder)}, frames of the
                         shortest; the files in the opposite order of the parts
   <version>_info.pkl    the same, with --feat_version or of VALUE's folders; this alone, if both, or
@@ -44,7 +44,7 @@ NAMED = 3  # videos that a message shows
 
 @dataclass(frozen=True, slots=True)
 class VideoFiles:
-    """The files found for a video: paths by part, in the order of the parts."""
+    """The feature files of a video: paths by part, in the order of the parts."""
 
     vid: str
     found: dict[str, list[Path]]
@@ -52,7 +52,7 @@ class VideoFiles:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A video whose files have been read; one of ``paths`` and ``problem`` is None."""
+    """A video whose files were read; one of ``paths`` and ``problem`` is None."""
 
     vid: str
     paths: FeaturePaths | None
@@ -60,7 +60,7 @@ class Checked:
 
 
 def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
-    """All videos that a part has a file of, in order of their names.
+    """Return all videos with a file of some part, in order of their names.
 
     Raises:
         UserError: a part's folder is missing, or a part is named twice.
@@ -81,7 +81,7 @@ def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
 
 
 def list_names(feature_dir: Path, parts: Sequence[str], version: str | None) -> list[str]:
-    """Return what the lists of files are called: as HERO's, as VALUE's, or both."""
+    """Return the names of the lists of files: HERO's, VALUE's, or both."""
     folders = (part_folder(feature_dir, part) for part in parts)
     is_value = any(folder is not None and is_value_folder(folder) for folder in folders)
     own = [f"{version or '_'.join(parts)}_info.pkl"] if version or is_value else []
@@ -115,12 +115,12 @@ def _check(video: VideoFiles) -> Checked:
 
 
 def _problem(video: VideoFiles) -> str | None:
-    """Return what keeps a video's files from being paired."""
+    """Return why a video's files cannot be paired; None if they can."""
     if not is_text(video.vid):
         return f"a file's name must be text (UTF-8) of at most {MAX_NAME_LENGTH} bytes"
     for part, paths in video.found.items():
         if not paths:
-            return f"no {part} file beside {next(filter(None, video.found.values()))[0]}"
+            return f"no {part} file next to {next(filter(None, video.found.values()))[0]}"
     several = {
         part: sorted(paths, key=modified) for part, paths in video.found.items() if len(paths) > 1
     }
@@ -135,20 +135,14 @@ def _problem(video: VideoFiles) -> str | None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = work_parser(__doc__)
-    parser.add_argument("--feature_dir", required=True, help="what the extractors wrote")
-    parser.add_argument("--output", required=True, help="folder of the video databases")
-    parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
-    parser.add_argument(
-        "--parts",
-        nargs="+",
-        metavar="PART",
-        help="what a frame's features are joined of, in order (default: see above)",
-    )
-    parser.add_argument(
-        "--feat_version", help="the parts, joined by _: resnet_slowfast, clip-vit_mil-nce, mil-nce"
-    )
+    add = parser.add_argument
+    add("--feature_dir", required=True, help="output of the extractors")
+    add("--output", required=True, help="folder of the video databases")
+    add("--dataset", required=True, help="folder within it, e.g. tv")
+    add("--parts", nargs="+", metavar="PART", help="to join, in order (default: see above)")
+    add("--feat_version", help="the parts, joined by _: resnet_slowfast, clip-vit_mil-nce, mil-nce")
     return parser.parse_args(argv)
 
 

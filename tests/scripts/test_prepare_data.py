@@ -605,7 +605,7 @@ def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw, capsys):
     prepare(storage, *copy, "--force", dataset="tv_pretrain")
     names = "txt_db/pretrain_splits/tv_train.json, txt_db/pretrain_splits/tv_val.json"
     printed = capsys.readouterr().out
-    assert f"--force without a STEP: all 2 are done again: {names}\n" in printed
+    assert f"--force without a STEP: all 2 run again: {names}\n" in printed
     assert printed.count("(forced)") == 2
 
 

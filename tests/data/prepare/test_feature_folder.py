@@ -136,7 +136,7 @@ def test_a_film_that_was_only_touched_or_copied_is_not(videos, capsys):
     (videos / "copy").replace(videos / "b.mp4")
     capsys.readouterr()
     extract(videos)
-    assert "0 videos extracted (0.0 a minute), 3 were there already" in capsys.readouterr().out
+    assert "0 videos extracted (0.0 a minute), 3 existed already" in capsys.readouterr().out
 
 
 def test_earlier_features_that_note_no_file_count_if_they_are_newer(videos, capsys):
@@ -273,7 +273,7 @@ def test_a_film_that_is_gone_is_named_and_pruned(videos, capsys):
     assert extract(videos, "--prune").keys() == {
         f"{kind}_features/videos/{name}.npz" for kind in ("resnet", "slowfast") for name in "bc"
     }
-    assert "dropped features of 1 videos" in capsys.readouterr().out
+    assert "deleted features of 1 videos" in capsys.readouterr().out
     extract(videos)
     assert "videos that are gone" not in capsys.readouterr().out
 
