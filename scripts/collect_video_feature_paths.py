@@ -19,7 +19,6 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -42,21 +41,8 @@ from utils.names import MAX_NAME_LENGTH, is_text
 NAMED = 3  # videos that a message shows
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFiles:
-    """The feature files of a video: paths by part, in the order of the parts."""
-
-    vid: str
-    found: dict[str, list[Path]]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A video whose files were read; one of ``paths`` and ``problem`` is None."""
-
-    vid: str
-    paths: FeaturePaths | None
-    problem: str | None
+VideoFiles = tuple[str, dict[str, list[Path]]]  # a video, and its files by part, in order
+Checked = tuple[str, FeaturePaths | str]  # a video, and its files or why they cannot be used
 
 
 def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
@@ -77,7 +63,7 @@ def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
             )
         for path in part_files(folder):
             found[path.stem][part].append(path.absolute())
-    return [VideoFiles(vid, found[vid]) for vid in sorted(found)]
+    return sorted(found.items())
 
 
 def list_names(feature_dir: Path, parts: Sequence[str], version: str | None) -> list[str]:
@@ -91,39 +77,32 @@ def list_names(feature_dir: Path, parts: Sequence[str], version: str | None) -> 
 
 def check_files(videos: list[VideoFiles]) -> list[Checked]:
     """Read the files of each video."""
-    return list(map(_check, videos))
+    return [(vid, _problem(vid, found) or _check(found)) for vid, found in videos]
 
 
-def _check(video: VideoFiles) -> Checked:
-    problem = _problem(video)
-    if problem is not None:
-        return Checked(video.vid, None, problem)
-    paths = [path for (path,) in video.found.values()]
+def _check(found: dict[str, list[Path]]) -> FeaturePaths | str:
+    paths = [path for (path,) in found.values()]
     frames = []
     for path in paths:
         try:
             frames.append(len(load_features(path)))
         except FeatureFileError as error:
-            return Checked(video.vid, None, f"{path}: {error}")
+            return f"{path}: {error}"
     films = {(of.file.size, of.file.sha256) for _, of in map(read_making, paths) if of is not None}
     if len(films) > 1:
         which = " and ".join(map(str, paths))
-        problem = f"{which} are of different files of the video; extract all kinds again"
-        return Checked(video.vid, None, problem)
-    files = tuple(map(str, paths))
-    return Checked(video.vid, FeaturePaths(min(frames), files, paths[0].parent.name), None)
+        return f"{which} are of different files of the video; extract all kinds again"
+    return FeaturePaths(min(frames), tuple(map(str, paths)), paths[0].parent.name)
 
 
-def _problem(video: VideoFiles) -> str | None:
+def _problem(vid: str, found: dict[str, list[Path]]) -> str | None:
     """Return why a video's files cannot be paired; None if they can."""
-    if not is_text(video.vid):
+    if not is_text(vid):
         return f"a file's name must be text (UTF-8) of at most {MAX_NAME_LENGTH} bytes"
-    for part, paths in video.found.items():
+    for part, paths in found.items():
         if not paths:
-            return f"no {part} file next to {next(filter(None, video.found.values()))[0]}"
-    several = {
-        part: sorted(paths, key=modified) for part, paths in video.found.items() if len(paths) > 1
-    }
+            return f"no {part} file next to {next(filter(None, found.values()))[0]}"
+    several = {part: sorted(paths, key=modified) for part, paths in found.items() if paths[1:]}
     if not several:
         return None
     newest = ", ".join(str(paths[-1]) for paths in several.values())
@@ -155,8 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     check_output(target / "corrupted.json", *lists)
     videos = find_files(feature_dir, parts)
     checked = list(map_in_chunks(check_files, videos, options.workers, len(videos), chunk=16))
-    paths = {video.vid: video.paths for video in checked if video.paths is not None}
-    problems = {video.vid: video.problem for video in checked if video.problem is not None}
+    paths = {vid: files for vid, files in checked if isinstance(files, FeaturePaths)}
+    problems = {vid: problem for vid, problem in checked if isinstance(problem, str)}
     if not paths:
         first = next(iter(problems.values()), "there are no .npz files")
         raise UserError(f"{options.feature_dir} has no video with features of all kinds ({first})")

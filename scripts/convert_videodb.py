@@ -28,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.prepare.extraction import META_FILE, database_extraction
+from data.prepare.extraction import META_FILE, read_feature_meta
 from data.prepare.feature_files import FeatureFileError, read_pickle, write_pickle
 from data.prepare.feature_parts import PUBLISHED
 from data.prepare.feature_sources import FeatureSource, FileFeatures, StoredFeatures
@@ -56,13 +56,7 @@ class EncodedClip:
     value: Any  # of the codec
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """The clips of a video, or why there are none."""
-
-    vid: str
-    clips: list[EncodedClip]
-    problem: str | None
+Converted = tuple[str, list[EncodedClip] | str]  # a video, and its clips or why there are none
 
 
 class Converter:
@@ -98,13 +92,13 @@ class Converter:
         try:
             features = self._cast(self._source.load(vid))
         except FeatureFileError as error:
-            return Converted(vid, [], str(error))
+            return vid, str(error)
         size = self._clip_frames or len(features)
         clips = []
         for number, name in enumerate(clip_names(vid, len(features), self._clip_frames)):
             part = features[number * size : (number + 1) * size]
             clips.append(EncodedClip(name, len(part), part.shape[1], self._codec.encode(part)))
-        return Converted(vid, clips, None)
+        return vid, clips
 
     def _cast(self, features: np.ndarray) -> np.ndarray:
         if self._width not in (None, features.shape[1]):
@@ -207,7 +201,7 @@ class VideoDbTask:
         }
         return (
             min(map(modified, db.path.iterdir())) < self._source.modified()
-            or database_extraction(db.path) not in (None, self._source.extraction)
+            or read_feature_meta(db.path).extraction not in (None, self._source.extraction)
             or db.stored_dtype != self._precision
             or set(db.keys()) != expected
         )
@@ -239,12 +233,13 @@ class VideoDbTask:
             own_counts=self._source.own_counts,
         ) as db:
             convert = Converter(self._source, db.codec, self._precision, self._clip_frames, width)
-            for video in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
-                if video.problem is not None:
-                    failed[video.vid] = video.problem
-                for clip in video.clips:
+            for vid, clips in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
+                if isinstance(clips, str):
+                    failed[vid] = clips
+                    continue
+                for clip in clips:
                     db.put_encoded(clip.vid, clip.num_frames, clip.value)
-                widths.update({clip.width for clip in video.clips})
+                widths.update({clip.width for clip in clips})
             if len(failed) == len(vids):
                 reasons = "; ".join(f"{vid}: {problem}" for vid, problem in failed.items())
                 raise UserError(f"no video of {self._source.path} can be used ({reasons[:500]})")

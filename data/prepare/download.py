@@ -196,17 +196,14 @@ class _Part:
         if start == 0 or self.total is None:
             self._version = {"url": self.url, "total": total, "validator": _validator(response)}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._require_room()
+            free = shutil.disk_usage(self.path.parent).free
+            if (self.total or 0) > free:
+                raise UserError(
+                    f"{self.url} has {self.total} bytes, {self.path.parent} has room for {free}: "
+                    "make room there, or choose another folder"
+                )
             self.path.touch()
             write_json(self._note, self._version)
-
-    def _require_room(self) -> None:
-        free = shutil.disk_usage(self.path.parent).free
-        if (self.total or 0) > free:
-            raise UserError(
-                f"{self.url} has {self.total} bytes, {self.path.parent} has room for {free}: make "
-                "room there, or choose another folder"
-            )
 
     def write(self, chunks: Iterator[bytes], most_bytes: int) -> None:
         """Append to what has been kept; more than ``most_bytes`` in all are refused."""

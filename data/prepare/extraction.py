@@ -156,11 +156,11 @@ def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, An
 class FeatureMeta(msgspec.Struct):
     """``meta.json`` of a feature database; published ones have none."""
 
-    interval: Finite | None = None
+    interval: Finite | None = None  # seconds
     width: Width | None = None
     dtype: str | None = None
-    parts: dict[Id, Width] | None = None
-    extraction: dict[Id, dict[str, Any]] | None = None
+    parts: dict[Id, Width] | None = None  # widths, in the order in which parts are joined
+    extraction: dict[Id, dict[str, Any]] | None = None  # {extractor: provenance}
 
 
 def read_feature_meta(database: Path) -> FeatureMeta:
@@ -171,13 +171,3 @@ def read_feature_meta(database: Path) -> FeatureMeta:
     """
     path = database / META_FILE
     return read_json(path, FeatureMeta) if path.is_file() else FeatureMeta()
-
-
-def database_extraction(database: Path) -> dict[str, Any] | None:
-    """Return the provenance of a database's features; None where it is not recorded."""
-    return read_feature_meta(database).extraction
-
-
-def database_parts(database: Path) -> dict[str, int] | None:
-    """Return {part: width} of a database's features, in order; None where it is not recorded."""
-    return read_feature_meta(database).parts

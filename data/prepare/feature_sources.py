@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data.prepare.extraction import database_extraction, database_parts, extraction_of
+from data.prepare.extraction import extraction_of, read_feature_meta
 from data.prepare.feature_files import FeatureFileError, load_parts, read_paths, require_usable
 from data.prepare.feature_parts import PUBLISHED, extractor_of
 from data.stores.frame_counts import COUNTS_FILE, counts_path, version_and_interval
@@ -87,7 +87,8 @@ class StoredFeatures:
         self.path = db.path
         stored = set(db.keys())
         self.frames = {vid: count for vid, count in db.id2nframe.items() if vid in stored}
-        self.extraction = database_extraction(db.path)
+        self._meta = read_feature_meta(db.path)
+        self.extraction = self._meta.extraction
         self.version, _ = version_and_interval(db.path)
         counts = counts_path(db.path.parent, db.interval)
         self.own_counts = counts != db.path.parent / COUNTS_FILE
@@ -103,7 +104,7 @@ class StoredFeatures:
 
     def widths(self, vid: str) -> dict[str, int] | None:
         """See :class:`FeatureSource`."""
-        return database_parts(self.path)
+        return self._meta.parts
 
     def modified(self) -> int:
         """See :class:`FeatureSource`."""

@@ -16,7 +16,6 @@ SYSTEM_FOLDERS = {
 class FolderFiles:
     """The files below a folder."""
 
-    top: Path  # the folder
     files: list[Path] = field(default_factory=list)  # neither folders nor hidden, by path
     hidden: list[Path] = field(default_factory=list)  # names with a leading dot, and the system's
     unread: dict[Path, str] = field(default_factory=dict)  # folders that cannot be read, and why
@@ -24,8 +23,8 @@ class FolderFiles:
 
 def list_files(top: str | Path) -> FolderFiles:
     """List the files below a folder and the folders that links lead to, each folder once."""
-    found = FolderFiles(Path(top))
-    folders, links = [found.top], deque[Path]()  # links last: a folder's own path is preferred
+    found = FolderFiles()
+    folders, links = [Path(top)], deque[Path]()  # links last: a folder's own path is preferred
     seen: set[tuple[int, int]] = set()
     while folders or links:
         folder = folders.pop() if folders else links.popleft()

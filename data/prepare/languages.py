@@ -2,8 +2,6 @@
 
 import re
 
-from utils.errors import UserError, brief
-
 # ISO 639-1 with ISO 639-2: two letters, three letters, other three letters of the same language.
 _TABLE = """
 aa aar|ab abk|ae ave|af afr|ak aka|am amh|an arg|ar ara|as asm|av ava|ay aym|az aze|ba bak|be bel|
@@ -40,11 +38,3 @@ def parse_language(tag: str) -> tuple[str, str] | None:
     if found is None or found[1].lower() not in _FIRST:
         return None
     return _FIRST[found[1].lower()], found[2].lower().replace("_", "-").removeprefix("-")
-
-
-def require_language(tag: str) -> tuple[str, str]:
-    """Return (language, subtags) of an option; UserError if it is no language."""
-    language = parse_language(tag)
-    if language is None:
-        raise UserError(f"--language {brief(tag)} is no language; en, eng, pt-BR, … are")
-    return language

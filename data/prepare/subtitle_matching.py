@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.prepare.folder_files import FolderFiles, list_files, shown
-from data.prepare.languages import parse_language, require_language
+from data.prepare.languages import parse_language
 from data.prepare.subtitle_files import SUFFIXES
 from data.video_pool import feature_name
+from utils.errors import UserError, brief
 from utils.names import is_text
 
 # Subtitle formats that are not read, as text or as pictures.
@@ -94,9 +95,11 @@ def match_subtitles(
         UserError: ``language`` is none.
     """
     films = None if films is None else frozenset(films)
-    wanted = None if language is None else require_language(language)
+    wanted = None if language is None else parse_language(language)
+    if language is not None and wanted is None:
+        raise UserError(f"--language {brief(language)} is no language; en, eng, pt-BR, … are")
     matches = SubtitleMatches()
-    found = FolderFiles(source, [source]) if source.is_file() else list_files(source)
+    found = FolderFiles([source]) if source.is_file() else list_files(source)
     matches.failed.update(found.unread)
     candidates: dict[str, list[_Candidate]] = defaultdict(list)
     for path in found.files:

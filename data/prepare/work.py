@@ -287,7 +287,7 @@ def _require_same(
     differences = [
         f"made with --{name} {meta.get(name)}, not {value}"
         for name, value in recipe.items()
-        if name != "output" and not _same(meta.get(name), value)
+        if name != "output" and not is_same_value(meta.get(name), value)
     ]
     differences += [f"with another {name}" for name in wrong_sides]
     made = modified(output / "meta.json")
@@ -300,8 +300,8 @@ def _require_same(
         )
 
 
-def _same(recorded: Any, value: Any) -> bool:
-    """Return whether two values are equal, or two spellings of one path."""
+def is_same_value(recorded: Any, value: Any) -> bool:
+    """Return whether values of an option are equal, or two spellings of one path."""
     if recorded == value or not (isinstance(recorded, str) and isinstance(value, str)):
         return recorded == value
     return Path(recorded).resolve() == Path(value).resolve()

@@ -38,6 +38,7 @@ from pathlib import Path
 from data.prepare.feature_parts import PUBLISHED, is_value_folder, part_folder
 from data.prepare.folder_files import list_files
 from data.prepare.subtitle_files import SUFFIXES
+from data.prepare.work import is_same_value
 from data.stores.build_folder import build_folder, is_database
 from data.stores.frame_counts import COUNTS_FILE, counts_path, own_counts_path
 from data.stores.lmdb_io import FeatureDb, feature_db_path
@@ -131,15 +132,12 @@ class RawFiles:
     def shards(self, corpus: str) -> list[str]:
         """Return the names of the feature databases, existing or to be made: one per shard."""
         root = self.features or self.video_db
-        found = {
-            path.name.removeprefix(f"{corpus}_"): path.name
-            for path in root.glob(f"{corpus}_*")
-            if path.is_dir()
-        }
-        numbers = sorted(filter(str.isdecimal, found), key=int)
-        if not numbers or (root / corpus).is_dir():
-            return [corpus]
-        return [found[number] for number in numbers]
+        folders = filter(Path.is_dir, root.glob(f"{corpus}_*"))
+        numbers = (folder.name.removeprefix(f"{corpus}_") for folder in folders)
+        shards = [
+            f"{corpus}_{number}" for number in sorted(filter(str.isdecimal, numbers), key=int)
+        ]
+        return [corpus] if (root / corpus).is_dir() else shards or [corpus]
 
     def extracted(self, name: str) -> Path | None:
         """Return the folder of the extractors' files that a feature database is made from."""
@@ -294,13 +292,12 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
         return
     of, folder = files.sets.corpora[corpus], files.video_db / name
     paths, target = folder / "video_feat_info.pkl", ("--output", files.video_db, "--dataset", name)
-    workers, parts = ("--workers", files.workers), ("--parts", *PUBLISHED)
+    workers = ("--workers", files.workers)
+    pairing = ("--feature_dir", extracted, "--parts", *PUBLISHED, *target, *workers)
     yield Step(
         f"video_db/{name}/video_feat_info.pkl",
         "pair the feature files",
-        lambda _: run_script(
-            "collect_video_feature_paths", "--feature_dir", extracted, *parts, *target, *workers
-        ),
+        lambda _: run_script("collect_video_feature_paths", *pairing),
         # An unchanged list is not rewritten, so that the database remains current.
         (folder / "corrupted.json", paths),
         (extracted,),
@@ -362,10 +359,9 @@ def _text_step(
 def _made_otherwise(output: Path, annotation: Path, toker: str) -> str | None:
     """Return how ``output`` was made, if not from this annotation with this tokenizer."""
     meta = read_json(output / "meta.json")
-    for name, value in (("annotation", annotation), ("toker", toker)):
-        recorded = str(meta.get(name))
-        if recorded != str(value) and Path(recorded).resolve() != Path(value).resolve():
-            return f"made with --{name} {recorded}, not {value}"
+    for name, value in (("annotation", str(annotation)), ("toker", toker)):
+        if not is_same_value(meta.get(name), value):
+            return f"made with --{name} {meta.get(name)}, not {value}"
     return None
 
 
@@ -375,15 +371,25 @@ def _subtitle_lines(corpus: str, files: RawFiles) -> tuple[Path | None, list[Ste
     if lines is not None or folder is None:
         return lines, []
     lines = files.txt_db / "ann" / f"{corpus}_subtitles.jsonl"
-    options = ("--input", folder, "--output", lines, "--encoding", *ENCODINGS)
-    step = Step(
-        f"txt_db/ann/{lines.name}",
-        "convert subtitle files",
-        lambda _: run_script("convert_subtitles", *options),
-        (lines,),
-        (folder,),
-    )
-    return lines, [step]
+    options = ("--input", folder, "--encoding", *ENCODINGS)
+    what = "convert subtitle files"
+    return lines, [_lines_step(lines, what, "convert_subtitles", options, (folder,))]
+
+
+def _lines_step(
+    lines: Path,
+    what: str,
+    script: str,
+    options: tuple[object, ...],
+    inputs: tuple[Path, ...],
+    hint: str = "",
+) -> Step:
+    """Return the step that makes JSON lines in ``txt_db/ann``."""
+
+    def run(_rebuild: bool) -> None:
+        run_script(script, *options, "--output", lines)
+
+    return Step(f"txt_db/ann/{lines.name}", what, run, (lines,), inputs, hint=hint)
 
 
 def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
@@ -403,16 +409,9 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     durations = files.durations(corpus)
     if of.whole_subtitles:
         cut, durations = files.txt_db / "ann" / f"{corpus}_clips.jsonl", None
-        options = ("--annotation", annotation, "--output", cut, *timing)
-        options += ("--clip_interval", of.clip_interval)
-        yield Step(
-            f"txt_db/ann/{cut.name}",
-            "cut subtitles as their videos are cut",
-            lambda _: run_script("cut_clips", *options),
-            (cut,),
-            (annotation, *frames),
-            hint=hint,
-        )
+        options = ("--annotation", annotation, *timing, "--clip_interval", of.clip_interval)
+        what = "cut subtitles as their videos are cut"
+        yield _lines_step(cut, what, "cut_clips", options, (annotation, *frames), hint)
         annotation = cut
     yield _text_step(
         files,
@@ -436,14 +435,9 @@ def _query_steps(task: str, split: str, files: RawFiles) -> Iterator[Step]:
     published = files.first(of.annotation.format(split)) if of.converted else None
     if published is not None:
         annotation = files.txt_db / "ann" / f"{task}_{split}.jsonl"
-        options = ("--task", task, "--annotation", published, "--output", annotation)
-        yield Step(
-            f"txt_db/ann/{task}_{split}.jsonl",
-            "convert annotations",
-            lambda _: run_script("convert_annotations", *options),
-            (annotation,),
-            (published,),
-        )
+        options = ("--task", task, "--annotation", published)
+        what, script = "convert annotations", "convert_annotations"
+        yield _lines_step(annotation, what, script, options, (published,))
     if annotation is None:
         return
     more: tuple[object, ...] = ("--task", task)
