@@ -59,30 +59,15 @@ class EncodedClip:
 Converted = tuple[str, list[EncodedClip] | str]  # a video, and its clips or why there are none
 
 
+@dataclass(frozen=True)
 class Converter:
-    """Load, cut and encode the features of videos.
+    """Loads, cuts and encodes the features of videos."""
 
-    Args:
-        source: of the features.
-        codec: of the database.
-        precision: of the database.
-        clip_frames: cut videos into clips of this many frames; None: keep them whole.
-        width: of the features; others cannot be used. None: any.
-    """
-
-    def __init__(
-        self,
-        source: FeatureSource,
-        codec: FeatureCodec,
-        precision: np.dtype,
-        clip_frames: int | None,
-        width: int | None = None,
-    ) -> None:
-        self._source = source
-        self._codec = codec
-        self._precision = precision
-        self._clip_frames = clip_frames
-        self._width = width
+    source: FeatureSource
+    codec: FeatureCodec
+    precision: np.dtype
+    clip_frames: int | None  # cut videos into clips of this many frames; None: keep them whole
+    width: int | None = None  # of the features; others cannot be used. None: any
 
     def __call__(self, vids: list[str]) -> list[Converted]:
         """Return the stored form of each video."""
@@ -90,23 +75,22 @@ class Converter:
 
     def _convert(self, vid: str) -> Converted:
         try:
-            features = self._cast(self._source.load(vid))
+            features = self._cast(self.source.load(vid))
         except FeatureFileError as error:
             return vid, str(error)
-        size = self._clip_frames or len(features)
+        size = self.clip_frames or len(features)
         clips = []
-        for number, name in enumerate(clip_names(vid, len(features), self._clip_frames)):
+        for number, name in enumerate(clip_names(vid, len(features), self.clip_frames)):
             part = features[number * size : (number + 1) * size]
-            clips.append(EncodedClip(name, len(part), part.shape[1], self._codec.encode(part)))
+            clips.append(EncodedClip(name, len(part), part.shape[1], self.codec.encode(part)))
         return vid, clips
 
     def _cast(self, features: np.ndarray) -> np.ndarray:
-        if self._width not in (None, features.shape[1]):
-            raise FeatureFileError(
-                f"{features.shape[1]} values a frame, most videos have {self._width}"
-            )
+        width = features.shape[1]
+        if self.width not in (None, width):
+            raise FeatureFileError(f"{width} values a frame, most videos have {self.width}")
         with np.errstate(over="ignore"):
-            cast = features.astype(self._precision)
+            cast = features.astype(self.precision)
         if not np.isfinite(cast).all():
             raise FeatureFileError("some values are too large for --half")
         return cast

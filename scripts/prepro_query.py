@@ -164,23 +164,24 @@ class PreparedQuery:
     seconds: float  # of its video; infinity: unknown
 
 
+@dataclass(frozen=True)
 class QueryPreparer:
-    """Tokenise lines of one task."""
+    """Tokenises lines of one task."""
 
-    def __init__(self, task: str, tokenizer: BpeTokenizer) -> None:
-        self._names, self._read_content = names_of_task(task), TASKS[task]
-        self._tokenizer = tokenizer
+    task: str
+    tokenizer: BpeTokenizer
 
     def __call__(self, lines: list[Line]) -> list[PreparedQuery]:
         """Return the stored form of each line."""
         queries = [line.read(self._read) for line in lines]
         texts = [[normalize_query(text) for text in query.texts] for query in queries]
-        encoded = encode_groups(self._tokenizer, texts)
+        encoded = encode_groups(self.tokenizer, texts)
         return list(map(_prepare, lines, queries, encoded))
 
     def _read(self, raw: dict) -> Query:
-        qid, vid = get_name(raw, *self._names.ids), find_name(raw, *self._names.videos)
-        return Query(raw, qid, vid, *self._read_content(raw))
+        names = names_of_task(self.task)
+        qid, vid = get_name(raw, *names.ids), find_name(raw, *names.videos)
+        return Query(raw, qid, vid, *TASKS[self.task](raw))
 
 
 def _prepare(line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:

@@ -112,47 +112,34 @@ def warn_of_times(counts: Counter[str], where: str, frame_length: float) -> None
         )
 
 
+@dataclass(frozen=True)
 class SubtitlePreparer:
-    """Tokenise subtitles and match them with frames.
+    """Tokenises subtitles and matches them with frames."""
 
-    Args:
-        tokenizer: RoBERTa's.
-        vid2nframe: frames per video.
-        frame_length: seconds per frame.
-        group: frames of a pseudo-subtitle, where a video has none.
-    """
-
-    def __init__(
-        self,
-        tokenizer: BpeTokenizer,
-        vid2nframe: dict[str, int],
-        frame_length: float,
-        group: int = PSEUDO_SUBTITLE_FRAMES,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._vid2nframe = vid2nframe
-        self._frame_length = frame_length
-        self._group = group
+    tokenizer: BpeTokenizer
+    vid2nframe: dict[str, int]  # frames per video
+    frame_length: float  # seconds per frame
+    group: int  # frames of a pseudo-subtitle, where a video has none
 
     def __call__(self, lines: list[Line]) -> list[PreparedVideo | str]:
         """Return the stored form of each line; the name of a video without features."""
         videos = [line.read(self._read) for line in lines]
         used = [video for video in videos if isinstance(video, SubtitledVideo)]
-        encoded = iter(encode_groups(self._tokenizer, [video.texts for video in used]))
+        encoded = iter(encode_groups(self.tokenizer, [video.texts for video in used]))
         spans, frames = [video.spans for video in used], [video.num_frames for video in used]
-        matches = iter(match_frames(spans, frames, self._frame_length, self._group))
+        matches = iter(match_frames(spans, frames, self.frame_length, self.group))
         return [
             video if isinstance(video, str) else _prepare(line, video, next(encoded), next(matches))
             for line, video in zip(lines, videos, strict=True)
         ]
 
     def _read(self, raw: dict) -> SubtitledVideo | str:
-        vid = feature_name(get_name(raw, "vid_name"), self._vid2nframe)
-        if vid not in self._vid2nframe:
+        vid = feature_name(get_name(raw, "vid_name"), self.vid2nframe)
+        if vid not in self.vid2nframe:
             return vid
         raw = subtitles_in_order(raw)
         texts = [normalize_subtitle(get_text(sub, "text")) for sub in raw["sub"]]
-        return SubtitledVideo(raw, vid, self._vid2nframe[vid], texts, get_spans(raw))
+        return SubtitledVideo(raw, vid, self.vid2nframe[vid], texts, get_spans(raw))
 
 
 def _prepare(

@@ -82,27 +82,22 @@ class PreparedClip:
     tokens: int  # of all captions
 
 
+@dataclass(frozen=True)
 class ClipPreparer:
-    """Tokenise captions and find the subtitles of their clips.
+    """Tokenises captions and finds the subtitles of their clips."""
 
-    Args:
-        tokenizer: RoBERTa's.
-        spans: per video, (start, end) of its subtitles in seconds.
-    """
-
-    def __init__(self, tokenizer: BpeTokenizer, spans: dict[str, Spans]) -> None:
-        self._tokenizer = tokenizer
-        self._spans = spans
+    tokenizer: BpeTokenizer
+    spans: dict[str, Spans]  # per video, (start, end) of its subtitles in seconds
 
     def __call__(self, lines: list[Line]) -> list[PreparedClip]:
         """Return the stored form of each line."""
         clips = [line.read(read_clip) for line in lines]
-        encoded = encode_groups(self._tokenizer, [clip.texts for clip in clips])
+        encoded = encode_groups(self.tokenizer, [clip.texts for clip in clips])
         return list(map(self._prepare, lines, clips, encoded))
 
     def _prepare(self, line: Line, clip: Clip, input_ids: list[list[int]]) -> PreparedClip:
         video, (start, end) = {"vid_name": clip.vid}, clip.ts
-        spans = enumerate(self._spans.get(clip.vid, []))
+        spans = enumerate(self.spans.get(clip.vid, []))
         overlapping = [index for index, span in spans if span[0] < end and span[1] > start]
         moment = {"ts": clip.ts, "sub_indices": overlapping, "duration": clip.duration}
         captions = [

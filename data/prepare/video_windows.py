@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,43 +31,35 @@ class Piece:
     problem: Problem | None = None  # in the last piece: what is wrong with the video
 
 
+@dataclass(eq=False)
 class _Decoder(IterableDataset):
     """The pieces of all videos; each process takes the next video that none has taken."""
 
-    def __init__(
-        self,
-        videos: list[VideoFile],
-        sampling: Sampling,
-        batch_size: int,
-        threads: int,
-        starts: Sequence[Progress],
-    ) -> None:
-        self._videos = videos
-        self._starts = starts
-        self._sampling = sampling
-        self._batch_size = batch_size
-        self._threads = threads
-        self._taken = multiprocessing.Value("l", 0)
+    videos: list[VideoFile]
+    sampling: Sampling
+    batch_size: int
+    threads: int
+    starts: Sequence[Progress]
+    taken: Any = field(default_factory=lambda: multiprocessing.Value("l", 0))  # videos so far
 
     def __iter__(self) -> Iterator[Piece]:
-        while (index := self._take()) < len(self._videos):
+        while (index := self._take()) < len(self.videos):
             yield from self._pieces(index)
 
     def _take(self) -> int:
-        with self._taken.get_lock():
-            index = self._taken.value
-            self._taken.value += 1
-        return index
+        with self.taken.get_lock():
+            self.taken.value += 1
+            return self.taken.value - 1
 
     def _pieces(self, index: int) -> Iterator[Piece]:
-        start = self._starts[index]
-        sampling = replace(self._sampling, first=start.windows, enter=start.intact)
-        path, damaged = self._videos[index].path, threading.Event()
-        windows = read_windows(path, sampling, self._threads, damaged.set)
+        start = self.starts[index]
+        sampling = replace(self.sampling, first=start.windows, enter=start.intact)
+        path, damaged = self.videos[index].path, threading.Event()
+        windows = read_windows(path, sampling, self.threads, damaged.set)
         at_end, problem = False, None
         with noted_reading(str(index)):  # should its decoder kill this process
             while not at_end:
-                batch, at_end, problem = _next_windows(windows, self._batch_size)
+                batch, at_end, problem = _next_windows(windows, self.batch_size)
                 if batch:
                     yield Piece(index, np.stack(batch), not damaged.is_set())
         yield Piece(index, None, problem=problem)
