@@ -25,6 +25,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +86,12 @@ def read_events(raw: dict) -> Content:
     return texts, _choice(raw, 2, "answer")
 
 
-def question_reader(num_answers: int) -> Callable[[dict], Content]:
-    """Return a reader of multiple-choice questions."""
-    answers = [f"a{k}" for k in range(num_answers)]
-
-    def read_question(raw: dict) -> Content:
-        target = _choice(raw, num_answers, "answer_idx")
-        texts = [get_text(raw, name) for name in ("q", *answers)]
-        _check_question_span(raw.get("ts"))
-        return texts, target
-
-    return read_question
+def read_question(raw: dict, num_answers: int) -> Content:
+    """Read a multiple-choice question."""
+    target = _choice(raw, num_answers, "answer_idx")
+    texts = [get_text(raw, name) for name in ("q", *(f"a{k}" for k in range(num_answers)))]
+    _check_question_span(raw.get("ts"))
+    return texts, target
 
 
 def _choice(raw: dict, choices: int, *names: str) -> int | None:
@@ -114,8 +110,8 @@ TASKS: dict[str, Callable[[dict], Content]] = {
     "didemo_video_only": read_moment_query,
     "didemo": read_moment_query,
     "msrvtt": read_video_query,
-    "tvqa": question_reader(5),
-    "how2qa": question_reader(4),
+    "tvqa": partial(read_question, num_answers=5),
+    "how2qa": partial(read_question, num_answers=4),
     "violin": read_statement,
     "yc2r": read_video_query,
     "vatex_en_r": read_video_query,

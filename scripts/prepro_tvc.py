@@ -121,13 +121,12 @@ def read_spans(path: str) -> dict[str, Spans]:
         UserError: the file is unreadable, a line malformed, or a video is there twice.
     """
 
-    def read(raw: dict) -> tuple[str, Spans]:
-        return get_name(raw, "vid_name"), get_spans(subtitles_in_order(raw))
-
     spans: dict[str, Spans] = {}
     ids = UniqueIds()
     for line in read_lines(path):
-        vid, of_video = line.read(read)
+        vid, of_video = line.read(
+            lambda raw: (get_name(raw, "vid_name"), get_spans(subtitles_in_order(raw)))
+        )
         ids.claim(vid, line)
         spans[vid] = of_video
     return spans

@@ -1,6 +1,7 @@
 """Mirrors of the published files: a server, or a local folder of the same layout."""
 
 import os
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,25 +96,16 @@ class HttpMirror:
         # Names in the list first: fewer requests.
         names = sorted(_file_names(name, packed), key=lambda name: name not in checksums)
         try:
-            self._download_first(names, target)
+            for file in names:
+                with suppress(AbsentError):
+                    download(self._url(file), target, checksums.get(file), self._retry)
+                    self._has_something = True
+                    return target
+            raise AbsentError(f"{self.address} has no {' or '.join(names)}; see docs/DATA.md")
         except (AbsentError, UnreachableError) as error:
             if self._has_something:
                 raise
             raise SourceGoneError(self.address, error) from None
-        self._has_something = True
-        return target
-
-    def _download_first(self, names: list[str], target: Path) -> None:
-        """Download the first of ``names`` that exists."""
-        for name in names:
-            try:
-                download(self._url(name), target, self._checksums.get(name), self._retry)
-                return
-            except AbsentError:
-                if name == names[-1]:
-                    raise AbsentError(
-                        f"{self.address} has no {' or '.join(names)}; see docs/DATA.md"
-                    ) from None
 
 
 class FolderMirror:

@@ -56,16 +56,12 @@ class Sampling:
 
     def wants(self, start: float, end: float) -> bool:
         """Return whether a frame on display from ``start`` to ``end`` seconds is needed."""
-        window = max(self.first, math.floor(start / self.interval))
-        later = ((w + t) * self.interval for w in itertools.count(window) for t in self.times)
-        instant = next(time for time in later if time >= start - EDGE_SECONDS)
-        return instant <= end + EDGE_SECONDS
+        times = self.instants(max(self.first, math.floor(start / self.interval)))
+        return next(time for time in times if time >= start - EDGE_SECONDS) <= end + EDGE_SECONDS
 
-    def instants(self) -> Iterator[float]:
-        """Yield the times to sample in seconds, without end."""
-        for window in itertools.count(self.first):
-            for time in self.times:
-                yield (window + time) * self.interval
+    def instants(self, window: int) -> Iterator[float]:
+        """Yield the times to sample in seconds, from a window on, without end."""
+        return ((w + t) * self.interval for w in itertools.count(window) for t in self.times)
 
 
 def read_windows(
@@ -120,7 +116,7 @@ def _read(
 def _windows(frames: Iterable[TimedFrame], sampling: Sampling) -> Iterator[np.ndarray]:
     size = len(sampling.times)
     window: list[np.ndarray] = []
-    instants = sampling.instants()
+    instants = sampling.instants(sampling.first)
     instant = next(instants)
     given, last, shown = sampling.first, None, Picture(sampling.whole)
     for frame in frames:
