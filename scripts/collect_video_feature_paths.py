@@ -88,8 +88,8 @@ def _check(found: dict[str, list[Path]]) -> FeaturePaths | str:
             frames.append(len(load_features(path)))
         except FeatureFileError as error:
             return f"{path}: {error}"
-    films = {(of.file.size, of.file.sha256) for _, of in map(read_making, paths) if of is not None}
-    if len(films) > 1:
+    sources = (made_of.file for _, made_of in map(read_making, paths) if made_of is not None)
+    if len({(file.size, file.sha256) for file in sources}) > 1:
         which = " and ".join(map(str, paths))
         return f"{which} are of different files of the video; extract all kinds again"
     return FeaturePaths(min(frames), tuple(map(str, paths)), paths[0].parent.name)

@@ -75,8 +75,8 @@ def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]
         stem, _, number = vid.rpartition(".")
         if stem and _CLIP_NUMBER.fullmatch(number):
             clips[stem][int(number)] = frames
-    cut = {stem: of for stem, of in clips.items() if _are_clips(of, clip_frames)}
-    whole = {stem: sum(of.values()) for stem, of in cut.items()}
+    cut = {stem: frames for stem, frames in clips.items() if _are_clips(frames, clip_frames)}
+    whole = {stem: sum(frames.values()) for stem, frames in cut.items()}
     if sum(map(len, cut.values())) == len(vid2nframe):
         return {**vid2nframe, **whole}
     return {**whole, **vid2nframe}

@@ -97,12 +97,11 @@ def write_paths(path: Path, paths: dict[str, FeaturePaths]) -> None:
     Of ResNet and SlowFast, joined in this order, that is the published format. An existing file of
     the same content, not older than the features, is kept: so what was made from it stays current.
     """
-    files = (Path(file) for of in paths.values() for file in of.files)
+    files = (Path(file) for entry in paths.values() for file in entry.files)
     is_same = path.is_file() and read_paths(path) == paths
     if is_same and max(map(modified, files), default=0) <= modified(path):
         return
-    entries = {vid: (of.frames, *reversed(of.files), of.folder) for vid, of in paths.items()}
-    write_pickle(path, entries)
+    write_pickle(path, {vid: (p.frames, *reversed(p.files), p.folder) for vid, p in paths.items()})
 
 
 def read_paths(path: Path) -> dict[str, FeaturePaths]:

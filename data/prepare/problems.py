@@ -59,7 +59,7 @@ class Problems:
     def first_failure(self) -> str:
         """A line for the first file that cannot be used; empty if all can."""
         failed = (item for item in self._problems.items() if not item[1].used)
-        return next((f"{shown(file)}: {_one_line(of.reason)}" for file, of in failed), "")
+        return next((f"{shown(file)}: {_one_line(p.reason)}" for file, p in failed), "")
 
     def has_failed(self, file: Path | str) -> bool:
         """Return whether a file cannot be used."""
@@ -70,8 +70,8 @@ class Problems:
         """Write the file, or remove that of an earlier run."""
         if self._problems:
             entries = {
-                file: {"reason": of.reason, self._unit: of.amount, "used": of.used}
-                for file, of in self._problems.items()
+                file: {"reason": p.reason, self._unit: p.amount, "used": p.used}
+                for file, p in self._problems.items()
             }
             write_json(self.path, entries, indent=4)
         else:

@@ -111,9 +111,9 @@ class RawFiles:
         Raises:
             UserError: there are several.
         """
-        of = self.sets.corpora[corpus]
-        name = feature_db_path(Path(), "resnet_slowfast", of.interval, of.compressed).name
-        names = {name, name.replace(f"_{of.interval:g}", f"_{of.interval:.1f}")}
+        info = self.sets.corpora[corpus]
+        name = feature_db_path(Path(), "resnet_slowfast", info.interval, info.compressed).name
+        names = {name, name.replace(f"_{info.interval:g}", f"_{info.interval:.1f}")}
         if self.features is None:
             made = map((self.video_db / corpus).joinpath, sorted(names))
             return next(filter(is_database, made), None)
@@ -180,16 +180,21 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
             _add(steps, _feature_steps(corpus, shard, files))
         _add(steps, _subtitle_steps(corpus, files))
     for name in names:
-        of = files.sets.datasets[name]
-        for split in dict.fromkeys((*SPLITS, *of.splits, *of.targets)):
-            _add(steps, _query_steps(name, split, files) if of.splits else ())
-            _add(steps, _caption_steps(name, split, files) if of.captions or of.targets else ())
-        for learnt, split in of.learns_from:
+        dataset = files.sets.datasets[name]
+        for split in dict.fromkeys((*SPLITS, *dataset.splits, *dataset.targets)):
+            _add(steps, _query_steps(name, split, files) if dataset.splits else ())
+            _add(
+                steps,
+                _caption_steps(name, split, files) if dataset.captions or dataset.targets else (),
+            )
+        for learnt, split in dataset.learns_from:
             _add(steps, _query_steps(learnt, split, files))
-        _add(steps, _pretraining_steps(of.corpus, files) if of.pretraining else ())
+        _add(steps, _pretraining_steps(dataset.corpus, files) if dataset.pretraining else ())
     if not steps:
         described = (files.sets.datasets[name] for name in names)
-        wanted = "; ".join(_public_annotations(of) for of in described if of.annotation)
+        wanted = "; ".join(
+            _public_annotations(dataset) for dataset in described if dataset.annotation
+        )
         raise UserError(
             f"{files.annotations} has none of the files that --help lists; published are {wanted}"
         )
@@ -200,10 +205,10 @@ def _add(steps: dict[str, Step], more: Iterable[Step]) -> None:
     steps.update((step.name, step) for step in more)
 
 
-def _public_annotations(of: Dataset) -> str:
+def _public_annotations(dataset: Dataset) -> str:
     """Return the published annotation files of a data set, and their address."""
-    splits = dict.fromkeys((*of.splits, *of.captions, *of.targets))
-    return f"{', '.join(map(of.annotation.format, splits))} ({of.annotations_at})"
+    splits = dict.fromkeys((*dataset.splits, *dataset.captions, *dataset.targets))
+    return f"{', '.join(map(dataset.annotation.format, splits))} ({dataset.annotations_at})"
 
 
 def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) -> list[str]:
@@ -212,17 +217,19 @@ def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) 
     missing: dict[str, str] = {}
     names = list(names)
     for name in names:
-        of = files.sets.datasets[name]
-        if not of.annotation:
+        dataset = files.sets.datasets[name]
+        if not dataset.annotation:
             continue
-        wanted = [(name, split) for split in dict.fromkeys((*of.splits, *of.captions))]
-        for own, split in (*wanted, *of.learns_from):
+        wanted = [(name, split) for split in dict.fromkeys((*dataset.splits, *dataset.captions))]
+        for own, split in (*wanted, *dataset.learns_from):
             missing[f"txt_db/{own}_{split}.db"] = files.sets.datasets[own].source(split)
-        for split in of.targets:
-            missing[f"txt_db/{name}_{split}_release.jsonl"] = of.source(split)
+        for split in dataset.targets:
+            missing[f"txt_db/{name}_{split}_release.jsonl"] = dataset.source(split)
         if not name.endswith("_video_only"):
             own_at = files.sets.corpus_of(name).subtitles_at
-            missing[f"txt_db/{of.corpus}_subtitles.db"] = own_at or f"{of.corpus}_subtitles.jsonl"
+            missing[f"txt_db/{dataset.corpus}_subtitles.db"] = (
+                own_at or f"{dataset.corpus}_subtitles.jsonl"
+            )
     lines = [
         f"passed over: {step}, which has no annotation in {files.annotations} ({source})"
         for step, source in sorted(missing.items())
@@ -239,17 +246,17 @@ def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) 
 
 def _database_step(corpus: str, source: Path, files: RawFiles) -> Step:
     """Return the step that links an existing feature database."""
-    of, folder = files.sets.corpora[corpus], files.video_db / corpus
-    target = feature_db_path(folder, "resnet_slowfast", of.interval, of.compressed)
+    info, folder = files.sets.corpora[corpus], files.video_db / corpus
+    target = feature_db_path(folder, "resnet_slowfast", info.interval, info.compressed)
     if source.parent.resolve() == folder.resolve():
         target = source
     return Step(
         f"video_db/{corpus}",
         "link the feature database, count its frames",
-        lambda _: take_database(source, target, of),
+        lambda _: take_database(source, target, info),
         (target, folder / COUNTS_FILE),
         (source / "data.mdb",),
-        check=partial(check_features, of, folder),
+        check=partial(check_features, info, folder),
     )
 
 
@@ -290,7 +297,7 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
     extracted = files.extracted(name)
     if extracted is None:
         return
-    of, folder = files.sets.corpora[corpus], files.video_db / name
+    info, folder = files.sets.corpora[corpus], files.video_db / name
     paths, target = folder / "video_feat_info.pkl", ("--output", files.video_db, "--dataset", name)
     workers = ("--workers", files.workers)
     pairing = ("--feature_dir", extracted, "--parts", *PUBLISHED, *target, *workers)
@@ -302,11 +309,11 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
         (folder / "corrupted.json", paths),
         (extracted,),
     )
-    database = feature_db_path(folder, "resnet_slowfast", of.interval, of.compressed)
+    database = feature_db_path(folder, "resnet_slowfast", info.interval, info.compressed)
     options = (
-        *("--vfeat_info_file", paths, *target, *workers, "--frame_length", of.interval),
-        *(("--compress",) if of.compressed else ()),
-        *(("--clip_interval", of.clip_interval) if of.clip_interval else ()),
+        *("--vfeat_info_file", paths, *target, *workers, "--frame_length", info.interval),
+        *(("--compress",) if info.compressed else ()),
+        *(("--clip_interval", info.clip_interval) if info.clip_interval else ()),
     )
     yield Step(
         f"video_db/{name}",
@@ -314,7 +321,7 @@ def _feature_steps(corpus: str, name: str, files: RawFiles) -> Iterator[Step]:
         _script(f"video_db/{name}", "convert_videodb", *options),
         (database, files.counts(corpus, name)),
         (paths,),
-        check=partial(check_features, of, folder),
+        check=partial(check_features, info, folder),
     )
 
 
@@ -397,19 +404,19 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
     if annotation is None:
         return
     yield from conversion
-    of = files.sets.corpora[corpus]
+    info = files.sets.corpora[corpus]
     table = None if files.features else files.first(f"{corpus}_vid2nframe.json")
     frames = (table,) if table else files.frames(corpus)
-    timing = ("--vid2nframe", *frames, "--frame_length", of.interval)
+    timing = ("--vid2nframe", *frames, "--frame_length", info.interval)
     hint = (
         f": give --feature_dir, or put {corpus}_vid2nframe.json into {files.annotations}, a "
         f"copy of the id2nframe.json of video_db/{corpus}"
     )
-    hint += f" (features: {of.features_at})" if of.features_at else ""
+    hint += f" (features: {info.features_at})" if info.features_at else ""
     durations = files.durations(corpus)
-    if of.whole_subtitles:
+    if info.whole_subtitles:
         cut, durations = files.txt_db / "ann" / f"{corpus}_clips.jsonl", None
-        options = ("--annotation", annotation, *timing, "--clip_interval", of.clip_interval)
+        options = ("--annotation", annotation, *timing, "--clip_interval", info.clip_interval)
         what = "cut subtitles as their videos are cut"
         yield _lines_step(cut, what, "cut_clips", options, (annotation, *frames), hint)
         annotation = cut
@@ -422,7 +429,7 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
         (
             *("--task", corpus, *timing),
             *(("--vid2dur_idx", durations) if durations else ()),
-            *(() if of.nframe_group is None else ("--nframe_group", of.nframe_group)),
+            *(() if info.nframe_group is None else ("--nframe_group", info.nframe_group)),
         ),
         (*frames, durations) if durations else frames,
         hint=hint,
@@ -431,8 +438,8 @@ def _subtitle_steps(corpus: str, files: RawFiles) -> Iterator[Step]:
 
 def _query_steps(task: str, split: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.queries(task, split)
-    of = files.sets.datasets[task]
-    published = files.first(of.annotation.format(split)) if of.converted else None
+    dataset = files.sets.datasets[task]
+    published = files.first(dataset.annotation.format(split)) if dataset.converted else None
     if published is not None:
         annotation = files.txt_db / "ann" / f"{task}_{split}.jsonl"
         options = ("--task", task, "--annotation", published)
@@ -441,7 +448,7 @@ def _query_steps(task: str, split: str, files: RawFiles) -> Iterator[Step]:
     if annotation is None:
         return
     more: tuple[object, ...] = ("--task", task)
-    durations = files.durations(of.corpus)
+    durations = files.durations(dataset.corpus)
     if task == "tvr" and split.startswith("test") and durations:
         more += ("--vid2dur_idx", durations, "--split", split)
     what = "tokenise queries"
@@ -452,15 +459,15 @@ def _caption_steps(name: str, split: str, files: RawFiles) -> Iterator[Step]:
     annotation = files.queries(name, split)
     if annotation is None:
         return
-    of, copy = files.sets.datasets[name], f"{name}_{split}_release.jsonl"
+    dataset, copy = files.sets.datasets[name], f"{name}_{split}_release.jsonl"
     yield _copy_step(files, copy, "copy clips and captions", annotation)
-    if not of.captions:
+    if not dataset.captions:
         return
-    subtitles, conversion = _subtitle_lines(of.corpus, files)
+    subtitles, conversion = _subtitle_lines(dataset.corpus, files)
     yield from conversion
     if subtitles is None:
         source = files.sets.corpus_of(name).subtitles_at
-        raise UserError(f"{files.annotations} has no {of.corpus}_subtitles.jsonl ({source})")
+        raise UserError(f"{files.annotations} has no {dataset.corpus}_subtitles.jsonl ({source})")
     yield _text_step(
         files,
         f"{name}_{split}.db",
