@@ -182,19 +182,16 @@ def raw_steps(names: Iterable[str], files: RawFiles) -> list[Step]:
     for name in names:
         dataset = files.sets.datasets[name]
         for split in dict.fromkeys((*SPLITS, *dataset.splits, *dataset.targets)):
-            _add(steps, _query_steps(name, split, files) if dataset.splits else ())
-            _add(
-                steps,
-                _caption_steps(name, split, files) if dataset.captions or dataset.targets else (),
-            )
+            if dataset.splits:
+                _add(steps, _query_steps(name, split, files))
+            if dataset.captions or dataset.targets:
+                _add(steps, _caption_steps(name, split, files))
         for learnt, split in dataset.learns_from:
             _add(steps, _query_steps(learnt, split, files))
         _add(steps, _pretraining_steps(dataset.corpus, files) if dataset.pretraining else ())
     if not steps:
-        described = (files.sets.datasets[name] for name in names)
-        wanted = "; ".join(
-            _public_annotations(dataset) for dataset in described if dataset.annotation
-        )
+        datasets = (files.sets.datasets[name] for name in names)
+        wanted = "; ".join(_public_annotations(each) for each in datasets if each.annotation)
         raise UserError(
             f"{files.annotations} has none of the files that --help lists; published are {wanted}"
         )
@@ -226,10 +223,9 @@ def missing_files(names: Iterable[str], files: RawFiles, steps: Iterable[Step]) 
         for split in dataset.targets:
             missing[f"txt_db/{name}_{split}_release.jsonl"] = dataset.source(split)
         if not name.endswith("_video_only"):
-            own_at = files.sets.corpus_of(name).subtitles_at
-            missing[f"txt_db/{dataset.corpus}_subtitles.db"] = (
-                own_at or f"{dataset.corpus}_subtitles.jsonl"
-            )
+            source = files.sets.corpus_of(name).subtitles_at
+            subtitles = f"{dataset.corpus}_subtitles"
+            missing[f"txt_db/{subtitles}.db"] = source or f"{subtitles}.jsonl"
     lines = [
         f"passed over: {step}, which has no annotation in {files.annotations} ({source})"
         for step, source in sorted(missing.items())
