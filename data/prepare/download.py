@@ -207,7 +207,12 @@ class _Part:
 
     def write(self, chunks: Iterator[bytes], most_bytes: int) -> None:
         """Append to what has been kept; more than ``most_bytes`` in all are refused."""
-        shown = {"desc": self.path.stem, "unit": "B", "unit_scale": True, "disable": None}
+        shown: dict[str, Any] = {
+            "desc": self.path.stem,
+            "unit": "B",
+            "unit_scale": True,
+            "disable": None,
+        }
         bar = tqdm(total=self.total, initial=self.size, **shown)
         with self.path.open("r+b") as file, bar as progress:
             file.truncate(self.size)
