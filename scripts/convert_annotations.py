@@ -19,7 +19,7 @@ import csv
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,18 +55,8 @@ class Row:
     cells: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A moment that is negative or ends before it starts: no database may hold it."""
-
-    where: str  # of the annotation
-    moment: Sequence[float]
-
-    def __str__(self) -> str:
-        return f"{self.where} [{self.moment[0]:g}, {self.moment[1]:g}]"
-
-
-Converted = Iterator[dict | LeftOut]
+# Annotations; or, as text, moments that are negative or end before they start, which are left out.
+Converted = Iterator[dict | str]
 
 
 def read_csv(path: str, num_cells: int) -> Iterator[Row]:
@@ -119,7 +109,7 @@ def convert_how2r(path: str, _seed: int) -> Converted:
             )
         ts = [round(time - clip_start, DECIMALS) for time in (start, end)]
         if is_clamped(ts):
-            yield LeftOut(row.where, ts)
+            yield f"{row.where} [{ts[0]:g}, {ts[1]:g}]"
             continue
         yield {
             "vid_name": f"{video}.{int(clip_start // CLIP_SECONDS)}",
@@ -139,7 +129,7 @@ def convert_how2qa(path: str, seed: int) -> Converted:
         video, moment, *wrong, question, right = row.cells
         start, end = parse_span(row, moment)
         if is_clamped((start, end)):
-            yield LeftOut(row.where, (start, end))
+            yield f"{row.where} [{start:g}, {end:g}]"
             continue
         clip = int(start // CLIP_SECONDS)
         answers = [*wrong[:index], right, *wrong[index:]]
@@ -172,7 +162,8 @@ def convert_didemo(path: str, _seed: int) -> Converted:
             raise UserError(f"{path}: record {number}: {error}; fix or remove it") from None
         valid = [segments for segments in record.times if not is_clamped(segments)]
         moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in valid]
-        yield from (LeftOut(f"record {number}", span) for span in record.times if is_clamped(span))
+        invalid = (segments for segments in record.times if is_clamped(segments))
+        yield from (f"record {number} [{first:g}, {last:g}]" for first, last in invalid)
         if moments:
             yield {
                 "vid_name": record.video,
@@ -206,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output(options.output)
     converted = list(CONVERTERS[options.task](options.annotation, options.seed))
     records = [one for one in converted if isinstance(one, dict)]
-    left_out = [str(one) for one in converted if isinstance(one, LeftOut)]
+    left_out = [one for one in converted if isinstance(one, str)]
     if not records:
         raise UserError(
             f"{options.annotation} holds no annotations (moments that are negative or end before "

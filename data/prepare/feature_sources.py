@@ -1,7 +1,6 @@
 """The sources of a feature database: the extractors' files, or another database."""
 
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,35 +13,8 @@ from utils.errors import UserError
 from utils.files import modified
 
 
-class FeatureSource(Protocol):
-    """Features by video."""
-
-    frames: dict[str, int]  # T of every video
-    extraction: dict[str, Any] | None  # their provenance; None where it is not recorded
-    path: Path  # of the file or database, for messages
-    version: str  # default name of a database of them
-    own_counts: bool  # numbers of frames are kept by interval, as VALUE's are
-
-    def load(self, vid: str) -> np.ndarray:
-        """Return features (T, D) in their own precision.
-
-        Raises:
-            FeatureFileError: they are damaged, or no longer those that were listed.
-        """
-
-    def widths(self, vid: str) -> dict[str, int] | None:
-        """Return {part: width} in the order in which parts are joined; None: not recorded.
-
-        Raises:
-            FeatureFileError: as for :meth:`load`.
-        """
-
-    def modified(self) -> int:
-        """Return when they were listed or written last, in nanoseconds since the epoch."""
-
-
 class FileFeatures:
-    """Files of the extractors (:class:`FeatureSource`).
+    """Files of the extractors.
 
     Args:
         info_file: what ``collect_video_feature_paths.py`` wrote.
@@ -55,32 +27,42 @@ class FileFeatures:
     def __init__(self, info_file: str | Path, interval: float) -> None:
         self.path = Path(info_file)
         self._paths = read_paths(self.path)
-        self.frames = {vid: paths.frames for vid, paths in self._paths.items()}
+        self.frames = {vid: paths.frames for vid, paths in self._paths.items()}  # T of every video
         files = (file for paths in self._paths.values() for file in paths.files)
         parts = {extractor_of(part) for paths in self._paths.values() for part in paths.parts}
         made_by = extraction_of(files, interval) or {}
+        # Their provenance; None where it is not recorded.
         self.extraction = {part: made_by[part] for part in made_by if part in parts} or None
         first = next(iter(self._paths.values()), None)
-        self.version = "_".join(first.parts if first else PUBLISHED)
+        self.version = "_".join(first.parts if first else PUBLISHED)  # name of a database of them
+        # Numbers of frames are kept by interval, as VALUE's are.
         self.own_counts = first is not None and first.is_value
 
     def load(self, vid: str) -> np.ndarray:
-        """See :class:`FeatureSource`."""
+        """Return features (T, D) in their own precision.
+
+        Raises:
+            FeatureFileError: they are damaged, or no longer those that were listed.
+        """
         return np.concatenate(load_parts(self._paths[vid]), axis=1)
 
     def widths(self, vid: str) -> dict[str, int] | None:
-        """See :class:`FeatureSource`."""
+        """Return {part: width} in the order in which parts are joined; None: not recorded.
+
+        Raises:
+            FeatureFileError: as for :meth:`load`.
+        """
         paths = self._paths[vid]
         loaded = zip(paths.parts, load_parts(paths), strict=True)
         return {part: features.shape[1] for part, features in loaded}
 
     def modified(self) -> int:
-        """See :class:`FeatureSource`."""
+        """Return when they were listed or written last, in nanoseconds since the epoch."""
         return modified(self.path)
 
 
 class StoredFeatures:
-    """Another database (:class:`FeatureSource`), whatever its format and precision."""
+    """Another database, of any format and precision, with the interface of FileFeatures."""
 
     def __init__(self, db: FeatureDb) -> None:
         self._db = db
@@ -94,7 +76,7 @@ class StoredFeatures:
         self.own_counts = counts != db.path.parent / COUNTS_FILE
 
     def load(self, vid: str) -> np.ndarray:
-        """See :class:`FeatureSource`."""
+        """See :meth:`FileFeatures.load`."""
         try:
             features = self._db.read_stored(vid, np.array)[: self.frames[vid]]
         except UserError as error:
@@ -103,9 +85,12 @@ class StoredFeatures:
         return features
 
     def widths(self, vid: str) -> dict[str, int] | None:
-        """See :class:`FeatureSource`."""
+        """See :meth:`FileFeatures.widths`."""
         return self._meta.parts
 
     def modified(self) -> int:
-        """See :class:`FeatureSource`."""
+        """See :meth:`FileFeatures.modified`."""
         return max(map(modified, self.path.iterdir()))
+
+
+FeatureSource = FileFeatures | StoredFeatures

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from data.prepare.download import AbsentError, RetryPolicy, UnreachableError, download, file_sha256
@@ -33,27 +32,8 @@ class SourceGoneError(UserError):
         )
 
 
-class Mirror(Protocol):
-    """Published files by name, e.g. ``txt_db/tvr_val.db.tar``."""
-
-    address: str
-    is_local: bool
-
-    def fetch(self, name: str, target: Path, packed: bool) -> Path:
-        """Get a file, or an archive ``<name>.tar``, ``<name>.zip`` …, and check its checksum.
-
-        Returns:
-            its path: ``target``, or within a local mirror, where an archive may be unpacked
-            already.
-
-        Raises:
-            SourceGoneError: no file is available from the mirror.
-            UserError: the mirror lacks the file, or it is damaged.
-        """
-
-
 class HttpMirror:
-    """A folder of a server."""
+    """A server that has published files by name, e.g. ``txt_db/tvr_val.db.tar``."""
 
     is_local = False
 
@@ -91,7 +71,16 @@ class HttpMirror:
         return f"{self.address}/{quote(name)}"
 
     def fetch(self, name: str, target: Path, packed: bool) -> Path:
-        """See :class:`Mirror`."""
+        """Get a file, or an archive ``<name>.tar``, ``<name>.zip`` …, and check its checksum.
+
+        Returns:
+            its path: ``target``, or within a local mirror, where an archive may be unpacked
+            already.
+
+        Raises:
+            SourceGoneError: no file is available from the mirror.
+            UserError: the mirror lacks the file, or it is damaged.
+        """
         checksums = self._known_checksums()
         # Names in the list first: fewer requests.
         names = sorted(_file_names(name, packed), key=lambda name: name not in checksums)
@@ -123,7 +112,7 @@ class FolderMirror:
         return read_checksums(path) if path.is_file() else {}
 
     def fetch(self, name: str, target: Path, packed: bool) -> Path:
-        """See :class:`Mirror`."""
+        """See :meth:`HttpMirror.fetch`."""
         del target
         names = [*_file_names(name, packed), name]
         path = next((self._folder / name for name in names if (self._folder / name).exists()), None)
@@ -139,6 +128,9 @@ class FolderMirror:
         found = file_sha256(path) if expected and path.is_file() else expected
         if found != expected:
             raise UserError(f"{path} has the SHA-256 {found} instead of {expected}: it is damaged")
+
+
+Mirror = HttpMirror | FolderMirror
 
 
 def open_mirror(address: str | None = None, retry: RetryPolicy | None = None) -> Mirror:
