@@ -151,13 +151,9 @@ class PreparedQuery:
     """A query as stored."""
 
     line: Line
-    qid: str
-    vid: str | None
-    length: int | list[int]
-    value: bytes
-    target: Any
-    ts: Any  # of the line
-    seconds: float  # of its video; infinity: unknown
+    query: Query
+    length: int | list[int]  # in tokens
+    value: bytes  # the record
 
 
 @dataclass(frozen=True)
@@ -191,12 +187,7 @@ def _prepare(line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:
         length = len(parts[0])
         record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
     record["qid"] = query.qid  # in the line's order, or at the end
-    seconds = query.raw.get("duration", math.inf)
-    return PreparedQuery(
-        *(line, query.qid, query.vid, length, pack_line(line, record), query.target),
-        query.raw.get("ts"),
-        seconds if is_seconds(seconds) else math.inf,
-    )
+    return PreparedQuery(line, query, length, pack_line(line, record))
 
 
 def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]) -> None:
@@ -207,17 +198,20 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
     raw_lines: list[str] = []
     with TextDbWriter(options.output, force=True) as db:
         prepare = QueryPreparer(options.task, tokenizer)
-        for query in map_lines(prepare, options.annotation, options.workers):
-            ids.claim(query.qid, query.line)
+        for prepared in map_lines(prepare, options.annotation, options.workers):
+            query, line = prepared.query, prepared.line
+            ids.claim(query.qid, line)
             if raw_lines and (query.vid is None) == bool(query2video):
                 own = "no" if query2video else "a"
                 fields = " or ".join(names_of_task(options.task).videos)
-                raise query.line.error(f"unlike the lines before it names {own} video ({fields})")
-            db.put_value(query.qid, query.value)
-            id2len[query.qid] = query.length
-            raw_lines.append(query.line.text)
-            ts.append(query.ts)
-            moments += [(query.target, query.seconds)] if is_span(query.target) else []
+                raise line.error(f"unlike the lines before it names {own} video ({fields})")
+            db.put_value(query.qid, prepared.value)
+            id2len[query.qid] = prepared.length
+            raw_lines.append(line.text)
+            ts.append(query.raw.get("ts"))
+            if is_span(query.target):
+                duration = query.raw.get("duration")
+                moments.append((query.target, duration if is_seconds(duration) else math.inf))
             if query.vid is not None:
                 query2video[query.qid] = query.vid
         (db.folder / "query_data.jsonl").write_text("\n".join(raw_lines), encoding="utf-8")

@@ -47,13 +47,8 @@ class _Tags:
         return self.kind, 0, int(self.language != wanted)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Candidate:
-    """A file that may belong to a film; the best is the smallest."""
-
-    rank: tuple[int, ...]  # of the tags, then of the format
-    name: str
-    path: Path
+_Candidate = tuple[tuple[int, ...], str, Path]
+"""A file that may belong to a film: rank (of the tags, then the format), name, path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +114,13 @@ def match_subtitles(
             matches.pass_over(path, "there is no such video")
         elif (rank := tags.rank(wanted)) is not None:
             rank = (*rank, SUFFIXES.index(suffix))
-            candidates[film].append(_Candidate(rank, path.name, path))
+            candidates[film].append((rank, path.name, path))
         elif wanted:
             matches.pass_over(path, f"not of language {language}")
         else:
             matches.pass_over(path, "its language is not selected (--language)")
-    for film, of_film in sorted(candidates.items()):
-        _choose(film, sorted(of_film), matches)
+    for film in sorted(candidates):
+        _choose(film, sorted(candidates[film]), matches)
     return matches
 
 
@@ -168,19 +163,14 @@ def _read_tags(parts: list[str]) -> _Tags | None:
 
 def _choose(film: str, candidates: list[_Candidate], matches: SubtitleMatches) -> None:
     """Take the best of a film's files; none if another folder has one that is as good."""
-    best, *others = candidates
-    rivals = [
-        other
-        for other in others
-        if other.rank[:-1] == best.rank[:-1]
-        and other.path.parent != best.path.parent
-        and not filecmp.cmp(best.path, other.path, shallow=False)
-    ]
-    if rivals:
-        which = f"{shown(best.path)} and {shown(rivals[0].path)}"
-        reason = f"{which} are both subtitles of video {film!r}; keep one of them"
-        matches.failed.update(dict.fromkeys((other.path for other in candidates), reason))
-        return
-    matches.files[film] = best.path
-    for other in others:
-        matches.pass_over(other.path, "another file of the same video is taken")
+    (best_rank, _, best), *others = candidates
+    for rank, _, path in others:
+        is_as_good = rank[:-1] == best_rank[:-1] and path.parent != best.parent
+        if is_as_good and not filecmp.cmp(best, path, shallow=False):
+            which = f"{shown(best)} and {shown(path)}"
+            reason = f"{which} are both subtitles of video {film!r}; keep one of them"
+            matches.failed.update(dict.fromkeys((path for _, _, path in candidates), reason))
+            return
+    matches.files[film] = best
+    for _, _, path in others:
+        matches.pass_over(path, "another file of the same video is taken")
