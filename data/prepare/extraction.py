@@ -97,9 +97,10 @@ def save_arrays(
     path: Path, arrays: dict[str, np.ndarray], made_by: dict[str, Any], made_of: MadeOf
 ) -> None:
     """Write arrays with their provenance, atomically; of a feature file: ``features`` (T, D)."""
-    texts: Any = {"made_by": json.dumps(made_by), "made_of": msgspec.json.encode(made_of).decode()}
+    source = msgspec.json.encode(made_of).decode()
+    content: dict[str, Any] = {**arrays, "made_by": json.dumps(made_by), "made_of": source}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, **texts)
+        np.savez(file, **content)
 
 
 def read_making(path: Path) -> tuple[dict[str, Any], MadeOf | None]:
