@@ -62,7 +62,7 @@ class GroundTruth:
         records = list(records)
         if not records:
             raise UserError("the ground truth has no queries; give a split with annotations")
-        moments = [_spans(record["ts"]) for record in records if record.get("ts")]
+        moments = [annotated_spans(record["ts"]) for record in records if record.get("ts")]
         spans = None
         if len(moments) == len(records):
             spans = np.full((len(records), max(map(len, moments)), 2), np.nan, dtype=np.float32)
@@ -91,8 +91,8 @@ class GroundTruth:
         return right & (spans_hit >= needed[:, None])
 
 
-def _spans(ts: Sequence) -> list:
-    """One span [st, ed], or several annotators' → a list of spans."""
+def annotated_spans(ts: Sequence) -> list:
+    """Return the spans [st, ed] of a ``ts``: of one annotator, or of several (DiDeMo)."""
     return list(ts) if isinstance(ts[0], Sequence) else [ts]
 
 

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tabulate import tabulate
 
-from evaluation.chance import MomentBounds, QueryTruth, chance_recall
+from evaluation.chance import MomentBounds, chance_recall
+from evaluation.retrieval_metrics import annotated_spans
 from utils.files import atomic_write, read_json, read_jsonl
 from utils.names import QUERY_NAMES, get_name
 
@@ -46,18 +47,12 @@ class MomentRun:
     bounds: MomentBounds
 
 
-def truth_of(row: dict) -> QueryTruth:
-    """The right answer of a raw query; DiDeMo's have several annotators."""
-    spans = row["ts"] if isinstance(row["ts"][0], list) else [row["ts"]]
-    return QueryTruth(get_name(row, *QUERY_NAMES.videos), spans)
-
-
 def recall_table(run: MomentRun) -> str:
     """Recall of the run beside that of a random ranking."""
     frames = read_json(run.vid2nframe)
     pool = read_json(run.results)["video2idx"]
     chance = chance_recall(
-        (truth_of(row) for _, row in read_jsonl(run.queries)),
+        (row for _, row in read_jsonl(run.queries)),
         {vid: frames[vid] for vid in pool},
         run.bounds,
     )
@@ -98,7 +93,7 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
         rank = ranked.index(index) + 1 if index in ranked else f"> {len(ranked)}"
         axis.set_title(f"“{row['desc']}” — {vid}, rank {rank}", loc="left", fontsize=9)
         predictions = results["SVMR"][place]["predictions"][:_PREDICTIONS]
-        draw_time_line(axis, row["duration"], truth_of(row).spans, subtitles.get(vid, ()))
+        draw_time_line(axis, row["duration"], annotated_spans(row["ts"]), subtitles.get(vid, ()))
         _draw_predictions(axis, predictions)
     axes[-1, 0].set_xlabel("seconds")
     _explain(figure, len(results["video2idx"]))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from evaluation.chance import MomentBounds
+from evaluation.retrieval_metrics import annotated_spans
 from scripts.demo import ROOT, SHORT_NAMES, call, main, run_demo, with_seeds
 from scripts.demo_corpus.demo_tasks import demo_tasks
-from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
+from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.multitask_demo import MultitaskTask
 from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, Transfer
 from scripts.demo_corpus.search_demo import SearchTask
@@ -68,7 +69,7 @@ def test_the_picture_is_a_png(moment_run, tmp_path):
 
 def test_a_query_of_several_annotators_keeps_them_all():
     row = {"vid_name": "a", "ts": [[0, 5], [0, 5], [5, 10], [0, 10]]}
-    assert truth_of(row).spans == row["ts"]
+    assert annotated_spans(row["ts"]) == row["ts"]
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
