@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.demo_corpus.annotations import TASKS, texts_of, write_csv
+from scripts.demo_corpus.annotations import TASKS, make_annotations, texts_of, write_csv
 from scripts.demo_corpus.datasets import (
     DATASETS,
     LONG_VIDEOS,
@@ -125,9 +125,9 @@ def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
     tables: dict[str, dict | list] = {}
-    for task, (dataset, make) in TASKS.items():
-        rng = np.random.default_rng([options.seed, stable_hash(task)])
-        files |= make(datasets[dataset], options.queries_per_video, rng)
+    for name, task in TASKS.items():
+        rng = np.random.default_rng([options.seed, stable_hash(name)])
+        files |= make_annotations(name, datasets[task.dataset], options.queries_per_video, rng)
     files["tvc_val_release.jsonl"] = files["tvc_val.jsonl"]
     files["tvc_test_public_release.jsonl"] = files.pop("tvc_test_public.jsonl")
     for name, data in datasets.items():

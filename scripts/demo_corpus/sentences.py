@@ -72,7 +72,7 @@ _WORDS = {
 }
 
 
-def tell(template: str, scene: Scene) -> str:
+def fill(template: str, scene: Scene) -> str:
     """Fill a template with the scene's words."""
     return template.format(s=scene)
 
@@ -98,7 +98,7 @@ def next_scene(scene: Scene) -> Scene:
 def false_version(template: str, scene: Scene, video: Video, rng: np.random.Generator) -> str:
     """Tell of the scene with one word wrong."""
     slots = tuple(slot for slot in _WORDS if f"{{s.{slot}" in template)
-    return tell(template, swap_word(scene, pick(slots, rng), video, rng))
+    return fill(template, swap_word(scene, pick(slots, rng), video, rng))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def speak(video: Video, rng: np.random.Generator) -> list[dict]:
     """
     lines = []
     for scene in video.scenes:
-        texts = [tell(pick(_TOPIC_LINES, rng), scene), tell(pick(_SCENE_LINES, rng), scene)]
+        texts = [fill(pick(_TOPIC_LINES, rng), scene), fill(pick(_SCENE_LINES, rng), scene)]
         if rng.random() < 0.4:
             texts.append(pick(_FILLERS, rng))
         edges = np.linspace(scene.start, scene.end, len(texts) + 1)
