@@ -30,7 +30,7 @@ def allowed_moments(frames: int, bounds: MomentBounds) -> np.ndarray:
 
 
 def right_moments(moments: np.ndarray, query: GroundTruth, iou: float) -> int:
-    """Return how many moments (M, 2) of its video are right for a query, given as a batch of one."""
+    """Return how many moments (M, 2) of its video are right for a query (a truth of one)."""
     return int(query.hits(np.insert(moments, 0, query.videos, axis=1)[None], iou).sum())
 
 
@@ -42,6 +42,11 @@ def random_recall(right: int, candidates: int, k: int) -> float:
     wrong = candidates - right
     miss = np.prod([max(0, wrong - i) / (candidates - i) for i in range(k)])
     return float(1.0 - miss)
+
+
+def random_video_recall(videos: int, ranks: Sequence[int] = TOP_K) -> dict[str, float]:
+    """Return the expected recall in percent of a random ranking of so many videos, by ``r{k}``."""
+    return {f"r{k}": 100.0 * random_recall(1, videos, k) for k in ranks}
 
 
 def chance_recall(
@@ -66,7 +71,7 @@ def chance_recall(
     corpus = sum(map(len, moments.values()))
     truths = [GroundTruth.from_records([query], position) for query in queries]
     own = [moments[int(truth.videos[0])] for truth in truths]
-    recall: dict[str, dict[str, float]] = {"VCMR": {}, "SVMR": {}, "VR": {}}
+    recall: dict[str, dict[str, float]] = {"VCMR": {}, "SVMR": {}}
     for iou in ious:
         right = [right_moments(*pair, iou) for pair in zip(own, truths, strict=True)]
         for k in ranks:
@@ -74,5 +79,4 @@ def chance_recall(
             in_video = [random_recall(n, len(all_), k) for n, all_ in zip(right, own, strict=True)]
             recall["VCMR"][f"{iou}-r{k}"] = 100.0 * float(np.mean(in_corpus))
             recall["SVMR"][f"{iou}-r{k}"] = 100.0 * float(np.mean(in_video))
-    recall["VR"] = {f"r{k}": 100.0 * random_recall(1, len(frames), k) for k in ranks}
-    return recall
+    return recall | {"VR": random_video_recall(len(frames), ranks)}

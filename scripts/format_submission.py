@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn a results file into what an evaluation server takes, and check that nothing is missing.
+"""Convert a results file to an evaluation server's format, and check that nothing is missing.
 
 python scripts/format_submission.py --task tvr --annotation tvr_test_public_release.jsonl \\
     --results RUN/results_test_public/results_4800_all.json --output submission.json
@@ -15,7 +15,7 @@ With --task, one split of one task:
 Queries, questions, statements and clips are those of the annotation (JSON lines), in its order.
 Results of a part of the split are refused, unless --partial is given: those that lack ids of the
 annotation or, in tvr, searched fewer videos than the split has: by the annotation's vid_name, and
-by --vid2dur_idx, {split: {video: [seconds, index]}}, which is found beside the annotation.
+by --vid2dur_idx, {split: {video: [seconds, index]}}, by default next to the annotation.
 """
 
 import argparse
@@ -37,13 +37,12 @@ from scripts.preparation.datasets import CORPORA
 from scripts.submission import value
 from scripts.submission.entries import (
     Annotations,
-    answered_ids,
     best_predictions,
     count_answers,
     format_answers,
     format_captions,
     read_annotations,
-    read_ranking,
+    read_rankings,
     require_none,
     require_whole,
 )
@@ -60,7 +59,7 @@ def require_whole_search(
     """Check that the whole split was searched.
 
     Args:
-        searched: videos, and the index of each.
+        searched: index of each video.
         wanted: the annotation, whose lines may name videos.
         where: the results, for messages.
         indices: ``vid2dur_idx.json``, if there is one.
@@ -89,14 +88,14 @@ def require_whole_search(
 
 
 class Ranking(msgspec.Struct):
-    """What was found for a query."""
+    """A query's predictions."""
 
     desc_id: Name
     predictions: list[Annotated[list[Finite], Meta(min_length=4, max_length=4)]]
 
 
 class RetrievalResults(msgspec.Struct):
-    """A results file of eval_vcmr.py; each list holds a Ranking for a query."""
+    """A results file of eval_vcmr.py; each list has a Ranking for a query."""
 
     video2idx: dict[Id, int]
     VCMR: list[dict[str, Any]]
@@ -108,36 +107,33 @@ class RetrievalResults(msgspec.Struct):
 def format_moments(
     path: str, wanted: Annotations, partial: bool, vid2dur_idx: Path | None
 ) -> dict[str, Any]:
-    """TVR: the rankings, each query's best predictions only."""
+    """Return TVR's rankings, each query's best predictions only."""
     results = read_json(path, RetrievalResults)
     require_whole(path, results.partial, partial)
     if not partial:
         require_whole_search(results.video2idx, wanted, path, vid2dur_idx)
     indices = set(results.video2idx.values())
     submission: dict[str, Any] = {"video2idx": results.video2idx}
-    for ranking in TASKS:
-        if getattr(results, ranking) is None:
+    for task in TASKS:
+        entries = getattr(results, task)
+        if entries is None:
             continue
-        where = f"{path}: {ranking}"
-        found = [
-            read_ranking(raw, Ranking, f"{where}[{number}]")
-            for number, raw in enumerate(getattr(results, ranking))
-        ]
-        lists = {str(each.desc_id): each.predictions for each in found}
-        ids = answered_ids((str(each.desc_id) for each in found), wanted, where, partial)
-        submission[ranking] = [
+        where = f"{path}: {task}"
+        submission[task] = [
             {
                 "desc_id": wanted[id_]["desc_id"],
                 "desc": wanted[id_]["desc"],
-                "predictions": best_predictions(lists[id_], indices, f"{where}, query {id_}"),
+                "predictions": best_predictions(
+                    ranking.predictions, indices, f"{where}, query {id_}"
+                ),
             }
-            for id_ in ids
+            for id_, ranking in read_rankings(entries, Ranking, where, wanted, partial).items()
         ]
     return submission
 
 
 def find_indices(annotation: str) -> Path | None:
-    """The file of the videos' indices beside an annotation of TV videos."""
+    """Return the file of the videos' indices next to an annotation of TV videos, if it exists."""
     names = (f"tv_{VIDEO_INDICES}", *CORPORA["tv"].durations)
     paths = (Path(annotation).parent / name for name in names)
     return next((path for path in paths if path.is_file()), None)
@@ -150,16 +146,16 @@ def format_submission(
     partial: bool = False,
     vid2dur_idx: Path | None = None,
 ) -> Any:
-    """Return what the server of ``task`` takes: an object, or a list of lines (tvc).
+    """Return the submission to the server of ``task``: an object, or a list of lines (tvc).
 
     Args:
         task: of the server.
         results, annotation: files.
         partial: the results may be those of a part of the split.
-        vid2dur_idx: which videos its splits have (tvr); None: see :func:`find_indices`.
+        vid2dur_idx: the videos of each split (tvr); default: see :func:`find_indices`.
 
     Raises:
-        UserError: results and annotation do not belong together, or something is missing.
+        UserError: results and annotation do not match, or something is missing.
     """
     if task == "tvc":
         clips = read_annotations(annotation, CLIP_NAMES.ids, "vid_name", "ts")
@@ -173,7 +169,11 @@ def format_submission(
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line.
+
+    Raises:
+        UserError: they contradict each other.
+    """
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\n{value.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -167,9 +167,9 @@ def _write_annotations(
     """Write the line-by-line files, the JSON tables, and a tokenizer of all their sentences."""
     ann, toker = options.output / "ann", options.output / "toker"
     for name, table in tables.items():
-        _write_once(write_json, ann / name, table)
+        write_once(write_json, ann / name, table)
     for name, rows in files.items():
-        _write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
+        write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
     if not (toker / "config.json").exists():  # the last file that it writes
         # As RoBERTa's knows nothing of what HERO is pre-trained on.
         unknown = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
@@ -177,7 +177,7 @@ def _write_annotations(
         train_tokenizer(_sentences(known), options.toker_size, toker)
 
 
-def _write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
+def write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
     """Keep a file that exists: databases made from it must not look older than it is."""
     if not path.exists():
         write(path, content)

@@ -1,4 +1,4 @@
-"""What a moment-retrieval run of the demo found: a table beside chance, and a picture."""
+"""Report of a moment-retrieval run: a table of recalls and chance, and a picture."""
 
 import html
 import textwrap
@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from tabulate import tabulate
 
 from evaluation.chance import MomentBounds, chance_recall
-from evaluation.retrieval_metrics import annotated_spans
+from evaluation.retrieval_metrics import TASKS, annotated_spans
 from utils.files import atomic_write, read_json, read_jsonl
 from utils.names import QUERY_NAMES, get_name
 
@@ -30,12 +30,13 @@ _LETTERS_PER_LINE = 200  # of the words below the time line
 
 @dataclass(frozen=True)
 class MomentRun:
-    """Where the results of an evaluated run and what they are compared with lie.
+    """Files of an evaluated run.
 
     Attributes:
-        results, metrics: files that the evaluation wrote.
-        queries: raw annotation of the split.
+        results, metrics: output of the evaluation.
+        queries: annotation of the split.
         subtitles: raw subtitles.
+        vid2nframe: frames of each video.
         bounds: which moments the model could predict.
     """
 
@@ -48,27 +49,18 @@ class MomentRun:
 
 
 def recall_table(run: MomentRun) -> str:
-    """Recall of the run beside that of a random ranking."""
+    """Return a table of the run's recalls and those of a random ranking."""
     frames = read_json(run.vid2nframe)
-    pool = read_json(run.results)["video2idx"]
-    chance = chance_recall(
-        (row for _, row in read_jsonl(run.queries)),
-        {vid: frames[vid] for vid in pool},
-        run.bounds,
-    )
+    pool = {vid: frames[vid] for vid in read_json(run.results)["video2idx"]}
+    chance = chance_recall((row for _, row in read_jsonl(run.queries)), pool, run.bounds)
     metrics = read_json(run.metrics)
-    rows = [
-        (task, name, metrics[task][name], chance[task][name], _ratio(metrics, chance, task, name))
-        for task in ("VCMR", "SVMR", "VR")
-        for name in SHOWN
-        if name in metrics[task]
-    ]
+    rows = []
+    for task in TASKS:
+        for name in (name for name in SHOWN if name in metrics[task]):
+            recall, by_chance = metrics[task][name], chance[task][name]
+            rows.append((task, name, recall, by_chance, f"× {recall / by_chance:.1f}"))
     headers = ("task", "recall (%)", "this run", "chance", "ratio")
     return tabulate(rows, headers=headers, floatfmt=(None, None, ".1f", ".2f", None))
-
-
-def _ratio(metrics: dict, chance: dict, task: str, name: str) -> str:
-    return f"× {metrics[task][name] / chance[task][name]:.1f}"
 
 
 def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
@@ -126,39 +118,27 @@ def draw_time_line(
 
 
 def _draw_predictions(axis: Axes, predictions: Sequence[Sequence[float]]) -> None:
-    """One bar below the other, the best on top, each with its probability."""
+    """Draw a bar for each prediction, the best on top, with its probability."""
     for rank, (_, start, end, score) in enumerate(predictions):
-        axis.barh(
-            1.45 - 0.35 * rank,
-            end - start,
-            left=start,
-            height=0.3,
-            color=FOUND,
-            alpha=max(_FAINTEST, min(1.0, score)),
-        )
-        axis.text(start, 1.45 - 0.35 * rank, f" {score:.0%}", fontsize=6, va="center")
+        y, alpha = 1.45 - 0.35 * rank, max(_FAINTEST, min(1.0, score))
+        axis.barh(y, end - start, left=start, height=0.3, color=FOUND, alpha=alpha)
+        axis.text(start, y, f" {score:.0%}", fontsize=6, va="center")
 
 
 def _explain(figure: Figure, videos: int) -> None:
-    """A legend above all."""
+    """Draw the legend above all."""
     handles = [
         Patch(color=TRUE, label="true moment"),
         Patch(color=FOUND, label="found in the true video, the best on top; dark = probable"),
         Patch(color=SPOKEN, label="somebody speaks, the words below"),
     ]
     title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
-    figure.legend(
-        handles=handles,
-        title=title,
-        loc="outside upper left",
-        ncols=3,
-        fontsize=8,
-        title_fontsize=8,
-    )
+    place = {"loc": "outside upper left", "ncols": 3}
+    figure.legend(handles=handles, title=title, fontsize=8, title_fontsize=8, **place)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, and close it."""
+    """Write a figure as PNG, atomically, and close it."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     plt.close(figure)

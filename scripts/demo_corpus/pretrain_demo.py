@@ -1,4 +1,4 @@
-"""Does pre-training help? A few steps of fine-tuning from it and from scratch, side by side."""
+"""Does pre-training help? A few steps of fine-tuning from it and from scratch, compared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Transfer:
     """Fine-tuning on a task of moment retrieval, from both starts, with several seeds.
 
     Attributes:
-        script: that fine-tunes.
-        task: that is fine-tuned.
+        script: the training script.
+        task: the task's name.
         recipe: its options.
         runs: folder of runs.
-        checkpoint: what pre-training saved.
+        checkpoint: of pre-training.
         steps: of each fine-tuning: few, so that the start matters.
         seeds: one fine-tuning from either start for each.
     """
@@ -39,7 +39,7 @@ class Transfer:
     seeds: tuple[int, ...]
 
     def commands(self) -> Iterator[tuple[str, Command]]:
-        """Every fine-tuning; it looks for videos only, and only at its end."""
+        """Yield every fine-tuning, with a title; it ranks videos only, and only at its end."""
         for seed in self.seeds:
             for start in (PRETRAINED, SCRATCH):
                 what = f"Fine-tune for {self.steps} steps, {start}, seed {seed}"
@@ -55,23 +55,23 @@ class Transfer:
         ]
 
     def folder(self, start: str, seed: int) -> Path:
-        """A fine-tuning's folder; another checkpoint has other folders."""
+        """Return a fine-tuning's folder; another checkpoint has other folders."""
         run = self.checkpoint.parent.parent.name  # <run>/ckpt/model_step_<N>.pt
         origin = f"{run}_{self.checkpoint.stem}" if start == PRETRAINED else "random"
         return self.runs / f"{self.task}_from_{origin}_seed_{seed}"
 
     def recall(self, start: str, seed: int) -> float:
-        """VR R@5 in percent."""
+        """Return VR R@5 in percent."""
         metrics = self.folder(start, seed) / "results" / f"metrics_{self.steps}.json"
         return read_json(metrics)["VR"][f"r{_K}"]
 
     def chance(self) -> float:
-        """The same of a random ranking of all videos."""
+        """Return the same of a random ranking of all videos."""
         results = self.folder(SCRATCH, self.seeds[0]) / "results" / f"results_{self.steps}_all.json"
         return 100.0 * random_recall(1, len(read_json(results)["video2idx"]), _K)
 
     def table(self) -> str:
-        """Recalls from both starts, and chance, for each seed and in the mean."""
+        """Return a table of recalls from both starts, and chance, for each seed and on average."""
         rows = []
         for start in (PRETRAINED, SCRATCH):
             recalls = [self.recall(start, seed) for seed in self.seeds]
@@ -81,7 +81,7 @@ class Transfer:
         return tabulate(rows, headers=headers, floatfmt=".1f")
 
     def report(self) -> str:
-        """The table and what it shows."""
+        """Return the table with a title."""
         return (
             f"VR R@{_K} (%) of {self.task} after {self.steps} steps of fine-tuning, by what it "
             f"started from:\n{self.table()}"
