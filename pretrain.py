@@ -23,7 +23,7 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(PretrainOptions, argv)
     run = start_training(options)
     check_before_training(options, run.model_config)
@@ -40,23 +40,11 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
     )
     weights = dict.fromkeys(OBJECTIVES, 1.0) | ranking_weights(options)
     weights["st_ed"] = options.lw_st_ed
-    batches = MixedBatches(
-        train,
-        options.train_batch_size,
-        run.accumulation,
-        run.comm.rank,
-        run.comm.size,
-        options.seed,
-    )
+    size, comm = options.train_batch_size, run.comm
+    batches = MixedBatches(train, size, run.accumulation, comm.rank, comm.size, options.seed)
+    size, collate = options.val_batch_size, collate_objective
     validation = {
-        part.name: partial(
-            evaluation_batches,
-            part.dataset,
-            collate_objective,
-            options.val_batch_size,
-            run,
-            progress=part.name,
-        )
+        part.name: partial(evaluation_batches, part.dataset, collate, size, run, part.name)
         for part in val
     }
     task = Task(
@@ -65,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
         loader=TrainLoader(TaskMix(train), collate_objective, run, batches),
         loss_weights=weights,
         validate=lambda step: validate_objectives(
-            lambda batch: model.answer(batch).sums(weights), validation, run.comm
+            lambda batch: model.answer(batch).sums(weights), validation, comm
         ),
         set_step=model.set_step,
         gradient_factors=ranking_gradient_factors(

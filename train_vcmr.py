@@ -34,7 +34,7 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(VcmrOptions, argv)
     weights = ranking_weights(options) | {"st_ed": options.lw_st_ed}
     return train_retrieval(options, HeroForVcmr, weights, SearchSettings.for_moments(options))
@@ -46,13 +46,13 @@ def train_retrieval(
     weights: Mapping[str, float],
     settings: SearchSettings,
 ) -> dict[str, float | str]:
-    """Train any task that finds videos for queries.
+    """Train a task that retrieves videos, or moments in them, for queries.
 
     Args:
         options: of the task.
-        model_class: the task's model.
-        weights: factor of every loss.
-        settings: what validation lists for a query.
+        model_class: of the task.
+        weights: factor of each loss.
+        settings: of the search in validation.
     """
     run = start_training(options)
     check_before_training(options, run.model_config)
@@ -66,13 +66,12 @@ def train_retrieval(
         RetrievalSplit(name, TextDb(path, run.vocab_size), videos, run, settings)
         for name, path in options.validation_dbs().items()
     ]
-    schedule = MomentSchedule.from_options(options)
     model = build_for_training(
         model_class,
         run,
         videos.features.width,
         longest_video(videos.features),
-        schedule=schedule,
+        schedule=MomentSchedule.from_options(options),
         comm=run.comm,
     )
     validation = {split.name: partial(split.validate, model, weights) for split in splits}
