@@ -75,13 +75,12 @@ def require_whole_search(
             name: sum(entry[1:] == [searched.get(vid)] for vid, entry in entries.items())
             for name, entries in table.items()
         }
-        name = max(shared, key=shared.__getitem__, default=None)
-        if name is not None and shared[name]:
+        name = max(shared, key=shared.__getitem__, default="")
+        if shared.get(name):
             split = f"split {name} of {indices}"
             named |= table[name].keys()
-    known = {feature_name(vid, searched) for vid in named}
     require_none(
-        [vid for vid in known if vid not in searched],
+        [vid for vid in {feature_name(vid, searched) for vid in named} if vid not in searched],
         f"{where} searched {len(searched)} videos, {split} has {{}} more: evaluate on all of them, "
         "or pass --partial",
     )
@@ -164,7 +163,7 @@ def format_submission(
     if task == "tvr":
         queries = read_annotations(annotation, ids, "desc")
         return format_moments(results, queries, partial, vid2dur_idx or find_indices(annotation))
-    choices = (lambda line: 2) if task == "violin" else count_answers
+    choices = (lambda _: 2) if task == "violin" else count_answers
     return format_answers(results, read_annotations(annotation, ids), choices, partial)
 
 
@@ -180,19 +179,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     tasks = ("tvr", "tvqa", "tvc", "how2qa", "violin")
     server = parser.add_mutually_exclusive_group(required=True)
-    server.add_argument("--task", choices=tasks, help="a server that takes one split of one task")
-    server.add_argument("--benchmark", choices=("value",), help="one that takes all tasks at once")
+    server.add_argument("--task", choices=tasks, help="a server for one split of one task")
+    server.add_argument("--benchmark", choices=("value",), help="a server for all tasks at once")
     add = parser.add_argument
-    add("--results", required=True, nargs="+", help="what the evaluation scripts wrote")
+    add("--results", required=True, nargs="+", help="output of the evaluation scripts")
     add("--annotation", nargs="+", default=[], help="JSON lines of the split; value: folders")
-    add("--output", help="file to hand in")
-    add("--partial", action="store_true", help="take results of a part of the split")
+    add("--output", help="file to submit")
+    add("--partial", action="store_true", help="accept results of a part of the split")
     add("--vid2dur_idx", type=Path, help="the videos of each split (tvr)")
-    group = parser.add_argument_group("with --benchmark value")
-    add = group.add_argument
+    add = parser.add_argument_group("with --benchmark value").add_argument
     add("--checkpoint", metavar="STEP", help="where there are results of several")
-    add("--score", action="store_true", help="score the splits whose annotations are at hand")
-    add("--json", metavar="FILE", help="write the scores and what is behind them")
+    add("--score", action="store_true", help="score the splits that have annotations")
+    add("--json", metavar="FILE", help="write the scores and all metrics")
     options = parser.parse_args(argv)
     _check(options)
     return options
@@ -210,7 +208,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.score or options.json is not None or options.checkpoint:
         raise UserError("--score, --json and --checkpoint need --benchmark value")
     if options.output is None:
-        raise UserError("--output is missing: the file to hand in")
+        raise UserError("--output is missing: the file to submit")
     for name in ("results", "annotation"):
         if len(getattr(options, name)) != 1:
             raise UserError(f"--{name} takes one file with --task {options.task}")
@@ -223,11 +221,8 @@ def main(argv: list[str] | None = None) -> None:
         hand_in(options)
         return
     check_output(options.output)
-    submission = format_submission(
-        options.task,
-        *(options.results[0], options.annotation[0]),
-        *(options.partial, options.vid2dur_idx),
-    )
+    files = options.results[0], options.annotation[0]
+    submission = format_submission(options.task, *files, options.partial, options.vid2dur_idx)
     write = write_jsonl if isinstance(submission, list) else write_json
     write(options.output, submission)
     print(f"wrote {options.output}")

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Make a small corpus that HERO can learn from, in the raw formats of every task's data.
+"""Make a small synthetic corpus that HERO can learn from, in the raw formats of every task.
 
-The videos are made up: in each scene somebody does something with a thing in a place while
-talking of a topic. Frame features are noisy sums of the visible words' fixed random directions,
-subtitles name what is spoken of, and queries, questions, statements and captions tell of both.
-The same options give the same bytes. Or, with --tvr_annotations, real TVR queries on such videos.
+In each scene of a video a person does something with a thing in a place while talking about a
+topic. Frame features are noisy sums of fixed random directions of the visible words, subtitles name
+the topic, and queries, questions, statements and captions describe both. The same options give the
+same bytes. With --tvr_annotations, real TVR queries on synthetic videos.
 """
 
 import argparse
 import html
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,12 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
     if options.tvr_annotations:
         lines, jobs = _write_real(options)
     else:
-        lines, jobs = _write_made_up(options)
-    for root, some in jobs.items():
+        lines, jobs = _write_synthetic(options)
+    for root, own in jobs.items():
         form = FeatureFormat(options.output / "features" / root, options.seed, options.half)
-        write_features(some, form, options.workers)
+        write_features(own, form, options.workers)
     print(tabulate(lines.items(), headers=("annotations", "lines")))
-    rows = [(name, len(some), sum(job.frames for job in some)) for name, some in jobs.items()]
+    rows = [(name, len(own), sum(job.frames for job in own)) for name, own in jobs.items()]
     print(tabulate(rows, headers=("features", "videos", "frames")))
     return lines
 
@@ -102,26 +102,28 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _claim(options: argparse.Namespace) -> None:
-    """Note what the folder holds, so that files of two corpora never mix.
+    """Record the options in the folder, so that files of two corpora never mix.
 
     Raises:
-        UserError: the folder holds a corpus made with other options.
+        UserError: the folder has a corpus made with other options.
     """
     keys = ["seed", "videos", "queries_per_video", "toker_size", "half"]
     settings = {"version": CORPUS_VERSION} | {key: getattr(options, key) for key in keys}
     if options.tvr_annotations:
-        settings |= {"tvr_annotations": options.tvr_annotations.name}
-        settings |= {"train_share": options.train_share}
+        settings["tvr_annotations"] = options.tvr_annotations.name
+        settings["train_share"] = options.train_share
     path = options.output / "corpus.json"
     folders = ("ann", "toker", "txt_db/pretrain_splits", *(f"features/{n}" for n in DATASETS))
     check_output(path, *(options.output / folder / "file" for folder in folders))
     if not path.exists():
         write_json(path, settings, indent=2)
     elif (old := read_json(path)) != settings:
-        raise UserError(f"{path} tells of another corpus ({brief(old)}): choose another --output")
+        raise UserError(f"{path} describes another corpus ({brief(old)}): choose another --output")
 
 
-def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
+def _write_synthetic(
+    options: argparse.Namespace,
+) -> tuple[dict[str, int], dict[str, list[FeatureJob]]]:
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
     tables: dict[str, dict | list] = {}
@@ -171,20 +173,17 @@ def _write_annotations(
     for name, rows in files.items():
         write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
     if not (toker / "config.json").exists():  # the last file that it writes
-        # As RoBERTa's knows nothing of what HERO is pre-trained on.
-        unknown = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
-        known = [rows for name, rows in files.items() if not name.startswith(unknown)]
-        train_tokenizer(_sentences(known), options.toker_size, toker)
+        # Not on all texts, as RoBERTa's was not trained on HERO's pre-training data.
+        unseen = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
+        rows = (row for name in files if not name.startswith(unseen) for row in files[name])
+        texts = (html.unescape(text) for row in rows for text in texts_of(row))
+        train_tokenizer(texts, options.toker_size, toker)
 
 
 def write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
-    """Keep a file that exists: databases made from it must not look older than it is."""
+    """Write a file unless it exists: it must not be newer than databases made from it."""
     if not path.exists():
         write(path, content)
-
-
-def _sentences(files: Iterable[list]) -> Iterable[str]:
-    return (html.unescape(text) for rows in files for row in rows for text in texts_of(row))
 
 
 if __name__ == "__main__":
