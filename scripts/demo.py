@@ -23,8 +23,9 @@ import utils.runtime  # noqa: F401  before PyTorch
 
 # isort: split
 from scripts.demo_corpus.demo_task import DEFAULT_OUTPUT, DemoTask
-from scripts.demo_corpus.demo_tasks import PretrainTask, demo_tasks
+from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.multitask_demo import MultitaskTask
+from scripts.demo_corpus.pretrain_demo import PretrainTask
 from scripts.make_demo_data import SIZES
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path

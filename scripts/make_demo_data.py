@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.prepare.work import work_parser
 from scripts.demo_corpus.annotations import TASKS, make_annotations, texts_of, write_csv
 from scripts.demo_corpus.datasets import (
     DATASETS,
@@ -30,7 +31,7 @@ from scripts.demo_corpus.datasets import (
     vid2dur_idx,
     vid2nframe,
 )
-from scripts.demo_corpus.features import FeatureFormat, FeatureJob, default_workers, write_features
+from scripts.demo_corpus.features import FeatureFormat, FeatureJob, write_features
 from scripts.demo_corpus.real import make_real_corpus
 from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
 from scripts.demo_corpus.words import stable_hash
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = work_parser(__doc__)
     add = parser.add_argument
     add("--output", type=named_path, required=True, help="folder of the corpus")
     add("--seed", type=int, default=42)
@@ -68,24 +69,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--videos", type=int, help="training videos of a data set, instead of --size")
     add("--queries_per_video", type=int, default=5, help="texts of each kind for a video")
     add("--toker_size", type=int, default=1000, help="tokens of the tokenizer, at most")
-    add(
-        "--datasets",
-        nargs="+",
-        choices=DATASETS,
-        default=DATASETS,
-        metavar="NAME",
-        help=f"whose features to write, of {' '.join(DATASETS)}; annotations are always written",
-    )
+    known = " ".join(DATASETS)
+    chosen = f"whose features to write, of {known}; annotations are always written"
+    add("--datasets", nargs="+", choices=DATASETS, default=DATASETS, metavar="NAME", help=chosen)
     add("--half", action="store_true", help="features as float16 instead of float32")
-    add("--workers", type=int, default=default_workers(), help="processes that write features")
     add("--tvr_annotations", type=Path, help="real TVR queries (JSON lines) to make videos for")
     add("--video2dur", type=Path, help="durations of the real videos: {split: {vid: [s, index]}}")
-    add(
-        "--train_share",
-        type=float,
-        default=0.0,
-        help="share of the real videos that become a train split; the rest is val",
-    )
+    share = "share of the real videos that become a train split; the rest is val"
+    add("--train_share", type=float, default=0.0, help=share)
     options = parser.parse_args(argv)
     if options.videos is None:
         options.videos = SIZES[options.size]

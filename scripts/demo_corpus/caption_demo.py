@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.caption_metrics import score_lines
-from scripts.demo_corpus.demo_task import DemoTask, compare
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import Command, DemoTask, compare
 from utils.files import read_jsonl
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from engine.restore import RunFolder
-from scripts.demo_corpus.pretrain_demo import Command
 from scripts.preparation.datasets import catalogue
 from utils.errors import UserError
 from utils.files import atomic_write
 
+Command = list[str | Path | int | float]  # script and options
 DEFAULT_OUTPUT = Path("demo")  # where the recipes find databases, and write
 
 

@@ -1,10 +1,7 @@
 """The demo of every task: how it trains, evaluates and reports."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tabulate import tabulate
 
 from config.config import VcmrEvalOptions, VideoQaEvalOptions, load_run_options
 from evaluation.chance import MomentBounds, random_video_recall
@@ -13,10 +10,10 @@ from scripts.demo_corpus.caption_demo import CaptionTask
 from scripts.demo_corpus.demo_task import DemoTask, compare
 from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.multitask_demo import MultitaskTask
-from scripts.demo_corpus.pretrain_demo import Command, Transfer
+from scripts.demo_corpus.pretrain_demo import PretrainTask
 from scripts.demo_corpus.search_demo import SearchTask
 from scripts.demo_corpus.value_demo import value_tasks
-from utils.files import read_json, read_jsonl
+from utils.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,46 +83,6 @@ class QuestionTask(StatementTask):
         picture = self.output / f"{self.name}_answers.png"
         plot_answers(load_run_options(VideoQaEvalOptions, self.run, given), picture)
         print(f"\nSome questions, and the frames that their answers rest on: {picture}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainTask(DemoTask):
-    """Pre-train on videos and subtitles; evaluated by fine-tuning on the first data set.
-
-    Attributes:
-        finetune_steps: of every fine-tuning.
-        seeds: of the fine-tunings.
-    """
-
-    train: str = "pretrain.py"
-    evaluate: str = "train_vcmr.py"
-    finetune_steps: int = 60
-    seeds: tuple[int, ...] = (1, 2, 3)
-
-    def transfer(self, checkpoint: int) -> Transfer:
-        """Return the fine-tunings."""
-        return Transfer(
-            script=self.evaluate,
-            task=self.data[0],
-            recipe=self.recipe(self.data[0]),
-            runs=self.run.parent,
-            checkpoint=self.run / "ckpt" / f"model_step_{checkpoint}.pt",
-            steps=self.finetune_steps,
-            seeds=self.seeds,
-        )
-
-    def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        return self.transfer(checkpoint).commands()
-
-    def report(self, checkpoint: int) -> None:
-        lines = [row for _, row in read_jsonl(self.run / "log" / "metrics.jsonl")]
-        values = {
-            row["name"].removeprefix("valid/"): row["value"]
-            for row in lines
-            if row["step"] == checkpoint and row["name"].startswith("valid/")
-        }
-        print("\n" + tabulate(sorted(values.items()), headers=("validation", "value")))
-        print(f"\n{self.transfer(checkpoint).report()}")
 
 
 def demo_tasks(output: Path) -> dict[str, DemoTask]:

@@ -1,32 +1,28 @@
-"""Per-video feature files of the two extractors, in which the visible words can be found again."""
+"""Synthetic per-video feature files of two extractors: sums of the visible words' directions."""
 
-import os
-import signal
-import sys
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from data.prepare.work import map_in_chunks
 from scripts.demo_corpus.scenes import Span
 from scripts.demo_corpus.words import RESNET_WIDTH, SLOWFAST_WIDTH, stable_hash, word_look
 from utils.files import atomic_write
-from utils.processes import follow_parent
 
 EXTRACTORS = {"resnet": RESNET_WIDTH, "slowfast": SLOWFAST_WIDTH}
-_NOISE_DENSITY = 0.04  # share of units that fire for no reason
+_NOISE_DENSITY = 0.04  # share of units that are active at random
 _BLINK = 0.1  # share of a word's frames in which it is not visible
 
 
 @dataclass(frozen=True)
 class FeatureJob:
-    """One video file to write: its frames and what is visible when."""
+    """One feature file to write: a video's frames and its visible words."""
 
     name: str
-    folder: str | None  # below {extractor}_features/, as a show's name; None: {extractor}/ itself
+    folder: str | None  # in {extractor}_features/, as of a show; None: {extractor}/ itself
     frames: int  # T
     interval: float  # seconds per frame
     spans: tuple[Span, ...]
@@ -34,7 +30,7 @@ class FeatureJob:
 
 @dataclass(frozen=True)
 class FeatureFormat:
-    """Where and how the files are written."""
+    """Folder and format of the files."""
 
     root: Path
     seed: int
@@ -42,7 +38,7 @@ class FeatureFormat:
 
 
 def coverage(span: Span, frames: int, interval: float) -> np.ndarray:
-    """Share of each frame's time that lies in the span: (T,) in [0, 1]."""
+    """Return the share of each frame's time that is in the span: (T,) in [0, 1]."""
     edges = np.arange(frames + 1) * interval
     overlap = np.minimum(edges[1:], span.end) - np.maximum(edges[:-1], span.start)
     return (np.clip(overlap, 0.0, interval) / interval).astype(np.float32)
@@ -68,27 +64,12 @@ def frame_features(job: FeatureJob, extractor: str, frames: int, seed: int) -> n
 
 
 def write_features(jobs: list[FeatureJob], form: FeatureFormat, workers: int) -> None:
-    """Write the jobs' files; those that exist are kept, so a broken-off run can go on."""
-    write = partial(_write_job, form=form)
-    bar = partial(tqdm, total=len(jobs), desc=form.root.name, unit="video", disable=None)
-    if workers == 1:
-        for _ in bar(map(write, jobs)):
-            pass
-        return
-    with get_context("spawn").Pool(workers, _start_worker) as pool:
-        for _ in bar(pool.imap_unordered(write, jobs, chunksize=16)):
-            pass
+    """Write the jobs' files; those that exist are kept, so that a run can be resumed."""
+    deque(map_in_chunks(partial(_write_jobs, form=form), jobs, workers, len(jobs), 16), maxlen=0)
 
 
-def _start_worker() -> None:
-    follow_parent()
-    # Ended by the pool, it still removes the file that it is writing.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-
-
-def default_workers() -> int:
-    """As many processes as this one may use cores, four at most."""
-    return min(4, len(os.sched_getaffinity(0)))
+def _write_jobs(jobs: list[FeatureJob], form: FeatureFormat) -> list[None]:
+    return [_write_job(job, form) for job in jobs]
 
 
 def _write_job(job: FeatureJob, form: FeatureFormat) -> None:
@@ -99,12 +80,11 @@ def _write_job(job: FeatureJob, form: FeatureFormat) -> None:
             continue
         frames = job.frames + _extra_frames(job.name, extractor)
         features = frame_features(job, extractor, frames, form.seed)
+        dtype = np.float16 if form.half else np.float32
         with atomic_write(path) as temporary, temporary.open("wb") as out:
-            np.savez_compressed(
-                out, features=features.astype(np.float16 if form.half else np.float32)
-            )
+            np.savez_compressed(out, features=features.astype(dtype))
 
 
 def _extra_frames(name: str, extractor: str) -> int:
-    """SlowFast sees one frame more than ResNet at the end of some videos, as in the wild."""
+    """Return 1 where SlowFast has a frame more than ResNet, as with some real videos."""
     return int(extractor == "slowfast" and stable_hash(name) % 5 == 0)

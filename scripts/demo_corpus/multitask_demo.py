@@ -8,8 +8,7 @@ from statistics import fmean
 from tabulate import tabulate
 
 from config.value import META_AVERAGE, TASKS
-from scripts.demo_corpus.demo_task import DemoTask
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import Command, DemoTask
 from scripts.demo_corpus.value_demo import RECIPES, ValueTask
 from utils.files import read_jsonl
 

@@ -8,8 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from evaluation.nms import temporal_iou
-from scripts.demo_corpus.demo_task import DemoTask
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import Command, DemoTask
 from utils.files import read_json
 
 EXTRACTOR = "scripts.demo_corpus.film_features:ColoursAndShapes"
