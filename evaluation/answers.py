@@ -124,7 +124,7 @@ def save_answers(
         split: the answers.
         files: where to.
         metrics: in percent; empty without ground truth.
-        saved_metrics: what the file of metrics holds.
+        saved_metrics: content of the file of metrics.
     """
     write_json(files["results"], {item.id: item.answer for item in split.items})
     if "logits" in files:

@@ -17,7 +17,7 @@ TASKS = ("VCMR", "SVMR", "VR")
 TOP_K = (1, 5, 10, 100)
 IOU_THRESHOLDS = (0.5, 0.7)
 BY_TYPE = "_by_type"  # ending of a task's name for recalls per query type
-QUERY_TYPES = ("v", "t", "vt")  # answered by what is seen, said, or both
+QUERY_TYPES = ("v", "t", "vt")  # about what is seen, spoken, or both
 MIN_ANNOTATORS = 4  # from so many spans on, two must be hit
 
 Metrics = dict[str, dict[str, float | str]]

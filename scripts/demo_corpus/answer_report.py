@@ -125,6 +125,6 @@ def _explain(figure: Figure) -> None:
         Patch(color=_WRONG, label="chosen, but wrong"),
         Patch(color=FOUND, label="frames the chosen answer (bold) attends to: dark = more"),
         plt.Line2D([], [], color="black", label="predicted moment"),
-        Patch(color=SPOKEN, label="somebody speaks, the words below; other answers"),
+        Patch(color=SPOKEN, label="speech, with its words below; other answers"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=5, fontsize=8)

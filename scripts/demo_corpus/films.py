@@ -128,7 +128,7 @@ def draw(scene: Scene, seconds: float, background: np.ndarray) -> np.ndarray:
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return which points lie in a shape about (0, 0) that reaches from −1 to 1; y points down."""
+    """Return which points are in a shape around (0, 0) that extends from −1 to 1; y points down."""
     if shape == "disc":
         return x**2 + y**2 <= 1
     if shape == "square":

@@ -130,7 +130,7 @@ def _explain(figure: Figure, videos: int) -> None:
     handles = [
         Patch(color=TRUE, label="true moment"),
         Patch(color=FOUND, label="found in the true video, the best on top; dark = probable"),
-        Patch(color=SPOKEN, label="somebody speaks, the words below"),
+        Patch(color=SPOKEN, label="speech, with its words below"),
     ]
     title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
     place = {"loc": "outside upper left", "ncols": 3}

@@ -267,7 +267,7 @@ class VideoRanking(msgspec.Struct):
 
 
 class Rankings(msgspec.Struct):
-    """A results file of retrieval; each list holds a ranking for a query."""
+    """A results file of retrieval; each list has a ranking for a query."""
 
     VCMR: list[dict[str, Any]] | None = None
     VR: list[dict[str, Any]] | None = None
