@@ -11,7 +11,7 @@ import argparse
 import html
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +93,27 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _claim(options: argparse.Namespace) -> None:
-    """Record the options in the folder, so that files of two corpora never mix.
-
-    Raises:
-        UserError: the folder has a corpus made with other options.
-    """
     keys = ["seed", "videos", "queries_per_video", "toker_size", "half"]
     settings = {"version": CORPUS_VERSION} | {key: getattr(options, key) for key in keys}
     if options.tvr_annotations:
         settings["tvr_annotations"] = options.tvr_annotations.name
         settings["train_share"] = options.train_share
-    path = options.output / "corpus.json"
     folders = ("ann", "toker", "txt_db/pretrain_splits", *(f"features/{n}" for n in DATASETS))
-    check_output(path, *(options.output / folder / "file" for folder in folders))
+    claim(options.output / "corpus.json", settings, folders)
+
+
+def claim(path: Path, settings: dict[str, Any], folders: Iterable[str]) -> None:
+    """Record the options of a corpus in a file, so that its folder never has parts of two.
+
+    Args:
+        path: the file.
+        settings: the options.
+        folders: of the corpus, which must be writable.
+
+    Raises:
+        UserError: the file records other options.
+    """
+    check_output(path, *(path.parent / folder / "file" for folder in folders))
     if not path.exists():
         write_json(path, settings, indent=2)
     elif (old := read_json(path)) != settings:

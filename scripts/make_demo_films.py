@@ -35,9 +35,9 @@ from scripts.demo_corpus.films import (
 )
 from scripts.demo_corpus.tokenizer import train_tokenizer
 from scripts.demo_corpus.words import stable_hash
-from scripts.make_demo_data import SIZES, write_once
+from scripts.make_demo_data import SIZES, claim, write_once
 from utils.errors import UserError, run_main
-from utils.files import check_output, named_path, read_json, write_json, write_jsonl
+from utils.files import named_path, write_json, write_jsonl
 
 SEARCHED = 12  # films
 SENTENCES = 5
@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     """Write the films, their annotations and the tokenizer."""
     options = _parse(argv)
     out = options.output
-    _claim(options)
+    settings = {"seed": options.seed, "videos": options.videos}
+    claim(out / "films.json", settings, ("ann", "toker", "films"))
     counts = {"train": options.videos, "val": max(4, options.videos // 8), "search": SEARCHED}
     splits = {split: _make(split, count, options.seed) for split, count in counts.items()}
     jobs = [
@@ -82,21 +83,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if options.videos < 1:
         raise UserError(f"--videos must be 1 or more, not {options.videos}")
     return options
-
-
-def _claim(options: argparse.Namespace) -> None:
-    """Record the options in the folder, so that films of two kinds never mix.
-
-    Raises:
-        UserError: it contains films that were made with other options.
-    """
-    path = options.output / "films.json"
-    settings = {"seed": options.seed, "videos": options.videos}
-    check_output(path, *(options.output / name / "file" for name in ("ann", "toker", "films")))
-    if not path.exists():
-        write_json(path, settings)
-    elif (old := read_json(path)) != settings:
-        raise UserError(f"{path} describes other films ({old}): choose another --output")
 
 
 def _make(split: str, count: int, seed: int) -> list[Film]:

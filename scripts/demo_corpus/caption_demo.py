@@ -54,6 +54,5 @@ class CaptionTask(DemoTask):
         print(f"\nFor comparison, the most frequent caption for every clip: “{always}”")
         compare("metric", score_lines(captions, references), scores, "same")
         for caption, row in zip(captions[:5], references, strict=False):
-            print(
-                f"  this run: {caption['descs'][0]['desc']}\n  true:     {row['descs'][0]['desc']}"
-            )
+            predicted, true = (line["descs"][0]["desc"] for line in (caption, row))
+            print(f"  predicted: {predicted}\n  reference: {true}")

@@ -25,6 +25,8 @@ class DemoTask:
         data: names of its data sets; the first is trained on.
         output: the demo's folder.
         train, evaluate: scripts.
+        split: which is evaluated.
+        recipes: folder of the recipe.
     """
 
     name: str
@@ -32,6 +34,8 @@ class DemoTask:
     output: Path
     train: str
     evaluate: str
+    split: str = "val"
+    recipes: Path = Path("config")
 
     @property
     def corpora(self) -> list[str]:
@@ -50,19 +54,9 @@ class DemoTask:
         return self.output / "runs" / self.name
 
     @property
-    def recipes(self) -> Path:
-        """Folder of the recipe."""
-        return Path("config")
-
-    @property
     def train_options(self) -> Command:
         """Options of its training in addition to the recipe."""
         return []
-
-    @property
-    def split(self) -> str:
-        """Name of the split to evaluate."""
-        return "val"
 
     @property
     def results_folder(self) -> Path:

@@ -37,13 +37,6 @@ class FeatureFormat:
     half: bool = False  # float16 instead of float32 (of the same values)
 
 
-def coverage(span: Span, frames: int, interval: float) -> np.ndarray:
-    """Return the share of each frame's time that is in the span: (T,) in [0, 1]."""
-    edges = np.arange(frames + 1) * interval
-    overlap = np.minimum(edges[1:], span.end) - np.maximum(edges[:-1], span.start)
-    return (np.clip(overlap, 0.0, interval) / interval).astype(np.float32)
-
-
 def frame_features(job: FeatureJob, extractor: str, frames: int, seed: int) -> np.ndarray:
     """Sum the looks of the visible words and noise: (T, width) float32, never negative.
 
@@ -54,8 +47,10 @@ def frame_features(job: FeatureJob, extractor: str, frames: int, seed: int) -> n
     features = np.zeros((frames, width), dtype=np.float32)
     noise = rng.integers(features.size, size=int(_NOISE_DENSITY * features.size))
     features.reshape(-1)[noise] = rng.uniform(0.0, 1.0, len(noise)).astype(np.float32)
+    edges = np.arange(frames + 1) * job.interval
     for span in job.spans:
-        visible = coverage(span, frames, job.interval)
+        overlap = np.minimum(edges[1:], span.end) - np.maximum(edges[:-1], span.start)
+        visible = (np.clip(overlap, 0.0, job.interval) / job.interval).astype(np.float32)
         for word in span.words:
             strength = visible * rng.uniform(0.7, 1.3, frames) * (rng.random(frames) > _BLINK)
             look = word_look(word, extractor, width, seed)
@@ -78,13 +73,10 @@ def _write_job(job: FeatureJob, form: FeatureFormat) -> None:
         path = form.root.joinpath(*below, f"{job.name}.npz")
         if path.exists():
             continue
-        frames = job.frames + _extra_frames(job.name, extractor)
+        # As with some real videos, SlowFast may have a frame more than ResNet.
+        extra = extractor == "slowfast" and stable_hash(job.name) % 5 == 0
+        frames = job.frames + int(extra)
         features = frame_features(job, extractor, frames, form.seed)
         dtype = np.float16 if form.half else np.float32
         with atomic_write(path) as temporary, temporary.open("wb") as out:
             np.savez_compressed(out, features=features.astype(dtype))
-
-
-def _extra_frames(name: str, extractor: str) -> int:
-    """Return 1 where SlowFast has a frame more than ResNet, as with some real videos."""
-    return int(extractor == "slowfast" and stable_hash(name) % 5 == 0)

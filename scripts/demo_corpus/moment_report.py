@@ -133,8 +133,8 @@ def _explain(figure: Figure, videos: int) -> None:
         Patch(color=SPOKEN, label="speech, with its words below"),
     ]
     title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
-    place = {"loc": "outside upper left", "ncols": 3}
-    figure.legend(handles=handles, title=title, fontsize=8, title_fontsize=8, **place)
+    legend = figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=8)
+    legend.set_title(title, {"size": 8})
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -25,11 +25,8 @@ class MultitaskTask(DemoTask):
     tasks: tuple[ValueTask, ...]
     train: str = "train_all_multitask.py"
     evaluate: str = "train_all_multitask.py"
+    recipes: Path = RECIPES
     seeds: tuple[int, ...] = (77,)
-
-    @property
-    def recipes(self) -> Path:
-        return RECIPES
 
     @property
     def run(self) -> Path:

@@ -76,13 +76,17 @@ def make_real_corpus(
         {split: [row for vid in vids for row in queries[vid]] for split, vids in splits.items()},
         [_subtitles(vid, lengths[vid][0], queries[vid], seed) for vid in names],
         {split: {vid: lengths[vid] for vid in videos} for split, videos in splits.items()},
-        [_job(vid, lengths[vid][0], queries[vid]) for vid in names],
+        [
+            FeatureJob(
+                vid,
+                "tv",
+                math.ceil(lengths[vid][0] / INTERVAL),
+                INTERVAL,
+                tuple(Span(*row["ts"][:2], content_words(row["desc"])) for row in queries[vid]),
+            )
+            for vid in names
+        ],
     )
-
-
-def _job(vid: str, duration: float, queries: list[dict]) -> FeatureJob:
-    spans = tuple(Span(row["ts"][0], row["ts"][1], content_words(row["desc"])) for row in queries)
-    return FeatureJob(vid, "tv", math.ceil(duration / INTERVAL), INTERVAL, spans)
 
 
 def _subtitles(vid: str, duration: float, queries: list[dict], seed: int) -> dict:

@@ -1,6 +1,6 @@
 """The demos of VALUE's tasks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,7 @@ RECIPES = Path("config/value")
 class ValueTask(DemoTask):
     """A data set of VALUE."""
 
-    @property
-    def recipes(self) -> Path:
-        return RECIPES
-
-    @property
-    def split(self) -> str:
-        return TASKS[self.name].selection
+    recipes: Path = RECIPES
 
     @property
     def results_folder(self) -> Path:
@@ -107,7 +101,7 @@ class ValueCaptionTask(ValueTask, CaptionTask):
 
 def value_tasks(output: Path) -> tuple[ValueTask, ...]:
     """Return the demos of VALUE's own data sets, in the folder ``output``."""
-    kinds: dict[str, type[ValueTask]] = {
+    kinds: dict[str, Callable[..., ValueTask]] = {
         "yc2r": ValueVideoTask,
         "vatex_en_r": ValueVideoTask,
         "vlep": ValueAnswerTask,
@@ -115,6 +109,12 @@ def value_tasks(output: Path) -> tuple[ValueTask, ...]:
         "vatex_en_c": ValueCaptionTask,
     }
     return tuple(
-        kind(name=name, data=(name,), output=output, evaluate=TASKS[name].script)
+        kind(
+            name=name,
+            data=(name,),
+            output=output,
+            evaluate=TASKS[name].script,
+            split=TASKS[name].selection,
+        )
         for name, kind in kinds.items()
     )
