@@ -44,27 +44,17 @@ SpanProbabilities = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Which lists to make for a query.
-
-    Attributes:
-        tasks: some of ``VCMR`` (moments in the corpus), ``SVMR`` (moments in the query's own
-            video) and ``VR`` (videos).
-        listed_videos: length of a VR list.
-        searched_videos: how many of the best videos are searched for moments.
-        listed_moments: length of a VCMR or SVMR list.
-        min_pred_l, max_pred_l: a moment (a, b) in frames has min_pred_l ≤ b − a < max_pred_l.
-        interval: seconds a frame covers.
-        q2c_alpha: a video weighs exp(q2c_alpha · score); None: VR lists the score itself.
-    """
+    """Which lists to make for a query: of moments in the corpus (``VCMR``), of moments in its own
+    video (``SVMR``), of videos (``VR``)."""
 
     tasks: tuple[str, ...]
-    listed_videos: int
-    searched_videos: int = 0
-    listed_moments: int = 0
-    min_pred_l: int = 0
+    listed_videos: int  # length of a VR list
+    searched_videos: int = 0  # how many of the best videos are searched for moments
+    listed_moments: int = 0  # length of a VCMR or SVMR list
+    min_pred_l: int = 0  # a moment (a, b) in frames has min_pred_l ≤ b − a < max_pred_l
     max_pred_l: int = 1
-    interval: float = 1.0
-    q2c_alpha: float | None = None
+    interval: float = 1.0  # seconds per frame
+    q2c_alpha: float | None = None  # video weights are exp(q2c_alpha · score); None: the score
 
     @classmethod
     def for_moments(cls, options: MomentOptions) -> Self:
@@ -300,20 +290,13 @@ def _blocks(videos: list[Tensor]) -> Iterator[_Block]:
 
 @dataclass
 class RankedMoments:
-    """The K best moments for each of N queries, best first; all tensors (N, K).
+    """The K best moments for each of N queries, best first; all tensors (N, K) but ``counts``."""
 
-    Attributes:
-        row: which of the M videos.
-        first, last: frames, both inclusive.
-        scores: products of probabilities.
-        counts: (N,), how many of the K are moments; the rest is padding.
-    """
-
-    row: Tensor
-    first: Tensor
-    last: Tensor
-    scores: Tensor
-    counts: Tensor
+    row: Tensor  # which of the M videos
+    first: Tensor  # frame
+    last: Tensor  # frame, inclusive
+    scores: Tensor  # products of probabilities
+    counts: Tensor  # (N,), how many of the K are moments; the rest is padding
 
 
 def top_moments(

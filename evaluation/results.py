@@ -121,19 +121,13 @@ def _in_file(entry: dict, task: str, value: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ResultsFiles:
-    """The files of an evaluation.
-
-    Attributes:
-        folder: where they are.
-        checkpoint: part of their names.
-        nms_thd: of a variant with non-maximum suppression; −1 = none.
-        value_split: by VALUE's rules, the split's name in ``scores_{checkpoint}.json``, which
-            replaces ``metrics_{checkpoint}.json``.
-    """
+    """The files of an evaluation."""
 
     folder: Path
-    checkpoint: str
-    nms_thd: float = -1
+    checkpoint: str  # part of their names
+    nms_thd: float = -1  # of a variant with non-maximum suppression; −1: none
+    # By VALUE's rules, the split's name in scores_{checkpoint}.json, which replaces
+    # metrics_{checkpoint}.json.
     value_split: str | None = None
 
     @property

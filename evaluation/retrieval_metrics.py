@@ -25,22 +25,15 @@ Metrics = dict[str, dict[str, float | str]]
 
 @dataclass
 class GroundTruth:
-    """The ground truth of Q queries.
+    """The ground truth of Q queries."""
 
-    Attributes:
-        ids: the queries' ids, as strings (databases and annotations differ in their type).
-        videos: (Q,) index of the right video; −1 = not in the corpus.
-        spans: (Q, S, 2) float32 start and end in seconds by each of S annotators, NaN where there
-            are fewer; None without times.
-        annotators: (Q,) their number, where there are spans.
-        types: (Q,) ``v``, ``t``, ``vt``; empty if unknown.
-    """
-
-    ids: list[str]
-    videos: np.ndarray
+    ids: list[str]  # as strings: databases and annotations differ in their type
+    videos: np.ndarray  # (Q,) index of the right video; −1 = not in the corpus
+    # (Q, S, 2) float32 start and end in seconds by each of S annotators, NaN where there are
+    # fewer; None without times.
     spans: np.ndarray | None
-    annotators: np.ndarray
-    types: np.ndarray
+    annotators: np.ndarray  # (Q,) their number, where there are spans
+    types: np.ndarray  # (Q,) v, t, vt; empty if unknown
 
     @classmethod
     def from_records(

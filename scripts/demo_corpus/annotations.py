@@ -298,23 +298,14 @@ def how2qa_csv(row: dict) -> list[str]:
 
 @dataclass(frozen=True)
 class Task:
-    """How a task's annotations are made.
+    """How a task's annotations are made."""
 
-    Attributes:
-        dataset: whose videos they describe.
-        rows: the lines about one video of a split.
-        first_id: ids count from it.
-        ending: of the files' names.
-        splits: which have annotations; none: all of the data set.
-        csv: the form of a line in How2's published files.
-    """
-
-    dataset: str
-    rows: Callable[[str, Video, Draw], Iterable[dict]]
+    dataset: str  # whose videos they describe
+    rows: Callable[[str, Video, Draw], Iterable[dict]]  # the lines about one video of a split
     first_id: int = 0
-    ending: str = ""
-    splits: tuple[str, ...] = ()
-    csv: Callable[[dict], list[str]] | None = None
+    ending: str = ""  # of the files' names
+    splits: tuple[str, ...] = ()  # which have annotations; none: all of the data set
+    csv: Callable[[dict], list[str]] | None = None  # a line of How2's published files
 
 
 TASKS = {

@@ -18,24 +18,15 @@ DEFAULT_OUTPUT = Path("demo")  # where the recipes find databases, and write
 
 @dataclass(frozen=True, kw_only=True)
 class DemoTask:
-    """A task's data, recipe, training and evaluation.
+    """A task's data, recipe, training and evaluation."""
 
-    Attributes:
-        name: the recipe is ``debug-{name}.json``.
-        data: names of its data sets; the first is trained on.
-        output: the demo's folder.
-        train, evaluate: scripts.
-        split: which is evaluated.
-        recipes: folder of the recipe.
-    """
-
-    name: str
-    data: tuple[str, ...]
-    output: Path
-    train: str
-    evaluate: str
-    split: str = "val"
-    recipes: Path = Path("config")
+    name: str  # the recipe is debug-{name}.json
+    data: tuple[str, ...]  # names of its data sets; the first is trained on
+    output: Path  # the demo's folder
+    train: str  # script
+    evaluate: str  # script
+    split: str = "val"  # to evaluate
+    recipes: Path = Path("config")  # folder of the recipe
 
     @property
     def corpora(self) -> list[str]:

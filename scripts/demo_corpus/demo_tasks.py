@@ -55,13 +55,9 @@ class VideoTask(DemoTask):
 
 @dataclass(frozen=True, kw_only=True)
 class StatementTask(DemoTask):
-    """Judge statements about a video.
+    """Judge statements about a video."""
 
-    Attributes:
-        choices: how many answers there are.
-    """
-
-    choices: int
+    choices: int  # number of answers
     train: str = "train_violin.py"
     evaluate: str = "eval_violin.py"
 

@@ -30,22 +30,14 @@ _LETTERS_PER_LINE = 200  # of the words below the time line
 
 @dataclass(frozen=True)
 class MomentRun:
-    """Files of an evaluated run.
-
-    Attributes:
-        results, metrics: output of the evaluation.
-        queries: annotation of the split.
-        subtitles: raw subtitles.
-        vid2nframe: frames of each video.
-        bounds: which moments the model could predict.
-    """
+    """Files of an evaluated run."""
 
     results: Path
     metrics: Path
-    queries: Path
-    subtitles: Path
+    queries: Path  # annotation of the split
+    subtitles: Path  # raw
     vid2nframe: Path
-    bounds: MomentBounds
+    bounds: MomentBounds  # of the model's predictions
 
 
 def recall_table(run: MomentRun) -> str:

@@ -15,18 +15,13 @@ from utils.files import read_jsonl
 
 @dataclass(frozen=True, kw_only=True)
 class MultitaskTask(DemoTask):
-    """Train several data sets on one encoder, and each alone for as many steps as it had there.
+    """Train several data sets on one encoder, and each alone for as many steps as it had there."""
 
-    Attributes:
-        tasks: the demos of its data sets.
-        seeds: of the trainings.
-    """
-
-    tasks: tuple[ValueTask, ...]
+    tasks: tuple[ValueTask, ...]  # the demos of its data sets
     train: str = "train_all_multitask.py"
     evaluate: str = "train_all_multitask.py"
     recipes: Path = RECIPES
-    seeds: tuple[int, ...] = (77,)
+    seeds: tuple[int, ...] = (77,)  # of the trainings
 
     @property
     def run(self) -> Path:

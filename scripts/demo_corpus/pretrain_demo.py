@@ -18,17 +18,12 @@ _BATCH_SIZE = 8  # small, so that a few steps from scratch do not yet suffice
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainTask(DemoTask):
-    """Pre-train, then fine-tune on the first data set: from this start and from scratch.
-
-    Attributes:
-        finetune_steps: of every fine-tuning: few, so that the start matters.
-        seeds: one fine-tuning from either start for each.
-    """
+    """Pre-train, then fine-tune on the first data set: from this start and from scratch."""
 
     train: str = "pretrain.py"
     evaluate: str = "train_vcmr.py"
-    finetune_steps: int = 60
-    seeds: tuple[int, ...] = (1, 2, 3)
+    finetune_steps: int = 60  # few, so that the start matters
+    seeds: tuple[int, ...] = (1, 2, 3)  # of the fine-tunings from either start
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
         """Yield every fine-tuning; it ranks videos only, and only at its end."""

@@ -19,15 +19,11 @@ RIGHT = 0.5  # least overlap (temporal IoU) of the top moment with the true one
 
 @dataclass(frozen=True, kw_only=True)
 class SearchTask(DemoTask):
-    """Learn from films, index others, and find in them what sentences describe.
-
-    Attributes:
-        seed: of the films; the training's is its own option.
-    """
+    """Train on films, index others, and search these for sentences."""
 
     train: str = "train_vcmr.py"
     evaluate: str = "eval_vcmr.py"
-    seed: int = 1
+    seed: int = 1  # of the films; the training's is its own option
 
     @property
     def index(self) -> Path:

@@ -279,19 +279,12 @@ _RANKINGS = {Kind.MOMENTS: ("VCMR", "VR"), Kind.VIDEOS: ("VR",)}
 
 @dataclass(frozen=True)
 class Content:
-    """The content of one file of a submission.
-
-    Attributes:
-        part: its split and task.
-        predictions: an object, or lines of captions.
-        annotations: of the split, if there are any.
-        indices: of the corpus of videos, in retrieval, if they are known.
-    """
+    """The content of one file of a submission."""
 
     part: Part
-    predictions: Any
+    predictions: Any  # an object, or lines of captions
     annotations: Annotations | None
-    indices: dict[str, int] | None = None
+    indices: dict[str, int] | None = None  # of the corpus of videos, in retrieval
 
     def write(self, out: IO[bytes]) -> None:
         """Write it as JSON, or JSON lines."""
