@@ -30,14 +30,11 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
     corpora = open_corpora(options, run.vocab_size)
     run.keep_tokenizer(corpora[0].source.subtitles)
     train, val = (make_parts(corpora, options, train=train) for train in (True, False))
-    model = build_for_training(
-        HeroForPretraining,
-        run,
-        corpora[0].source.features.width,
-        longest_video(*(corpus.source.features for corpus in corpora)),
-        schedule=MomentSchedule.from_options(options),
-        comm=run.comm,
-    )
+    features = [corpus.source.features for corpus in corpora]
+    width, longest = features[0].width, longest_video(*features)
+    arguments = {"schedule": MomentSchedule.from_options(options), "comm": run.comm}
+    model = build_for_training(HeroForPretraining, run, width, longest, **arguments)
+    factors = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.stand_in)
     weights = dict.fromkeys(OBJECTIVES, 1.0) | ranking_weights(options)
     weights["st_ed"] = options.lw_st_ed
     size, comm = options.train_batch_size, run.comm
@@ -56,9 +53,7 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
             lambda batch: model.answer(batch).sums(weights), validation, comm
         ),
         set_step=model.set_step,
-        gradient_factors=ranking_gradient_factors(
-            options.ranking_gradient, run.comm.size, run.stand_in
-        ),
+        gradient_factors=factors,
     )
     return Trainer(task, run).train()
 

@@ -30,9 +30,8 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
     captions = CaptionDb(options.train_db, run.vocab_size)
     run.keep_tokenizer(captions.captions)
     videos = open_videos(options, TextDb(options.sub_txt_db, run.vocab_size))
-    train = CaptionDataset(
-        captions, videos.source, options.max_cap_per_vid, options.max_txt_len, options.seed
-    )
+    sampling = options.max_cap_per_vid, options.max_txt_len, options.seed
+    train = CaptionDataset(captions, videos.source, *sampling)
     vocabulary = Vocabulary.of(captions.captions, options.toker)
     validation = CaptionSplit(options.val_ref, videos.source, vocabulary, run, need_references=True)
     val = CaptionDataset(CaptionDb(options.val_db, run.vocab_size), videos.source)

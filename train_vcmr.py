@@ -59,21 +59,16 @@ def train_retrieval(
     queries = TextDb(options.train_query_txt_db, run.vocab_size)
     run.keep_tokenizer(queries)
     videos = open_videos(options, queries, channel_of(options.task))
-    train = MomentDataset(
-        queries, videos.source, options.max_txt_len, options.sampled_by_q, options.seed
-    )
+    sampling = options.max_txt_len, options.sampled_by_q, options.seed
+    train = MomentDataset(queries, videos.source, *sampling)
     splits = [
         RetrievalSplit(name, TextDb(path, run.vocab_size), videos, run, settings)
         for name, path in options.validation_dbs().items()
     ]
-    model = build_for_training(
-        model_class,
-        run,
-        videos.features.width,
-        longest_video(videos.features),
-        schedule=MomentSchedule.from_options(options),
-        comm=run.comm,
-    )
+    width, longest = videos.features.width, longest_video(videos.features)
+    schedule = MomentSchedule.from_options(options)
+    model = build_for_training(model_class, run, width, longest, schedule=schedule, comm=run.comm)
+    factors = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.stand_in)
     validation = {split.name: partial(split.validate, model, weights) for split in splits}
     task = Task(
         name=options.task,
@@ -82,9 +77,7 @@ def train_retrieval(
         loss_weights=weights,
         validate=partial(validate_splits, validation),
         set_step=model.set_step,
-        gradient_factors=ranking_gradient_factors(
-            options.ranking_gradient, run.comm.size, run.stand_in
-        ),
+        gradient_factors=factors,
     )
     return Trainer(task, run).train()
 

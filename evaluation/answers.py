@@ -45,12 +45,8 @@ class AnsweredSplit:
         return sum(hits) / len(hits) if hits else None
 
     def metrics(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """``accuracy`` in percent and weighted mean losses as ``loss/name``, over the items that
-        have a target; empty where no answer is known.
-
-        Args:
-            weights: factor of every loss to report.
-        """
+        """Return ``accuracy`` in percent and mean losses times ``weights`` as ``loss/name``, over
+        the items that have a target; nothing if none has."""
         if self.accuracy is None:
             return {}
         losses = {
@@ -98,14 +94,8 @@ def answer_split(
 def answer_files(
     folder: Path, checkpoint: str, save_logits: bool, value: bool = False
 ) -> dict[str, Path]:
-    """Return the files of an evaluation: ``results``, ``metrics`` and, on demand, ``logits``.
-
-    Args:
-        folder: where they are.
-        checkpoint: part of their names.
-        save_logits: whether there are ``logits``.
-        value: whether metrics are written under VALUE's names, to ``scores_{checkpoint}.json``.
-    """
+    """Return the files of an evaluation: ``results``, ``metrics`` (by VALUE's rules called
+    ``scores_{checkpoint}.json``) and, on demand, ``logits``."""
     files = {"results": folder / f"results_{checkpoint}_all.json"}
     if save_logits:
         files["logits"] = folder / f"logits_{checkpoint}_all.json"
@@ -118,14 +108,8 @@ def save_answers(
     metrics: Mapping[str, float],
     saved_metrics: Mapping[str, Any],
 ) -> None:
-    """Write the files of :func:`answer_files`, and print the metrics, if there are any.
-
-    Args:
-        split: the answers.
-        files: where to.
-        metrics: in percent; empty without ground truth.
-        saved_metrics: content of the file of metrics.
-    """
+    """Write the files of :func:`answer_files`; print metrics, which are empty without ground truth,
+    and write them as ``saved_metrics``."""
     write_json(files["results"], {item.id: item.answer for item in split.items})
     if "logits" in files:
         write_json(files["logits"], {item.id: item.scores for item in split.items})

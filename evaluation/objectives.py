@@ -26,13 +26,7 @@ class Measured:
 
 @torch.no_grad()
 def measure(sums_of: Callable[[Any], Sums], batches: Iterable[Any], comm: Communicator) -> Measured:
-    """Return the means over all ranks' batches.
-
-    Args:
-        sums_of: gives the sums of a batch.
-        batches: this rank's share.
-        comm: the ranks.
-    """
+    """Return the means over all ranks' batches, given this rank's share."""
     start = time.perf_counter()
     count = 0
     sums: dict[str, Tensor] = {}
@@ -61,7 +55,6 @@ def validate_objectives(
     Args:
         sums_of: gives the sums of a batch, the model being in evaluation mode.
         loaders: each starts one pass over this rank's share, by name.
-        comm: the ranks.
 
     Returns:
         Means as ``{loader}/{name}``. Rates are in the table only: metrics are reproducible.

@@ -145,7 +145,7 @@ class ResultsFiles:
         return self.folder / f"{kind}_{self.checkpoint}{ending}.json"
 
     def check(self) -> None:
-        """Raise OSError, before the search, if they cannot be written."""
+        """Raise OSError if they cannot be written."""
         for ending in self.endings:
             check_output(self.results(ending), self.metrics(ending))
 

@@ -41,7 +41,6 @@ def score_split(
     """Score a task's predictions.
 
     Args:
-        task: the task.
         predictions: content of a submission's file.
         lines: annotations, which have all of :func:`truth_fields`.
         indices: of the corpus of videos, in retrieval.

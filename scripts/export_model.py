@@ -16,6 +16,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def is_exported(folder: Path) -> bool:
     """Return whether a folder is an exported model."""
-    try:
+    with suppress(UserError):
         return SharedModel.find(str(folder)) is not None
-    except UserError:
-        return False
+    return False
 
 
 def find_tokenizer(saved: Mapping[str, Any], toker: str | None) -> Path:
-    """Return the folder of ``toker``, ``$HERO_TOKER``, or the tokenizer of the run's databases.
-
-    Raises:
-        UserError: none is known, or it is not available.
-    """
+    """Return the folder of ``toker``, ``$HERO_TOKER``, or the tokenizer of the run's databases;
+    UserError if none is known or available."""
     if toker := toker or named_in_environment():
         return tokenizer_folder(toker)
     for record in (saved, *saved.get("train_datasets", [])):
@@ -144,14 +141,8 @@ def write_weights(source: Path, target: Path) -> None:
 def model_card(
     model: Mapping[str, Any], data: list[str], metrics: Mapping[str, Any], name: str
 ) -> str:
-    """Return the text of the model card.
-
-    Args:
-        model: the content of ``config.json``.
-        data: names of the databases of training and validation.
-        metrics: of the validation, by name.
-        name: of the model, in commands.
-    """
+    """Return the text of the model card, given the content of ``config.json``, the names of the
+    databases, the metrics of the validation, and the model's name in commands."""
     task, step, options = model["task"], model["step"], model["options"]
     return CARD_TEXT.format(
         model_type=MODEL_TYPE,

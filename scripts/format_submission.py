@@ -147,11 +147,7 @@ def format_submission(
 ) -> Any:
     """Return the submission to the server of ``task``: an object, or a list of lines (tvc).
 
-    Args:
-        task: of the server.
-        results, annotation: files.
-        partial: the results may be those of a part of the split.
-        vid2dur_idx: the videos of each split (tvr); default: see :func:`find_indices`.
+    See the options of this script; ``vid2dur_idx`` defaults to :func:`find_indices`.
 
     Raises:
         UserError: results and annotation do not match, or something is missing.

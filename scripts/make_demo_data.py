@@ -103,15 +103,10 @@ def _claim(options: argparse.Namespace) -> None:
 
 
 def claim(path: Path, settings: dict[str, Any], folders: Iterable[str]) -> None:
-    """Record the options of a corpus in a file, so that its folder never has parts of two.
-
-    Args:
-        path: the file.
-        settings: the options.
-        folders: of the corpus, which must be writable.
+    """Record the options of a corpus in a file next to its folders, which must be writable.
 
     Raises:
-        UserError: the file records other options.
+        UserError: the file has other options; files of two corpora must not mix.
     """
     check_output(path, *(path.parent / folder / "file" for folder in folders))
     if not path.exists():

@@ -21,15 +21,11 @@ RankingT = TypeVar("RankingT", bound=msgspec.Struct)
 
 
 def read_annotations(path: str | Path, id_names: tuple[str, ...], *more: str) -> Annotations:
-    """Return the JSON lines of an annotation file by id.
-
-    Args:
-        path: the file.
-        id_names: fields of the id.
-        more: further fields that every line must have.
+    """Return the JSON lines of an annotation file by id (of the fields ``id_names``).
 
     Raises:
-        UserError: a line lacks a field, two have the same id, or there is none.
+        UserError: a line lacks its id or a field of ``more``, two have the same id, or the file is
+            empty.
     """
 
     def read(raw: dict) -> tuple[str, dict]:
@@ -106,13 +102,8 @@ def read_rankings(
 ) -> dict[str, RankingT]:
     """Return the rankings of a results file by query id, in the order of the annotation.
 
-    Args:
-        entries: of the file, with ``desc_id`` and ``predictions``.
-        kind: the type of an entry.
-        where, wanted, partial: see :func:`answered_ids`.
-
     Raises:
-        UserError: an entry is malformed (names the query), or see :func:`answered_ids`.
+        UserError: an entry is not of ``kind`` (names the query), or see :func:`answered_ids`.
     """
     rankings = []
     for number, raw in enumerate(entries):
@@ -148,13 +139,7 @@ def format_answers(
     choices: Callable[[dict], int],
     partial: bool,
 ) -> dict:
-    """Return the answers to questions or statements by id.
-
-    Args:
-        path: results file.
-        wanted: the annotation, if there is one.
-        choices: gives the number of answers of a line.
-        partial: answers may be missing.
+    """Return the answers of a results file by id; ``choices`` of a line are their range.
 
     Raises:
         UserError: an answer is out of range, or see :func:`answered_ids`.
@@ -174,12 +159,9 @@ def count_answers(line: Mapping[str, Any]) -> int:
 
 
 def format_captions(path: str | Path, wanted: Annotations | None, partial: bool) -> list[dict]:
-    """Return a caption of each clip; with its moment (``ts``) where the annotation has one.
+    """Return a caption of each clip of a file, with its moment (``ts``) if the annotation has one.
 
-    Args:
-        path: JSON lines of captions.
-        wanted: the annotation; without one, the lines of captions describe the clips.
-        partial: captions may be missing.
+    Without an annotation (``wanted``), the clips are described by the lines of captions.
 
     Raises:
         UserError: a clip has not exactly one caption, or see :func:`answered_ids`.

@@ -106,12 +106,8 @@ def _score(content: Content) -> dict[str, Any] | str:
 
 
 def show_scores(scores: Mapping[Part, dict[str, Any] | str], path: str | None) -> None:
-    """Print a table and Meta-Ave of the first and of the second splits; write them as JSON.
-
-    Args:
-        scores: of each part, or why it has none.
-        path: of the JSON file, if there is to be one.
-    """
+    """Print a table of scores (or why there is none) and Meta-Ave of the first and of the second
+    splits; write them as JSON if a path is given."""
     # It needs the scorers of captions, which checking alone does not.
     from evaluation.value_metrics import meta_average
 

@@ -138,8 +138,7 @@ def find_predictions(
     """Return the file of every part that has one, in the order of a submission.
 
     Args:
-        sources: the values of ``--results``.
-        checkpoint: the step to take where there are several.
+        sources, checkpoint: the values of ``--results`` and ``--checkpoint``.
         unpacked: keeps unpacked zips until it is closed.
 
     Raises:
@@ -213,11 +212,7 @@ class AnnotationFolders:
         return (path for path in paths if path.exists())
 
     def lines(self, part: Part) -> Annotations | None:
-        """Return the annotations of a split by id, if there are any.
-
-        Raises:
-            UserError: they are unusable.
-        """
+        """Return the annotations of a split by id, if there are any; UserError if malformed."""
         task = part.task
         own = task.evaluated[part.split]  # in How2R's the split is called val_1k
         names: tuple[str, ...] = (own, f"{Path(own).stem}.jsonl")
@@ -234,11 +229,8 @@ class AnnotationFolders:
         return read_annotations(path, names_of_task(task.name).ids)
 
     def indices(self, part: Part) -> dict[str, int] | None:
-        """Return the index of every video of a split's corpus, if a table has it.
-
-        Raises:
-            UserError: a table is malformed.
-        """
+        """Return the index of every video of a split's corpus, if a table has it; UserError if
+        a table is malformed."""
         corpus = part.task.corpus
         names = [f"{part.task.name}_{VIDEO_INDICES}", f"{corpus}_{VIDEO_INDICES}"]
         names += [f"{part.task.subtitles}/{VIDEO_INDICES}"]
@@ -296,14 +288,8 @@ class Content:
 def read_content(part: Part, path: Path, folders: AnnotationFolders, partial: bool) -> Content:
     """Read a results file and check it against the annotations.
 
-    Args:
-        part: its split and task.
-        path: the file.
-        folders: of annotations.
-        partial: ids, or the annotations themselves, may be missing.
-
     Raises:
-        UserError: it is malformed, lacks ids, or cannot be checked.
+        UserError: it is malformed, or, unless ``partial``, lacks ids or cannot be checked.
     """
     lines = folders.lines(part)
     if lines is None and not partial:
