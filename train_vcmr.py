@@ -49,8 +49,7 @@ def train_retrieval(
     """Train a task that retrieves videos, or moments in them, for queries.
 
     Args:
-        options: of the task.
-        model_class: of the task.
+        options, model_class: of the task.
         weights: factor of each loss.
         settings: of the search in validation.
     """

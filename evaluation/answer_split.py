@@ -56,7 +56,6 @@ class AnswerSplit:
         """Answer; write results (and metrics where the split has ground truth) on rank 0.
 
         Args:
-            model: of the task.
             checkpoint: for the files' names.
             folder: where to write; default: ``results_{name}`` of the run.
             save_logits: also write the scores of all answers, all to ``{folder}_w_logit``.

@@ -96,14 +96,7 @@ def texts_by_clip(lines: Iterable[Mapping], limit: int | None = None) -> dict[st
 def caption_scores(
     captions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Score one caption per clip against the references of the clip.
-
-    Args:
-        captions: by clip id, lists of one.
-        references: by clip id, one or more.
-
-    Returns:
-        :data:`METRICS` × 100.
+    """Return :data:`METRICS` × 100 of captions (by clip id, lists of one) with their references.
 
     Raises:
         UserError: the clips differ (names those missing), or Java is missing or fails.

@@ -71,18 +71,14 @@ class CaptionSplit:
 
         Returns:
             Lines for the task's server, in the target's order.
-
-        Raises:
-            UserError: the splits have other clips.
         """
         if any(split.clips.lines != self.clips.lines for split, _ in others):
             raise UserError(
                 "the two runs caption other clips: name the file for both (--target_clip)"
             )
-        run = self.run
         streams = [(self, model), *others]
         texts: dict[int, str] = {}
-        with run.precision.autocast():
+        with self.run.precision.autocast():
             for batches in zip(*(split._batches() for split, _ in streams), strict=True):
                 steppers = [
                     one.stepper(batch.video, batch.clips, self.settings)
@@ -91,7 +87,7 @@ class CaptionSplit:
                 stepper = AveragedStepper(steppers) if others else steppers[0]
                 captions = write_captions(stepper, batches[0].clips, self.settings)
                 texts |= zip(batches[0].places, map(self.vocabulary.text, captions), strict=True)
-        for share in run.comm.all_gather_object(texts):
+        for share in self.run.comm.all_gather_object(texts):
             texts |= share
         moment = () if self.clips.whole_videos else ("ts",)
         return [
@@ -112,15 +108,12 @@ class CaptionSplit:
     ) -> dict[str, float]:
         """Write the captions of all clips to ``output``, then score them if there are references.
 
-        Args:
-            model, others: see :meth:`caption`.
-            output: JSON lines.
-
         Returns:
             Metrics in percent; empty without references and on ranks other than 0.
 
         Raises:
-            UserError: Java, which the metrics need, is missing; the captions are still written.
+            UserError: a split of ``others`` (see :meth:`caption`) has other clips, or Java, which
+                the metrics need, is missing; then the captions are still written.
         """
         on_main(self.run.comm, lambda: check_output(output))
         lines = self.caption(model, others)

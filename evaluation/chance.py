@@ -56,15 +56,12 @@ def chance_recall(
     ranks: Sequence[int] = TOP_K,
     ious: Sequence[float] = IOU_THRESHOLDS,
 ) -> dict[str, dict[str, float]]:
-    """Return the expected recall in percent of random rankings, named as the retrieval metrics.
+    """Return the expected recall in percent of random rankings, named as the retrieval metrics:
+    {"VCMR": {"0.5-r1": …}, "SVMR": {…}, "VR": {"r1": …}}.
 
     Args:
         queries: annotation lines.
         frames: T of every video of the corpus.
-        bounds: which moments a model may predict.
-
-    Returns:
-        {"VCMR": {"0.5-r1": …}, "SVMR": {…}, "VR": {"r1": …}}.
     """
     position = {vid: place for place, vid in enumerate(frames)}
     moments = dict(enumerate(allowed_moments(count, bounds) for count in frames.values()))

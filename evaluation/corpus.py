@@ -23,7 +23,7 @@ from utils.tensor_files import infinite_weights
 class Stream:
     """A model, and this rank's share of its input; shares may overlap, and may be empty."""
 
-    model: MomentRetrievalModel  # its mode (training or not) is kept
+    model: MomentRetrievalModel
     videos: Iterable[VideoBatch]
 
 

@@ -133,7 +133,6 @@ class RankingIndex(ABC, Generic[VectorsT]):
 
         Args:
             query_vectors: (N, H) float32.
-            settings: which lists to make.
             span_queries: (N, H) float32, compared with the frames of the videos that are searched;
                 needed for moments.
             true_videos: (N,) long, position of each query's own video; needed for SVMR.

@@ -51,12 +51,8 @@ def assemble_results(
 ) -> Results:
     """Merge the predictions of the ranks into one results object.
 
-    Args:
-        video2idx: index of every video of the pool.
-        parts: predictions of each rank; a query that several ranks answered counts once.
-        qids: the order of the split.
-        tasks: the lists; one that no query has (SVMR of a split that hides the true videos) is
-            left out.
+    A query that several ranks answered counts once; a task that no query has a list of (SVMR of a
+    split that hides the true videos) is left out. Entries are in the order of ``qids``.
 
     Raises:
         ValueError: no rank answered a query of ``qids``.
@@ -91,13 +87,8 @@ def _as_array(entry: Mapping[str, Any]) -> np.ndarray:
 
 
 def write_results(path: str | Path, results: Results, value: bool = False) -> None:
-    """Write a results file, entry by entry: the text of a whole split is never in memory.
-
-    Args:
-        path: where to.
-        results: what.
-        value: in the form of VALUE's submissions.
-    """
+    """Write a results file, in VALUE's form on demand, entry by entry: the text of a whole split is
+    never in memory."""
     heads = [name for name in (() if value else ("video2idx",)) + (PARTIAL,) if name in results]
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         parts = [f'"{name}": {json.dumps(results[name])}' for name in heads]
@@ -169,9 +160,7 @@ def save_results(
     """Write the results, their NMS variant, and the metrics of both; print the metrics.
 
     Args:
-        results: what to write.
-        files: where to, and in which form.
-        ground_truth: annotation lines of the split, if it has any; without them no metrics.
+        ground_truth: annotation lines of the split; without them there are no metrics.
         by_type: also metrics per query type.
 
     Returns:

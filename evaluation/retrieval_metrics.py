@@ -42,12 +42,7 @@ class GroundTruth:
         video2idx: Mapping[str, int],
         names: NameFields = QUERY_NAMES,
     ) -> "GroundTruth":
-        """Read annotation lines.
-
-        Args:
-            records: the lines.
-            video2idx: index of every video of the corpus.
-            names: fields of a line's id and video.
+        """Read annotation lines, given the index of every video and the names of their fields.
 
         Raises:
             UserError: there are none, or one lacks its id or video.
@@ -164,13 +159,13 @@ def _first_hits(hits: np.ndarray) -> np.ndarray:
     return np.where(hits.any(axis=1), hits.argmax(axis=1), TOP_K[-1])
 
 
-def _percent(part: int | np.integer, whole: int) -> float:
-    return round(100 * (part / whole), 2)
+def _percent(chosen: np.ndarray) -> float:
+    return round(100 * (np.count_nonzero(chosen) / len(chosen)), 2)
 
 
 def _recalls(first_hits: Mapping[str, np.ndarray]) -> dict[str, float | str]:
     return {
-        f"{criterion}r{k}": _percent(np.count_nonzero(first < k), len(first))
+        f"{criterion}r{k}": _percent(first < k)
         for criterion, first in first_hits.items()
         for k in TOP_K
     }
@@ -184,5 +179,5 @@ def _recalls_by_type(
     for kind in types:
         chosen = query_types == kind
         recalls |= _recalls({f"{kind}-{c}": first[chosen] for c, first in first_hits.items()})
-        ratios.append(f"{kind} {_percent(np.count_nonzero(chosen), len(chosen))}")
+        ratios.append(f"{kind} {_percent(chosen)}")
     return recalls | {"desc_type_ratio": " ".join(ratios)}

@@ -106,7 +106,6 @@ class RetrievalSplit:
         """Search, write results (and metrics where the split has ground truth) on rank 0.
 
         Args:
-            model: of the task.
             checkpoint: for the files' names.
             folder: where to write; default: ``results_{split}`` of the run.
             others: models whose weights and probabilities are averaged with this one's.

@@ -76,14 +76,8 @@ class AveragedStepper:
 
 
 def average_answers(streams: Sequence[AnsweredSplit], loss: str) -> AnsweredSplit:
-    """Choose by averaged probabilities (softmax over answers, or sigmoid of a statement).
-
-    Args:
-        streams: each model's answers to the same items.
-        loss: name of the loss, which is computed from the averaged probabilities.
-
-    Returns:
-        Answers whose scores are the averaged probabilities.
+    """Choose by averaged probabilities (softmax over answers, or sigmoid of a statement), which
+    replace the scores, and from which the loss of that name is computed.
 
     Raises:
         UserError: the models answered different items.

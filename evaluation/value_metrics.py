@@ -11,11 +11,8 @@ _SEGMENT = re.compile(r"(.+)_(\d+)")  # a source video's name, and which segment
 
 
 def average_recall(recalls: Mapping[str, float | str]) -> float:
-    """Return AveR: the mean of R@1, R@5, R@10 in percent, of moments at IoU ≥ 0.7.
-
-    Args:
-        recalls: of one list, as :func:`evaluation.retrieval_metrics.retrieval_metrics` names them.
-    """
+    """Return AveR of a list's recalls (:func:`evaluation.retrieval_metrics.retrieval_metrics`): the
+    mean of R@1, R@5, R@10 in percent, of moments at IoU ≥ 0.7."""
     criterion = "" if "r1" in recalls else "0.7-"
     return sum(float(recalls[f"{criterion}r{k}"]) for k in AVERAGED_TOP_K) / len(AVERAGED_TOP_K)
 

@@ -52,7 +52,6 @@ def describe(
     Args:
         video: a silent one is described by what is seen (type v).
         how_many: sentences; fewer if there are no more.
-        rng: random generator.
         forms: templates by type.
         seen_as: gives the scene to describe in place of one of the video.
     """
@@ -328,7 +327,7 @@ TASKS = {
 def make_annotations(
     name: str, data: Dataset, per_video: int, rng: np.random.Generator
 ) -> dict[str, list]:
-    """Return the annotation files of a task: lines by file name."""
+    """Return a task's annotations: lines by file name."""
     task = TASKS[name]
     draw = Draw(per_video, rng, count(task.first_id))
     files: dict[str, list] = {}

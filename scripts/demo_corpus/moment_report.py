@@ -59,8 +59,7 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
     """Draw true and predicted moments of queries taken evenly from the split.
 
     For each, the time line of the true video: the true moment, the best predictions in that video
-    (SVMR; the darker, the more probable), what is spoken when, and the place of the video in the
-    ranking of all videos (VR).
+    (SVMR; dark = probable), the subtitles, and the rank of the video among all videos (VR).
     """
     results = read_json(run.results)
     queries = [row for _, row in read_jsonl(run.queries)]
@@ -87,14 +86,8 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
 def draw_time_line(
     axis: Axes, duration: float, spans: Sequence[Sequence[float]], subtitles: Sequence[dict]
 ) -> None:
-    """Draw true moments above and, below, what is spoken when, leaving room in between.
-
-    Args:
-        axis: what to draw on: x is time in seconds, the room is y from 0.6 to 1.6.
-        duration: of the video, seconds.
-        spans: [start, end] of each true moment, seconds.
-        subtitles: ``{"text", "start", "end"}``, seconds.
-    """
+    """Draw true moments above and subtitles below, over time in seconds; y from 0.6 to 1.6 is left
+    free."""
     for start, end in spans:
         axis.barh(2, end - start, left=start, height=0.5, color=TRUE)
     bars = [(line["start"], line["end"] - line["start"]) for line in subtitles]
