@@ -37,11 +37,7 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
 
 
 def open_task(run: Run[ValueOptions]) -> Task:
-    """Return the task of training a run's model on its data sets.
-
-    Raises:
-        UserError: a database is missing or damaged, or the checkpoint cannot be used.
-    """
+    """Return the task of training a run's model on its data sets."""
     options = run.options
     databases = Databases(options, run.vocab_size)
     sets = open_training_sets(databases)

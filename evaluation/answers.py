@@ -72,13 +72,9 @@ def answered_items(batch: JudgedBatch, answers: Answers) -> list[AnsweredItem]:
 def answer_split(
     model: CandidateModel, batches: Iterable[JudgedBatch], comm: Communicator, ids: Sequence[str]
 ) -> AnsweredSplit:
-    """Answer this rank's share of a split and merge the shares of all ranks.
+    """Answer this rank's share of a split and merge the shares of all ranks, in the order ``ids``.
 
-    Args:
-        model: left in evaluation mode.
-        batches: this rank's share of the split.
-        comm: the ranks.
-        ids: the order of the split; together the ranks answer each once.
+    Together the ranks answer each item once; the model is left in evaluation mode.
     """
     model.eval()
     items: list[AnsweredItem] = []

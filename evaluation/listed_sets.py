@@ -43,11 +43,7 @@ class ListedSet:
 
 
 def open_validation(run: Run[ValueOptions], databases: Databases) -> list[ListedSet]:
-    """Open the sets to validate on.
-
-    Raises:
-        UserError: a database is missing or damaged.
-    """
+    """Open the sets to validate on; UserError if a database is missing or damaged."""
     entries = run.options.val_datasets
     names = labels(entries)
     return [

@@ -38,10 +38,9 @@ def truth_fields(task: ValueTask) -> tuple[tuple[str, ...], ...]:
 def score_split(
     task: ValueTask, predictions: Any, lines: Lines, indices: Mapping[str, int] | None = None
 ) -> Score:
-    """Score a task's predictions.
+    """Score a task's predictions (content of a submission's file) with annotations.
 
     Args:
-        predictions: content of a submission's file.
         lines: annotations, which have all of :func:`truth_fields`.
         indices: of the corpus of videos, in retrieval.
 

@@ -56,17 +56,8 @@ from utils.names import CLIP_NAMES, names_of_task
 def require_whole_search(
     searched: Mapping[str, int], wanted: Annotations, where: str, indices: Path | None
 ) -> None:
-    """Check that the whole split was searched.
-
-    Args:
-        searched: index of each video.
-        wanted: the annotation, whose lines may name videos.
-        where: the results, for messages.
-        indices: ``vid2dur_idx.json``, if there is one.
-
-    Raises:
-        UserError: videos of the split were not searched.
-    """
+    """Raise UserError if videos of the split were not searched: those that lines of the annotation
+    name, and those of ``vid2dur_idx.json`` (``indices``), if there is one."""
     named = {str(vid) for line in wanted.values() if (vid := line.get("vid_name")) is not None}
     split = "the annotation"
     if indices is not None:

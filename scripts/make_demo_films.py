@@ -13,6 +13,7 @@ The same options give the same films. Files that exist are kept.
 """
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -93,12 +94,10 @@ def _make(split: str, count: int, seed: int) -> list[Film]:
 
 def _write(jobs: list[tuple[Film, Path]]) -> list[bool]:
     """Write films that do not exist yet; return which were written."""
-    made = []
-    for film, path in jobs:
-        made.append(not path.exists())
-        if made[-1]:
-            write_film(film, path, stable_hash(film.name))
-    return made
+    missing = [not path.exists() for _, path in jobs]
+    for film, path in itertools.compress(jobs, missing):
+        write_film(film, path, stable_hash(film.name))
+    return missing
 
 
 def _annotations(films: list[Film], rng: np.random.Generator) -> list[dict]:
@@ -132,7 +131,7 @@ def choose_sentences(films: list[Film], rng: np.random.Generator) -> list[dict]:
 
 
 def _texts(films: list[Film]) -> list[str]:
-    """Return all sentences about films and all lines spoken in them."""
+    """Return all sentences about films and all lines of their subtitles."""
     scenes = [scene for film in films for scene in film.scenes]
     templates = (*SEEN, *HEARD, *LINES)
     return [*(scene.fill(template) for scene in scenes for template in templates), *FILLERS]

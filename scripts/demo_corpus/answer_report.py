@@ -57,11 +57,10 @@ def view_questions(model: HeroForVideoQA, batch: QuestionBatch) -> list[Question
 
 
 def plot_answers(options: VideoQaEvalOptions, path: Path, how_many: int = 5) -> None:
-    """Draw questions taken evenly from the split: answers and attention.
+    """Draw questions taken evenly from the split.
 
-    For each, the answers with their probabilities, and the time line of the video: the moment of
-    the answer, as annotated and as predicted, the attention of the chosen answer over the frames,
-    and what is spoken when.
+    For each, the answers with their probabilities, and the time line of the video: the true and
+    the predicted moment of the answer, the attention of the chosen answer, and the subtitles.
     """
     run = start_evaluation(options)
     texts = TextDb(options.query_txt_db)

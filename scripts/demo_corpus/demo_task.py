@@ -94,11 +94,7 @@ class DemoTask:
         raise NotImplementedError
 
     def last_checkpoint(self) -> int:
-        """Return the step of the latest checkpoint.
-
-        Raises:
-            UserError: there is none.
-        """
+        """Return the step of the latest checkpoint, or raise UserError if there is none."""
         steps = RunFolder(self.run).steps()
         if not steps:
             raise UserError(f"{self.run / 'ckpt'} has no checkpoint; did the training end early?")

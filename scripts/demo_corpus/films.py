@@ -120,8 +120,7 @@ def draw(scene: Scene, seconds: float, background: np.ndarray) -> np.ndarray:
     """Return the picture (HEIGHT, WIDTH, 3) uint8 of a scene at a time of the film."""
     done = (seconds - scene.start) / (scene.end - scene.start) - 0.5  # −0.5 to 0.5
     across, down = MOTIONS[scene.motion]
-    x = WIDTH * (0.5 + _REACH * across * done)
-    y = HEIGHT * (0.5 + _REACH * down * done)
+    x, y = WIDTH * (0.5 + _REACH * across * done), HEIGHT * (0.5 + _REACH * down * done)
     rows, columns = np.ogrid[:HEIGHT, :WIDTH]
     inside = _inside(scene.shape, (columns + 0.5 - x) / RADIUS, (rows + 0.5 - y) / RADIUS)
     return np.where(inside[..., None], np.array(COLOURS[scene.colour], np.uint8), background)
@@ -168,6 +167,5 @@ def subtitles(film: Film) -> str:
 
 
 def _clock(seconds: float) -> str:
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
+    minutes, rest = divmod(round(1000 * seconds), 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"

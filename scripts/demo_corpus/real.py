@@ -48,7 +48,7 @@ def make_real_corpus(
     Args:
         annotations: JSON lines with ``vid_name, ts, desc`` (and ``type``) of one split.
         video2dur: ``{split: {vid: [seconds, index]}}`` that names every video of the queries.
-        train_share: share of the videos whose queries become a train split; the rest is val.
+        train_share: of the videos; the rest is val.
 
     Raises:
         UserError: a query without a moment, or a video without a duration.

@@ -29,8 +29,7 @@ def hand_in(options: argparse.Namespace) -> None:
     """Check all predictions, write the zip, and score them, according to the command line.
 
     Raises:
-        UserError: something is missing or malformed; then no zip is written. Requested scores are
-            shown first.
+        UserError: something is missing or malformed (shown after the scores); no zip is written.
     """
     check_output(*(path for path in (options.output, options.json) if path is not None))
     folders = AnnotationFolders([Path(folder) for folder in options.annotation])
@@ -73,11 +72,8 @@ def _new_zip(path: str | None) -> Iterator[zipfile.ZipFile | None]:
 def _take(
     contents: Iterable[Content], out: zipfile.ZipFile | None, score: bool
 ) -> dict[Part, dict[str, Any] | str]:
-    """Write and score part by part, so that one is in memory at a time.
-
-    Returns:
-        For every part its ``score`` and ``detail``, or the reason why it has none.
-    """
+    """Write and score part by part, so that one is in memory at a time; return each part's
+    ``score`` and ``detail``, or the reason why it has none."""
     scores: dict[Part, dict[str, Any] | str] = {}
     for content in contents:
         if out is not None:
