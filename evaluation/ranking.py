@@ -237,8 +237,7 @@ class CorpusIndex(RankingIndex[Tensor]):
 
         Past the end of a video the end probability is −1.
         """
-        steps = torch.arange(self.max_length, device=videos.device)
-        mask = steps < self.lengths[videos, None]
+        mask = torch.arange(self.max_length, device=videos.device) < self.lengths[videos, None]
         start, end = self.span_probabilities(self._similarities(queries, videos), mask)
         require_finite("span", start, end)
         return start, torch.where(mask, end, -1)
@@ -361,7 +360,7 @@ def _stable_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _list_videos(scores: Tensor, settings: SearchSettings) -> list[np.ndarray]:
     scores, videos = _stable_top(scores, settings.listed_videos)
     if settings.q2c_alpha is not None:
-        scores = torch.exp(settings.q2c_alpha * scores)
+        scores = settings.weights(scores)
     no_time = torch.zeros_like(scores)
     counts = torch.full((len(scores),), scores.shape[1])
     return _tables(videos, no_time, no_time, scores, counts=counts)

@@ -52,12 +52,10 @@ class SearchTask(DemoTask):
         spoken = self.ann / "films_subtitles.jsonl"
         frames: Command = ["--frame_length", INTERVAL]
         toker: Command = ["--toker", out / "toker"]
+        films: Command = ["--output", out, "--size", size, "--seed", self.seed]
+        yield "Make films", ["scripts/make_demo_films.py", *films]
         yield (
-            "Make films",
-            [*("scripts/make_demo_films.py", "--output", out, "--size", size, "--seed", self.seed)],
-        )
-        yield (
-            "Extract features of those to learn from",
+            "Extract features of the training films",
             [
                 *("scripts/extract_features.py", "--video_dir", learn, "--output", features),
                 *("--models", EXTRACTOR, "--interval", INTERVAL, "--batch_size", 32),
