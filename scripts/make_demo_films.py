@@ -42,7 +42,7 @@ from utils.files import named_path, write_json, write_jsonl
 
 SEARCHED = 12  # films
 SENTENCES = 5
-PER_SCENE = 2  # sentences to learn from
+PER_SCENE = 2  # training sentences
 TOKER_SIZE = 500
 
 
@@ -75,10 +75,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = work_parser(__doc__)
     parser.add_argument("--output", type=named_path, required=True, help="folder of everything")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--size", choices=SIZES, default="debug", help=f"films to learn from: {SIZES}"
-    )
-    parser.add_argument("--videos", type=int, help="films to learn from, instead of --size")
+    parser.add_argument("--size", choices=SIZES, default="debug", help=f"training films: {SIZES}")
+    parser.add_argument("--videos", type=int, help="training films, instead of --size")
     options = parser.parse_args(argv)
     options.videos = SIZES[options.size] if options.videos is None else options.videos
     if options.videos < 1:
