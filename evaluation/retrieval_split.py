@@ -115,11 +115,12 @@ class RetrievalSplit:
             ``TASK_nms_{thd}/name``; empty without ground truth.
         """
         options = self.run.options
-        of_moments = isinstance(options, MomentEvalOptions) and self.settings.searched_videos > 0
+        searched = self.settings.searched_videos > 0
+        moments = options if searched and isinstance(options, MomentEvalOptions) else None
         files = ResultsFiles(
             folder or self.run.folder.path / f"results_{self.name}",
             Path(str(checkpoint)).stem,
-            options.nms_thd if of_moments else -1,
+            moments.nms_thd if moments else -1,
             self.name if options.VALUE else None,
         )
         on_main(self.run.comm, files.check)
@@ -139,7 +140,7 @@ class RetrievalSplit:
             results | self.coverage.mark(),
             files,
             self.truth,
-            by_type=of_moments and options.eval_with_query_type,
+            by_type=moments is not None and moments.eval_with_query_type,
         )
         return {
             f"{task}{ending}/{name}": value

@@ -169,8 +169,8 @@ def _write_annotations(
     if not (toker / "config.json").exists():  # the last file that it writes
         # Not on all texts, as RoBERTa's was not trained on HERO's pre-training data.
         unseen = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
-        rows = (row for name in files if not name.startswith(unseen) for row in files[name])
-        texts = (html.unescape(text) for row in rows for text in texts_of(row))
+        known = (row for name in files if not name.startswith(unseen) for row in files[name])
+        texts = (html.unescape(text) for row in known for text in texts_of(row))
         train_tokenizer(texts, options.toker_size, toker)
 
 
