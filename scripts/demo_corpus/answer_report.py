@@ -109,8 +109,8 @@ def _draw_attention(axis: Axes, view: QuestionView, interval: float) -> None:
     best = max(range(len(view.probabilities)), key=view.probabilities.__getitem__)
     attention = view.attention[best]
     for frame, weight in enumerate(attention):
-        look = {"height": 0.6, "color": FOUND, "linewidth": 0, "alpha": weight / max(attention)}
-        axis.barh(1.0, interval, left=frame * interval, **look)
+        left, alpha = frame * interval, weight / max(attention)
+        axis.barh(1.0, interval, left=left, height=0.6, color=FOUND, linewidth=0, alpha=alpha)
     begin = max(range(len(view.first)), key=view.first.__getitem__) * interval
     end = (max(range(len(view.last)), key=view.last.__getitem__) + 1) * interval
     axis.plot([begin, begin, end, end], [1.35, 1.5, 1.5, 1.35], color="black", linewidth=1.2)

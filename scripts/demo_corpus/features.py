@@ -63,8 +63,10 @@ def write_features(jobs: list[FeatureJob], form: FeatureFormat, workers: int) ->
     deque(map_in_chunks(partial(_write_jobs, form=form), jobs, workers, len(jobs), 16), maxlen=0)
 
 
-def _write_jobs(jobs: list[FeatureJob], form: FeatureFormat) -> list[None]:
-    return [_write_job(job, form) for job in jobs]
+def _write_jobs(jobs: list[FeatureJob], form: FeatureFormat) -> list[FeatureJob]:
+    for job in jobs:
+        _write_job(job, form)
+    return jobs
 
 
 def _write_job(job: FeatureJob, form: FeatureFormat) -> None:

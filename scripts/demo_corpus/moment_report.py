@@ -118,8 +118,9 @@ def _explain(figure: Figure, videos: int) -> None:
         Patch(color=SPOKEN, label="speech, with its words below"),
     ]
     title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
-    legend = figure.legend(handles=handles, loc="outside upper left", ncols=3, fontsize=8)
-    legend.set_title(title, {"size": 8})
+    figure.legend(
+        handles=handles, title=title, loc="outside upper left", ncols=3, fontsize=8, title_fontsize=8
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

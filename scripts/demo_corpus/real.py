@@ -82,7 +82,7 @@ def make_real_corpus(
                 "tv",
                 math.ceil(lengths[vid][0] / INTERVAL),
                 INTERVAL,
-                tuple(Span(*row["ts"][:2], content_words(row["desc"])) for row in queries[vid]),
+                tuple(Span(*row["ts"], words=content_words(row["desc"])) for row in queries[vid]),
             )
             for vid in names
         ],
