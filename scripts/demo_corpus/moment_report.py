@@ -112,14 +112,14 @@ def _draw_predictions(axis: Axes, predictions: Sequence[Sequence[float]]) -> Non
 
 def _explain(figure: Figure, videos: int) -> None:
     """Draw the legend above all."""
-    handles = [
+    keys = [
         Patch(color=TRUE, label="true moment"),
         Patch(color=FOUND, label="found in the true video, the best on top; dark = probable"),
         Patch(color=SPOKEN, label="speech, with its words below"),
     ]
     title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
     figure.legend(
-        handles=handles, title=title, loc="outside upper left", ncols=3, fontsize=8, title_fontsize=8
+        handles=keys, title=title, loc="outside upper left", ncols=3, fontsize=8, title_fontsize=8
     )
 
 
