@@ -10,5 +10,5 @@ class HeroForVr(MomentRetrievalModel):
     """Ranks videos for a query. The span head stays untrained; checkpoints hold its weights."""
 
     def forward(self, batch: MomentBatch) -> dict[str, Tensor]:
-        """The two ranking losses."""
+        """Return the two ranking losses."""
         return self.moment_losses(batch, spans=False)

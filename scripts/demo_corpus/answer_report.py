@@ -41,7 +41,7 @@ def view_questions(model: HeroForVideoQA, batch: QuestionBatch) -> list[Question
     """Return what the model says of every question, and where it looks."""
     candidates, videos = batch.candidates, batch.candidates.video.layout
     frames = model.candidate_frames(candidates)
-    scores = model.judge(frames, model.qa_pool, model.qa_pred_head, candidates)
+    scores = model.candidate_logits(frames, candidates)
     probabilities = scores.view(len(batch.ids), -1).softmax(dim=-1)
     attention = segment_attention(model.qa_pool(frames), candidates.runs)
     spans = model.span_logits(frames, batch.frame_runs)

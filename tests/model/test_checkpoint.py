@@ -295,12 +295,12 @@ def test_feature_layers_start_afresh(width, caplog):
     state = copied(source)
     del state[f"{IMAGES}img_LayerNorm.bias"]  # not even needed
     report = load_weights(target, state, of_width, reinit_features=True)
-    assert sorted(report.afresh) == sorted(OF_WIDTH)
+    assert sorted(report.reinitialised) == sorted(OF_WIDTH)
     assert not report.missing and not report.unexpected
     for name, value in target.state_dict().items():
         wanted = before if name in OF_WIDTH else state
         assert torch.equal(value, wanted[name]), name
-    (line,) = [line for line in report.lines() if line.startswith("started afresh")]
+    (line,) = [line for line in report.lines() if line.startswith("reinitialised")]
     assert all(name in line for name in OF_WIDTH)
     report.require_complete("file.pt")
 
