@@ -60,11 +60,8 @@ class CandidateModel(HeroModel, Generic[BatchT]):
         return {name: loss.sum() / max(1, batch.counts[name]) for name, loss in losses.items()}
 
     def candidate_frames(self, candidates: CandidateBatch) -> Tensor:
-        """Return frame embeddings with one candidate text each, at both levels of the encoder.
-
-        Returns:
-            (R, H), packed by ``candidates.runs``.
-        """
+        """Return frame embeddings (R, H), packed by ``candidates.runs``: of every video with each
+        of its candidate texts, at both levels of the encoder."""
         texts = candidates.temporal
         frames = self.v_encoder.frame_vectors(candidates.video, copies=candidates.copies)
         tokens = self.v_encoder.f_encoder.embeddings(texts.token_ids, texts.token_positions)

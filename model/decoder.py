@@ -152,17 +152,13 @@ class CaptionDecoder(nn.Module):
         clips: ClipBatch,
         by_clip: PackedLayout,
     ) -> Tensor:
-        """Run all layers.
+        """Run all layers on embedded tokens (P, H) → (P, H).
 
         Args:
-            x: (P, H) embedded tokens of N captions, packed clip by clip.
-            layout: the captions.
+            layout: N captions, packed clip by clip.
             frames: (F, H) frame embeddings.
             clips: C ranges of frames.
             by_clip: the tokens of each clip's captions.
-
-        Returns:
-            (P, H)
         """
         for layer in self.layers():
             x = layer(x, layout, layer.dec_enc_attention.project_clips(frames, clips), by_clip)

@@ -64,13 +64,10 @@ class Stepper(Protocol):
 def search(
     stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
 ) -> Tensor:
-    """Write ``count`` sequences.
+    """Write ``count`` = C sequences.
 
     Args:
-        stepper: with ``count × settings.beam`` rows, those of a sequence next to each other.
-        count: C.
-        device: of the stepper.
-        settings: of the search.
+        stepper: with C × ``settings.beam`` rows on ``device``, ordered by sequence.
 
     Returns:
         (C, ≤ max_steps) ids; those after the first ``end`` are undefined.

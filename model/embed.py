@@ -61,10 +61,8 @@ class FrameEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def project(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Project features (F, D) to (F, H), once per frame however many sequences contain it.
-
-        ``mask``: (F,) of masked frame modelling.
-        """
+        """Project features (F, D), with masked frames (F,) or None, to (F, H): once per frame,
+        however many sequences contain it."""
         if mask is not None:
             features = features + self.mask_embedding(mask.long())
         return self.img_linear(self.img_LayerNorm(features))
@@ -72,17 +70,8 @@ class FrameEmbeddings(nn.Module):
     def forward(
         self, projected: Tensor, frames: Tensor, positions: Tensor, type_row: Tensor
     ) -> Tensor:
-        """Embed frame slots.
-
-        Args:
-            projected: (F, H) from :meth:`project`.
-            frames: (K,) the frame of each slot.
-            positions: (K,) its position among the frames of its sequence, from 0.
-            type_row: (H,) shared with the tokens.
-
-        Returns:
-            (K, H)
-        """
+        """Embed frame slots: projected frames (F, H), the frame of each slot (K,), its position in
+        its sequence (K,) from 0, type embedding (H,) → (K, H)."""
         slots = projected.index_select(0, frames) + self.position_embeddings(positions)
         return self.dropout(self.LayerNorm(slots + type_row))
 

@@ -43,15 +43,11 @@ class CrossModalTransformer(nn.Module):
     def forward(
         self, sequences: SubtitleSequences, projected: Tensor, rows: Tensor | None = None
     ) -> Tensor:
-        """Encode the frames and tokens of every subtitle.
+        """Encode the frames and tokens of S subtitles.
 
         Args:
-            sequences: S packed sequences.
             projected: (F, H) frames from ``img_embeddings.project``.
-            rows: (R,) packed positions to return; None = all.
-
-        Returns:
-            (R, H) or (P, H).
+            rows: (R,) packed positions to return, as (R, H); None: all, (P, H).
         """
         slots = self.img_embeddings(
             projected, sequences.slot_frames, sequences.slot_positions, self.embeddings.type_row
@@ -82,16 +78,8 @@ class TemporalTransformer(nn.Module):
         return self.encoder(self._embed(frames, positions, layout.max_length), layout)
 
     def with_texts(self, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences) -> Tensor:
-        """Encode all frames of videos, each video followed by a text.
-
-        Args:
-            frames: (F, H).
-            tokens: (Q, H) of all texts, embedded.
-            sequences: C sequences ``[all frames of a video, tokens of its text]``.
-
-        Returns:
-            (K, H) of the frame slots, sequence after sequence.
-        """
+        """Encode C sequences ``[all frames of a video, tokens of its text]``: frames (F, H) and
+        embedded tokens (Q, H) → frame slots (K, H), sequence after sequence."""
         frames = frames.index_select(0, sequences.slot_frames)
         slots = self._embed(frames, sequences.slot_positions, sequences.longest_slots)
         x = sequences.join(slots, tokens)

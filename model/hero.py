@@ -64,11 +64,7 @@ class HierarchicalEncoder(nn.Module):
         return self.temporal(self.frame_vectors(video), video)
 
     def with_texts(self, video: VideoBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode videos, and texts without frames packed behind their subtitles, in one pass.
-
-        Args:
-            video: the batch.
-            rows: (P,) packed positions of the texts.
+        """Encode videos, and texts packed behind their subtitles at positions ``rows`` (P,).
 
         Returns:
             Frame embeddings (F, H), and the cross-modal transformer's output of the texts (P, H).
@@ -85,8 +81,7 @@ class HierarchicalEncoder(nn.Module):
         """Return frames after the cross-modal transformer, before the temporal one.
 
         Args:
-            video: the batch.
-            frame_mask: (F,) bool, frames whose features are hidden (masked frame modelling).
+            frame_mask: (F,) bool, masked frames.
             copies: times that each video is run, with another text each time (candidate answers);
                 slot targets then point into ``copies`` × F rows.
 
@@ -117,16 +112,11 @@ class HierarchicalEncoder(nn.Module):
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
     ) -> Tensor:
-        """Run the cross-modal transformer over all subtitles.
+        """Run the cross-modal transformer over all subtitles; return the packed ``rows`` (R, H).
 
         Args:
-            video: the batch.
-            features: (F, D), hidden frames zeroed.
-            frame_mask: (F,) bool, hidden frames.
-            rows: (R,) packed positions to return.
-
-        Returns:
-            (R, H)
+            features: (F, D), masked frames zeroed.
+            frame_mask: (F,) bool, masked frames.
         """
         embedding, longest = self.f_encoder.img_embeddings, video.subtitles.longest_slots
         table = embedding.position_embeddings

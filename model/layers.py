@@ -119,16 +119,9 @@ class TransformerEncoder(nn.Module):
         self.recompute = False  # activation checkpointing: keep layer inputs only
 
     def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
-        """Run all layers.
+        """Run all layers on packed rows (P, H) → (P, H), or (R, H) with distinct ``rows`` (R,).
 
-        Args:
-            x: (P, H) packed rows.
-            layout: the sequences.
-            rows: (R,) distinct rows to return, to which the last layer is restricted; the result
-                is exact, since other rows of that layer do not depend on each other.
-
-        Returns:
-            (P, H), or (R, H) with ``rows``.
+        The last layer computes ``rows`` only: exact, since its rows do not depend on each other.
         """
         bins = layout.attention
         x, selected = bins.spread(x), bins.cells_of(rows)

@@ -33,14 +33,8 @@ class ObjectiveOutput:
 
     @classmethod
     def classified(cls, name: str, logits: Tensor, labels: Tensor, **measures: Tensor) -> Self:
-        """Return the output of a classification: cross-entropy and accuracy (``acc``).
-
-        Args:
-            name: of the loss.
-            logits: (M, C).
-            labels: (M,).
-            measures: further ones.
-        """
+        """Return cross-entropy, as ``name``, and accuracy (``acc``) of logits (M, C) for labels
+        (M,), with further measures."""
         losses = F.cross_entropy(logits.float(), labels, reduction="none")
         correct = logits.argmax(dim=1) == labels
         return cls(len(labels), {name: losses}, {"acc": correct} | measures)
@@ -110,12 +104,8 @@ class HeroForPretraining(MomentRetrievalModel):
     def frame_predictions(
         self, batch: MfmBatch, contrastive: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict the features of masked frames, in fp32.
-
-        Returns:
-            Predicted features (M, D) and true ones (M, D) of the masked frames; if ``contrastive``,
-            predictions at the other frames (F − M, D).
-        """
+        """Return predicted and true features (M, D) of the masked frames, in fp32, and predictions
+        at the other frames (F − M, D) if ``contrastive``."""
         video = batch.video
         vectors = self.v_encoder.frame_vectors(video, batch.frame_mask)
         vectors = self.v_encoder.temporal(vectors, video)
@@ -145,17 +135,8 @@ class HeroForPretraining(MomentRetrievalModel):
 
 
 def frame_logits(predicted: Tensor, true: Tensor, negatives: Tensor) -> Tensor:
-    """Return dot products of predictions with all true masked frames, then with all negatives.
-
-    In fp32: sums over thousands of values overflow in fp16.
-
-    Args:
-        predicted, true: (M, D).
-        negatives: (U, D).
-
-    Returns:
-        (M, M + U)
-    """
+    """Return dot products (M, M + U) of predictions (M, D) with the true features of all masked
+    frames (M, D), then with negatives (U, D). In fp32: sums over D values overflow in fp16."""
     with torch.autocast(predicted.device.type, enabled=False):
         return predicted @ torch.cat([true, negatives]).T
 

@@ -31,29 +31,15 @@ class QueryEncoder(nn.Module):
 
 
 def segment_attention_pool(x: Tensor, logits: Tensor, layout: PackedLayout) -> Tensor:
-    """Return the sum of each sequence's rows, weighted by :func:`segment_attention`.
-
-    Args:
-        x: (P, H) packed rows.
-        logits, layout: see :func:`segment_attention`.
-
-    Returns:
-        (N, H), in fp32 under any autocast.
-    """
+    """Return sums (N, H) of each sequence's packed rows (P, H), weighted by
+    :func:`segment_attention`; fp32 under any autocast."""
     cells, _ = layout.pad(x.float())  # (N, L, H)
     with torch.autocast(x.device.type, enabled=False):
         return torch.einsum("nl,nlh->nh", segment_attention(logits, layout), cells)
 
 
 def segment_attention(logits: Tensor, layout: PackedLayout) -> Tensor:
-    """Return the softmax over each sequence's positions.
-
-    Args:
-        logits: (P, 1) one per packed position.
-        layout: N sequences.
-
-    Returns:
-        (N, L) weights, 0 beyond a sequence's end, in fp32.
-    """
+    """Return the softmax (N, L) of packed logits (P, 1) over each of N sequences, 0 beyond its end;
+    in fp32."""
     grid, mask = layout.pad(logits[:, 0].float())
     return grid.masked_fill(~mask, float("-inf")).softmax(dim=-1)

@@ -25,7 +25,7 @@ class HardNegatives:
 
 
 def span_loss(start: Tensor, end: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Return the sum of the cross-entropies of first and last frame.
+    """Return the cross-entropies of first and last frame, added.
 
     Args:
         start, end: (N, T) logits.
@@ -117,7 +117,6 @@ class RankingLoss:
 
 
 def _all_but(own: Tensor, count: int, width: int) -> Tensor:
-    """Return columns 0 … count−1 of each row without its own ``width``: (N,) → (N, count −
-    width)."""
+    """Return the columns of each row without its own ``width``: (N,) → (N, count − width)."""
     columns = torch.arange(count - width, device=own.device)
     return columns + width * (columns >= own[:, None] * width)

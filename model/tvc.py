@@ -22,14 +22,7 @@ def smoothed_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
 
     The target has 1 − ε on the right word and ε / (V − 1) on every other (arXiv 1512.00567, section
     7). PyTorch spreads its smoothing over all V words, so that ε V / (V − 1) there is ε here.
-
-    Args:
-        logits: (P, V).
-        targets: (P,).
-        smoothing: ε; 0 gives plain cross-entropy.
-
-    Returns:
-        (P,) fp32.
+    Logits (P, V), targets (P,) → (P,) fp32; without smoothing, the cross-entropy.
     """
     others = logits.shape[-1] - 1
     spread = smoothing * (others + 1) / others
@@ -94,16 +87,8 @@ class HeroForTvc(HeroModel):
     def generate(
         self, video: VideoBatch, clips: ClipBatch, settings: DecodingSettings
     ) -> list[list[int]]:
-        """Write a caption for every clip.
-
-        Args:
-            video: B videos.
-            clips: C ranges of their frames.
-            settings: of the search.
-
-        Returns:
-            C lists of token ids, without ``<s>`` and ``</s>``.
-        """
+        """Write a caption for each of C clips, ranges of the videos' frames; return C lists of
+        token ids, without ``<s>`` and ``</s>``."""
         return write_captions(self.stepper(video, clips, settings), clips, settings)
 
     @torch.no_grad()
@@ -125,14 +110,8 @@ def write_captions(
 
 
 class CaptionStepper:
-    """Writes captions token by token (:class:`model.decoding.Stepper`).
-
-    Args:
-        model: of captions.
-        frames: (F, H) frame embeddings.
-        clips: C ranges of frames; each has K = ``settings.beam`` captions.
-        settings: of the search.
-    """
+    """Writes K = ``settings.beam`` captions for each of C clips, ranges of frame embeddings (F, H),
+    token by token (:class:`model.decoding.Stepper`)."""
 
     def __init__(
         self, model: HeroForTvc, frames: Tensor, clips: ClipBatch, settings: DecodingSettings

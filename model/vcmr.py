@@ -141,12 +141,8 @@ class MomentRetrievalModel(HeroModel):
         self.set_step(step=0, micro_step=0)
 
     def set_step(self, step: int, micro_step: int) -> None:
-        """Set what depends on the step: span loss, hard negatives, random draws of this batch.
-
-        Args:
-            step: optimizer steps taken so far.
-            micro_step: accumulation step within this one.
-        """
+        """Set span loss, hard negatives and random draws for a batch: accumulation step
+        ``micro_step`` after ``step`` optimizer steps."""
         self.generator = torch.Generator()
         entropy = [self.schedule.seed, step, micro_step]
         self.generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
@@ -174,25 +170,16 @@ class MomentRetrievalModel(HeroModel):
         return self.video_query_linear(query_vectors)
 
     def pool_scores(self, cosines: Tensor, mask: Tensor) -> Tensor:
-        """Return scores of videos for queries (…): the largest cosine over a video's frames.
-
-        Args:
-            cosines: (…, T) of a query vector and the frames of a video.
-            mask: (…, T), which frames are real.
-        """
+        """Return scores (…) of videos for queries: the largest of the cosines (…, T) of a query
+        vector and a video's frames."""
         if mask.is_cpu and mask.all():  # saves a pass; on a GPU the host would wait
             return cosines.amax(dim=-1)
         padding = torch.where(mask, 0.0, float("-inf"))  # adding is cheaper than masking cosines
         return (cosines + padding).amax(dim=-1)
 
     def span_logits(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return start and end logits (…, T) over the frames of a video; −1e4 at padded ones.
-
-        Args:
-            similarities: (…, T) dot products of a span query and the frames; zeros for the
-                convolutions where frames are padded.
-            mask: (…, T), which frames are real.
-        """
+        """Return start and end logits (…, T) from dot products (…, T) of a span query and the
+        frames of a video; padded frames count as zeros, and get −1e4."""
         kernels = torch.cat([self.video_st_predictor.weight, self.video_ed_predictor.weight])
         logits = convolve(torch.where(mask, similarities, 0.0), kernels.squeeze(1))
         start, end = torch.where(mask, logits, PADDED_LOGIT)
@@ -206,15 +193,10 @@ class MomentRetrievalModel(HeroModel):
         return start, end
 
     def video_scores(self, vectors: Tensor, frames: Tensor, layout: PackedLayout) -> Tensor:
-        """Return the scores (N, B) of all videos for all queries.
+        """Return scores (N, B) of B videos of frames (F, H) for query vectors (N, H).
 
         fp32 under any autocast: differences between scores are small compared with the steps of
         half precision, and scaled gradients would overflow in fp16.
-
-        Args:
-            vectors: (N, H) query vectors.
-            frames: (F, H) frame embeddings, packed.
-            layout: of the B videos.
         """
         with torch.autocast(frames.device.type, enabled=False):
             cosines = unit_vectors(vectors)[0] @ unit_vectors(frames)[0].T  # (N, F)
@@ -223,12 +205,8 @@ class MomentRetrievalModel(HeroModel):
     def own_video_spans(
         self, vectors: Tensor, frames: Tensor, layout: PackedLayout, query_video: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return start and end logits (N, T) of each query over its own video, in fp32.
-
-        Args:
-            vectors, frames, layout: see :meth:`video_scores`.
-            query_video: (N,) the video that each query is about.
-        """
+        """Return start and end logits (N, T) of each query over its video ``query_video`` (N,), in
+        fp32; other arguments as for :meth:`video_scores`."""
         queries = self.span_queries(vectors)
         with torch.autocast(frames.device.type, enabled=False):
             similarities = queries.float() @ frames.float().T  # (N, F)

@@ -42,30 +42,19 @@ class HeroForVideoQA(CandidateModel[QuestionBatch]):
         return Answers(scores, scores.argmax(dim=-1), losses)
 
     def span_logits(self, frames: Tensor, frame_runs: Tensor) -> Tensor:
-        """Return start and end logits of every frame, by attention over its K embeddings.
-
-        Args:
-            frames: (R, H) of :meth:`candidate_frames`.
-            frame_runs: (F, K) rows of each frame's embeddings, one per candidate.
-
-        Returns:
-            (F, 2), fp32.
-        """
+        """Return start and end logits (F, 2) in fp32, by attention over each frame's K embeddings:
+        rows ``frame_runs`` (F, K) of :meth:`candidate_frames` (R, H)."""
         x = frames.index_select(0, frame_runs.flatten()).view(*frame_runs.shape, -1)  # (F, K, H)
         weights = self.st_ed_pool(x)[..., 0].float().softmax(dim=-1).to(x.dtype)
         return self.st_ed_pred_head(torch.einsum("fk,fkh->fh", weights, x)).float()
 
 
 def span_losses(logits: Tensor, layout: PackedLayout, spans: Tensor) -> Tensor:
-    """Return the mean of the cross-entropies of first and last frame.
+    """Return the means (N,) of the cross-entropies of first and last frame, 0 without a span.
 
     Args:
-        logits: (F, 2) start and end logits of packed videos.
-        layout: N videos, F frames in total.
+        logits: (F, 2) start and end logits of N packed videos.
         spans: (N, 2) frames; −1 = none.
-
-    Returns:
-        (N,); 0 where there is no span.
     """
     grid, mask = layout.pad(logits.T, dim=1)  # (2, N, T), (N, T)
     grid = grid.masked_fill(~mask, PADDED_LOGIT)

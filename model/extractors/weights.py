@@ -47,12 +47,7 @@ def file_sha256(path: Path) -> str:
 
 
 def load_published(model: nn.Module, path: Path, layouts: tuple[Layout, ...]) -> None:
-    """Load a file of weights by name: every weight of ``model``, and no unknown ones.
-
-    Args:
-        model: its names are those of the layouts' rules.
-        path: a file.
-        layouts: known kinds of file.
+    """Load a file in one of ``layouts``: every weight of ``model``, and no unknown ones.
 
     Raises:
         UserError: the file is damaged or of another kind, lacks weights, or has other shapes.
