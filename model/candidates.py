@@ -1,4 +1,4 @@
-"""Texts scored by a video: question answering and VIOLIN (paper, section 4.3).
+"""Texts scored by a video: question answering and VIOLIN (arXiv 2005.00200, section 4.3).
 
 The video is run once per candidate text; a frame's features are projected once for all of them.
 """

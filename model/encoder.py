@@ -1,4 +1,4 @@
-"""The two levels of the hierarchy: cross-modal and temporal (paper, section 3.1)."""
+"""The two levels of the hierarchy: cross-modal and temporal (arXiv 2005.00200, section 3.1)."""
 
 import torch
 import torch.nn.functional as F

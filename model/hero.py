@@ -1,4 +1,4 @@
-"""The hierarchical encoder that every task shares (paper, section 3.1).
+"""The hierarchical encoder that every task shares (arXiv 2005.00200, section 3.1).
 
 Locally, frames and the subtitle spoken over them attend to each other (cross-modal transformer).
 Globally, all frames of the video attend to each other (temporal transformer). The outputs, one

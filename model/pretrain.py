@@ -1,4 +1,4 @@
-"""Pre-training: several objectives on one encoder (paper, section 3.2)."""
+"""Pre-training: several objectives on one encoder (arXiv 2005.00200, section 3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,11 +66,12 @@ class HeroForPretraining(MomentRetrievalModel):
         return getattr(self, batch.method)(batch.batch)
 
     def mlm(self, batch: MlmBatch) -> ObjectiveOutput:
-        """Masked language modelling: predict the masked tokens."""
+        """Masked language modelling (arXiv 1810.04805): predict the masked tokens."""
         return ObjectiveOutput.classified("mlm", self.token_logits(batch), batch.labels)
 
     def mfm_nce(self, batch: MfmBatch) -> ObjectiveOutput:
-        """Masked frame modelling, contrastive: identify the masked frames among all frames."""
+        """Masked frame modelling, contrastive: identify the masked frames among all frames of the
+        batch, by the softmax form of noise-contrastive estimation (arXiv 1602.02410)."""
         predicted, true, negatives = self.frame_predictions(batch, contrastive=True)
         logits = frame_logits(predicted, true, negatives)
         labels = torch.arange(len(logits), device=logits.device)
@@ -87,7 +88,8 @@ class HeroForPretraining(MomentRetrievalModel):
         return ObjectiveOutput.classified("fom", self.order_logits(batch), batch.places)
 
     def vsm(self, batch: MomentBatch) -> ObjectiveOutput:
-        """Video-subtitle matching: find the queries' videos and moments."""
+        """Video-subtitle matching: find the queries' videos and moments, by the losses of
+        :mod:`model.ranking_loss`."""
         losses = self.moment_losses(batch, spans=self.span_wanted or not self.training)
         return ObjectiveOutput(len(batch.targets), losses)
 
@@ -127,7 +129,7 @@ class HeroForPretraining(MomentRetrievalModel):
         """Return frame embeddings (F, H) of the videos with their frames out of order."""
         if batch.video.layout.max_length > ORDER_CLASSES:
             raise UserError(
-                f"frame order modelling knows {ORDER_CLASSES} places, a video has "
+                f"frame order modelling has {ORDER_CLASSES} positions, a video has "
                 f"{batch.video.layout.max_length} frames; set max_clip_len to {ORDER_CLASSES}"
             )
         frames = self.v_encoder.frame_vectors(batch.video).index_select(0, batch.source)

@@ -1,4 +1,4 @@
-"""Query vectors from the tokens of queries (paper, section 3.2: video-subtitle matching)."""
+"""Query vectors of video-subtitle matching and retrieval (arXiv 2005.00200, section 3.2)."""
 
 import torch
 from torch import Tensor, nn

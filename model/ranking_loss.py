@@ -1,4 +1,4 @@
-"""Losses of video and moment retrieval (paper, section 3.2, video-subtitle matching).
+"""Losses of video and moment retrieval (arXiv 2005.00200, section 3.2, video-subtitle matching).
 
 ``st_ed`` localises the moment in the query's own video; ``neg_ctx`` ranks the right video above
 other videos of the batch, ``neg_q`` the right query above other queries.

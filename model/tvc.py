@@ -1,4 +1,4 @@
-"""Captioning of clips: TVC (paper, section 4.3; the task: arXiv 2001.09099)."""
+"""Captioning of clips: TVC (arXiv 2005.00200, section 4.3; the task: arXiv 2001.09099)."""
 
 import math
 

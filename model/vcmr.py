@@ -1,4 +1,4 @@
-"""Corpus moment retrieval: TVR, How2R, DiDeMo (paper, section 4.3; TVR: arXiv 2001.09099)."""
+"""Corpus moment retrieval: TVR (arXiv 2001.09099); How2R, DiDeMo (arXiv 2005.00200, section 4)."""
 
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,5 +1,5 @@
 # ruff: noqa: N999 (the name under which the task is published)
-"""Video question answering: TVQA (arXiv 1809.01696), How2QA (paper, sections 4.2 and 4.3)."""
+"""Video question answering: TVQA (arXiv 1809.01696), How2QA (arXiv 2005.00200, section 4)."""
 
 import torch
 import torch.nn.functional as F

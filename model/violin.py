@@ -1,4 +1,4 @@
-"""Video-and-language inference: VIOLIN (arXiv 2003.11618; paper, section 4.3)."""
+"""Video-and-language inference: VIOLIN (arXiv 2003.11618; arXiv 2005.00200, section 4.3)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""Video retrieval: MSR-VTT (paper, section 4.3)."""
+"""Video retrieval: MSR-VTT (arXiv 2005.00200, section 4.3)."""
 
 from torch import Tensor
 
