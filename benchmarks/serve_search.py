@@ -117,16 +117,21 @@ class Client:
             raise RuntimeError(f"{response.status}: {body[:200]!r}")
         return body
 
-    def search(self, sentence: str) -> list:
-        """Return the moments of a sentence."""
-        return json.loads(self.get(f"/api/search?q={quote(sentence)}&top=5"))["moments"]
+    def search(self, typed: Iterator[str]) -> list:
+        """Return the moments of the next sentence."""
+        return json.loads(self.get(f"/api/search?q={quote(next(typed))}&top=5"))["moments"]
 
-    def abandon(self, video: int) -> None:
-        """Request a film and close the connection early."""
+    def abandon(self, videos: Iterator[int]) -> None:
+        """Request the next film and close the connection early."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        connection.request("GET", f"/api/videos/{video}/stream", headers={"Range": "bytes=9-"})
+        path = f"/api/videos/{next(videos)}/stream"
+        connection.request("GET", path, headers={"Range": "bytes=9-"})
         connection.getresponse().read(PIECE // 8)
         connection.close()
+
+    def thumbnail(self, videos: Iterator[int]) -> None:
+        """Request a thumbnail of the next film."""
+        self.get(f"/api/videos/{next(videos)}/thumbnail?t={next(videos) % FILM_SECONDS}")
 
 
 def run_clients(
@@ -152,18 +157,6 @@ def run_clients(
     return counts, failures
 
 
-def _search_next(client: Client, typed: Iterator[str]) -> None:
-    client.search(next(typed))
-
-
-def _abandon_next(client: Client, videos: Iterator[int]) -> None:
-    client.abandon(next(videos))
-
-
-def _thumbnail_next(client: Client, videos: Iterator[int]) -> None:
-    client.get(f"/api/videos/{next(videos)}/thumbnail?t={next(videos) % FILM_SECONDS}")
-
-
 def _failure_rows(failures: list[str]) -> list[list]:
     return [["failed requests", len(failures)], *([f"  {f}", 1] for f in sorted(set(failures))[:3])]
 
@@ -171,11 +164,11 @@ def _failure_rows(failures: list[str]) -> list[list]:
 def measure_alone(port: int, process: Process, typed: Iterator[str]) -> list[list]:
     """Return rows about one client, whose queries wait for each other."""
     client = Client(port)
-    client.search(next(typed))
+    client.search(typed)
     times, cpu = [], process.cpu()
     for _ in range(ALONE):
         start = time.perf_counter()
-        assert len(client.search(next(typed))) == 5
+        assert len(client.search(typed)) == 5
         times.append(1e3 * (time.perf_counter() - start))
     return [
         ["one client, median (ms)", statistics.median(times)],
@@ -186,7 +179,7 @@ def measure_alone(port: int, process: Process, typed: Iterator[str]) -> list[lis
 
 def measure_many(port: int, process: Process, typed: Iterator[str], seconds: float) -> list[list]:
     """Return rows about sixteen clients, each sending the next query after its response."""
-    requests = [partial(_search_next, Client(port), typed) for _ in range(CLIENTS)]
+    requests = [partial(Client(port).search, typed) for _ in range(CLIENTS)]
     cpu, own = process.cpu(), time.process_time()
     counts, failures = run_clients(requests, seconds)
     total = max(sum(counts), 1)
@@ -206,9 +199,9 @@ def measure_mixed(
     requests: list[Callable[[], object]] = []
     for _ in range(3):
         client = Client(port)
-        requests.append(partial(_search_next, client, typed))
-        requests.append(partial(_abandon_next, client, numbers))
-        requests.append(partial(_thumbnail_next, Client(port), numbers))
+        requests.append(partial(client.search, typed))
+        requests.append(partial(client.abandon, numbers))
+        requests.append(partial(Client(port).thumbnail, numbers))
     samples = [(process.memory(), process.descriptors())]
     over = threading.Event()
 
