@@ -24,7 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,6 +39,7 @@ from benchmarks.cases import (
     CASES,
     RECIPE,
     SMALL,
+    BatchT,
     Case,
     Sizes,
     difference,
@@ -137,6 +138,11 @@ class Bench:
         self.wait()
         return torch.cuda.max_memory_allocated() / 2**20
 
+    def loaded(self, batch: BatchT) -> BatchT:
+        """Return a batch as the loader yields it: features in half precision, pinned memory."""
+        batch = half_precision(batch)
+        return batch.pin_memory() if self.on_gpu else batch
+
     def free(self) -> None:
         """Return unused memory to the device."""
         if self.on_gpu:
@@ -227,9 +233,7 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
         precision = Precision(bench.mode, bench.device)
         config = sized_config(bench.amounts.sizes, "finetune")
         run = Run(options, comm, bench.device, config, precision, RunFolder(folder))
-        batch = half_precision(case.batch)
-        if bench.on_gpu:
-            batch = batch.pin_memory()
+        batch = bench.loaded(case.batch)
         task = Task(
             name="benchmark",
             model=case.model.to(bench.device).train(),
@@ -285,8 +289,7 @@ def phase_rows(bench: Bench) -> Iterator[Row]:
             trainer.step()
         for name, seconds in trainer.clock.take_means(steps).items():
             yield [name.removeprefix("seconds/").replace("data", "waiting for data"), 1e3 * seconds]
-        batch, megabytes = half_precision(case.batch), case.video.features.nbytes / 2e6
-        batch = batch.pin_memory() if bench.on_gpu else batch
+        batch, megabytes = bench.loaded(case.batch), case.video.features.nbytes / 2e6
         copying = bench.milliseconds(lambda: batch.to(bench.device))
         yield [f"copy to the device, {megabytes:.0f} MB of features, alone", copying]
 
@@ -354,8 +357,7 @@ def corpus_rows(bench: Bench) -> Iterator[Row]:
     """Yield the rate of encoding a corpus."""
     model = searching_model(bench)
     precision = Precision(bench.mode, bench.device)
-    video = half_precision(tvr_like_batch(bench.amounts.encoded).video)
-    video = video.pin_memory() if bench.on_gpu else video
+    video = bench.loaded(tvr_like_batch(bench.amounts.encoded).video)
 
     def encode() -> None:
         with torch.no_grad(), precision.autocast():
@@ -366,28 +368,23 @@ def corpus_rows(bench: Bench) -> Iterator[Row]:
 
 
 @section("ranking", "videos", "GB", "ms a query", "queries/s")
+@torch.no_grad()
 def ranking_rows(bench: Bench) -> Iterator[Row]:
-    """Yield VCMR, SVMR and VR of 80 queries at a time."""
+    """Yield VCMR, SVMR and VR of 80 queries at a time; every thousandth video is the same."""
     model = searching_model(bench)
     hidden = model.video_query_linear.in_features
     for videos in bench.amounts.corpora:
         lengths = torch.randint(20, 81, (videos,)).tolist()
-        ms = bench.milliseconds(searching(model, lengths, hidden, bench.device))
-        yield [videos, sum(lengths) * hidden * 4 / 1e9, ms / QUERIES, 1e3 * QUERIES / ms]
-        bench.free()  # the next one is larger
-
-
-def searching(
-    model: MomentRetrievalModel, lengths: list[int], hidden: int, device: torch.device
-) -> Callable[[], object]:
-    """Return a search of a corpus with videos of these lengths; every thousandth is the same."""
-    some = torch.randn(1000, max(lengths), hidden, device=device)
-    frames = {str(n): some[n % 1000, :length] for n, length in enumerate(lengths)}
-    vectors = torch.randn(2, QUERIES, hidden, device=device)
-    own = torch.randint(len(lengths), (QUERIES,), device=device)
-    with torch.no_grad():
+        some = torch.randn(1000, max(lengths), hidden, device=bench.device)
+        frames = {str(n): some[n % 1000, :length] for n, length in enumerate(lengths)}
         index = CorpusIndex(frames, model.pool_scores, model.span_probabilities)
-    return torch.no_grad()(lambda: index.search(vectors[0], SETTINGS, vectors[1], own))
+        queries, span_queries = torch.randn(2, QUERIES, hidden, device=bench.device)
+        true_videos = torch.randint(videos, (QUERIES,), device=bench.device)
+        search = partial(index.search, queries, SETTINGS, span_queries, true_videos)
+        ms = bench.milliseconds(search)
+        yield [videos, sum(lengths) * hidden * 4 / 1e9, ms / QUERIES, 1e3 * QUERIES / ms]
+        del some, frames, index, search
+        bench.free()  # the next corpus is larger
 
 
 @section("captions", "search", "ms", "captions/s")
