@@ -43,8 +43,7 @@ Build = Callable[[int], nn.Module]  # a model for features of a width
 MISSING, UNEQUAL = "MISSING", "UNEQUAL"  # kinds of names that are logged as warnings
 ALIGNMENT = 64  # bytes, of PyTorch's own memory
 MOST_LISTED = 1000  # names, of a kind
-
-
+# Of the lists of a report, in the log.
 TITLES = {
     "loaded": "loaded",
     "grown": "loaded, zero rows added",

@@ -242,10 +242,9 @@ def test_a_part_of_the_encoder_that_is_missing_is_a_warning(tmp_path, caplog):
 
 
 def test_old_names_and_half_precision():
-    state = normalise_names(
-        {"a.LayerNorm.gamma": torch.ones(2).half(), "a.LayerNorm.beta": torch.zeros(2)}
-    )
-    assert list(state) == ["a.LayerNorm.weight", "a.LayerNorm.bias"]
+    names = ["a.LayerNorm.gamma", "a.LayerNorm.beta", "beta", "a.abeta"]
+    state = normalise_names(dict.fromkeys(names, torch.ones(2).half()))
+    assert list(state) == ["a.LayerNorm.weight", "a.LayerNorm.bias", "bias", "a.abeta"]
     assert state["a.LayerNorm.weight"].dtype == torch.float32
 
 
