@@ -45,7 +45,7 @@ def lengths_by_kind(videos: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def attend(qkv: Tensor, shape: tuple[int, int], mask: Tensor | None, dropout: float) -> Tensor:
-    """Cells (C, 3H) laid out as ``shape`` → (C, H)."""
+    """Attend: cells (C, 3H) laid out as ``shape`` → (C, H)."""
     heads = qkv.view(*shape, 3, HEADS, HEAD_SIZE).unbind(2)
     query, key, value = (part.transpose(1, 2) for part in heads)
     result = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)

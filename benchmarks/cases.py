@@ -89,7 +89,7 @@ def sized_config(sizes: Sizes, kind: str) -> ModelConfig:
 
 
 def retrieval(sizes: Sizes) -> Case:
-    """TVR."""
+    """Return TVR's case."""
     batch = tvr_like_batch(sizes.videos)
     return Case(HeroForVcmr(sized_config(sizes, "finetune")), batch, batch.video)
 
@@ -105,7 +105,7 @@ def draw_question(rng: np.random.Generator) -> QuestionItem:
 
 
 def question_answering(sizes: Sizes) -> Case:
-    """TVQA: five answers to each question."""
+    """Return TVQA's case: five answers to each question."""
     rng = np.random.default_rng(1)
     batch = QuestionDataset.collate([draw_question(rng) for _ in range(sizes.questions)])
     model = HeroForVideoQA(sized_config(sizes, "finetune"))
@@ -113,7 +113,7 @@ def question_answering(sizes: Sizes) -> Case:
 
 
 def captioning(sizes: Sizes) -> Case:
-    """TVC: clips of each video, with captions."""
+    """Return TVC's case: clips of each video, with captions."""
     rng = np.random.default_rng(1)
     words = [[draw_tokens(rng, CAPTION_TOKENS) for _ in range(CAPTIONS)] for _ in range(CLIPS)]
     spans = [(2 + 8 * number, 9 + 8 * number) for number in range(CLIPS)]
@@ -169,7 +169,7 @@ MAKE_ITEM: dict[str, Callable[[VideoItem, np.random.Generator], object]] = {
 
 
 def pretraining(objective: str, sizes: Sizes) -> Case:
-    """A pre-training objective. Mask embeddings are zero: padding leaves them out."""
+    """Return an objective's case. Mask embeddings are zero: the padded version has none."""
     model = HeroForPretraining(sized_config(sizes, "pretrain"))
     encoder = model.v_encoder
     for table in (encoder.mask_embedding, encoder.f_encoder.img_embeddings.mask_embedding):

@@ -31,7 +31,7 @@ def replaced_encoder(model: HeroModel, version: nn.Module) -> Iterator[None]:
 
 
 def _attention(block, x: Tensor, mask: Tensor) -> Tensor:
-    """Self-attention and its residual norm: (S, L, H) with mask (S, L) → (S, L, H)."""
+    """Run self-attention and its residual norm: (S, L, H) with mask (S, L) → (S, L, H)."""
     count, length, width = x.shape
     attention = block.self
 

@@ -317,10 +317,7 @@ def load_weights(
     if clashes:
         raise UserError(_describe_clashes(clashes, feature_axes(build) if build else {}))
     _resolve_ties(model, usable, report)
-    accounted = {*usable, *report.tied, *report.unequal, *report.reinitialised}
-    for name in own:
-        if name not in accounted:
-            (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
+    _report_absent(own, usable, report)
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     values = _assignable(model, usable) if on_meta else usable
     model.load_state_dict(values, strict=False, assign=on_meta)
@@ -354,6 +351,14 @@ def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
             "they hold NaN or infinite values, as after a training that diverged; take an earlier "
             "checkpoint"
         )
+
+
+def _report_absent(own: Iterable[str], usable: Iterable[str], report: LoadReport) -> None:
+    """Report the model's names without a value, as missing in the encoder or as a new head."""
+    accounted = {*usable, *report.tied, *report.unequal, *report.reinitialised}
+    for name in own:
+        if name not in accounted:
+            (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
 
 
 def _names_of_parameters(model: nn.Module) -> Iterable[list[str]]:

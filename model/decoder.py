@@ -86,7 +86,7 @@ class ClipAttention(AttentionProjections):
         return ClipMemory(keys, values, mask[:, None, None, :])
 
     def forward(self, x: Tensor, memory: ClipMemory, by_clip: PackedLayout) -> Tensor:
-        """Tokens (P, H), packed clip by clip as ``by_clip`` says → (P, H)."""
+        """Attend from tokens (P, H), packed by ``by_clip``, to their clips' frames → (P, H)."""
         query, _ = by_clip.pad(self.query(x))  # (C, L, H)
         result = F.scaled_dot_product_attention(
             query.unflatten(2, (self.num_heads, -1)).transpose(1, 2),

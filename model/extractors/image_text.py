@@ -111,7 +111,7 @@ class ClipFeatures(PublishedExtractor):
         return _text_config(self.network).max_position_embeddings
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, height, width, 3) uint8, RGB → (B, width)."""
+        """Return features (B, width) of pictures (B, 1, height, width, 3) uint8, RGB."""
         pictures, weight = list(images[:, 0].cpu().numpy()), next(self.network.parameters())
         inputs = self._processor(images=pictures, return_tensors="pt")
         inputs = inputs.to(weight.device, weight.dtype)

@@ -65,6 +65,6 @@ class ResNetFeatures(StackedExtractor):
         self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, S, S, 3) uint8, RGB → (B, width)."""
+        """Return features (B, width) of images (B, 1, S, S, 3) uint8, RGB."""
         pixels = (images[:, 0].to(self.mean.dtype) / 255 - self.mean) / self.std
         return self.network(pixels.permute(0, 3, 1, 2)).pooler_output.flatten(1)

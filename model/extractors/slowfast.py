@@ -174,7 +174,7 @@ class SlowFastFeatures(StackedExtractor):
         self.register_buffer("slow_frames", slow_frames, persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, 32, S, S, 3) uint8, RGB → (B, width), slow | fast."""
+        """Return features (B, width), slow | fast, of clips (B, 32, S, S, 3) uint8, RGB."""
         dtype = next(self.parameters()).dtype
         pixels = (clips.to(dtype) / 255 - KINETICS_MEAN) / KINETICS_STD
         fast = pixels.permute(0, 4, 1, 2, 3)  # (B, 3, 32, S, S)
