@@ -27,7 +27,8 @@ LAST_LINES = 14  # of a demo: its results
 
 def run_task(task: str, output: Path) -> None:
     """Run a demo, and print its last lines."""
-    command = [sys.executable, ROOT / "scripts" / "demo.py", "--task", task, "--output", output]
+    script = str(ROOT / "scripts" / "demo.py")
+    command = [sys.executable, script, "--task", task, "--output", str(output)]
     printed = output / f"{task}.txt"
     with printed.open("wb") as file:
         code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT)

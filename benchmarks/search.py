@@ -106,7 +106,7 @@ def time_starts(index: Path) -> list[list]:
     typed = iter(sentences(STARTS + 1))
 
     def start() -> None:
-        words = [sys.executable, "search_videos.py", "--index", index, "--query", next(typed)]
+        words = [sys.executable, "search_videos.py", "--index", str(index), "--query", next(typed)]
         subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
     return [

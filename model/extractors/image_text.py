@@ -59,8 +59,8 @@ class ClipFeatures(PublishedExtractor):
         self.title: str = network.config.model_type
         # CLIP projects to a width of its own, SigLIP to its text model's.
         texts = _text_config(network)
-        width: int | None = getattr(network.config, "projection_dim", None)
-        self.width = width or getattr(texts, "projection_size", texts.hidden_size)
+        of_texts: int = getattr(texts, "projection_size", texts.hidden_size)
+        self.width = getattr(network.config, "projection_dim", None) or of_texts
 
     @classmethod
     def load(cls, name: str | None) -> Self:
