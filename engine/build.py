@@ -1,6 +1,5 @@
 """Build a task's model from the options of a run."""
 
-from functools import partial
 from typing import Any, TypeVar
 
 from config.evaluation import RunOptions
@@ -43,7 +42,10 @@ def build_for_training(
     Raises:
         UserError: the checkpoint cannot be used.
     """
-    build = partial(cls, run.model_config, **arguments)
+
+    def build(width: int) -> ModelT:
+        return cls(run.model_config, width, **arguments)
+
     model = build(feature_size)
     _initialise(model, run.options, build)
     set_dropout(model, run.options.dropout)
@@ -65,7 +67,10 @@ def build_for_evaluation(
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
-    build = partial(cls, run.model_config, **arguments)
+
+    def build(width: int) -> ModelT:
+        return cls(run.model_config, width, **arguments)
+
     path = run.folder.find_checkpoint(run.evaluated.name)
     state = read_state_dict(path)
     with without_values():  # no random weights are drawn

@@ -41,7 +41,7 @@ def view_questions(model: HeroForVideoQA, batch: QuestionBatch) -> list[Question
     """Return the model's answers to every question, and its attention."""
     candidates, videos = batch.candidates, batch.candidates.video.layout
     frames = model.candidate_frames(candidates)
-    scores = model.judge(frames, model.qa_pool, model.qa_pred_head, candidates)
+    scores = model.candidate_logits(frames, candidates)
     probabilities = scores.view(len(batch.ids), -1).softmax(dim=-1)
     attention = segment_attention(model.qa_pool(frames), candidates.runs)
     spans = model.span_logits(frames, batch.frame_runs)
