@@ -42,8 +42,9 @@ from config.model_config import ModelConfig
 from model.vcmr import HeroForVcmr
 from search.engine import MomentSearch
 from search.hero_scorer import HeroScorer
+from search.records import Film, NewFilm, Segment
 from search.scan import Corpus
-from search.store import Film, IndexArrays, IndexWriter, NewFilm, Segment
+from search.store import IndexArrays, IndexWriter
 from utils.files import write_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -37,7 +37,8 @@ from model.vcmr import HeroForVcmr
 from search.engine import MomentSearch
 from search.hero_scorer import HeroScorer, toker_of
 from search.queries import searchable_videos
-from search.store import IndexArrays, NewFilm
+from search.records import NewFilm
+from search.store import IndexArrays
 from utils.errors import UserError, run_main
 from utils.files import check_output, write_json
 from utils.logger import LOGGER

@@ -24,8 +24,8 @@ from engine.extractors import add_extractors, build_extractors, check_extractors
 from model.extractors.extractor import FeatureExtractor
 from search.film_folder import FilmFolder
 from search.indexing import Failure, Material, encode_film, require_width
+from search.records import Line
 from search.scorer import OwnFeatures, Scorer
-from search.store import Line
 from utils.errors import UserError, brief
 from utils.files import read_json
 

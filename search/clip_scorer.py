@@ -33,9 +33,9 @@ from model.cosine import unit_vectors
 from model.extractors.extractor import FeatureExtractor
 from model.extractors.image_text import ClipFeatures
 from search.peaks import find_peaks, smooth
+from search.records import Line, Maker
 from search.scan import Corpus
 from search.scorer import Candidates, Queries
-from search.store import Line, Maker
 from utils.errors import UserError
 
 INTERVAL = 1.5  # seconds a frame, where nobody says

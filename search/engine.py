@@ -16,17 +16,10 @@ from search import doubt
 from search.answers import Moment
 from search.pictures import THUMBNAIL_WIDTH, thumbnail
 from search.queries import check_sentences
+from search.records import Film, Maker, NewFilm
 from search.scan import Corpus
 from search.scorer import Candidates, Scorer
-from search.store import (
-    Film,
-    Index,
-    IndexArrays,
-    IndexWriter,
-    Maker,
-    NewFilm,
-    require_maker,
-)
+from search.store import Index, IndexArrays, IndexWriter, require_maker
 from utils.errors import UserError
 from utils.logger import LOGGER
 

@@ -17,7 +17,7 @@ from data.prepare.extraction import database_extraction
 from data.prepare.problems import Problem, Problems
 from data.stores.lmdb_io import FeatureDb, TextDb
 from search.indexing import Failure, Material
-from search.store import Film, Line
+from search.records import Film, Line
 from utils.decoding import decode_json
 from utils.errors import RecordError, UserError
 from utils.files import modified

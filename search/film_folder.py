@@ -25,7 +25,7 @@ from data.prepare.subtitle_matching import match_subtitles
 from data.prepare.video_frames import Sampling
 from model.extractors.extractor import FeatureExtractor
 from search.indexing import Failure, Material
-from search.store import Film, Line
+from search.records import Film, Line
 from utils.decoding import decode_json
 from utils.errors import RecordError, UserError
 from utils.fingerprints import Fingerprint, fingerprint

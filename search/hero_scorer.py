@@ -37,9 +37,9 @@ from model.extractors.weights import file_sha256
 from model.inference import pack_weights
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from search.queries import sentence_queries
+from search.records import Line, Maker
 from search.scan import Corpus
 from search.scorer import Candidates, Queries
-from search.store import Line, Maker
 from utils.distributed import SingleProcess
 from utils.errors import UserError
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from search.records import Film, Line, NewFilm
 from search.scorer import Scorer, lines_within
-from search.store import Film, IndexWriter, Line, NewFilm
+from search.store import IndexWriter
 from utils.errors import UserError, brief
 
 SEGMENTS_AT_ONCE = 16  # that are encoded together

@@ -20,8 +20,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from data.prepare.extraction import Provenance
     from model.extractors.extractor import FeatureExtractor
+    from search.records import Line, Maker
     from search.scan import Corpus
-    from search.store import Line, Maker
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from search.batching import Batcher, BusyError
 from search.engine import SENTENCES_AT_ONCE, MomentSearch
 from search.pictures import thumbnail
 from search.playback import media_type, playback
-from search.store import DATABASE, Film, Index
+from search.records import Film
+from search.store import DATABASE, Index
 from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.runtime import release_memory

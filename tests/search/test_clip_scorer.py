@@ -24,9 +24,10 @@ from search.clip_scorer import (
 )
 from search.engine import open_scorer
 from search.peaks import find_peaks, smooth
+from search.records import Line, NewFilm
 from search.scan import Corpus
 from search.scorer import Queries
-from search.store import Index, IndexArrays, IndexWriter, Line, NewFilm
+from search.store import Index, IndexArrays, IndexWriter
 from tests.model.extractors.test_image_text import colourful
 from tests.support import REPOSITORY
 from tests.support.small_image_text import save_tiny_clip, save_tiny_siglip

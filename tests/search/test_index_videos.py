@@ -355,7 +355,7 @@ def test_a_long_film_is_encoded_window_by_window(tmp_path, index, model, world, 
     )
     (alone,) = scorer.encode_segments([(features[6:10], [])])
     assert (found.frames[12:] == alone).all()
-    from search.store import Line
+    from search.records import Line
 
     (spoken,) = scorer.encode_segments([(features[4:8], [Line(1.0, 2.0, "In the middle.")])])
     assert (found.frames[8:12] == spoken).all()

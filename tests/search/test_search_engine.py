@@ -19,9 +19,10 @@ from search.answers import as_records, as_text, clock
 from search.doubt import UNRELATED
 from search.hero_scorer import HeroScorer
 from search.queries import sentence_queries
+from search.records import Line, NewFilm
 from search.scan import Corpus
 from search.scorer import lines_within
-from search.store import IndexArrays, Line, NewFilm
+from search.store import IndexArrays
 from tests.search.test_search_videos import make_run
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl

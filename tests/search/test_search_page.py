@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from search.engine import MomentSearch
-from search.store import Index, Line
+from search.records import Line
+from search.store import Index
 from tests.support.colour_films import ColourScorer, make_film, new_film, write_index
 from tests.support.search_server import RunningServer, serving
 

@@ -13,7 +13,8 @@ import pytest
 from hero import Moment, MomentSearch
 from model.extractors.build import EXTRACTORS
 from search.indexing import Material, encode_film
-from search.store import Index, Line
+from search.records import Line
+from search.store import Index
 from tests.search.test_search_videos import SRT
 from tests.support import REPOSITORY
 from tests.support.search_world import make_index

@@ -25,7 +25,8 @@ from search import batching, server, service
 from search.batching import Batcher, BusyError
 from search.engine import MomentSearch
 from search.playback import media_type, playback
-from search.store import Index, IndexWriter, Line, NewFilm
+from search.records import Line, NewFilm
+from search.store import Index, IndexWriter
 from tests.support.colour_films import (
     COLOURS,
     MAKER,

@@ -19,8 +19,9 @@ import requests
 import serve_search
 from data.stores.lmdb_io import FeatureDb
 from search.hero_scorer import HeroScorer
+from search.records import Line, NewFilm
 from search.server import listen
-from search.store import IndexWriter, Line, NewFilm
+from search.store import IndexWriter
 from tests.search.test_search_videos import make_run
 from tests.support import REPOSITORY
 from tests.support.videos import make_video

@@ -10,9 +10,10 @@ import av
 import numpy as np
 import torch
 
+from search.records import Line, Maker, NewFilm
 from search.scan import Corpus
 from search.scorer import Candidates, Queries
-from search.store import IndexWriter, Line, Maker, NewFilm
+from search.store import IndexWriter
 
 INTERVAL = 1.5
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}

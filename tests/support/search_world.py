@@ -6,7 +6,8 @@ import numpy as np
 
 from search.hero_scorer import HeroScorer
 from search.indexing import Material, encode_film
-from search.store import IndexWriter, Line
+from search.records import Line
+from search.store import IndexWriter
 from tests.search.test_search_videos import make_run, model_options
 from tests.support.videos import make_video
 
