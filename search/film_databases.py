@@ -16,15 +16,16 @@ from data.annotations import get_spans, get_text
 from data.prepare.extraction import database_extraction
 from data.prepare.problems import Problem, Problems
 from data.stores.lmdb_io import FeatureDb, TextDb
-from search.indexing import Failure, Material
-from search.records import Film, Line
+from search.indexing import Material
+from search.records import Film, Line, NewFilm
 from utils.decoding import decode_json
 from utils.errors import RecordError, UserError
 from utils.files import modified
 
 
-class _Known(msgspec.Struct, frozen=True):
-    """What a film of the index was made from: states of the databases, and a hash of the rest."""
+class _Source(msgspec.Struct, frozen=True):
+    """What a film of the index was made from: a hash of the databases' states, and one of its
+    features and lines."""
 
     databases: str
     sha256: str
@@ -36,9 +37,12 @@ class FilmDatabases:
 
     Args:
         features: the database.
-        subtitles: what is spoken; None: nothing is known of that.
-        problems: where what is wrong is noted.
-        paths: {film: its file}, as far as they are there.
+        subtitles: of the films; None: without.
+        problems: takes the problems of films.
+        paths: {film: its file}, as far as they exist.
+
+    Attributes:
+        extractors: {extractor: provenance} of the features; {} where it is not known.
     """
 
     features: FeatureDb
@@ -47,57 +51,50 @@ class FilmDatabases:
     paths: Mapping[str, Path]
 
     def __post_init__(self) -> None:
-        self.place = str(self.features.path)
+        self.path = str(self.features.path)
         self.files = {vid: self.paths.get(vid) for vid in list(self.features.keys())}
         self.extractors: Mapping[str, Mapping[str, Any]] = (
             database_extraction(self.features.path) or {}
         )
-        places = [db.path for db in (self.features, self.subtitles) if db is not None]
-        stamps = [[str(path.absolute()), *sorted(map(modified, path.iterdir()))] for path in places]
+        paths = [db.path for db in (self.features, self.subtitles) if db is not None]
+        stamps = [[str(path.absolute()), *sorted(map(modified, path.iterdir()))] for path in paths]
         self._state = hashlib.sha256(repr(stamps).encode()).hexdigest()
 
     @property
-    def silent(self) -> list[str]:
+    def without_subtitles(self) -> list[str]:
         """Films that the subtitle database lacks."""
         return [] if self.subtitles is None else [v for v in self.files if v not in self.subtitles]
 
-    def may_be_there(self, name: str) -> bool:
+    def may_exist(self, name: str) -> bool:
         """See :class:`search.indexing.FilmSource`."""
         return False
 
-    def is_same(self, film: Film) -> bool:
+    def is_unchanged(self, film: Film) -> bool:
         """See :class:`search.indexing.FilmSource`."""
         try:
-            known = decode_json(film.source, _Known)
-        except RecordError:
-            return False
-        if known.databases == self._state:
-            return True
-        try:
-            return known.sha256 == _hash(*self._content(film.name))
+            known = decode_json(film.source, _Source)
+            return known.databases == self._state or known.sha256 == _hash(
+                *self._content(film.name)
+            )
         except (UserError, RecordError):
             return False
 
-    def read(self, names: Sequence[str]) -> Iterator[Material | Failure]:
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, Material | None]]:
         """See :class:`search.indexing.FilmSource`."""
         for name in names:
             try:
                 features, lines = self._content(name)
             except (UserError, RecordError) as error:
                 self.fail(name, str(error))
-                yield Failure(name)
+                yield name, None
                 continue
-            yield Material(
-                name=name,
-                features=features,
-                lines=lines,
-                seconds=len(features) * self.features.interval,
-                file=self.files[name],
-                source=msgspec.json.encode(_Known(self._state, _hash(features, lines))).decode(),
-            )
+            source = msgspec.json.encode(_Source(self._state, _hash(features, lines))).decode()
+            seconds = len(features) * self.features.interval
+            film = NewFilm(name, seconds, lines=lines, file=self.files[name], source=source)
+            yield name, Material(film, features)
 
     def _content(self, name: str) -> tuple[np.ndarray, list[Line]]:
-        """Features and lines of a film.
+        """Return features and lines of a film.
 
         Raises:
             RecordError: its lines are malformed.
@@ -118,8 +115,8 @@ class FilmDatabases:
         """See :class:`search.indexing.FilmSource`."""
         self.problems.note(name, Problem(reason, 0.0, used=False))
 
-    def drop_gone(self) -> None:
-        """See :class:`search.indexing.FilmSource`: nothing is kept."""
+    def prune(self) -> None:
+        """See :class:`search.indexing.FilmSource`: nothing is cached."""
 
 
 def _hash(features: np.ndarray, lines: Sequence[Line]) -> str:

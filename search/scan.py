@@ -48,19 +48,29 @@ class Corpus:
     """An index as a scorer sees it.
 
     Args:
-        index: films, segments and frames; a state of it that does not change.
-        device: where products are computed.
+        index: a state of it, which does not change.
+        device: of the products.
+
+    Attributes:
+        first_rows, rows, first_frames: (S,) of the segments, see :class:`search.records.Segment`.
+        films: (S,) place in the index's list of films.
+        seconds: (films,) their lengths.
+        frames: (rows, H), as stored.
     """
 
     def __init__(self, index: Index, device: torch.device | str = "cpu") -> None:
         self.index = index
         self.device = torch.device(device)
         segments = index.segments
-        self.first_rows = np.array([each.first_row for each in segments], dtype=np.int64)  # (S,)
-        self.rows = np.array([each.rows for each in segments], dtype=np.int64)  # (S,)
+        self.first_rows = np.array([each.first_row for each in segments], dtype=np.int64)
+        self.rows = np.array([each.rows for each in segments], dtype=np.int64)
+        self.first_frames = np.array([each.first_frame for each in segments], dtype=np.int64)
         places = {film.id: place for place, film in enumerate(index.films)}
         self.films = torch.tensor([places[each.film] for each in segments], dtype=torch.long)
-        self.frames = _as_tensor(index.frames)  # (rows, H), as stored
+        self.seconds = np.array([film.seconds for film in index.films], dtype=np.float64)
+        with warnings.catch_warnings():  # nothing is ever written to it
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.frames = torch.from_numpy(index.frames)
         self._blocks = list(self._cut())
 
     def __len__(self) -> int:
@@ -186,9 +196,3 @@ class Corpus:
             torch.mv(place[:count], vector, out=row[:count])
         lengths = torch.from_numpy(counts).to(self.device)
         return grid, length_mask(lengths, longest)
-
-
-def _as_tensor(frames: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():  # nothing is ever written to it
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(frames)

@@ -235,7 +235,7 @@ class SearchService:
         if found is None:
             return
         renewed, identity = found
-        await self._batcher.call(warm_up, renewed)
+        await self._batcher.call(renewed.warm_up)
         self.engine, self._identity = renewed, identity
         LOGGER.info("the index has %d films now", len(renewed.films))
 
@@ -255,12 +255,6 @@ class SearchService:
             device=self._device,
         )
         return renewed, identity
-
-
-def warm_up(engine: MomentSearch) -> None:
-    """Compute what the first search of a state of an index computes."""
-    if engine.films:
-        engine.search(["Somebody speaks."], 1)
 
 
 def _identity(index: Index) -> tuple[int, int] | None:

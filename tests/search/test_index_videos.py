@@ -58,8 +58,8 @@ def index(tmp_path, small, model, capsys):
 
 
 def counts(said: str) -> tuple[int, ...]:
-    """Films put in, as they were, gone, failed, of the last but one line of the summary."""
-    (line,) = [line for line in said.splitlines() if "films put in" in line]
+    """Films added, unchanged, removed, failed, of the line of the summary."""
+    (line,) = [line for line in said.splitlines() if "films added" in line]
     words = line.rpartition("index: ")[2].replace("(", " ").split()
     return tuple(int(word) for word in words if word.isdigit())[:4]
 

@@ -13,7 +13,7 @@ import pytest
 from hero import Moment, MomentSearch
 from model.extractors.build import EXTRACTORS
 from search.indexing import Material, encode_film
-from search.records import Line
+from search.records import Line, NewFilm
 from search.store import Index
 from tests.search.test_search_videos import SRT
 from tests.support import REPOSITORY
@@ -82,7 +82,8 @@ def test_features_that_are_there_already(engine):
     assert film.seconds == 54.9 and film.file is None
     lines = [Line(0.0, 1.0, "Oh."), Line(3.0, 5.0, "Hello.")]
     values = features.astype(np.float32)
-    expected = encode_film(engine.scorer, Material("a.mp4", values, lines, 54.9))
+    record = NewFilm("a.mp4", 54.9, lines=lines)
+    expected = encode_film(engine.scorer, Material(record, values))
     first = engine.index.segments[-1].first_row
     assert np.array_equal(engine.index.frames[first:], expected.segments[0][1])
     with pytest.raises(UserError, match="came from a database"):
