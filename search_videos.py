@@ -75,8 +75,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     index = Index.open(options.index)
     if not index.segments:
         raise UserError(f"{options.index} holds no film yet; index_videos.py puts them in")
-    from search.engine import MomentSearch  # with PyTorch, after the first mistakes
-    from search.queries import check_sentences
+    from search.engine import MomentSearch, check_sentences  # with PyTorch, after the first checks
 
     check_sentences(options.query)
     engine = MomentSearch.open(

@@ -36,7 +36,6 @@ from evaluation.corpus import not_finite
 from model.vcmr import HeroForVcmr
 from search.engine import MomentSearch
 from search.hero_scorer import HeroScorer, toker_of
-from search.queries import searchable_videos
 from search.records import NewFilm
 from search.store import IndexArrays
 from utils.errors import UserError, run_main
@@ -83,6 +82,24 @@ def require_as_trained(subtitles: TextDb, run: Run) -> None:
             "make it again with the run's --frame_length"
         )
     run.require_tokenizer(str(subtitles.path), subtitles.meta)
+
+
+def searchable_videos(videos: VideoData) -> list[str]:
+    """Return the videos with features and, where subtitles are read, with subtitles.
+
+    Raises:
+        UserError: there are none.
+    """
+    with_features = list(videos.features.keys())
+    if videos.subtitles is None:
+        return with_features
+    both = [vid for vid in with_features if vid in videos.subtitles]
+    if not both:
+        raise UserError(
+            f"{videos.features.path} and {videos.subtitles.path} have no video in common; do they "
+            "belong together?"
+        )
+    return both
 
 
 def warn(videos: VideoData, vids: list[str]) -> None:

@@ -22,12 +22,10 @@ from data.prepare.work import script_parser
 from engine.extractors import add_extractors
 from model.extractors.extractor import FeatureExtractor
 from search.film_folder import FilmFolder, build_networks, subtitle_lines
-from search.indexing import Material, encode_film, require_width
+from search.indexing import Material, require_width
 from search.records import Line, NewFilm
 from search.scorer import Scorer
 from utils.errors import UserError, brief
-
-__all__ = ["FilmReader", "as_material", "encode_film"]
 
 Spoken = Sequence[tuple[float, float, str]]  # start, end, text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,13 +14,13 @@ import numpy as np
 from evaluation.nms import temporal_nms
 from search import doubt
 from search.answers import Moment
+from search.indexing import encode_film
 from search.pictures import THUMBNAIL_WIDTH, thumbnail
-from search.queries import check_sentences
 from search.records import Film, Maker, NewFilm
 from search.scan import Corpus
 from search.scorer import Candidates, Scorer
 from search.store import Index, IndexArrays, IndexWriter, require_maker
-from utils.errors import UserError
+from utils.errors import UserError, brief
 from utils.logger import LOGGER
 
 if TYPE_CHECKING:
@@ -102,7 +103,25 @@ class MomentSearch:
             UserError: there is no index, or its model no longer exists, or has changed.
         """
         opened = index if isinstance(index, Index) else Index.open(index)
-        scorer = reopen_scorer(opened.maker, run, checkpoint, toker, device)
+        maker, was = opened.maker, opened.maker.opened_by
+        clip = None
+        if maker.kind == "clip":
+            clip = checkpoint or was.get("checkpoint")
+        elif run is not None:
+            # The same checkpoint, in its new folder.
+            checkpoint = checkpoint or Path(was.get("checkpoint") or "best").name
+        elif checkpoint is None:
+            run, checkpoint = was.get("run"), was.get("checkpoint")
+            missing = [path for path in (run, checkpoint) if path and not Path(path).exists()]
+            if missing:
+                raise UserError(
+                    f"{missing[0]}, whose model made the index, is not there any more: name the "
+                    "place with --run and --checkpoint"
+                )
+        old_toker = was.get("toker")
+        if toker is None and old_toker and Path(old_toker).is_dir():
+            toker = old_toker
+        scorer = open_scorer(run, checkpoint, clip, toker, device, known=maker)
         return cls(opened, scorer, device=device, **options)
 
     @property
@@ -134,6 +153,12 @@ class MomentSearch:
         self._corpus = Corpus(newest, self._device)
         return True
 
+    def newest(self) -> Self:
+        """Return an engine for the newest state of the index: this one, if it is that."""
+        engine = copy.copy(self)
+        engine._unrelated = copy.copy(self._unrelated)
+        return engine if engine.refresh() else self
+
     def add(
         self,
         film: str | Path,
@@ -156,7 +181,7 @@ class MomentSearch:
             UserError: the film, its subtitles or features cannot be used; or another process
                 writes to the index.
         """
-        from search.adding import as_material, encode_film  # with FFmpeg and more
+        from search.adding import as_material  # with FFmpeg and more
 
         path, index = Path(film), self.index
         known = index.by_name.get(path.name)
@@ -368,6 +393,19 @@ def _copy_film(index: Index, film: Film) -> NewFilm:
     return NewFilm(film.name, film.seconds, segments, index.lines(film.id), *about)
 
 
+def check_sentences(sentences: Sequence[str]) -> None:
+    """Refuse sentences that describe nothing.
+
+    Raises:
+        UserError: a sentence is empty, or not UTF-8.
+    """
+    for sentence in sentences:
+        if not sentence.strip():
+            raise UserError("--query is empty; describe a moment in a sentence")
+        if not sentence.isascii() and sentence.encode("utf-8", "replace").decode() != sentence:
+            raise UserError(f"--query {brief(sentence)} is no UTF-8 text; type it again")
+
+
 def open_scorer(
     run: str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -375,14 +413,14 @@ def open_scorer(
     toker: str | None = None,
     device: str = "cpu",
     interval: float | None = None,
-    maker: Maker | None = None,
+    known: Maker | None = None,
 ) -> Scorer:
     """Return a HERO model, or with ``clip`` an image–text model.
 
     Args:
         run, checkpoint, clip, toker, device: as for :class:`MomentSearch`.
-        interval: seconds a frame, with ``clip``; None: the default, or that of ``maker``.
-        maker: of the index to be searched.
+        interval: seconds a frame, with ``clip``; None: that of ``known``, or the default.
+        known: the maker of the index to be searched.
 
     Raises:
         UserError: no model is named, or it cannot be used.
@@ -390,43 +428,7 @@ def open_scorer(
     if clip is not None:
         from search.clip_scorer import ClipScorer
 
-        return ClipScorer.open(str(clip), device, interval, maker)
+        return ClipScorer.open(str(clip), device, interval, known)
     from search.hero_scorer import HeroScorer
 
-    return HeroScorer.open(run, checkpoint, toker, device, maker)
-
-
-def reopen_scorer(
-    maker: Maker,
-    run: str | Path | None = None,
-    checkpoint: str | Path | None = None,
-    toker: str | None = None,
-    device: str = "cpu",
-) -> Scorer:
-    """Return the model that made an index.
-
-    Args:
-        maker: of the index.
-        run, checkpoint, toker: where the model is now; None: where it was.
-        device: of the model.
-
-    Raises:
-        UserError: it is not there.
-    """
-    was = maker.opened_by
-    if maker.kind == "clip":
-        return open_scorer(clip=checkpoint or was.get("checkpoint"), device=device, maker=maker)
-    if run is not None and checkpoint is None:
-        checkpoint = Path(was.get("checkpoint") or "best").name  # the same, in its new folder
-    if run is None and checkpoint is None:
-        run, checkpoint = was.get("run"), was.get("checkpoint")
-        missing = [path for path in (run, checkpoint) if path and not Path(path).exists()]
-        if missing:
-            raise UserError(
-                f"{missing[0]}, whose model made the index, is not there any more: name the place "
-                "with --run and --checkpoint"
-            )
-    known = was.get("toker")
-    if toker is None and known and Path(known).is_dir():
-        toker = known
-    return open_scorer(run, checkpoint, None, toker, device, maker=maker)
+    return HeroScorer.open(run, checkpoint, toker, device, known)

@@ -40,7 +40,7 @@ class Index:
 
     Attributes:
         folder: of the index; None: it is in memory.
-        generation: number of the state; grows with every change.
+        generation: number of the state; increases with every change.
         maker: the model that made it.
         films: by id.
         segments: of all films, by film and time.
@@ -62,6 +62,7 @@ class Index:
         self.rows: int = facts["rows"]
         self.frames_file: str = facts["frames"]
         self._ids = {revision: film for film, revision in self._revisions.items()}
+        self._inode = None if folder is None else _inode(folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -73,9 +74,11 @@ class Index:
         folder = named_path(folder)
         if not (folder / DATABASE).is_file():
             raise UserError(f"{folder} holds no index; make one with index_videos.py")
+        inode = _inode(folder)
         database = IndexDatabase(folder / DATABASE, read_only=True)
         while True:
             index = cls(database, folder)
+            index._inode = inode
             with contextlib.suppress(FileNotFoundError):  # compacted meanwhile: read again
                 _ = index.frames
                 return index
@@ -83,8 +86,11 @@ class Index:
                 raise UserError(f"{folder / index.frames_file} is missing; make the index again")
 
     def refresh(self) -> Self:
-        """Return this state if it is the newest, else the newest."""
-        if self.folder is None or self._database.facts()["generation"] == self.generation:
+        """Return this state if it is the newest, else the newest; the folder may be another."""
+        if self.folder is None:
+            return self
+        replaced = self._inode != _inode(self.folder)
+        if not replaced and self._database.facts()["generation"] == self.generation:
             return self
         return type(self).open(self.folder)
 
@@ -298,6 +304,15 @@ def require_maker(index: Index, wanted: Maker) -> None:
             f"{index.folder or 'the index'} was made with {'; '.join(differences)}: name what it "
             "was made with, or another --index"
         )
+
+
+def _inode(folder: Path) -> tuple[int, int] | None:
+    """Return what identifies the file of an index's database; None if it does not exist."""
+    try:
+        status = (folder / DATABASE).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _frames_name(number: int) -> str:
