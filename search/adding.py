@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +46,7 @@ class FilmReader:
         words: list[str] = []
         for name, value in options.items():
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        self._options: Namespace = parser.parse_args(words)
+        self._options = parser.parse_args(words)
 
     @cached_property
     def _networks(self) -> tuple[FeatureExtractor, dict[str, Provenance]]:
@@ -82,18 +81,12 @@ class FilmReader:
             if material is None:
                 reason = problems.first_failure.partition(": ")[2]
                 raise UserError(f"{file} cannot be used: {reason}")
-        film = dataclasses.replace(
-            material.film, name=name, file=file.absolute(), lines=lines, source=""
-        )
-        return dataclasses.replace(material, film=film)
+        own = {"name": name, "file": file.absolute(), "lines": lines, "source": ""}
+        return Material(dataclasses.replace(material.film, **own), material.features)
 
 
 def as_lines(name: str, subtitles: str | Path | Spoken | None) -> list[Line]:
     """Return the spoken lines of a film, by start.
-
-    Args:
-        name: of the film.
-        subtitles: a file, or start, end and text of each line.
 
     Raises:
         UserError: the file cannot be used, or times are missing or the wrong way round.

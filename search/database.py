@@ -74,7 +74,7 @@ class IndexDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Change all or nothing within the block, and read one state."""
+        """Change all or nothing in the block, and read one state."""
         with self._lock:
             self._run("BEGIN")
             try:
@@ -113,15 +113,15 @@ class IndexDatabase:
         for name, value in facts.items():
             self._run("REPLACE INTO facts VALUES (?, ?)", name, json.dumps(value))
 
-    def _increment(self, fact: str) -> int:
-        ((value,),) = self._run("SELECT value FROM facts WHERE name = ?", fact)
-        self.set_facts(**{fact: int(value) + 1})
-        return int(value) + 1
-
     def begin_generation(self, **facts: Any) -> None:
         """Number the state that this transaction leads to, and set facts of it."""
         self._increment("generation")
         self.set_facts(**facts)
+
+    def _increment(self, fact: str) -> int:
+        ((value,),) = self._run("SELECT value FROM facts WHERE name = ?", fact)
+        self.set_facts(**{fact: int(value) + 1})
+        return int(value) + 1
 
     def films(self) -> tuple[list[Film], dict[int, int]]:
         """Return the films, and {id of a film: its revision}."""
@@ -158,11 +158,7 @@ class IndexDatabase:
         )
 
     def put(self, film: NewFilm, first_row: int) -> int:
-        """Add a film, or replace that of its name; return the row after its last.
-
-        Args:
-            first_row: row of the first of its frames.
-        """
+        """Add a film, or replace that of its name; return the row after its last."""
         name = os.fsencode(film.name)
         self._retire(name)
         revision = self._increment("revision")
@@ -173,11 +169,10 @@ class IndexDatabase:
             " revision = excluded.revision",
             *(name, _encode(film.file), film.seconds, film.note, film.source, revision),
         )
-        row = first_row
         for first_frame, values in film.segments:
-            segment = (revision, row, len(values), first_frame)
+            segment = (revision, first_row, len(values), first_frame)
             self._run("INSERT INTO segments VALUES (?, ?, ?, ?)", *segment)
-            row += len(values)
+            first_row += len(values)
         for line in film.lines:
             text = line.text.encode("utf-8", "replace").decode()
             self._run(
@@ -188,11 +183,10 @@ class IndexDatabase:
             "INSERT INTO spoken (rowid, text) SELECT id, text FROM lines WHERE revision = ?",
             revision,
         )
-        return row
+        return first_row
 
     def _retire(self, name: bytes) -> None:
-        """Remove a film's segments, and its lines from the full text; the lines stay for a while,
-        for readers of an older state."""
+        """Delete a film's segments, and its lines from the full text, but not yet the lines."""
         for (revision,) in self._run("SELECT revision FROM films WHERE name = ?", name):
             self._run(
                 "INSERT INTO spoken (spoken, rowid, text)"
@@ -213,8 +207,7 @@ class IndexDatabase:
             self._run("UPDATE films SET file = ? WHERE name = ?", _encode(file), os.fsencode(name))
 
     def repack(self) -> None:
-        """Number rows again, without holes, in the order of :meth:`segments`, and delete old
-        lines."""
+        """Number rows without holes, in the order of :meth:`segments`, and delete old lines."""
         row = 0
         _, revisions = self.films()
         for segment in self.segments():

@@ -23,48 +23,7 @@ FILE = "unrelated.json"  # in the index's folder
 PERCENTILE = 90.0
 MAX_CHANGES = 0.1  # of the films, before scores are computed again
 
-UNRELATED = (
-    "The central bank left its interest rate unchanged this quarter.",
-    "A prime number has exactly two divisors.",
-    "The treaty was ratified by all but three of the member states.",
-    "Sodium chloride dissolves in water but not in oil.",
-    "The library catalogue lists each title under its author.",
-    "Shareholders approved the merger at the annual meeting.",
-    "The comet returns to the inner solar system every seventy-six years.",
-    "An astronaut repairs the antenna outside the space station.",
-    "A submarine surfaces among the ice floes at dawn.",
-    "Two knights in armour ride across a drawbridge.",
-    "A sculptor polishes a block of white marble.",
-    "The volcano throws ash high above the island.",
-    "A camel caravan crosses the dunes at noon.",
-    "A judge in a wig reads the verdict to a silent court.",
-    "Penguins slide down a slope of snow.",
-    "A glassblower turns a glowing vase at the furnace.",
-    "A surgeon asks the nurse for a scalpel.",
-    "The orchestra tunes before the conductor enters.",
-    "A beekeeper lifts a frame out of the hive.",
-    "Miners push a wagon of coal along the rails.",
-    "A hot-air balloon drifts over the vineyards.",
-    "A fencing master parries and touches her pupil.",
-    "Sailors haul up the anchor of a tall ship.",
-    "A potter shapes a bowl on a spinning wheel.",
-    "A tailor measures a customer for a new suit.",
-    "Firefighters climb a ladder to the burning attic.",
-    "A chess player topples his king and stands up.",
-    "A shepherd shears a sheep in the barn.",
-    "The telescope dome opens under the stars.",
-    "A blacksmith hammers a red-hot horseshoe.",
-    "A tightrope walker balances above the square.",
-    "Divers find a chest in a sunken ship.",
-    "A falcon returns to the glove of its keeper.",
-    "An elephant sprays its calf by the river.",
-    "Workers paint the cables of a suspension bridge.",
-    "A printer inks the letters of an old press.",
-    "Snow ploughs clear the mountain pass at night.",
-    "A watchmaker sets a tiny wheel with tweezers.",
-    "A magician pulls a dove out of a silk scarf.",
-    "The referee shows the goalkeeper a red card.",
-)
+UNRELATED = tuple(Path(__file__).with_name("unrelated.txt").read_text("utf-8").splitlines())
 
 
 class State(msgspec.Struct, frozen=True):
@@ -109,14 +68,8 @@ class UnrelatedScores:
         percentile: float,
         best_scores: Callable[[Sequence[str]], Sequence[float]],
     ) -> float:
-        """Return the score below which a moment is doubtful.
-
-        Args:
-            state: of the index.
-            percentile: of the unrelated sentences' best scores.
-            best_scores: returns the best score of each sentence; called if those of no similar
-                state are known.
-        """
+        """Return the score below which a moment is doubtful: a percentile of the unrelated
+        sentences' best scores, which are computed if those of no similar state are known."""
         known = self._known
         if known is None or not state.is_near(known):
             known = self._read()

@@ -15,7 +15,7 @@ from evaluation.nms import temporal_nms
 from search import doubt
 from search.answers import Moment
 from search.indexing import encode_film
-from search.pictures import THUMBNAIL_WIDTH, thumbnail
+from search.pictures import thumbnail
 from search.records import Film, Maker, NewFilm
 from search.scan import Corpus
 from search.scorer import Candidates, Scorer
@@ -345,9 +345,8 @@ class MomentSearch:
         film, corpus = self.film(video), self._corpus
         queries = self.scorer.encode_queries([sentence])
         curve = np.empty(0, np.float32)
-        for number, segment in enumerate(corpus.index.segments):
-            if segment.film != film.id:
-                continue
+        for number in corpus.index.segments_of.get(film.id, ()):
+            segment = corpus.index.segments[number]
             values = self.scorer.frame_scores(corpus, number, queries)[0]
             end = segment.first_frame + len(values)
             curve = np.pad(curve, (0, max(end - len(curve), 0)), constant_values=-np.inf)
@@ -355,18 +354,12 @@ class MomentSearch:
             curve[part] = np.maximum(curve[part], values)
         return curve
 
-    def thumbnail(
-        self,
-        video: int | str | Path | Moment,
-        seconds: float | None = None,
-        width: int = THUMBNAIL_WIDTH,
-    ) -> bytes:
+    def thumbnail(self, video: int | str | Path | Moment, seconds: float | None = None) -> bytes:
         """Return a frame of a film as a JPEG file.
 
         Args:
             video: the film, or a moment of it.
             seconds: from the film's start; None: the middle of the moment, or of the film.
-            width: pixels at most.
 
         Raises:
             UserError: the film is not in the index, or its file cannot be read.
@@ -375,30 +368,24 @@ class MomentSearch:
         if film.file is None:
             raise UserError(f"{film.name} came from a database: there is no film to look at")
         if seconds is None:
-            start, end = (
-                (video.start, video.end) if isinstance(video, Moment) else (0.0, film.seconds)
-            )
-            seconds = (start + end) / 2
-        return thumbnail(film.file, seconds, width)
+            seconds = film.seconds / 2
+            if isinstance(video, Moment):
+                seconds = (video.start + video.end) / 2
+        return thumbnail(film.file, seconds)
 
 
 def _copy_film(index: Index, film: Film) -> NewFilm:
     """Return a film of an index as another index takes it."""
     segments = [
         (each.first_frame, index.frames[each.first_row : each.first_row + each.rows])
-        for each in index.segments
-        if each.film == film.id
+        for each in (index.segments[number] for number in index.segments_of[film.id])
     ]
     about = (film.file, film.note, film.source)
     return NewFilm(film.name, film.seconds, segments, index.lines(film.id), *about)
 
 
 def check_sentences(sentences: Sequence[str]) -> None:
-    """Refuse sentences that describe nothing.
-
-    Raises:
-        UserError: a sentence is empty, or not UTF-8.
-    """
+    """Raise a UserError if a sentence is empty, or not UTF-8."""
     for sentence in sentences:
         if not sentence.strip():
             raise UserError("--query is empty; describe a moment in a sentence")
@@ -415,10 +402,9 @@ def open_scorer(
     interval: float | None = None,
     known: Maker | None = None,
 ) -> Scorer:
-    """Return a HERO model, or with ``clip`` an image–text model.
+    """Return a HERO model, or with ``clip`` an image–text model; see :class:`MomentSearch`.
 
     Args:
-        run, checkpoint, clip, toker, device: as for :class:`MomentSearch`.
         interval: seconds a frame, with ``clip``; None: that of ``known``, or the default.
         known: the maker of the index to be searched.
 

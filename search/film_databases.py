@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +14,7 @@ from data.annotations import get_spans, get_text
 from data.prepare.extraction import database_extraction
 from data.prepare.problems import Problem, Problems
 from data.stores.lmdb_io import FeatureDb, TextDb
-from search.indexing import Material
+from search.indexing import FilmSource, Material
 from search.records import Film, Line, NewFilm
 from utils.decoding import decode_json
 from utils.errors import RecordError, UserError
@@ -31,9 +29,8 @@ class _Source(msgspec.Struct, frozen=True):
     sha256: str
 
 
-@dataclass
-class FilmDatabases:
-    """The films of a feature database (:class:`search.indexing.FilmSource`).
+class FilmDatabases(FilmSource):
+    """The films of a feature database.
 
     Args:
         features: the database.
@@ -45,19 +42,21 @@ class FilmDatabases:
         extractors: {extractor: provenance} of the features; {} where it is not known.
     """
 
-    features: FeatureDb
-    subtitles: TextDb | None
-    problems: Problems
-    paths: Mapping[str, Path]
-
-    def __post_init__(self) -> None:
-        self.path = str(self.features.path)
-        self.files = {vid: self.paths.get(vid) for vid in list(self.features.keys())}
-        self.extractors: Mapping[str, Mapping[str, Any]] = (
-            database_extraction(self.features.path) or {}
-        )
-        paths = [db.path for db in (self.features, self.subtitles) if db is not None]
-        stamps = [[str(path.absolute()), *sorted(map(modified, path.iterdir()))] for path in paths]
+    def __init__(
+        self,
+        features: FeatureDb,
+        subtitles: TextDb | None,
+        problems: Problems,
+        paths: Mapping[str, Path],
+    ) -> None:
+        self.features, self.subtitles, self.problems = features, subtitles, problems
+        self.path = str(features.path)
+        self.files = {vid: paths.get(vid) for vid in list(features.keys())}
+        self.extractors = database_extraction(features.path) or {}
+        folders = [db.path for db in (features, subtitles) if db is not None]
+        stamps = [
+            [str(path.absolute()), *sorted(map(modified, path.iterdir()))] for path in folders
+        ]
         self._state = hashlib.sha256(repr(stamps).encode()).hexdigest()
 
     @property
@@ -65,17 +64,13 @@ class FilmDatabases:
         """Films that the subtitle database lacks."""
         return [] if self.subtitles is None else [v for v in self.files if v not in self.subtitles]
 
-    def may_exist(self, name: str) -> bool:
-        """See :class:`search.indexing.FilmSource`."""
-        return False
-
     def is_unchanged(self, film: Film) -> bool:
         """See :class:`search.indexing.FilmSource`."""
         try:
             known = decode_json(film.source, _Source)
-            return known.databases == self._state or known.sha256 == _hash(
-                *self._content(film.name)
-            )
+            if known.databases == self._state:
+                return True
+            return known.sha256 == _hash(*self._content(film.name))
         except (UserError, RecordError):
             return False
 
@@ -112,11 +107,8 @@ class FilmDatabases:
         return features, sorted(lines, key=lambda line: line.start)
 
     def fail(self, name: str, reason: str) -> None:
-        """See :class:`search.indexing.FilmSource`."""
+        """Note why a film cannot be used."""
         self.problems.note(name, Problem(reason, 0.0, used=False))
-
-    def prune(self) -> None:
-        """See :class:`search.indexing.FilmSource`: nothing is cached."""
 
 
 def _hash(features: np.ndarray, lines: Sequence[Line]) -> str:

@@ -25,7 +25,7 @@ from data.prepare.subtitle_matching import match_subtitles
 from data.prepare.video_frames import Sampling
 from engine.extractors import build_extractors, check_extractors
 from model.extractors.extractor import FeatureExtractor
-from search.indexing import Material, require_width
+from search.indexing import FilmSource, Material, require_width
 from search.records import Film, Line, NewFilm
 from search.scorer import OwnFeatures, Scorer
 from utils.decoding import decode_json
@@ -43,8 +43,8 @@ class _Source(msgspec.Struct, frozen=True):
     encodings: tuple[str, ...] = ()
 
 
-class FilmFolder:
-    """The films of a folder (:class:`search.indexing.FilmSource`); features are kept on the disk.
+class FilmFolder(FilmSource):
+    """The films of a folder; their features are kept on the disk.
 
     Args:
         found: the films.
@@ -99,11 +99,10 @@ class FilmFolder:
             self.problems.note(path, Problem(reason, 0.0, used=False))
 
     def may_exist(self, name: str) -> bool:
-        """See :class:`search.indexing.FilmSource`: in a folder that cannot be read, or one of
-        several of its name."""
+        """See :class:`search.indexing.FilmSource`."""
         path = self._found.top / name
         unread = any(path.is_relative_to(folder) for folder in self._found.unread)
-        return unread or path in self._found.unusable
+        return unread or path in self._found.unusable  # such as several of the same name
 
     def is_unchanged(self, film: Film) -> bool:
         """See :class:`search.indexing.FilmSource`."""
@@ -134,10 +133,8 @@ class FilmFolder:
         for video in videos:
             if video.path not in to_extract:
                 yield self._names_of[video.path], self._material(video)
-        outcomes = extract_videos(
-            wanted, self._extractor, self._sampling, self._folder, **self._sizes
-        )
-        for outcome in outcomes:
+        networks = self._extractor, self._sampling
+        for outcome in extract_videos(wanted, *networks, self._folder, **self._sizes):
             yield self._names_of[outcome.video.path], self._material(outcome.video)
 
     def _material(self, video: VideoFile) -> Material | None:
@@ -181,7 +178,7 @@ class FilmFolder:
         return known, subtitle_lines(subtitles)
 
     def fail(self, name: str, reason: str) -> None:
-        """See :class:`search.indexing.FilmSource`."""
+        """Note why a film cannot be used."""
         self.problems.note(self._videos[name].path, Problem(reason, 0.0, used=False))
 
     def prune(self) -> None:
@@ -197,8 +194,6 @@ def build_networks(
 
     Args:
         options: of :func:`engine.extractors.add_extractors`.
-        scorer: the model.
-        device: of the extractors.
 
     Raises:
         UserError: they cannot be built, or the model reads features of another width.
@@ -218,12 +213,7 @@ def subtitle_lines(subtitles: Subtitles) -> list[Line]:
 
 
 def film_seconds(path: Path, frames: int, interval: float) -> float:
-    """Return the length of a film: that in its header, as far as its frames agree.
-
-    Args:
-        path: its file.
-        frames: of ``interval`` seconds that it has; the last one may be shorter.
-    """
+    """Return the length of a film: that in its header, if it ends in the last of its ``frames``."""
     longest = frames * interval
     try:
         with av.open(f"file:{os.fspath(path)}", metadata_errors="replace") as container:

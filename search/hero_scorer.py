@@ -109,7 +109,6 @@ class HeroScorer:
             run: folder of the run; None: ``checkpoint`` names an exported model.
             checkpoint: step, file, exported model, or best (the default).
             toker: tokenizer; None: the run's.
-            device: of the model.
             known: the maker of the index to be searched.
 
         Raises:

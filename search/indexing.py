@@ -6,10 +6,10 @@ films come from a :class:`FilmSource`: a folder (film_folder.py) or databases (f
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Material:
     features: np.ndarray
 
 
-class FilmSource(Protocol):
+class FilmSource(ABC):
     """Where films come from.
 
     Attributes:
@@ -38,25 +38,27 @@ class FilmSource(Protocol):
     """
 
     path: str
+    files: Mapping[str, Path | None]
 
-    @property
-    def files(self) -> Mapping[str, Path | None]: ...
-
-    def may_exist(self, name: str) -> bool:
-        """Return whether a film that is not among ``files`` may exist, though it cannot be read:
-        then it stays in the index."""
-
+    @abstractmethod
     def is_unchanged(self, film: Film) -> bool:
         """Return whether a film of the index would be encoded to the same again."""
 
+    @abstractmethod
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, Material | None]]:
         """Yield films, in any order, each as soon as it is ready; None for one that cannot be
         used, after its problem was noted."""
 
+    @abstractmethod
     def fail(self, name: str, reason: str) -> None:
         """Note why a film cannot be used."""
 
-    def prune(self) -> None:
+    def may_exist(self, name: str) -> bool:
+        """Return whether a film that is not among ``files`` may exist, though it cannot be read:
+        then it stays in the index."""
+        return False
+
+    def prune(self) -> None:  # noqa: B027  most sources cache nothing
         """Delete what is cached of films that no longer exist."""
 
 
@@ -106,33 +108,30 @@ def update_index(
 ) -> Iterator[Summary]:
     """Bring an index up to date with the films of a source.
 
-    Args:
-        writer: of the index.
-        scorer: the model.
-        source: of the films.
-        prune: also if more than half of the index's films no longer exist.
-
     Yields:
         The counts so far, after every film; the work is done when the iterator ends.
 
     Raises:
         OSError: the disk is full; films that are in the index stay.
-        UserError: more than half of the films no longer exist.
+        UserError: more than half of the films no longer exist, without ``prune``.
     """
     known = writer.state().by_name
     missing = [name for name in known if name not in source.files and not source.may_exist(name)]
-    if not prune:
-        _require_half(source, len(known), missing)
+    if 2 * len(missing) > len(known) and not prune:  # another folder, or not mounted?
+        raise UserError(
+            f"{len(missing)} of the {len(known)} films of the index are gone from {source.path}, "
+            f"such as {brief(missing[0])}: is it the right one, and mounted? --prune takes them "
+            "out all the same"
+        )
     unchanged = {
         name for name in source.files if name in known and source.is_unchanged(known[name])
     }
     if missing:
         writer.remove(missing)
         source.prune()
-    moved = {name: source.files[name] for name in unchanged}
-    moved = {name: file for name, file in moved.items() if file != known[name].file}
+    moved = {name for name in unchanged if source.files[name] != known[name].file}
     if moved:
-        writer.move(moved)
+        writer.move({name: source.files[name] for name in moved})
     summary = Summary(unchanged=len(unchanged), removed=len(missing))
     yield summary
     for name, material in source.read([each for each in source.files if each not in unchanged]):
@@ -157,30 +156,11 @@ def _put(writer: IndexWriter, scorer: Scorer, source: FilmSource, material: Mate
     return True
 
 
-def _require_half(source: FilmSource, total: int, missing: Sequence[str]) -> None:
-    """Refuse to remove more than half of the films: the folder may be another, or not mounted.
-
-    Raises:
-        UserError: so many are missing.
-    """
-    if 2 * len(missing) > total:
-        raise UserError(
-            f"{len(missing)} of the {total} films of the index are gone from {source.path}, such "
-            f"as {brief(missing[0])}: is it the right one, and mounted? --prune takes them out all "
-            "the same"
-        )
-
-
 def require_width(scorer: Scorer, width: int, extractors: Mapping[str, int] | None = None) -> None:
-    """Refuse features that the model cannot read.
-
-    Args:
-        scorer: the model.
-        width: of the features.
-        extractors: {extractor: width} of what makes them, where it is known.
+    """Refuse features of a width that the model cannot read; {extractor: width} explains it.
 
     Raises:
-        UserError: they are of another width than the model's.
+        UserError: the model reads another width.
     """
     if scorer.feature_width not in (None, width):
         parts = " + ".join(f"{name} {size}" for name, size in (extractors or {}).items())

@@ -23,9 +23,9 @@ class Maker:
         width: H of the frame embeddings.
         tokenizer: fingerprint of the tokenizer.
         video_only: whether frames are encoded without the spoken lines.
-        extractors: {name: provenance} of the features; {} where it is not known.
+        extractors: {extractor: provenance} of the features; {} where it is not known.
         settings: further options that embeddings depend on.
-        opened_by: the options that named the model, with absolute paths; these may change.
+        opened_by: where the model was; that may change.
     """
 
     kind: str
@@ -48,20 +48,20 @@ class Maker:
     def differences(self, wanted: Maker) -> list[str]:
         """Return in what this differs from ``wanted``, where both are known; a file of weights may
         be renamed, but not changed."""
-        pairs = zip(_TITLES, self._compared(), wanted._compared(), strict=True)
+        unknown = (None, {})
         return [
             f"{title} {_excerpt(own)}, not {_excerpt(other)}"
-            for title, own, other in pairs
-            if own != other and own not in (None, {}) and other not in (None, {})
+            for title, own, other in zip(_TITLES, self._facts(), wanted._facts(), strict=True)
+            if own != other and own not in unknown and other not in unknown
         ]
 
-    def _compared(self) -> tuple[Any, ...]:
-        made = {
+    def _facts(self) -> tuple[Any, ...]:
+        extractors = {
             name: {key: value for key, value in entry.items() if key != "weights"}
             for name, entry in self.extractors.items()
         }
-        own = (self.kind, self.model_sha256, self.tokenizer, self.interval, self.width)
-        return (*own, self.video_only, made, dict(self.settings))
+        facts = (self.kind, self.model_sha256, self.tokenizer, self.interval, self.width)
+        return (*facts, self.video_only, extractors, dict(self.settings))
 
 
 _TITLES = (
@@ -71,7 +71,7 @@ _TITLES = (
 
 
 def _excerpt(value: object) -> str:
-    return shorten(value, 12) if isinstance(value, str) else shorten(value, 120)
+    return shorten(value, 12 if isinstance(value, str) else 120)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ import torch
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,7 +30,7 @@ from search.answers import Moment
 from search.batching import Batcher, BusyError
 from search.engine import SENTENCES_AT_ONCE, MomentSearch
 from search.pictures import thumbnail
-from search.playback import media_type, playback
+from search.playback import Playback, media_type, playback
 from search.records import Film
 from search.store import Index
 from utils.errors import UserError
@@ -57,16 +59,24 @@ HEADERS = {
 }
 
 
+def _text(value: object) -> str:
+    """Return a text that JSON can hold: names of files may not be UTF-8."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
 class MomentEntry(BaseModel):
     """Where a film shows or says what the sentence describes; times in seconds."""
 
     video: str = Field(description="the film's id, as the paths below take it (percent-encode it)")
-    file: str
-    name: str = Field(description="the film's path below the folder that was indexed")
+    file: Text
+    name: Text = Field(description="the film's path below the folder that was indexed")
     start: float
     end: float
     score: float = Field(description="higher is better; comparable between sentences")
-    text: str = Field(description="what is spoken there")
+    text: Text = Field(description="what is spoken there")
     doubtful: bool = Field(
         False, description="whether it scores no better than unrelated sentences"
     )
@@ -83,8 +93,8 @@ class VideoEntry(BaseModel):
     """A film of the index."""
 
     video: str
-    file: str
-    name: str
+    file: Text
+    name: Text
     seconds: float
 
 
@@ -99,7 +109,7 @@ class LineEntry(BaseModel):
 
     start: float
     end: float
-    text: str
+    text: Text
 
 
 class VideoDetails(VideoEntry):
@@ -127,7 +137,7 @@ class Health(BaseModel):
     model: str
     generation: int = Field(description="number of the index's state")
     note: str = Field(description="a warning that belongs to every answer")
-    problem: str = Field(description="why the newest index cannot be loaded")
+    problem: Text = Field(description="why the newest index cannot be loaded")
 
 
 class SearchService:
@@ -137,13 +147,10 @@ class SearchService:
     are read on other threads. Another one polls the index, and opens its new state while the old
     one answers.
 
-    Args:
-        engine: of the first state.
-        device: of the model.
-
     Attributes:
         engine: of the state that answers.
         problem: why the newest state cannot be loaded; empty if it is.
+        batcher: runs the model.
     """
 
     def __init__(self, engine: MomentSearch, device: str = "cpu") -> None:
@@ -151,7 +158,7 @@ class SearchService:
         self.problem = ""
         self._processors = torch.get_num_threads()
         threads = min(MODEL_THREADS, self._processors) if device == "cpu" else 1
-        self._batcher = Batcher(self._answer, SENTENCES_AT_ONCE, threads)
+        self.batcher = Batcher(self._answer, SENTENCES_AT_ONCE, threads)
         self._files = ThreadPoolExecutor(FILE_THREADS, "films")
         self._poller = ThreadPoolExecutor(1, "index")
         self._reading = 0
@@ -159,7 +166,7 @@ class SearchService:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer within the block."""
-        loops = self._batcher.run(), self._poll(), self._release()
+        loops = self.batcher.run(), self._poll(), self._release()
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield
@@ -167,23 +174,9 @@ class SearchService:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._batcher.close()
+            self.batcher.close()
             for threads in (self._files, self._poller):
                 threads.shutdown(wait=True, cancel_futures=True)
-
-    async def search(self, sentence: str, top: int) -> list[Moment]:
-        """Return the moments that a sentence describes."""
-        return await self._batcher.ask(sentence, top)
-
-    async def curve(self, film: Film, sentence: str) -> CurveAnswer:
-        """Return how well a film's frames fit a sentence."""
-
-        def compute() -> CurveAnswer:
-            engine = self.engine
-            scores = engine.score(film.id, sentence)
-            return CurveAnswer(interval=engine.index.maker.interval, scores=scores.tolist())
-
-        return await self._batcher.call(compute)
 
     async def read(self, function: Callable, *arguments: Any) -> Any:
         """Return what a function that reads films returns; at most :data:`FILE_THREADS` at once.
@@ -202,7 +195,7 @@ class SearchService:
 
     def _answer(self, sentences: Sequence[str], top: int) -> list[list[Moment]]:
         engine = self.engine
-        processors = max(1, self._processors // self._batcher.busy)
+        processors = max(1, self._processors // self.batcher.busy)
         if torch.get_num_threads() != processors:
             torch.set_num_threads(processors)  # of this thread
         return engine.search(sentences, top) if engine.films else [[] for _ in sentences]
@@ -223,7 +216,7 @@ class SearchService:
         loop = asyncio.get_running_loop()
         newest = await loop.run_in_executor(self._poller, self.engine.newest)
         if newest is not self.engine:
-            await self._batcher.call(newest.warm_up)
+            await self.batcher.call(newest.warm_up)
             self.engine = newest
             LOGGER.info("the index has %d films now", len(newest.films))
 
@@ -244,12 +237,7 @@ class SearchService:
 
 
 def make_app(service: SearchService, allowed_hosts: Sequence[str] = ()) -> FastAPI:
-    """Return the application.
-
-    Args:
-        service: answers the requests.
-        allowed_hosts: further names in the ``Host`` header, besides those of loopback.
-    """
+    """Return the application; requests to ``allowed_hosts``, besides loopback, are answered."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -293,13 +281,18 @@ def _add_searches(app: FastAPI, service: SearchService) -> None:
     @app.get("/api/search", response_model=SearchAnswer, response_model_exclude_defaults=True)
     async def search(q: Sentence, top: Top = 5) -> SearchAnswer:
         """Find the moments that a sentence describes."""
-        found = await service.search(q, top)
-        return SearchAnswer(moments=[_moment_entry(moment) for moment in found])
+        moments = [
+            MomentEntry(video=str(moment.video), name=moment.name, **moment.record())
+            for moment in await service.batcher.ask(q, top)
+        ]
+        return SearchAnswer(moments=moments)
 
     @app.get("/api/videos/{video}/curve")
     async def curve(video: str, q: Sentence) -> CurveAnswer:
         """Score every frame of a film by a sentence."""
-        return await service.curve(_film(service, video), q)
+        film, engine = _film(service, video), service.engine
+        scores = await service.batcher.call(engine.score, film.id, q)
+        return CurveAnswer(interval=engine.index.maker.interval, scores=scores.tolist())
 
     @app.get("/api/health")
     async def health() -> Health:
@@ -312,7 +305,7 @@ def _add_searches(app: FastAPI, service: SearchService) -> None:
             model=engine.index.maker.kind,
             generation=engine.index.generation,
             note=engine.note,
-            problem=_text(service.problem),
+            problem=service.problem,
         )
 
 
@@ -430,15 +423,17 @@ def _refusal(scope: Scope) -> Response | None:
     return None
 
 
+_ID = re.compile("[1-9][0-9]{0,17}")
+
+
 def _film(service: SearchService, video: str) -> Film:
     """Return the film that a path names.
 
     Raises:
         HTTPException: the index has no such film.
     """
-    number = int(video) if video.isascii() and video.isdecimal() and len(video) < 19 else -1
-    film = service.engine.index.by_id.get(number)
-    if film is None or str(number) != video:
+    film = service.engine.index.by_id.get(int(video)) if _ID.fullmatch(video) else None
+    if film is None:
         raise HTTPException(404, "the index holds no such video")
     return film
 
@@ -459,35 +454,16 @@ def _readable(film: Film) -> tuple[Path, os.stat_result]:
 
 
 def _details(film: Film, index: Index) -> VideoDetails:
-    codec, plays, problem = "", False, ""
     try:
-        path, _ = _readable(film)
-        judged = playback(path)
-        codec, plays, problem = judged.codec, judged.plays, judged.problem
+        played = playback(_readable(film)[0])
     except HTTPException as missing:
-        problem = missing.detail
+        played = Playback("", False, missing.detail)
     except OSError as error:
-        problem = f"it cannot be read ({error.strerror})"
-    lines = [LineEntry(start=x.start, end=x.end, text=_text(x.text)) for x in index.lines(film.id)]
-    return VideoDetails(**_facts(film), codec=codec, plays=plays, problem=problem, lines=lines)
+        played = Playback("", False, f"it cannot be read ({error.strerror})")
+    lines = [LineEntry(start=x.start, end=x.end, text=x.text) for x in index.lines(film.id)]
+    return VideoDetails(**_facts(film), **asdict(played), lines=lines)
 
 
 def _facts(film: Film) -> dict[str, Any]:
-    return {
-        "video": str(film.id),
-        "file": _text(film.file or film.name),
-        "name": _text(film.name),
-        "seconds": film.seconds,
-    }
-
-
-def _moment_entry(moment: Moment) -> MomentEntry:
-    values: dict[str, Any] = {
-        key: _text(v) if isinstance(v, str) else v for key, v in moment.record().items()
-    }
-    return MomentEntry(video=str(moment.video), name=_text(moment.name), **values)
-
-
-def _text(value: object) -> str:
-    """Return a text that JSON can hold: names of files may not be UTF-8."""
-    return str(value).encode("utf-8", "replace").decode()
+    file = str(film.file or film.name)
+    return {"video": str(film.id), "file": file, "name": film.name, "seconds": film.seconds}

@@ -42,9 +42,7 @@ class Index:
         folder: of the index; None: it is in memory.
         generation: number of the state; increases with every change.
         maker: the model that made it.
-        films: by id.
-        segments: of all films, by film and time.
-        frames: (rows, H) float16; rows outside the segments are undefined.
+        films, segments: by id of the film, then by time.
     """
 
     def __init__(self, database: IndexDatabase, folder: Path | None) -> None:
@@ -96,7 +94,7 @@ class Index:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """See the class."""
+        """Embeddings (rows, H) float16; rows outside the segments are undefined."""
         shape = (self.rows, self.maker.width)
         if self.folder is None or not self.rows:  # one in memory sets its own
             return np.empty(shape, np.float16)
@@ -114,6 +112,14 @@ class Index:
     def by_name(self) -> dict[str, Film]:
         """Films by name."""
         return {film.name: film for film in self.films}
+
+    @cached_property
+    def segments_of(self) -> dict[int, list[int]]:
+        """Numbers of the segments of each film, by its id."""
+        numbers: dict[int, list[int]] = {film.id: [] for film in self.films}
+        for number, segment in enumerate(self.segments):
+            numbers[segment.film].append(number)
+        return numbers
 
     def lines(self, film: int, start: float = -np.inf, end: float = np.inf) -> list[Line]:
         """Return what is spoken in a film, by start; only what overlaps [start, end)."""
@@ -136,12 +142,7 @@ class Index:
 
 
 class IndexArrays(Index):
-    """An index in memory.
-
-    Args:
-        maker: the model that made the embeddings.
-        films: with their embeddings.
-    """
+    """An index in memory, of films with their embeddings."""
 
     def __init__(self, maker: Maker, films: Iterable[NewFilm]) -> None:
         database = IndexDatabase(":memory:", read_only=False)

@@ -133,7 +133,7 @@ def test_what_is_spoken_counts_beside_what_is_seen(scorer):
     }
     corpus = Corpus(index_of(scorer, films))
     ((_, relevance),) = corpus.index.find_words(["kettle"])
-    (bonuses,) = spoken_bonuses(corpus, ["A kettle!"], 2.0)
+    bonuses = spoken_bonuses(corpus, "A kettle!", 2.0)
     value = SPOKEN_WEIGHT * relevance / (relevance + SPOKEN_HALF)
     assert 0 < value < SPOKEN_WEIGHT
     # 4.5 to 8 seconds lie in frames 2 and 3 of two seconds each.
@@ -154,7 +154,7 @@ def test_what_is_spoken_counts_beside_what_is_seen(scorer):
 def test_a_line_matches_in_all_windows_that_it_is_spoken_in(scorer):
     blank = frames_with([0] * 4).astype(np.float16)
     film = NewFilm("long", 12.0, [(0, blank), (2, blank)], [Line(5.0, 7.0, "kettle")])
-    (bonuses,) = spoken_bonuses(Corpus(IndexArrays(scorer.maker, [film])), ["kettle"], 2.0)
+    bonuses = spoken_bonuses(Corpus(IndexArrays(scorer.maker, [film])), "kettle", 2.0)
     assert (bonuses[0] > 0).tolist() == [False, False, True, True]
     assert (bonuses[1] > 0).tolist() == [True, True, False, False]
 

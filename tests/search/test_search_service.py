@@ -499,7 +499,7 @@ def test_batches_hold_those_who_want_as_many():
         return [sentence * top for sentence in sentences]
 
     async def run() -> list[str]:
-        batcher = Batcher(answer, most=3)
+        batcher = Batcher(answer, max_batch=3)
         working = asyncio.create_task(batcher.run())
         tops = [1, 1, 2, 1, 1, 1, 2]
         found = await asyncio.gather(*(batcher.ask("x", top) for top in tops))
@@ -520,7 +520,7 @@ def test_two_threads_share_what_is_asked():
         return [f"{len(sentences)} {sentence}" for sentence in sentences]
 
     async def run() -> None:
-        batcher = Batcher(answer, most=16, threads=2)
+        batcher = Batcher(answer, max_batch=16, threads=2)
         working = asyncio.create_task(batcher.run())
         found = await asyncio.gather(*(batcher.ask(str(n), 1) for n in range(8)))
         working.cancel()
@@ -541,7 +541,7 @@ def test_freed_memory_is_given_back(films, tmp_path, monkeypatch):
 
 def test_who_waits_when_it_ends_is_told():
     async def run() -> None:
-        batcher = Batcher(lambda sentences, top: list(sentences), most=3)
+        batcher = Batcher(lambda sentences, top: list(sentences), max_batch=3)
         waiting = asyncio.create_task(batcher.ask("x", 1))
         await asyncio.sleep(0)
         batcher.close()
@@ -555,7 +555,7 @@ def test_too_many_wait(monkeypatch):
     monkeypatch.setattr(batching, "MAX_WAITING", 0)
 
     async def run() -> None:
-        batcher = Batcher(lambda sentences, top: list(sentences), most=3)
+        batcher = Batcher(lambda sentences, top: list(sentences), max_batch=3)
         try:
             with pytest.raises(BusyError):
                 await batcher.ask("x", 1)

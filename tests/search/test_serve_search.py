@@ -86,7 +86,7 @@ def test_it_answers_until_it_is_told_to_end(index, number, code, said):
 def test_a_port_that_is_taken():
     with listen(0) as taken:
         port = str(taken.getsockname()[1])
-        with pytest.raises(UserError, match=f"--port {port} cannot be had .another program"):
+        with pytest.raises(UserError, match=f"--port {port} cannot be used .another program"):
             serve_search.main(["--index", "nowhere", "--port", port])
 
 

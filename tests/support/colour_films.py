@@ -78,7 +78,9 @@ class ColourScorer:
     def find(self, corpus: Corpus, queries: Queries, count: int) -> list[Candidates]:
         """Runs of frames that show the colour; where none is named, they score little,
         the less the shorter the sentence."""
-        return [self._runs(corpus, number, queries, count) for number in range(len(queries))]
+        return [
+            self._runs(corpus, number, queries, count) for number in range(len(queries.sentences))
+        ]
 
     def _runs(self, corpus: Corpus, number: int, queries: Queries, count: int) -> Candidates:
         rows = []
