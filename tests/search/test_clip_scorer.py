@@ -22,7 +22,6 @@ from search.clip_scorer import (
     ClipScorer,
     spoken_bonuses,
 )
-from search.engine import open_scorer
 from search.peaks import find_peaks, smooth
 from search.records import Line, NewFilm
 from search.scan import Corpus
@@ -217,7 +216,7 @@ def test_an_index_says_what_made_it_and_takes_no_other(clip, scorer, tmp_path):
     engine = MomentSearch.open(tmp_path / "index")
     assert isinstance(engine.scorer, ClipScorer)
     assert engine.scorer.interval == 2.0
-    assert open_scorer(maker).maker == maker
+    assert engine.scorer.maker == maker
     other = ClipScorer.open(str(save_tiny_siglip(tmp_path / "other")), interval=2.0)
     with pytest.raises(UserError, match="SHA-256"):
         MomentSearch(engine.index, other)
@@ -261,9 +260,9 @@ def films(tmp_path) -> Path:
 def test_films_are_indexed_and_searched(films, clip, tmp_path, capsys):
     words = ["--videos", str(films), "--index", str(tmp_path / "index"), "--workers", "1"]
     index_videos.main([*words, "--clip", str(clip)])
-    assert "2 films put in" in capsys.readouterr().out
+    assert "2 films added" in capsys.readouterr().out
     summary = index_videos.main([*words, "--clip", str(clip)])
-    assert (summary.made, summary.same) == (0, 2)
+    assert (summary.added, summary.unchanged) == (0, 2)
     index = Index.open(tmp_path / "index")
     assert {film.name: film.seconds for film in index.films} == {"day/loud.mp4": 9, "silent.mkv": 5}
     assert index.maker.kind == "clip"
