@@ -29,15 +29,12 @@ class _Question:
 class Batcher:
     """Runs a model on threads of its own, on all sentences that wait when a thread gets free.
 
-    A single client never waits for others. Clients that each ask again as soon as they have their
-    answer would otherwise split into those that came first and the rest: after a batch of several
-    sentences, a thread waits for as many, for :data:`GATHER_SECONDS` at most. The threads share
-    the sentences equally.
+    A single client never waits for others. After a batch of several sentences a thread waits for
+    as many, for :data:`GATHER_SECONDS` at most, so that clients that ask again at once stay
+    together. The threads share the sentences equally.
 
     Args:
         answer: returns the answers to sentences, in their order, of at most ``top`` entries each.
-        max_batch: sentences of a batch.
-        threads: batches at the same time.
 
     Attributes:
         busy: number of batches that are being answered.

@@ -49,10 +49,8 @@ class ClipScorer:
     """See :class:`search.scorer.Scorer`.
 
     Args:
-        model: CLIP, SigLIP, or a similar one.
-        name: of the hub, or its folder.
+        name: of the model in the hub, or its folder.
         interval: seconds a frame.
-        device: of the model.
         known: the maker of the index to be searched.
     """
 
@@ -145,12 +143,8 @@ class ClipScorer:
         """See :class:`search.scorer.Scorer`."""
         seen = corpus.segment_scores(queries.vectors, _highest)
         require_finite("frame", seen)
-        return [
-            self._moments(corpus, sentence, vector, scores, count)
-            for sentence, vector, scores in zip(
-                queries.sentences, _unit_queries(corpus, queries), seen, strict=True
-            )
-        ]
+        each = zip(queries.sentences, _unit_queries(corpus, queries), seen, strict=True)
+        return [self._moments(corpus, *of_query, count) for of_query in each]
 
     def _moments(
         self, corpus: Corpus, sentence: str, vector: Tensor, scores: Tensor, count: int
@@ -182,17 +176,11 @@ class ClipScorer:
     def frame_scores(self, corpus: Corpus, segment: int, queries: Queries) -> np.ndarray:
         """See :class:`search.scorer.Scorer`: the curve whose peaks are moments."""
         vectors = _unit_queries(corpus, queries)
-        return np.stack(
-            [
-                _curve(
-                    corpus,
-                    vector,
-                    segment,
-                    spoken_bonuses(corpus, sentence, self.interval).get(segment),
-                )
-                for sentence, vector in zip(queries.sentences, vectors, strict=True)
-            ]
-        )
+        curves = []
+        for sentence, vector in zip(queries.sentences, vectors, strict=True):
+            bonus = spoken_bonuses(corpus, sentence, self.interval).get(segment)
+            curves.append(_curve(corpus, vector, segment, bonus))
+        return np.stack(curves)
 
 
 def _unit_queries(corpus: Corpus, queries: Queries) -> Tensor:

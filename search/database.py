@@ -85,12 +85,10 @@ class IndexDatabase:
                     self._run("ROLLBACK")
                 raise
 
-    def is_new(self) -> bool:
-        """Return whether there are no tables yet."""
-        return not self._run("SELECT 1 FROM sqlite_master WHERE name = 'facts'")
-
     def create(self, maker: Maker, frames: str) -> None:
-        """Create the tables of an empty index; ``frames`` is the name of its file of frames."""
+        """Create tables, if there are none; ``frames`` is the name of the file of frames."""
+        if self._run("SELECT 1 FROM sqlite_master WHERE name = 'facts'"):
+            return
         with self.transaction():
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._run(statement)

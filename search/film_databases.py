@@ -89,12 +89,7 @@ class FilmDatabases(FilmSource):
             yield name, Material(film, features)
 
     def _content(self, name: str) -> tuple[np.ndarray, list[Line]]:
-        """Return features and lines of a film.
-
-        Raises:
-            RecordError: its lines are malformed.
-            UserError: a record is damaged, or it has no frames.
-        """
+        """Return features and lines of a film; RecordError or UserError if they are damaged."""
         features = self.features[name].astype(np.float32, copy=False)
         if not len(features):
             raise UserError("it has no frames")

@@ -49,7 +49,6 @@ class FilmFolder(FilmSource):
     Args:
         found: the films.
         index: folder of the index, where features are kept too; it must be locked.
-        extractor: of the features.
         made_by: {extractor: provenance of its features}, in the order of concatenation.
         problems: takes the problems of files.
         language: of the subtitles; None: subtitle files have the names of their films.

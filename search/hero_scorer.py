@@ -54,11 +54,7 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class HeroQueries(Queries):
-    """Encoded sentences.
-
-    Attributes:
-        spans: (N, H) float32, which the span head compares with frames.
-    """
+    """Encoded sentences; ``spans`` (N, H) float32 are what the span head compares with frames."""
 
     spans: Tensor
 
@@ -68,8 +64,7 @@ class HeroScorer:
 
     Args:
         run: of the model; its options say how moments are searched for.
-        model: for moment retrieval, in evaluation mode.
-        tokenizer: that of the training.
+        model: in evaluation mode.
         fingerprint: of the tokenizer.
         known: the maker of the index to be searched.
     """

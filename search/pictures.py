@@ -41,9 +41,7 @@ def thumbnail(film: Path, seconds: float, width: int = THUMBNAIL_WIDTH) -> bytes
 
 
 def write_clip(film: Path, start: float, end: float, target: Path) -> None:
-    """Write an excerpt of a film, with its sound, as an MP4 file.
-
-    It is encoded again, so that it is exact to half a frame, and does not start at a key frame.
+    """Write an excerpt of a film, with its sound, as an MP4 file; exact to half a frame.
 
     Raises:
         UserError: the film cannot be read.
@@ -75,11 +73,7 @@ def write_clip(film: Path, start: float, end: float, target: Path) -> None:
 
 @contextmanager
 def _film(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a film.
-
-    Raises:
-        UserError: it cannot be read, or has no video.
-    """
+    """Open a film; UserError if it cannot be read, or has no video."""
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if container.streams.best("video") is None:

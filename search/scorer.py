@@ -1,8 +1,7 @@
 """The interface of models to search with: one class for HERO, one for image–text models.
 
-A scorer encodes films as frame embeddings (the index keeps them in half precision) and sentences as
-queries, and finds candidates for a sentence among all frames. The engine does the rest, the same
-for all: overlapping moments, doubt, times, spoken words.
+A scorer encodes films as frame embeddings and sentences as queries, and finds candidates for a
+sentence among all frames. The engine does the rest: overlapping moments, doubt, times, words.
 
 Letters: N queries · S segments of all films · T frames of a segment · D width of features · H width
 of frame embeddings.

@@ -427,11 +427,7 @@ _ID = re.compile("[1-9][0-9]{0,17}")
 
 
 def _film(service: SearchService, video: str) -> Film:
-    """Return the film that a path names.
-
-    Raises:
-        HTTPException: the index has no such film.
-    """
+    """Return the film that a path names, or answer with status 404."""
     film = service.engine.index.by_id.get(int(video)) if _ID.fullmatch(video) else None
     if film is None:
         raise HTTPException(404, "the index holds no such video")
@@ -439,11 +435,7 @@ def _film(service: SearchService, video: str) -> Film:
 
 
 def _readable(film: Film) -> tuple[Path, os.stat_result]:
-    """Return the path and the status of a film's file.
-
-    Raises:
-        HTTPException: there is none, or it cannot be read.
-    """
+    """Return the path and the status of a film's file, or answer with status 404."""
     if film.file is None:
         raise HTTPException(404, "the film came from a database of features: there is no file")
     with contextlib.suppress(OSError):

@@ -4,11 +4,10 @@
 <index>/frames-<n>.f16    (rows, H) float16, frame embeddings, segment after segment
 <index>/index.lock        held by the process that writes
 
-SQLite decides what is there. The frames of a film are on the disk before the transaction that names
-them, and one transaction holds all of a film, so readers, and the next writer after a kill, see
-the old or the new state. Readers take no lock and map the frames into memory. A removed film leaves
-a hole in the frames, and its spoken lines, until :meth:`IndexWriter.compact`: readers of an older
-state still find all of it (lines, for an hour at least).
+The frames of a film are on the disk before the transaction that names them, and one transaction
+holds all of a film: readers, and the next writer after a kill, see the old or the new state.
+Readers take no lock and map the frames into memory. A removed film leaves a hole in the frames, and
+its lines, until :meth:`IndexWriter.compact`, so that readers of an older state still find it.
 """
 
 from __future__ import annotations
@@ -159,11 +158,7 @@ class IndexArrays(Index):
 
 
 class IndexWriter:
-    """Writes an index; one process at a time. Use it as a context.
-
-    Args:
-        folder: of the index; created if it does not exist.
-        maker: of the index; one with another is refused.
+    """Writes an index, a new one if the folder does not exist. Use it as a context.
 
     Raises:
         OSError: it cannot be written.
@@ -192,8 +187,7 @@ class IndexWriter:
         for folder, _, _ in os.walk(self.folder):
             remove_leftovers(Path(folder))
         self._database = IndexDatabase(self.folder / DATABASE, read_only=False)
-        if self._database.is_new():
-            self._database.create(self.maker, _frames_name(0))
+        self._database.create(self.maker, _frames_name(0))
         state = self.state()
         require_maker(state, self.maker)
         if state.maker != self.maker:  # the same model under another name
