@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -28,7 +26,6 @@ from search.scan import Corpus
 from search.scorer import Queries
 from search.store import Index, IndexArrays, IndexWriter
 from tests.model.extractors.test_image_text import colourful
-from tests.support import REPOSITORY
 from tests.support.small_image_text import save_tiny_clip, save_tiny_siglip
 from tests.support.videos import make_video
 from utils.errors import UserError
@@ -287,17 +284,13 @@ def test_an_index_of_another_model_is_left_alone(films, clip, tmp_path):
         index_videos.main([*words, "--clip", str(save_tiny_siglip(tmp_path / "other"))])
 
 
-def test_a_model_that_is_not_there_ends_the_command_with_one_line(films, tmp_path):
+def test_a_model_that_is_not_there_ends_the_command_with_one_line(
+    films, tmp_path, monkeypatch, capfd
+):
     words = ["--videos", str(films), "--index", str(tmp_path / "index")]
-    done = subprocess.run(
-        [sys.executable, "index_videos.py", *words, "--clip", "nobody/nothing"],
-        cwd=REPOSITORY,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "nobody/nothing" in line
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as caught:
+        index_videos.main([*words, "--clip", "nobody/nothing"])
+    (line,) = str(caught.value).splitlines()
+    assert "nobody/nothing" in line and capfd.readouterr() == ("", "")
     assert "hf download" in line

@@ -252,11 +252,3 @@ def test_the_command_itself(index):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and done.stdout.startswith("Hi.\n")
-    done = subprocess.run(
-        [sys.executable, "search_videos.py", "--index", str(index), "--query", ""],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2 and done.stderr.startswith("error: --query is empty")

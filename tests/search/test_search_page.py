@@ -259,7 +259,7 @@ def test_nothing_found_is_said(page, picture):
 def test_what_must_be_said_is_said(page, site, monkeypatch):
     monkeypatch.setattr(site.service.engine.scorer, "label", "by <b>colours</b>, not by HERO")
     ask(page, "green")
-    assert page.locator("#note").inner_text() == "Mind: by <b>colours</b>, not by HERO."
+    assert page.locator("#note").inner_text() == "Note: by <b>colours</b>, not by HERO."
 
 
 def test_it_begins_with_what_can_be_searched(page, picture):

@@ -576,7 +576,7 @@ def changing(films, tmp_path, monkeypatch) -> Iterator[tuple[RunningServer, Path
     monkeypatch.setattr(service, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(service, "RENEWAL_SHARE", 1.0)
     index = write_index(tmp_path / "index", entries(films)[:2])
-    with serving(MomentSearch(Index.open(index), ColourScorer())) as running:
+    with serving(MomentSearch(Index.open(index), ColourScorer(), percentile=0)) as running:
         yield running, index
 
 
@@ -593,6 +593,7 @@ def test_an_index_that_is_rewritten_is_taken_over_without_a_failure(changing, fi
             while not over.is_set():
                 answer = session.get(running.url + path, timeout=20)
                 counts.append(1)
+                over.wait(0.01)
                 if answer.status_code != 200:
                     failed.append((path, answer.status_code, answer.text))
 

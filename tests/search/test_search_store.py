@@ -18,6 +18,7 @@ from search import database
 from search.records import Line, Maker, NewFilm
 from search.store import Index, IndexArrays, IndexWriter
 from tests.support import REPOSITORY
+from tests.support.index_content import content
 from utils.errors import UserError, as_user_error
 
 WIDTH = 4
@@ -43,22 +44,6 @@ def put(folder: Path, *films: NewFilm) -> None:
     with IndexWriter(folder, MAKER) as writer:
         for one in films:
             writer.put(one)
-
-
-def content(index: Index) -> dict:
-    """All that an index tells of its films, by name, as plain values."""
-    told = {}
-    for one in index.films:
-        segments = [s for s in index.segments if s.film == one.id]
-        told[one.name] = (
-            *(one.file, one.seconds, one.note, one.source),
-            [
-                (s.first_frame, index.frames[s.first_row : s.first_row + s.rows].tolist())
-                for s in segments
-            ],
-            [(line.start, line.end, line.text) for line in index.lines(one.id)],
-        )
-    return told
 
 
 def test_a_film_comes_back(tmp_path):
