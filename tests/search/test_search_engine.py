@@ -333,7 +333,7 @@ def test_unrelated_scores_are_kept_beside_the_index(engine, scorer, tmp_path, mo
     calls = []
     find = HeroScorer.find
     monkeypatch.setattr(
-        HeroScorer, "find", lambda *given: calls.append(len(given[2])) or find(*given)
+        HeroScorer, "find", lambda *given: calls.append(len(given[2].sentences)) or find(*given)
     )
     first = MomentSearch(engine.index, scorer).search(SENTENCES[0])
     assert sum(calls) == len(UNRELATED) + 1
