@@ -71,7 +71,7 @@ class Index:
         folder = named_path(folder)
         if not (folder / DATABASE).is_file():
             raise UserError(f"{folder} holds no index; make one with index_videos.py")
-        inode = _inode(folder)
+        inode = _inode(folder)  # before it is opened: the folder may be replaced meanwhile
         database = IndexDatabase(folder / DATABASE, read_only=True)
         while True:
             index = cls(database, folder)
