@@ -48,7 +48,7 @@ class Maker:
     def differences(self, wanted: Maker) -> list[str]:
         """Return in what this differs from ``wanted``, where both are known; a file of weights may
         be renamed, but not changed."""
-        unknown = (None, {})
+        unknown: tuple[object, ...] = (None, {})
         return [
             f"{title} {_excerpt(own)}, not {_excerpt(other)}"
             for title, own, other in zip(_TITLES, self._facts(), wanted._facts(), strict=True)
