@@ -294,8 +294,8 @@ class MomentSearch:
         total = rows[:, 3].sum() or 1.0
         note = self.note
         moments = []
-        for place, begin, stop, score in rows.tolist():
-            film = index.films[int(place)]
+        for number, begin, stop, score in rows.tolist():
+            film = index.films[int(number)]
             moments.append(
                 Moment(
                     file=str(film.file or film.name),

@@ -1,4 +1,4 @@
-"""Films whose features lie in a database, as an index reads them."""
+"""Films whose features are in a database, as an index reads them."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ def find_peaks(curve: np.ndarray, longest: int, count: int) -> list[tuple[int, i
     is_peak = (curve >= lower[:-2]) & (curve >= lower[2:])
     base = float(np.quantile(curve, 0.25))
     free = np.ones(len(curve), dtype=bool)
-    found: list[tuple[int, int, float]] = []
+    moments: list[tuple[int, int, float]] = []
     for peak in np.flatnonzero(is_peak)[np.argsort(-curve[is_peak], kind="stable")].tolist():
-        if len(found) == count or curve[peak] < base:
+        if len(moments) == count or curve[peak] < base:
             break
         if not free[peak]:
             continue
@@ -54,8 +54,8 @@ def find_peaks(curve: np.ndarray, longest: int, count: int) -> list[tuple[int, i
             first = min(max(first, peak - longest // 2), last - longest + 1)
             last = first + longest - 1
         free[first : last + 1] = False
-        found.append((first, last, float(curve[peak])))
-    return found
+        moments.append((first, last, float(curve[peak])))
+    return moments
 
 
 def _run_around(fits: np.ndarray, frame: int) -> tuple[int, int]:

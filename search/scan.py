@@ -52,7 +52,7 @@ class Corpus:
 
     Attributes:
         first_rows, rows, first_frames: (S,) of the segments, see :class:`search.records.Segment`.
-        films: (S,) place in the index's list of films.
+        films: (S,) index into the index's list of films.
         seconds: (films,) their lengths.
         frames: (rows, H), as stored.
     """
@@ -64,8 +64,8 @@ class Corpus:
         self.first_rows = np.array([each.first_row for each in segments], dtype=np.int64)
         self.rows = np.array([each.rows for each in segments], dtype=np.int64)
         self.first_frames = np.array([each.first_frame for each in segments], dtype=np.int64)
-        places = {film.id: place for place, film in enumerate(index.films)}
-        self.films = torch.tensor([places[each.film] for each in segments], dtype=torch.long)
+        numbers = {film.id: number for number, film in enumerate(index.films)}
+        self.films = torch.tensor([numbers[each.film] for each in segments], dtype=torch.long)
         self.seconds = np.array([film.seconds for film in index.films], dtype=np.float64)
         with warnings.catch_warnings():  # nothing is ever written to it
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
