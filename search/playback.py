@@ -62,9 +62,8 @@ def _playback(path: Path, changed: int, size: int) -> Playback:
                 return Playback("", False, "it has no pictures")
             sound = film.streams.best("audio")
             video = stream.codec_context
-            return _judge(
-                film.format.name, video.name, video.pix_fmt, sound and sound.codec_context.name
-            )
+            heard = sound.codec_context.name if sound else None
+            return _judge(film.format.name, video.name, video.pix_fmt, heard)
     except av.FFmpegError as error:
         return Playback("", False, f"it cannot be read ({error.strerror})")
 

@@ -292,5 +292,5 @@ def test_a_model_that_is_not_there_ends_the_command_with_one_line(
     with pytest.raises(UserError) as caught:
         index_videos.main([*words, "--clip", "nobody/nothing"])
     (line,) = str(caught.value).splitlines()
-    assert "nobody/nothing" in line and capfd.readouterr() == ("", "")
+    assert "nobody/nothing" in line and capfd.readouterr().err == ""
     assert "hf download" in line
