@@ -4,8 +4,8 @@
 python search_videos.py --index INDEX --query "A dog jumps into the water." "Somebody laughs."
 
 Prints the best moments of all films for each sentence: film, times, score, its share of those
-listed, and the words spoken there. Where they score no better than sentences that have nothing to
-do with the films, they are marked as doubtful. --json writes {sentence: [{"file", "start", "end",
+listed, and the words spoken there. Moments that score no better than sentences unrelated to the
+films are marked as doubtful. --json writes {sentence: [{"file", "start", "end",
 "score", "text"}, …]}, times in seconds; --clips the moments as video files; --html one page with
 thumbnails.
 """
@@ -27,7 +27,7 @@ TOP = 5
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Return the options."""
     parser = script_parser(__doc__)
     add = parser.add_argument
     add("--index", required=True, help="folder that index_videos.py made")
@@ -35,10 +35,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--top", type=int, default=TOP, help="moments listed per sentence (default: %(default)s)")
     add("--json", help="file to write the moments to")
     add("--clips", help="folder to write the moments to, as video files")
-    add("--html", help="page to write, with thumbnails in it")
+    add("--html", help="page to write, with thumbnails")
     add("--nms_thd", type=float, default=0.5, help=_NMS)
     add("--doubt", type=float, default=90.0, help=_DOUBT)
-    add("--run", help="where the run whose model made the index lies now (default: as it did)")
+    add("--run", help="the run whose model made the index, if it has moved")
     add("--checkpoint", help="its step, best, or an exported model (default: what made the index)")
     add("--toker", help="tokenizer (default: what made the index)")
     add("--device", default="cpu", help="where to compute, such as cuda (default: %(default)s)")
@@ -62,7 +62,7 @@ _DOUBT = (
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """See, before the search, that its results can be written."""
+    """Check, before the search, that its results can be written."""
     check_output(*(path for path in (options.json, options.html) if path is not None))
     if options.clips is not None:
         check_output(named_path(options.clips) / "clip.mp4")
@@ -75,8 +75,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
     index = Index.open(options.index)
     if not index.segments:
         raise UserError(f"{options.index} holds no film yet; index_videos.py puts them in")
-    from search.engine import MomentSearch  # with PyTorch, after the first mistakes
-    from search.queries import check_sentences
+    from search.engine import MomentSearch, check_sentences  # with PyTorch, after the first checks
 
     check_sentences(options.query)
     engine = MomentSearch.open(

@@ -2,8 +2,8 @@
 
 python serve_search.py --index INDEX --port 8000
 
-Then open http://127.0.0.1:8000; docs/SERVICE.md has the interface for programs, and how to put the
-service behind a reverse proxy. An index that index_videos.py changes meanwhile is taken over.
+Then open http://127.0.0.1:8000. docs/SEARCH.md has the HTTP interface, and how to put the service
+behind a reverse proxy. Changes that index_videos.py makes to the index are loaded while it runs.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from utils.runtime import share_memory  # before PyTorch
 from data.prepare.work import script_parser
 from search.engine import MomentSearch
 from search.server import listen, serve
-from search.service import SearchService, make_app, warm_up
+from search.service import SearchService, make_app
 from utils.errors import UserError, run_main
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
@@ -33,7 +33,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="names, without port, that a proxy forwards requests to, besides localhost",
     )
-    add("--run", help="the run whose model made the index, where it is no longer in its place")
+    add("--run", help="the run whose model made the index, if it has moved")
     add("--checkpoint", help="its step, or the exported model")
     add("--toker", help="its tokenizer, where the run has none")
     add("--device", default="cpu", help="where the model computes (default: %(default)s)")
@@ -58,16 +58,16 @@ def main(argv: list[str] | None = None) -> None:
         toker=options.toker,
         device=options.device,
     )
-    warm_up(engine)
+    engine.warm_up()
     service = SearchService(engine, options.device)
     address = "http://{}:{}".format(*listener.getsockname())
     count = len(engine.films)
     films = "1 film" if count == 1 else f"{count} films"
 
-    def say() -> None:
+    def announce() -> None:
         print(f"{films}: {address} (Ctrl-C ends it)", flush=True)
 
-    serve(make_app(service, options.allowed_host), listener, say)
+    serve(make_app(service, options.allowed_host), listener, announce)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ from config.config import VcmrOptions, options_to_dict
 from model.vcmr import HeroForVcmr
 from search.engine import MomentSearch
 from search.hero_scorer import HeroScorer
+from search.records import Film, Maker, NewFilm, Segment
 from search.scan import Corpus
-from search.store import Film, IndexArrays, IndexWriter, Maker, NewFilm, Segment
+from search.store import IndexArrays, IndexWriter
 from utils.files import write_json
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")

@@ -4,9 +4,9 @@ python scripts/search_videos.py --run_dir runs/tvr --checkpoint 4800 --vfeat_db 
     --sub_txt_db txt_db/mine_subtitles.db --query "A dog jumps into the water."
 
 Prints the best moments of all videos of the databases for each sentence: video, start and end in
-seconds, score. Options of the run (number of frames, length of moments, …) hold unless they are
-given. The databases are encoded again each time: index_videos.py keeps an index of them, which
-search_videos.py in the folder above answers from in a moment.
+seconds, score. Options of the run (number of frames, length of moments, …) apply unless they are
+given. The databases are encoded again each time; index_videos.py and search_videos.py in the folder
+above keep an index of them.
 """
 
 import sys
@@ -36,8 +36,8 @@ from evaluation.corpus import not_finite
 from model.vcmr import HeroForVcmr
 from search.engine import MomentSearch
 from search.hero_scorer import HeroScorer, toker_of
-from search.queries import searchable_videos
-from search.store import IndexArrays, NewFilm
+from search.records import NewFilm
+from search.store import IndexArrays
 from utils.errors import UserError, run_main
 from utils.files import check_output, write_json
 from utils.logger import LOGGER
@@ -46,11 +46,11 @@ Moment = dict[str, str | float]  # video, start, end (seconds), score
 
 
 def open_tokenizer(run: Run[SearchOptions]) -> BpeTokenizer:
-    """The tokenizer of the subtitles; without subtitles, the one that is named, or the run's.
+    """Return the tokenizer of the subtitles; without subtitles, the one named, or the run's.
 
     Raises:
         UserError: none is known, or it is another than the subtitle database's; or that database
-            was made for another interval, or by another tokenizer, than what the run read.
+            has another interval, or another tokenizer, than those of the run.
     """
     options = run.options
     if options.sub_txt_db is None:
@@ -62,38 +62,55 @@ def open_tokenizer(run: Run[SearchOptions]) -> BpeTokenizer:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What a query database would say of its tokens."""
+    """The tokens of the queries, as a query database describes them."""
 
     meta: dict[str, Any]
     vocab_size: int
 
 
 def require_as_trained(subtitles: TextDb, run: Run) -> None:
-    """Refuse subtitles that the run's model cannot read: what it answered would mean nothing.
+    """Refuse subtitles that the run's model cannot read: its answers would be meaningless.
 
     Raises:
-        UserError: they are for another interval, or of another tokenizer.
+        UserError: they have another interval, or another tokenizer.
     """
     interval = run.options.vfeat_interval
-    told = subtitles.meta.get("frame_length", interval)
-    if told != interval:
+    made_for = subtitles.meta.get("frame_length", interval)
+    if made_for != interval:
         raise UserError(
-            f"{subtitles.path} was made for {told:g} seconds a frame, the run reads {interval:g}: "
-            "make it again with the run's --frame_length"
+            f"{subtitles.path} was made for {made_for:g} seconds a frame, the run reads "
+            f"{interval:g}: make it again with the run's --frame_length"
         )
     run.require_tokenizer(str(subtitles.path), subtitles.meta)
 
 
+def searchable_videos(videos: VideoData) -> list[str]:
+    """Return the videos with features and, where subtitles are read, with subtitles.
+
+    Raises:
+        UserError: there are none.
+    """
+    with_features = list(videos.features.keys())
+    if videos.subtitles is None:
+        return with_features
+    both = [vid for vid in with_features if vid in videos.subtitles]
+    if not both:
+        raise UserError(
+            f"{videos.features.path} and {videos.subtitles.path} have no video in common; do they "
+            "belong together?"
+        )
+    return both
+
+
 def warn(videos: VideoData, vids: list[str]) -> None:
-    """Say what the search will not see, or what makes its answers worthless."""
-    longest = videos.features.max_clip_len
-    if longest >= 0:
-        longer = [vid for vid in vids if videos.features.id2nframe.get(vid, 0) > longest]
-        if longer:
-            LOGGER.warning(
-                "%d videos, such as %s, are searched up to %g seconds only (--max_clip_len %d)",
-                *(len(longer), longer[0], longest * videos.features.interval, longest),
-            )
+    """Warn of frames that are not searched, and of untrained features."""
+    limit = videos.features.max_clip_len
+    longer = [vid for vid in vids if videos.features.id2nframe.get(vid, 0) > limit >= 0]
+    if longer:
+        LOGGER.warning(
+            "%d videos, such as %s, are searched up to %g seconds only (--max_clip_len %d)",
+            *(len(longer), longer[0], limit * videos.features.interval, limit),
+        )
     for name, made_by in (read_feature_meta(videos.features.path).extraction or {}).items():
         if made_by.get("weights") is None:
             LOGGER.warning(
@@ -104,10 +121,10 @@ def warn(videos: VideoData, vids: list[str]) -> None:
 def make_index(
     run: Run[SearchOptions], scorer: HeroScorer, videos: VideoData, vids: list[str]
 ) -> IndexArrays:
-    """The videos of the databases as an index in memory, in full precision.
+    """Return the videos of the databases as an index in memory, in full precision.
 
     Raises:
-        UserError: a video is encoded as values that are not finite.
+        UserError: the embeddings of a video are not finite.
     """
     batches = evaluation_batches(
         CorpusVideos(vids, videos.source),
@@ -142,7 +159,7 @@ def search(
     videos: VideoData,
     vids: list[str],
 ) -> dict[str, list[Moment]]:
-    """Each sentence's moments, best first."""
+    """Return the moments of each sentence, best first."""
     options = run.options
     model = build_for_evaluation(
         HeroForVcmr, run, videos.features.width, longest_video(videos.features)
@@ -165,7 +182,7 @@ def search(
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[Moment]]:
-    """Print, and return, the moments of each sentence."""
+    """Print and return the moments of each sentence."""
     options = parse_options(SearchOptions, argv)
     if options.output is not None:
         check_output(options.output)

@@ -1,11 +1,9 @@
-"""One film more, from Python: a file, or features that are there already."""
+"""Add a film from Python: a file, or features that exist already."""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,27 +18,24 @@ from data.prepare.find_videos import find_videos
 from data.prepare.problems import FAILED_FILE, Problems
 from data.prepare.subtitle_files import read_subtitles
 from data.prepare.work import script_parser
-from engine.extractors import add_extractors, build_extractors, check_extractors
+from engine.extractors import add_extractors
 from model.extractors.extractor import FeatureExtractor
-from search.film_folder import FilmFolder
-from search.indexing import Failure, Material, encode_film, require_width
-from search.scorer import OwnFeatures, Scorer
-from search.store import Line
+from search.film_folder import FilmFolder, build_networks, subtitle_lines
+from search.indexing import Material, require_width
+from search.records import Line, NewFilm
+from search.scorer import Scorer
 from utils.errors import UserError, brief
-from utils.files import read_json
-
-__all__ = ["FilmReader", "as_material", "encode_film"]
 
 Spoken = Sequence[tuple[float, float, str]]  # start, end, text
 
 
 class FilmReader:
-    """Reads film files with the networks that the scorer's features come from.
+    """Reads film files with the networks that extract the model's features.
 
     Args:
         scorer: the model.
-        device: where networks compute.
-        options: names and values of the networks' options of ``index_videos.py``, such as
+        device: of the networks.
+        options: names and values of the options of ``index_videos.py`` for networks, such as
             ``resnet_weights``; True for one without a value.
     """
 
@@ -51,58 +46,47 @@ class FilmReader:
         words: list[str] = []
         for name, value in options.items():
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        self._options: Namespace = parser.parse_args(words)
+        self._options = parser.parse_args(words)
 
     @cached_property
     def _networks(self) -> tuple[FeatureExtractor, dict[str, Provenance]]:
-        if isinstance(self._scorer, OwnFeatures):
-            return self._scorer.extraction(self._options.half)
-        check_extractors(self._options)
-        return build_extractors(self._options, self._scorer.maker.interval, self._device)
+        return build_networks(self._options, self._scorer, self._device)
 
     @property
     def extractors(self) -> dict[str, dict[str, Any]]:
-        """What makes the features."""
+        """{extractor: provenance} of the features."""
         return {name: dataclasses.asdict(made) for name, made in self._networks[1].items()}
 
-    def read(self, film: Path, name: str, subtitles: str | Path | Spoken | None) -> Material:
-        """Return a film as the index takes it from a folder of films.
+    def read(self, file: Path, name: str, subtitles: str | Path | Spoken | None) -> Material:
+        """Return a film as it would be read from a folder of films.
 
         Raises:
             UserError: it, or its subtitles, cannot be used.
         """
-        if not film.is_file():
-            raise UserError(f"{film} does not exist")
+        if not file.is_file():
+            raise UserError(f"{file} does not exist")
         lines = as_lines(name, subtitles)
-        widths = {name: made.width for name, made in self._networks[1].items()}
-        require_width(self._scorer, widths, sum(widths.values()))
-        with TemporaryDirectory() as place:
-            folder, index = Path(place, "films"), Path(place, "index")
+        with TemporaryDirectory() as temporary:
+            folder, index = Path(temporary, "films"), Path(temporary, "index")
             folder.mkdir()
             index.mkdir()
-            (folder / f"film{film.suffix}").symlink_to(film.absolute())
+            (folder / f"film{file.suffix}").symlink_to(file.absolute())
             problems = Problems(index / FAILED_FILE)
             found = find_videos(folder)
             if not found.videos:
-                raise UserError(f"{film} cannot be used: its ending is no film's")
+                raise UserError(f"{file} cannot be used: its ending is no film's")
             size = self._options.batch_size
             source = FilmFolder(found, index, *self._networks, problems, batch_size=size)
-            (material,) = source.read(list(source.files))
-            if isinstance(material, Failure):
-                problems.write()
-                (noted,) = read_json(problems.path, dict).values()
-                raise UserError(f"{film} cannot be used: {noted['reason']}")
-        return dataclasses.replace(
-            material, name=name, file=film.absolute(), lines=lines, source=""
-        )
+            ((_, material),) = source.read(list(source.files))
+            if material is None:
+                reason = problems.first_failure.partition(": ")[2]
+                raise UserError(f"{file} cannot be used: {reason}")
+        own = {"name": name, "file": file.absolute(), "lines": lines, "source": ""}
+        return Material(dataclasses.replace(material.film, **own), material.features)
 
 
 def as_lines(name: str, subtitles: str | Path | Spoken | None) -> list[Line]:
-    """Return what is spoken in a film by its start.
-
-    Args:
-        name: of the film.
-        subtitles: a file, or start, end and text of each line.
+    """Return the spoken lines of a film, by start.
 
     Raises:
         UserError: the file cannot be used, or times are missing or the wrong way round.
@@ -110,8 +94,7 @@ def as_lines(name: str, subtitles: str | Path | Spoken | None) -> list[Line]:
     if isinstance(subtitles, str | Path):
         if not Path(subtitles).is_file():
             raise UserError(f"{subtitles} does not exist")
-        cues = read_subtitles(Path(subtitles)).cues
-        return [Line(cue.start, cue.end, html.unescape(cue.text).strip()) for cue in cues]
+        return subtitle_lines(read_subtitles(Path(subtitles)))
     lines = []
     for entry in subtitles or ():
         try:
@@ -127,16 +110,16 @@ def as_lines(name: str, subtitles: str | Path | Spoken | None) -> list[Line]:
 
 def as_material(
     name: str,
-    film: Path,
+    file: Path,
     features: np.ndarray,
     subtitles: str | Path | Spoken | None,
     scorer: Scorer,
     seconds: float | None,
 ) -> Material:
-    """Return features (T, D) that are there already, and what is spoken, as a film.
+    """Return a film of features (T, D) and spoken lines.
 
     Raises:
-        UserError: they are no features, or of another width than the model's.
+        UserError: the features have another shape or type, or another width than the model's.
     """
     values = np.asarray(features)
     if values.ndim != 2 or not len(values) or values.dtype.kind != "f":
@@ -146,12 +129,12 @@ def as_material(
         )
     if not np.isfinite(values).all():
         raise UserError(f"{name}: features hold NaN or infinite values")
-    require_width(scorer, {}, values.shape[1])
+    require_width(scorer, values.shape[1])
     longest = len(values) * scorer.maker.interval
-    return Material(
+    film = NewFilm(
         name=name,
-        features=values.astype(np.float32, copy=False),
-        lines=as_lines(name, subtitles),
         seconds=longest if seconds is None else min(seconds, longest),
-        file=film.absolute() if film.is_file() else None,
+        lines=as_lines(name, subtitles),
+        file=file.absolute() if file.is_file() else None,
     )
+    return Material(film, values.astype(np.float32, copy=False))

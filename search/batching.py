@@ -1,4 +1,4 @@
-"""Sentences of many clients, answered together by one model."""
+"""Answer the sentences of many clients together, with one model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-MAX_WAITING = 64  # sentences; one more is turned away
-GATHER_SECONDS = 0.01  # for the others, where several came together before
+MAX_WAITING = 64  # sentences; further ones are refused
+GATHER_SECONDS = 0.01  # to wait for as many sentences as the last batch had
 
 Answer = Callable[[Sequence[str], int], list]
 
 
 class BusyError(Exception):
-    """More is asked for than can be answered soon."""
+    """Too many requests are waiting."""
 
 
 @dataclass(frozen=True)
@@ -27,28 +27,25 @@ class _Question:
 
 
 class Batcher:
-    """Runs a model on threads of its own; what waits when a thread gets free is answered at once.
+    """Runs a model on threads of its own, on all sentences that wait when a thread gets free.
 
-    A single client never waits for others. Clients that each ask again as soon as they have their
-    answer would otherwise split into those that came first and the rest: where a thread answered
-    several sentences together, it waits for as many, :data:`GATHER_SECONDS` at most. Of all that
-    wait or are being answered it takes no more than its share.
+    A single client never waits for others. After a batch of several sentences a thread waits for
+    as many, for :data:`GATHER_SECONDS` at most, so that clients that ask again at once stay
+    together. The threads share the sentences equally.
 
     Args:
-        answer: gives the answers to sentences, in their order, ``top`` entries of each at most.
-        most: sentences of a batch.
-        threads: batches that are answered at the same time.
+        answer: returns the answers to sentences, in their order, of at most ``top`` entries each.
 
     Attributes:
-        busy: batches under way.
+        busy: number of batches that are being answered.
     """
 
-    def __init__(self, answer: Answer, most: int, threads: int = 1) -> None:
-        self._answer, self._most, self._threads = answer, most, threads
+    def __init__(self, answer: Answer, max_batch: int, threads: int = 1) -> None:
+        self._answer, self._max_batch, self._threads = answer, max_batch, threads
         self._waiting: deque[_Question] = deque()
         self._arrived = asyncio.Event()
         self._pool = ThreadPoolExecutor(threads, "model")
-        self._taken = 0  # sentences of the batches under way
+        self._taken = 0  # sentences of the batches being answered
         self.busy = 0
 
     async def ask(self, sentence: str, top: int) -> Any:
@@ -66,45 +63,27 @@ class Batcher:
         return await question.answer
 
     async def call(self, function: Callable, *arguments: Any) -> Any:
-        """Return what a function returns that needs one of the model's threads."""
+        """Run a function on a thread of the model."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
     async def run(self) -> None:
-        """Answer, until cancelled."""
+        """Answer sentences until cancelled."""
         await asyncio.gather(*(self._serve() for _ in range(self._threads)))
 
-    async def _serve(self) -> None:
-        before = 1
-        while True:
-            await self._arrived.wait()
-            await self._gather(before)
-            if batch := self._next():
-                before = len(batch)
-                await self._settle(batch)
-
-    async def _settle(self, batch: Sequence[_Question]) -> None:
-        """Answer the questions of a batch."""
-        sentences = [question.sentence for question in batch]
-        self._taken += len(batch)
-        self.busy += 1
-        try:
-            answers = await self.call(self._answers, sentences, batch[0].top)
-        finally:
-            self._taken -= len(batch)
-            self.busy -= 1
-        for question, answer in zip(batch, answers, strict=True):
-            if question.answer.done():  # its client is gone
-                continue
-            if isinstance(answer, Exception):
-                question.answer.set_exception(answer)
-            else:
-                question.answer.set_result(answer)
-
     def close(self) -> None:
-        """End the threads, after what they are at; whoever waits is told that it is over."""
+        """Finish the current batches, end the threads, and cancel the sentences that wait."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for question in self._waiting:
             question.answer.cancel()
+
+    async def _serve(self) -> None:
+        last = 1  # sentences of the last batch
+        while True:
+            await self._arrived.wait()
+            await self._gather(last)
+            if batch := self._next_batch():
+                last = len(batch)
+                await self._settle(batch)
 
     async def _gather(self, wanted: int) -> None:
         clock = asyncio.get_running_loop().time
@@ -112,27 +91,41 @@ class Batcher:
         while len(self._waiting) < wanted and clock() < deadline:
             await asyncio.sleep(GATHER_SECONDS / 10)
 
-    def _next(self) -> list[_Question]:
-        """Return what is answered next: the oldest sentence, and others that want as many
-        moments."""
-        share = min(-(-(len(self._waiting) + self._taken) // self._threads), self._most)
-        batch: list[_Question] = []
-        others: deque[_Question] = deque()
-        for question in self._waiting:
-            fits = question.top == self._waiting[0].top and len(batch) < share
-            (batch if fits else others).append(question)
-        self._waiting = others
-        if not others:
+    def _next_batch(self) -> list[_Question]:
+        """Remove and return the oldest question, and further ones with the same ``top``."""
+        share = min(-(-(len(self._waiting) + self._taken) // self._threads), self._max_batch)
+        same = [each for each in self._waiting if each.top == self._waiting[0].top]
+        batch = same[:share]
+        self._waiting = deque(each for each in self._waiting if each not in batch)
+        if not self._waiting:
             self._arrived.clear()
         return batch
 
+    async def _settle(self, batch: Sequence[_Question]) -> None:
+        """Answer the questions of a batch."""
+        self._taken += len(batch)
+        self.busy += 1
+        try:
+            sentences = [question.sentence for question in batch]
+            answers = await self.call(self._answers, sentences, batch[0].top)
+        finally:
+            self._taken -= len(batch)
+            self.busy -= 1
+        for question, answer in zip(batch, answers, strict=True):
+            if question.answer.done():  # its client has left
+                continue
+            if isinstance(answer, Exception):
+                question.answer.set_exception(answer)
+            else:
+                question.answer.set_result(answer)
+
     def _answers(self, sentences: Sequence[str], top: int) -> list:
-        """An answer to each sentence, or the exception that it causes, which is not the others'."""
+        """Return the answer to each sentence, or the exception that this one causes."""
         unique = list(dict.fromkeys(sentences))
         try:
-            found = dict(zip(unique, self._answer(unique, top), strict=True))
+            answers = dict(zip(unique, self._answer(unique, top), strict=True))
         except Exception as error:
             if len(unique) == 1:
                 return [error] * len(sentences)
-            found = {sentence: self._answers([sentence], top)[0] for sentence in unique}
-        return [found[sentence] for sentence in sentences]
+            answers = {sentence: self._answers([sentence], top)[0] for sentence in unique}
+        return [answers[sentence] for sentence in sentences]

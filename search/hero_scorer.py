@@ -1,4 +1,4 @@
-"""HERO as a scorer: its encoders for frames and sentences, its head for what they score."""
+"""HERO as a scorer: its encoders of frames and sentences, and its head for moments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from config.config import ScorerOptions, SearchOptions, parse_options
 from config.groups import Channel
 from config.shared_model import TOKENIZER_FILES, SharedModel
-from data.batch import VideoBatch
+from data.batch import QueryBatch, VideoBatch
 from data.bpe_tokenizer import BpeTokenizer
 from data.prepare.frame_matching import match_frames
 from data.run_features import channel_of
@@ -24,11 +24,20 @@ from data.tokenize import (
     encode_texts,
     load_tokenizer,
     named_in_environment,
+    normalize_query,
     normalize_subtitle,
     tokenizer_meta,
     tokenizer_name,
 )
-from data.video import Subtitle, VideoItem, collate_videos, context_tokens, kept_frames
+from data.vcmr import query_tokens
+from data.video import (
+    Subtitle,
+    VideoItem,
+    collate_texts,
+    collate_videos,
+    context_tokens,
+    kept_frames,
+)
 from engine.build import build_for_evaluation
 from engine.run import Run, finished_run
 from evaluation.ranking import SearchSettings, require_finite, top_moments
@@ -36,21 +45,16 @@ from model.cosine import unit_vectors
 from model.extractors.weights import file_sha256
 from model.inference import pack_weights
 from model.vcmr import HeroForVcmr, MomentRetrievalModel
-from search.queries import sentence_queries
+from search.records import Line, Maker
 from search.scan import Corpus
 from search.scorer import Candidates, Queries
-from search.store import Line, Maker
 from utils.distributed import SingleProcess
 from utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class HeroQueries(Queries):
-    """Sentences as HERO compares them.
-
-    Attributes:
-        spans: (N, H) float32, what the span head compares with frames.
-    """
+    """Encoded sentences; ``spans`` (N, H) float32 are what the span head compares with frames."""
 
     spans: Tensor
 
@@ -59,11 +63,10 @@ class HeroScorer:
     """See :class:`search.scorer.Scorer`.
 
     Args:
-        run: whose model it is; its options say how moments are found.
-        model: for moment retrieval, in evaluation mode.
-        tokenizer: the one that the model learnt with.
+        run: of the model; its options say how moments are searched for.
+        model: in evaluation mode.
         fingerprint: of the tokenizer.
-        known: what made the index that is to be searched.
+        known: the maker of the index to be searched.
     """
 
     label = ""
@@ -95,14 +98,13 @@ class HeroScorer:
         device: str = "cpu",
         known: Maker | None = None,
     ) -> Self:
-        """A finished run's model, or an exported one.
+        """Load a finished run's model, or an exported one.
 
         Args:
             run: folder of the run; None: ``checkpoint`` names an exported model.
-            checkpoint: step, file, exported model, or best (also where it is None).
+            checkpoint: step, file, exported model, or best (the default).
             toker: tokenizer; None: the run's.
-            device: where it computes.
-            known: what made the index that is to be searched.
+            known: the maker of the index to be searched.
 
         Raises:
             UserError: there is no such model, or it is not one for moment retrieval.
@@ -115,9 +117,8 @@ class HeroScorer:
             parse_options(ScorerOptions, words), SingleProcess(), torch.device(device)
         )
         tokenizer = load_tokenizer(toker_of(finished))
-        same = known and known.opened_by.get("toker_stamp") == stamp_of(tokenizer)
-        if known and known.tokenizer and same:
-            fingerprint = known.tokenizer  # unchanged since the index was begun
+        if known and known.tokenizer and known.opened_by.get("toker_stamp") == stamp_of(tokenizer):
+            fingerprint = known.tokenizer  # its files are those that the index was made with
         else:
             identity = tokenizer_meta(tokenizer)
             finished.require_tokenizer(tokenizer.name_or_path, identity)
@@ -134,16 +135,16 @@ class HeroScorer:
 
     @cached_property
     def maker(self) -> Maker:
-        """What an index is made by, as far as the model tells."""
+        """See :class:`search.scorer.Scorer`."""
         options, known = self.run.options, self._known
         weights = self.run.folder.find_checkpoint(self.run.evaluated.name)
         stamp = f"{weights.stat().st_size} {weights.stat().st_mtime_ns}"
-        same = known if known and known.opened_by.get("stamp") == stamp else None
+        same = known and known.opened_by.get("stamp") == stamp
         shared = SharedModel.find(options.checkpoint, options.run_dir)
         return Maker(
             kind="hero",
-            # Of a large file only where it may be another than before.
-            model_sha256=same.model_sha256 if same else file_sha256(weights),
+            # A large file is only hashed if it may have changed.
+            model_sha256=known.model_sha256 if known and same else file_sha256(weights),
             interval=self.settings.interval,
             width=self.run.model_config.c_config.hidden_size,
             tokenizer=self._fingerprint,
@@ -162,49 +163,49 @@ class HeroScorer:
         self, segments: Sequence[tuple[np.ndarray, Sequence[Line]]]
     ) -> list[np.ndarray]:
         """See :class:`search.scorer.Scorer`."""
-        items = [self._item(features, lines) for features, lines in segments]
-        found = self.encode_items(items)
-        halves = [frames.half().cpu().numpy() for frames in found]
-        if not all(np.isfinite(each).all() for each in halves):
+        batch = collate_videos([self._item(features, lines) for features, lines in segments])
+        arrays = [frames.half().cpu().numpy() for frames in self.encode_batch(batch)]
+        if not all(np.isfinite(array).all() for array in arrays):
             raise UserError(
                 "frames are encoded as values that are not finite in half precision: are the "
                 "features finite, and the model sound?"
             )
-        return halves
+        return arrays
 
-    def encode_items(self, items: Sequence[VideoItem]) -> list[Tensor]:
-        """Return the frame embeddings (T, H) float32 of videos as the model reads them."""
-        return self.encode_batch(collate_videos(items))
-
+    @torch.inference_mode()
     def encode_batch(self, batch: VideoBatch) -> list[Tensor]:
         """Return the frame embeddings (T, H) float32 of the videos of a batch."""
-        with torch.inference_mode(), self.run.precision.autocast():
+        with self.run.precision.autocast():
             frames = self.model.encode_videos(batch.to(self.run.device)).float()
         return list(frames.split(batch.frame_lens.tolist()))
 
     def _item(self, features: np.ndarray, lines: Sequence[Line]) -> VideoItem:
-        """A segment as the databases would hold it."""
+        """Return a segment as the databases would hold it."""
         total = len(features)
         if self.video_only:
-            every = list(range(total))
-            return VideoItem("", features, [Subtitle([self._cls], every)])
+            return VideoItem("", features, [Subtitle([self._cls], list(range(total)))])
         texts = encode_texts(self.tokenizer, [normalize_subtitle(line.text) for line in lines])
         spans = [(line.start, line.end) for line in lines]
         (matched,) = match_frames([spans], [total], self.settings.interval)
-        shown = [(number, frames) for number, frames in matched.unique_sub2frames]
         context, separator = self.run.options.sub_ctx_len, self._separator
         subtitles = [
             Subtitle(context_tokens(texts, number, context, separator), frames)
-            for number, frames in kept_frames(shown, total)
+            for number, frames in kept_frames(list(matched.unique_sub2frames), total)
         ]
         return VideoItem("", features, subtitles)
+
+    def query_batch(self, sentences: Sequence[str]) -> QueryBatch:
+        """Return sentences as queries "0", "1", …"""
+        encoded = encode_texts(self.tokenizer, [normalize_query(each) for each in sentences])
+        texts = [query_tokens(ids, {"CLS": self._cls}) for ids in encoded]
+        numbers = [str(number) for number in range(len(sentences))]
+        return QueryBatch(numbers, [*numbers], [None] * len(numbers), collate_texts(texts))
 
     @torch.inference_mode()
     def encode_queries(self, sentences: Sequence[str]) -> HeroQueries:
         """See :class:`search.scorer.Scorer`."""
-        batch = sentence_queries(sentences, self.tokenizer, self._cls)
         with self.run.precision.autocast():
-            vectors = self.model.encode_queries(batch.to(self.run.device))
+            vectors = self.model.encode_queries(self.query_batch(sentences).to(self.run.device))
             spans = self.model.span_queries(vectors)
         return HeroQueries(tuple(sentences), vectors.float(), spans.float())
 
@@ -216,18 +217,18 @@ class HeroScorer:
         scores = corpus.segment_scores(queries.vectors, self.model.pool_scores)
         require_finite("video", scores)
         return [
-            self._moments(corpus, vector, of_query, count)
-            for vector, of_query in zip(queries.spans, scores, strict=True)
+            self._moments(corpus, span, of_query, count)
+            for span, of_query in zip(queries.spans, scores, strict=True)
         ]
 
     def _moments(self, corpus: Corpus, span: Tensor, scores: Tensor, count: int) -> Candidates:
-        """The best moments for the span query (H,) in the best of the segments scored (S,)."""
+        """Return the best moments for a span query (H,), given the scores (S,) of segments."""
         settings = self.settings
         segments = corpus.best_segments(scores, settings.searched_videos)
         similarities, mask = corpus.products(span, segments)
         start, end = self.model.span_probabilities(similarities, mask)
         require_finite("span", start, end)
-        weights = torch.exp(self.run.options.q2c_alpha * scores[segments.to(scores.device)])
+        weights = settings.weights(scores[segments.to(scores.device)])
         best = top_moments(
             (weights[:, None] * start)[None],
             torch.where(mask, end, -1)[None],
@@ -235,9 +236,9 @@ class HeroScorer:
             settings.max_pred_l,
             count,
         )
-        found = int(best.counts[0])
         row, first, last, listed = (
-            values[0, :found].cpu() for values in (best.row, best.first, best.last, best.scores)
+            values[0, : int(best.counts[0])].cpu()
+            for values in (best.row, best.first, best.last, best.scores)
         )
         return Candidates(
             segments[row].numpy(), first.numpy(), last.numpy(), listed.double().numpy()
@@ -252,26 +253,26 @@ class HeroScorer:
 
 
 def _token(tokenizer: BpeTokenizer, role: str) -> int:
-    """Return the id of a token that the model reads beside words: "cls" or "sep".
+    """Return the id of a special token that the model reads: "cls" or "sep".
 
     Raises:
         UserError: the tokenizer has none.
     """
-    found: int | None = getattr(tokenizer, f"{role}_token_id")
-    if found is None:
+    token: int | None = getattr(tokenizer, f"{role}_token_id")
+    if token is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no {role}_token; name another")
-    return found
+    return token
 
 
 def stamp_of(tokenizer: BpeTokenizer) -> str:
-    """Return sizes and times of a tokenizer's files: the same as long as nobody changes them."""
-    found = (Path(tokenizer.name_or_path, name) for name in TOKENIZER_FILES)
-    facts = [(file.name, file.stat()) for file in found if file.is_file()]
-    return " ".join(f"{name} {each.st_size} {each.st_mtime_ns}" for name, each in facts)
+    """Return sizes and times of a tokenizer's files, which change with their contents."""
+    files = (Path(tokenizer.name_or_path, name) for name in TOKENIZER_FILES)
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 
 
 def window_frames(run: Run[ScorerOptions | SearchOptions]) -> int:
-    """Most frames that the run's model encodes together."""
+    """Return the number of frames that the run's model encodes together at most."""
     limit, table = run.options.max_clip_len, run.model_config.c_config.max_position_embeddings
     return table if limit < 0 else min(limit, table)
 

@@ -1,21 +1,21 @@
-"""From films to an index: what is new or changed is encoded, what is gone goes.
+"""Bring an index up to date: encode new and changed films, remove deleted ones.
 
-Where films and their features come from is a :class:`FilmSource`'s affair (search/film_sources.py).
-A film is in the index, whole, as soon as it is encoded, so that whatever ends the work ends it
-between two films.
+A film is committed, whole, as soon as it is encoded, so that a kill costs one film at most. The
+films come from a :class:`FilmSource`: a folder (film_folder.py) or databases (film_databases.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
+from search.records import Film, NewFilm
 from search.scorer import Scorer, lines_within
-from search.store import Film, IndexWriter, Line, NewFilm
+from search.store import IndexWriter
 from utils.errors import UserError, brief
 
 SEGMENTS_AT_ONCE = 16  # that are encoded together
@@ -23,198 +23,149 @@ SEGMENTS_AT_ONCE = 16  # that are encoded together
 
 @dataclass(frozen=True)
 class Material:
-    """What a film is encoded from.
+    """A film to be encoded: a record without segments, and its features (T, D) float32."""
 
-    Attributes:
-        name: of the film in the index.
-        features: (T, D) float32.
-        lines: what is spoken, by its start.
-        seconds: how long the film is.
-        file: where it lies; None if it came from a database.
-        note: what is wrong with it, though it can be used.
-        source: what :meth:`FilmSource.is_same` knows it by.
-    """
-
-    name: str
+    film: NewFilm
     features: np.ndarray
-    lines: Sequence[Line]
-    seconds: float
-    file: Path | None = None
-    note: str | None = None
-    source: str = ""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A film that cannot be used; the source has noted why."""
-
-    name: str
-
-
-class FilmSource(Protocol):
+class FilmSource(ABC):
     """Where films come from.
 
     Attributes:
-        place: for messages.
-        files: {name: where the film lies} of all films that there are; None: in a database.
-        extractors: what made, or makes, the features; {} where that is not known.
+        path: of the folder or database, for messages.
+        files: {name: file} of all films; None: the film is in a database.
     """
 
-    place: str
-    extractors: Mapping[str, Mapping[str, Any]]
+    path: str
+    files: Mapping[str, Path | None]
 
-    @property
-    def files(self) -> Mapping[str, Path | None]: ...
+    @abstractmethod
+    def is_unchanged(self, film: Film) -> bool:
+        """Return whether a film of the index would be encoded to the same again."""
 
-    def may_be_there(self, name: str) -> bool:
-        """Return whether a film that is not among ``files`` may be there, though nobody can tell:
-        then what the index has of it stays."""
+    @abstractmethod
+    def read(self, names: Sequence[str]) -> Iterator[tuple[str, Material | None]]:
+        """Yield films, in any order, each as soon as it is ready; None for one that cannot be
+        used, after its problem was noted."""
 
-    def is_same(self, film: Film) -> bool:
-        """Return whether a film of the index would become the same again."""
-
-    def read(self, names: Sequence[str]) -> Iterator[Material | Failure]:
-        """Read films, in any order, each as soon as it is there."""
-
+    @abstractmethod
     def fail(self, name: str, reason: str) -> None:
         """Note why a film cannot be used."""
 
-    def drop_gone(self) -> None:
-        """Drop what is kept of films that are gone."""
+    def may_exist(self, name: str) -> bool:
+        """Return whether a film that is not among ``files`` may exist, though it cannot be read:
+        then it stays in the index."""
+        return False
+
+    def prune(self) -> None:  # noqa: B027  most sources cache nothing
+        """Delete what is cached of films that no longer exist."""
 
 
 @dataclass
 class Summary:
-    """How many films an update put in, left as they were, took out, and could not use."""
+    """Numbers of films that an update added or replaced, left, removed, and could not use."""
 
-    made: int = 0
-    same: int = 0
-    gone: int = 0
+    added: int = 0
+    unchanged: int = 0
+    removed: int = 0
     failed: int = 0
 
 
 def cut_segments(frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
-    """(first frame, end) of the segments of a film, each of at most ``window`` frames.
+    """Return (first frame, end) of the segments of a film, each of at most ``window`` frames.
 
     Neighbours share ``overlap`` frames at least: the last one is as long as the others, and so
     shares more.
     """
     if frames <= window:
         return [(0, frames)]
-    step = window - overlap
-    starts = [*range(0, frames - window, step), frames - window]
+    starts = [*range(0, frames - window, window - overlap), frames - window]
     return [(start, start + window) for start in starts]
 
 
 def encode_film(scorer: Scorer, material: Material) -> NewFilm:
-    """Return a film as the index takes it.
+    """Return a film with the embeddings of its segments.
 
     Raises:
         UserError: its features cannot be used.
     """
-    interval, features = scorer.maker.interval, material.features
-    segments = []
-    for start, end in cut_segments(len(features), scorer.window, scorer.overlap):
-        spoken = lines_within(material.lines, start * interval, end * interval)
-        segments.append((features[start:end], spoken))
+    interval, features, lines = scorer.maker.interval, material.features, material.film.lines
+    cuts = cut_segments(len(features), scorer.window, scorer.overlap)
+    segments = [
+        (features[start:end], lines_within(lines, start * interval, end * interval))
+        for start, end in cuts
+    ]
     encoded: list[np.ndarray] = []
     for at in range(0, len(segments), SEGMENTS_AT_ONCE):
         encoded += scorer.encode_segments(segments[at : at + SEGMENTS_AT_ONCE])
-    firsts = (start for start, _ in cut_segments(len(features), scorer.window, scorer.overlap))
-    return NewFilm(
-        name=material.name,
-        seconds=material.seconds,
-        segments=list(zip(firsts, encoded, strict=True)),
-        lines=material.lines,
-        file=material.file,
-        note=material.note,
-        source=material.source,
-    )
+    starts = (start for start, _ in cuts)
+    return replace(material.film, segments=list(zip(starts, encoded, strict=True)))
 
 
 def update_index(
     writer: IndexWriter, scorer: Scorer, source: FilmSource, prune: bool = False
 ) -> Iterator[Summary]:
-    """Bring an index up to date with the films that there are.
-
-    Args:
-        writer: of the index.
-        scorer: the model.
-        source: of the films.
-        prune: also if more than half of the index's films are gone.
+    """Bring an index up to date with the films of a source.
 
     Yields:
-        How far it is, after every film; at last, when all is done.
+        The counts so far, after every film; the work is done when the iterator ends.
 
     Raises:
         OSError: the disk is full; films that are in the index stay.
-        UserError: more than half of the films are gone.
+        UserError: more than half of the films no longer exist, without ``prune``.
     """
-    there = writer.state().by_name
-    gone = [name for name in there if name not in source.files and not source.may_be_there(name)]
-    if not prune:
-        _require_half(source, there, gone)
-    same = {name for name in source.files if name in there and source.is_same(there[name])}
-    if gone:
-        writer.remove(gone)
-        source.drop_gone()
-    moved = {name: file for name in same if (file := source.files[name]) != there[name].file}
+    known = writer.state().by_name
+    missing = [name for name in known if name not in source.files and not source.may_exist(name)]
+    if 2 * len(missing) > len(known) and not prune:  # another folder, or not mounted?
+        raise UserError(
+            f"{len(missing)} of the {len(known)} films of the index are gone from {source.path}, "
+            f"such as {brief(missing[0])}: is it the right one, and mounted? --prune takes them "
+            "out all the same"
+        )
+    unchanged = {
+        name for name in source.files if name in known and source.is_unchanged(known[name])
+    }
+    if missing:
+        writer.remove(missing)
+        source.prune()
+    moved = {name for name in unchanged if source.files[name] != known[name].file}
     if moved:
-        writer.move(moved)
-    summary = Summary(same=len(same), gone=len(gone))
+        writer.move({name: source.files[name] for name in moved})
+    summary = Summary(unchanged=len(unchanged), removed=len(missing))
     yield summary
-    for found in source.read([name for name in source.files if name not in same]):
-        if isinstance(found, Failure) or not _put(writer, scorer, source, found):
-            summary.failed += 1
-            if found.name in there:  # it was another film
-                writer.remove([found.name])
+    for name, material in source.read([each for each in source.files if each not in unchanged]):
+        if material is not None and _put(writer, scorer, source, material):
+            summary.added += 1
         else:
-            summary.made += 1
+            summary.failed += 1
+            if name in known:  # the film that is there is no longer that of the file
+                writer.remove([name])
         yield summary
     writer.compact()
 
 
 def _put(writer: IndexWriter, scorer: Scorer, source: FilmSource, material: Material) -> bool:
-    """Put a film into the index; whether it could be encoded."""
+    """Encode a film and put it into the index; return whether it could be encoded."""
     try:
         film = encode_film(scorer, material)
     except UserError as error:
-        source.fail(material.name, str(error))
+        source.fail(material.film.name, str(error))
         return False
     writer.put(film)
     return True
 
 
-def _require_half(source: FilmSource, there: Iterable[str], gone: Sequence[str]) -> None:
-    """Refuse to take out more than half of the films: the folder may be another, or not mounted.
+def require_width(scorer: Scorer, width: int, extractors: Mapping[str, int] | None = None) -> None:
+    """Refuse features of a width that the model cannot read; {extractor: width} explains it.
 
     Raises:
-        UserError: so many would go.
-    """
-    total = len(list(there))
-    if 2 * len(gone) > total:
-        raise UserError(
-            f"{len(gone)} of the {total} films of the index are gone from {source.place}, such as "
-            f"{brief(gone[0])}: is it the right one, and mounted? --prune takes them out all the "
-            "same"
-        )
-
-
-def require_width(scorer: Scorer, extractors: Mapping[str, int], width: int) -> None:
-    """Refuse features that the model cannot read.
-
-    Args:
-        scorer: the model.
-        extractors: {extractor: width}, or what is known of them.
-        width: of the features.
-
-    Raises:
-        UserError: they are of another width than the model's.
+        UserError: the model reads another width.
     """
     if scorer.feature_width not in (None, width):
-        which = " + ".join(f"{name} {size}" for name, size in extractors.items())
+        parts = " + ".join(f"{name} {size}" for name, size in (extractors or {}).items())
         raise UserError(
             f"the model reads features of {scorer.feature_width} values a frame, these have {width}"
-            + (f" ({which})" if which else "")
+            + (f" ({parts})" if parts else "")
             + ": take the extractors whose features it learnt from"
         )

@@ -1,9 +1,9 @@
-"""Moments as peaks of a curve that says how well each frame of a film fits a sentence.
+"""Moments as peaks of the curve of a film's scores for a sentence.
 
-The curve is smoothed: every frame takes half of its own value and a quarter of each neighbour's. A
-frame that no neighbour exceeds is a peak; around it lies a moment, as far as the curve stays at or
-above the middle between the peak and the film's lower quartile, which stands for frames that do not
-fit. The highest peak comes first; frames of its moment belong to no other.
+The curve is smoothed: half of a frame's own score and a quarter of each neighbour's. A frame that
+no neighbour exceeds is a peak. Its moment extends as far as the curve stays at or above the mean of
+the peak and the lower quartile of the film, which represents frames that do not fit. Peaks are
+taken from the highest down, and moments do not share frames.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from torch import Tensor
 
 
 def smooth(curve: Tensor, mask: Tensor) -> Tensor:
-    """Smooth curves (…, T); at an end, the weights of the frames that are there count.
+    """Return smoothed curves (…, T); the mask (…, T) is False for padding after the last frame.
 
-    Args:
-        curve: values of frames.
-        mask: (…, T), True = a frame, False = padding behind the last one, whose values are free.
+    The weights of missing neighbours are left out.
     """
     real = mask.to(curve.dtype)
     values = curve.masked_fill(~mask, 0)
@@ -34,17 +32,17 @@ def find_peaks(curve: np.ndarray, longest: int, count: int) -> list[tuple[int, i
     """Return the moments (first frame, last frame, height of the peak) of a smoothed curve (T,).
 
     Args:
-        curve: a value for each frame.
-        longest: frames of a moment; of a longer one, those around its peak are kept.
-        count: moments at most, the highest.
+        curve: of scores.
+        longest: most frames of a moment; a longer one is cut around its peak.
+        count: most moments, the highest.
     """
     lower = np.concatenate([[-np.inf], curve, [-np.inf]])
     is_peak = (curve >= lower[:-2]) & (curve >= lower[2:])
     base = float(np.quantile(curve, 0.25))
     free = np.ones(len(curve), dtype=bool)
-    found: list[tuple[int, int, float]] = []
+    moments: list[tuple[int, int, float]] = []
     for peak in np.flatnonzero(is_peak)[np.argsort(-curve[is_peak], kind="stable")].tolist():
-        if len(found) == count or curve[peak] < base:
+        if len(moments) == count or curve[peak] < base:
             break
         if not free[peak]:
             continue
@@ -56,13 +54,12 @@ def find_peaks(curve: np.ndarray, longest: int, count: int) -> list[tuple[int, i
             first = min(max(first, peak - longest // 2), last - longest + 1)
             last = first + longest - 1
         free[first : last + 1] = False
-        found.append((first, last, float(curve[peak])))
-    return found
+        moments.append((first, last, float(curve[peak])))
+    return moments
 
 
-def _run_around(fits: np.ndarray, place: int) -> tuple[int, int]:
-    """First and last place of the run of True that ``place`` is in."""
-    before, after = np.flatnonzero(~fits[:place]), np.flatnonzero(~fits[place:])
-    first = int(before[-1]) + 1 if len(before) else 0
-    last = place + int(after[0]) - 1 if len(after) else len(fits) - 1
-    return first, last
+def _run_around(fits: np.ndarray, frame: int) -> tuple[int, int]:
+    """Return the first and the last frame of the run of True around ``frame``."""
+    outside = np.flatnonzero(~np.pad(fits, 1)) - 1  # frames, and one before and after all
+    after = int(np.searchsorted(outside, frame))
+    return int(outside[after - 1]) + 1, int(outside[after]) - 1

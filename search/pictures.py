@@ -1,4 +1,4 @@
-"""Pieces of films for people to look at: a thumbnail, a moment as a video file of its own."""
+"""Excerpts of films: a thumbnail, and a moment as a video file."""
 
 from __future__ import annotations
 
@@ -16,40 +16,32 @@ from utils.files import atomic_write
 
 THUMBNAIL_WIDTH = 320  # pixels
 SOUND_RATE, SOUND_LAYOUT, SOUND_FORMAT = 48000, "stereo", "fltp"
-SOUND_FRAME = 1024  # samples that AAC encodes at once
-HIGHEST_RATE = Fraction(60)  # frames a second of a clip
-USUAL_RATE = Fraction(25)  # where a film tells no rate
+SOUND_FRAME = 1024  # samples of a frame of AAC
+MAX_RATE = Fraction(60)  # frames a second of a clip
+DEFAULT_RATE = Fraction(25)  # of a film without a frame rate
 
 FrameT = TypeVar("FrameT", av.VideoFrame, av.AudioFrame)
 
 
 def thumbnail(film: Path, seconds: float, width: int = THUMBNAIL_WIDTH) -> bytes:
-    """Return the frame on display at a time as a JPEG file.
-
-    Args:
-        film: any file that FFmpeg reads.
-        seconds: from the film's start.
-        width: pixels; a film that is narrower keeps its own.
+    """Return the frame on display at a time as a JPEG file, at most so many pixels wide.
 
     Raises:
         UserError: the film cannot be read.
     """
-    picture = _upright(next(_displayed(film, [seconds])))
+    picture = next(_displayed(film, [seconds]))
     width = min(_even(width), _even(picture.width))
     height = _even(picture.height * width / picture.width)
     codec = av.CodecContext.create("mjpeg", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, "yuvj420p"
-    codec.time_base = 1 / USUAL_RATE
+    codec.time_base = 1 / DEFAULT_RATE
     small = picture.reformat(width, height, "yuvj420p")
     small.pts = 0
     return b"".join(bytes(packet) for packet in [*codec.encode(small), *codec.encode()])
 
 
 def write_clip(film: Path, start: float, end: float, target: Path) -> None:
-    """Write what a film shows and says between two times as an MP4 file.
-
-    It is encoded again, so that it begins and ends where it should (to half a frame), not at the
-    key frames around.
+    """Write an excerpt of a film, with its sound, as an MP4 file; exact to half a frame.
 
     Raises:
         UserError: the film cannot be read.
@@ -57,32 +49,31 @@ def write_clip(film: Path, start: float, end: float, target: Path) -> None:
     with _film(film) as container:
         stream = container.streams.best("video")
         average = stream.average_rate if stream else None
-    rate = min(Fraction(average or USUAL_RATE), HIGHEST_RATE)
+    rate = min(Fraction(average or DEFAULT_RATE), MAX_RATE)
     count = max(1, round((end - start) * rate))
     frames = _displayed(film, [start + float(number / rate) for number in range(count)])
     sound = _sound(film, start, end)
     with atomic_write(target) as temporary, av.open(str(temporary), "w", format="mp4") as clip:
-        shown = clip.add_stream("libx264", rate=rate, options={"crf": "20"})
-        heard = None
+        video = clip.add_stream("libx264", rate=rate, options={"crf": "20"})
         if sound is not None:
-            heard = clip.add_stream("aac", rate=SOUND_RATE, layout=SOUND_LAYOUT)
-        for number, picture in enumerate(map(_upright, frames)):
+            audio = clip.add_stream("aac", rate=SOUND_RATE, layout=SOUND_LAYOUT)
+        for number, picture in enumerate(frames):
             if number == 0:
-                shown.width, shown.height = _even(picture.width), _even(picture.height)
-                shown.pix_fmt = "yuv420p"
-            picture = picture.reformat(shown.width, shown.height, "yuv420p")
+                video.width, video.height = _even(picture.width), _even(picture.height)
+                video.pix_fmt = "yuv420p"
+            picture = picture.reformat(video.width, video.height, "yuv420p")
             picture.pts, picture.time_base = number, 1 / rate
-            clip.mux(shown.encode(picture))
-        clip.mux(shown.encode())
-        if heard is not None and sound is not None:
+            clip.mux(video.encode(picture))
+        clip.mux(video.encode())
+        if sound is not None:
             for piece in _sound_frames(sound):
-                clip.mux(heard.encode(piece))
-            clip.mux(heard.encode())
+                clip.mux(audio.encode(piece))
+            clip.mux(audio.encode())
 
 
 @contextmanager
 def _film(path: Path) -> Iterator[av.container.InputContainer]:
-    """A film, opened; what is wrong with it is the user's."""
+    """Open a film; UserError if it cannot be read, or has no video."""
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if container.streams.best("video") is None:
@@ -93,40 +84,37 @@ def _film(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def _displayed(film: Path, times: list[float]) -> Iterator[av.VideoFrame]:
-    """The frame on display at each time (ascending): the last one that is not later; before the
-    first frame the first one, past the end the last one."""
-    wanted = iter(times)
-    time: float | None = next(wanted)
-    shown = None
-    for frame, begins in _frames(film, av.VideoFrame, times[0]):
-        while time is not None and begins > time:
-            yield shown or frame
-            time = next(wanted, None)
-        if time is None:
-            return
-        shown = frame
-    if shown is None:
+    """Yield the upright frame on display at each time (ascending): the last one that is not later;
+    before the first frame the first one, past the end the last one."""
+    done, latest = 0, None
+    for frame, start in _frames(film, av.VideoFrame, times[0]):
+        while start > times[done]:
+            yield _upright(latest or frame)
+            done += 1
+            if done == len(times):
+                return
+        latest = frame
+    if latest is None:
         raise UserError(f"{film} has no frames that can be decoded")
-    yield shown
-    for _ in wanted:
-        yield shown
+    for _ in times[done:]:
+        yield _upright(latest)
 
 
 def _frames(film: Path, kind: type[FrameT], start: float) -> Iterator[tuple[FrameT, float]]:
-    """Decoded frames and their times, from one on that is not later than ``start``, if any is."""
-    entered = False
+    """Yield decoded frames and their times, from one on that is not later than ``start``, if there
+    is one."""
     if start > 0:
-        for frame, time in _decoded(film, kind, start):
-            if not entered and time > start:
-                break
-            entered = True
-            yield frame, time
-    if not entered:  # it cannot be entered in the middle
-        yield from _decoded(film, kind, 0)
+        frames = _decoded(film, kind, start)
+        first = next(frames, None)
+        if first is not None and first[1] <= start:
+            yield first
+            yield from frames
+            return
+    yield from _decoded(film, kind, 0)  # without seeking
 
 
 def _decoded(film: Path, kind: type[FrameT], start: float) -> Iterator[tuple[FrameT, float]]:
-    """Frames and times from the key frame before ``start`` on; none where it cannot be found."""
+    """Yield frames and times from the key frame before ``start`` on; none if seeking fails."""
     with _film(film) as container:
         stream = container.streams.best("video" if kind is av.VideoFrame else "audio")
         if stream is None or stream.time_base is None:
@@ -156,17 +144,18 @@ def _even(pixels: float) -> int:
 
 
 def _sound(film: Path, start: float, end: float) -> np.ndarray | None:
-    """Samples (2, n) float32 between two times, silence where there are none; None: no sound."""
+    """Return samples (2, n) float32 between two times, zeros where there are none; None: the film
+    has no sound."""
     with _film(film) as container:
         if container.streams.best("audio") is None:
             return None
     samples = np.zeros((2, round((end - start) * SOUND_RATE)), np.float32)
     resampler = av.AudioResampler(SOUND_FORMAT, SOUND_LAYOUT, SOUND_RATE)
-    at = None  # sample, from the clip's start, where the resampler's next output lies
-    for frame, begins in _frames(film, av.AudioFrame, start):
-        if begins >= end:
+    at = None  # sample of the clip that the resampler's next output starts at
+    for frame, time in _frames(film, av.AudioFrame, start):
+        if time >= end:
             break
-        at = round((begins - start) * SOUND_RATE) if at is None else at
+        at = round((time - start) * SOUND_RATE) if at is None else at
         for piece in resampler.resample(frame):
             values = piece.to_ndarray()
             low, high = max(at, 0), min(at + values.shape[1], samples.shape[1])

@@ -1,4 +1,4 @@
-"""What browsers make of a film: its media type, and whether they can play it."""
+"""How browsers play a film: its media type, and whether they can decode it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,17 @@ from pathlib import Path
 
 import av
 
-# Every current browser plays these; FFmpeg's names.
+# FFmpeg's names of codecs that every current browser plays, by container.
 _EVERYWHERE = {"mp4": {"h264", "av1", "vp9"}, "webm": {"vp8", "vp9", "av1"}}
-# Some do: Safari HEVC, Chromium Matroska and Ogg with the codecs that it knows.
-_SOMEWHERE = {
-    "mp4": {"hevc", "vp8"},
-    "webm": {"h264", "hevc"},
-    "ogg": {"theora", "vp8"},
-}
-_CONTAINERS = {
-    "mov,mp4,m4a,3gp,3g2,mj2": "mp4",
-    "matroska,webm": "webm",
-    "ogg": "ogg",
-}
+# Some browsers: Safari HEVC, Chromium Matroska and Ogg with the codecs that it knows.
+_SOMEWHERE = {"mp4": {"hevc", "vp8"}, "webm": {"h264", "hevc"}, "ogg": {"theora", "vp8"}}
+_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "webm", "ogg": "ogg"}
 _SOUND = {"aac", "mp3", "opus", "vorbis", "flac"}
-# Eight bits, a quarter of the colour: what decoders in hardware and in Firefox know of H.264.
+# 8 bits, 4:2:0: all that hardware decoders and Firefox support of H.264.
 _PIXELS = {"yuv420p", "yuvj420p"}
-# Matroska is named as the subset that browsers ask for.
+# Matroska has the type of its subset that browsers support.
 _MEDIA_TYPES = {".mkv": "video/webm", ".m4v": "video/mp4", ".webm": "video/webm"}
-_MEND = "convert it: ffmpeg -i FILM -c:v libx264 -pix_fmt yuv420p -c:a aac -movflags +faststart MP4"
+_FIX = "convert it: ffmpeg -i FILM -c:v libx264 -pix_fmt yuv420p -c:a aac -movflags +faststart MP4"
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class Playback:
     """How a film plays in a browser.
 
     Attributes:
-        codec: FFmpeg's name of how its pictures are encoded; empty if it cannot be read.
+        codec: FFmpeg's name of the video codec; empty if the film cannot be read.
         plays: whether any browser plays it.
         problem: what does not work, and how to fix it; empty if everything does.
     """
@@ -46,7 +38,7 @@ class Playback:
 
 
 def media_type(path: Path) -> str:
-    """Return what a film is announced as: a video, or mere bytes, never a page or a script."""
+    """Return the media type of a film: a video's or that of plain bytes, never a page's."""
     known = _MEDIA_TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or ""
     return known if known.startswith("video/") else "application/octet-stream"
 
@@ -57,8 +49,8 @@ def playback(path: Path) -> Playback:
     Raises:
         OSError: it is not there.
     """
-    known = path.stat()
-    return _playback(path, known.st_mtime_ns, known.st_size)
+    status = path.stat()
+    return _playback(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=4096)
@@ -69,12 +61,9 @@ def _playback(path: Path, changed: int, size: int) -> Playback:
             if not isinstance(stream, av.VideoStream):
                 return Playback("", False, "it has no pictures")
             sound = film.streams.best("audio")
-            return _judge(
-                film.format.name,
-                stream.codec_context.name,
-                stream.codec_context.pix_fmt,
-                None if sound is None else sound.codec_context.name,
-            )
+            video = stream.codec_context
+            heard = sound.codec_context.name if sound else None
+            return _judge(film.format.name, video.name, video.pix_fmt, heard)
     except av.FFmpegError as error:
         return Playback("", False, f"it cannot be read ({error.strerror})")
 
@@ -84,11 +73,11 @@ def _judge(container: str, codec: str, pixels: str | None, sound: str | None) ->
     kind = _CONTAINERS.get(container, "")
     what = f"{codec} in {kind or container.partition(',')[0]}"
     if codec not in _EVERYWHERE.get(kind, set()) | _SOMEWHERE.get(kind, set()):
-        return Playback(codec, False, f"browsers cannot play {what}; {_MEND}")
-    if codec not in _EVERYWHERE.get(kind, ()):
-        return Playback(codec, True, f"not every browser plays {what}; {_MEND}")
-    if codec == "h264" and pixels not in _PIXELS:
-        return Playback(codec, True, f"not every browser plays {codec} as {pixels}; {_MEND}")
-    if sound is not None and sound not in _SOUND and not sound.startswith("pcm_"):
-        return Playback(codec, True, f"not every browser plays its sound ({sound}); {_MEND}")
-    return Playback(codec, True, "")
+        return Playback(codec, False, f"browsers cannot play {what}; {_FIX}")
+    if codec in _EVERYWHERE.get(kind, ()):
+        what = ""
+        if codec == "h264" and pixels not in _PIXELS:
+            what = f"{codec} as {pixels}"
+        elif sound is not None and sound not in _SOUND and not sound.startswith("pcm_"):
+            what = f"its sound ({sound})"
+    return Playback(codec, True, f"not every browser plays {what}; {_FIX}" if what else "")

@@ -1,8 +1,7 @@
-"""What a model must do to be searched with: one class for HERO, one for an image–text model.
+"""The interface of models to search with: one class for HERO, one for image–text models.
 
-A scorer turns films into frame embeddings (the index keeps them in half precision) and sentences
-into queries, and finds candidates for a sentence among all frames. What follows — one moment seen
-from two windows, doubt, times, spoken words, answers — is the engine's and the same for all.
+A scorer encodes films as frame embeddings and sentences as queries, and finds candidates for a
+sentence among all frames. The engine does the rest: overlapping moments, doubt, times, words.
 
 Letters: N queries · S segments of all films · T frames of a segment · D width of features · H width
 of frame embeddings.
@@ -20,35 +19,31 @@ from torch import Tensor
 if TYPE_CHECKING:
     from data.prepare.extraction import Provenance
     from model.extractors.extractor import FeatureExtractor
+    from search.records import Line, Maker
     from search.scan import Corpus
-    from search.store import Line, Maker
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Sentences, encoded. A scorer may keep more than this in a subclass.
+    """Encoded sentences; a subclass may hold more.
 
     Attributes:
         sentences: as they were typed.
-        vectors: (N, H) float32, what is compared with frames.
+        vectors: (N, H) float32, which are compared with frames.
     """
 
     sentences: tuple[str, ...]
     vectors: Tensor
 
-    def __len__(self) -> int:
-        return len(self.sentences)
-
 
 @dataclass(frozen=True)
 class Candidates:
-    """Moments found for one sentence, best first, overlapping ones among them; arrays (n,).
+    """Moments found for one sentence, best first, which may overlap; arrays (n,).
 
     Attributes:
-        segment: place in the index's list of segments.
+        segment: its number in the index's list of segments.
         first, last: frames within the segment, both inclusive.
-        scores: comparable between all sentences and films of an index; higher is better, not
-            negative.
+        scores: ≥ 0, comparable between all sentences and films of an index; higher is better.
     """
 
     segment: np.ndarray
@@ -61,11 +56,11 @@ class Scorer(Protocol):
     """A model to search with.
 
     Attributes:
-        maker: what an index must have been made by.
-        feature_width: D of the features that :meth:`encode_segments` takes; None: any.
-        window: most frames that are encoded together; a longer film is cut into segments.
-        overlap: frames that two segments of a film have in common.
-        label: what answers are by, where not by HERO; said with every answer.
+        maker: of an index of this model, without extractors.
+        feature_width: D of the features that :meth:`encode_segments` reads; None: any.
+        window: most frames of a segment; a longer film is cut into several.
+        overlap: frames that consecutive segments share at least.
+        label: names the model in every answer, where it is not HERO.
     """
 
     window: int
@@ -86,19 +81,15 @@ class Scorer(Protocol):
         """Return the frame embeddings (T, H) float16 of each segment.
 
         Args:
-            segments: features (T, D) float32, and what is spoken: times in seconds from the
-                segment's first frame, by their start (see :func:`lines_within`).
+            segments: features (T, D) float32, and spoken lines by start, with times from the
+                segment's first frame (see :func:`lines_within`).
 
         Raises:
             UserError: they are not finite in half precision.
         """
 
     def encode_queries(self, sentences: Sequence[str]) -> Queries:
-        """Encode sentences; each has a letter at least.
-
-        Raises:
-            UserError: one is no text.
-        """
+        """Encode sentences, none of which is empty."""
 
     def find(self, corpus: Corpus, queries: Queries, count: int) -> list[Candidates]:
         """Return the best ``count`` candidates of each query, exact over all frames."""
@@ -109,15 +100,15 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class OwnFeatures(Protocol):
-    """A scorer that brings the network of its features along."""
+    """A scorer whose own network extracts its features."""
 
     def extraction(self, half: bool = False) -> tuple[FeatureExtractor, dict[str, Provenance]]:
-        """Return what makes the features of films, and how they are described."""
+        """Return the extractor, and {extractor: provenance}."""
 
 
 def lines_within(lines: Sequence[Line], start: float, end: float) -> list[Line]:
-    """Return what is spoken between two times of a film, in seconds from the first of them; a line
-    that begins before it or ends after it keeps its length."""
+    """Return the lines between two times of a film, in seconds from the first of them; a line that
+    extends beyond keeps its length."""
     return [
         replace(line, start=line.start - start, end=line.end - start)
         for line in lines

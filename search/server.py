@@ -1,4 +1,4 @@
-"""Listening for HTTP on the loopback interface, and ending in order."""
+"""Serve HTTP on the loopback interface until a signal comes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from utils.errors import UserError
 from utils.signals import Stopped, postponed_signals, received_signal
 
 ADDRESS = "127.0.0.1"
-MAX_CLIENTS = 128  # connections, those that are kept open among them
-REQUEST_SECONDS = 10.0  # from a connection's begin to the end of its first request's headers
+MAX_CLIENTS = 128  # connections, including idle ones
+REQUEST_SECONDS = 10.0  # from the start of a connection to the end of its first headers
 KEEP_ALIVE_SECONDS = 15
-END_SECONDS = 2  # for answers that are under way when the service ends
+SHUTDOWN_SECONDS = 2  # to finish answers
 
 
 class Server(uvicorn.Server):
-    """Ends at the signals that all commands end at."""
+    """Ends at the signals of :mod:`utils.signals`."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -35,43 +35,44 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin, and say so."""
+        """Start, and call ``ready``."""
         await super().startup(sockets)
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
-        """Return whether it is time to end."""
+        """Return whether to end."""
         return received_signal() is not None or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End; whoever has not taken the answer by then, such as a paused film, is cut off."""
-        asyncio.get_running_loop().call_later(END_SECONDS, self._cut_off)
-        await super().shutdown(sockets)
+        """End, and abort connections that do not read their answer, such as a paused film."""
 
-    def _cut_off(self) -> None:
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        def abort() -> None:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+
+        asyncio.get_running_loop().call_later(SHUTDOWN_SECONDS, abort)
+        await super().shutdown(sockets)
 
 
 class _Protocol(H11Protocol):
-    """Parts with clients that take too long to say what they want."""
+    """Closes connections of clients that take too long to send a request."""
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(  # type: ignore[override]  # as in the base class, which deviates itself
         self, transport: asyncio.Transport
     ) -> None:
-        """Begin to wait for a request."""
+        """Start to wait for a request."""
         super().connection_made(transport)
         self._wait()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
+        """Start to wait for the next request."""
         super().on_response_complete()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         super().connection_lost(exc)
         if self._timer is not None:
             self._timer.cancel()
@@ -80,46 +81,40 @@ class _Protocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         limit = REQUEST_SECONDS + (KEEP_ALIVE_SECONDS if self.cycle is not None else 0)
-        self._timer = self.loop.call_later(limit, self._end, self.cycle)
+        self._timer = self.loop.call_later(limit, self._close_idle, self.cycle)
 
-    def _end(self, before: object) -> None:
-        if self.cycle is before:
+    def _close_idle(self, last_cycle: object) -> None:
+        if self.cycle is last_cycle:
             self.transport.close()
 
 
 def listen(port: int) -> socket.socket:
-    """Return a socket that is bound to the loopback interface.
-
-    Args:
-        port: 0: any that is free.
+    """Return a socket that is bound to the loopback interface; port 0: any that is free.
 
     Raises:
-        UserError: the port cannot be had.
+        UserError: the port cannot be used.
     """
     # asyncio sends without delay (TCP_NODELAY) only where the protocol is named.
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((ADDRESS, port))
-        found.listen()  # so that another service on the port shows now
+        listener.bind((ADDRESS, port))
+        listener.listen()  # fails now if another service has the port
     except OSError as error:
-        found.close()
+        listener.close()
         reasons = {
             errno.EADDRINUSE: "another program listens there",
             errno.EACCES: "only root may listen there",
         }
-        said = reasons.get(error.errno or 0) or error.strerror
-        raise UserError(f"--port {port} cannot be had ({said}); choose another") from None
-    return found
+        reason = reasons.get(error.errno or 0, error.strerror)
+        raise UserError(f"--port {port} cannot be used ({reason}); choose another") from None
+    return listener
 
 
 def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until a signal comes; answers under way are finished, for :data:`END_SECONDS`.
+    """Serve until a signal comes, then finish answers for :data:`SHUTDOWN_SECONDS`.
 
-    Args:
-        app: what answers.
-        listener: of :func:`listen`; it is closed at last.
-        ready: called once requests are answered.
+    The listener is closed at the end; ``ready`` is called when the service can answer.
 
     Raises:
         Stopped: by the signal.
@@ -133,11 +128,11 @@ def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> N
         if (number := received_signal()) is not None:
             raise Stopped(number)
     if not server.started:
-        raise UserError("the service could not begin; see above")
+        raise UserError("the service could not start; see above")
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """Return how HTTP is spoken."""
+    """Return the settings of uvicorn."""
     return uvicorn.Config(
         app,
         http=_Protocol,
@@ -148,6 +143,6 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=MAX_CLIENTS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=2 * END_SECONDS,
+        timeout_graceful_shutdown=2 * SHUTDOWN_SECONDS,
         proxy_headers=False,
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import stat
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ import torch
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,8 +30,9 @@ from search.answers import Moment
 from search.batching import Batcher, BusyError
 from search.engine import SENTENCES_AT_ONCE, MomentSearch
 from search.pictures import thumbnail
-from search.playback import media_type, playback
-from search.store import DATABASE, Film, Index
+from search.playback import Playback, media_type, playback
+from search.records import Film
+from search.store import Index
 from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.runtime import release_memory
@@ -38,12 +41,12 @@ MAX_QUERY_CHARACTERS = 500
 MAX_TOP = 100
 MAX_QUERY_STRING = 8192  # bytes, percent-encoded
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-MODEL_THREADS = 2  # batches at once: two that compute alone get more done than one on two cores
+MODEL_THREADS = 2  # batches at once: two on one core each are faster than one on two cores
 FILE_THREADS = 2  # that decode thumbnails and read spoken lines
 MAX_FILE_WAITING = 256
 POLL_SECONDS = 1.0  # between two looks at the index
-RELEASE_SECONDS = 30.0  # between two times at which freed memory is given back
-RENEWAL_SHARE = 0.1  # of the time, at most, that taking over new states of the index takes
+RELEASE_SECONDS = 30.0  # after which freed memory is returned to the system again
+RENEWAL_SHARE = 0.1  # of the time, at most, for loading new states of the index
 PAGE = Path(__file__).parent / "page"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -56,18 +59,28 @@ HEADERS = {
 }
 
 
+def _text(value: object) -> str:
+    """Return a text that JSON can hold: names of files may not be UTF-8."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
 class MomentEntry(BaseModel):
     """Where a film shows or says what the sentence describes; times in seconds."""
 
     video: str = Field(description="the film's id, as the paths below take it (percent-encode it)")
-    file: str
-    name: str = Field(description="the film's path below the folder that was indexed")
+    file: Text
+    name: Text = Field(description="the film's path below the folder that was indexed")
     start: float
     end: float
     score: float = Field(description="higher is better; comparable between sentences")
-    text: str = Field(description="what is spoken there")
-    doubtful: bool = Field(False, description="it scores no better than unrelated sentences do")
-    note: str = Field("", description="what has to be said with it, such as untrained weights")
+    text: Text = Field(description="what is spoken there")
+    doubtful: bool = Field(
+        False, description="whether it scores no better than unrelated sentences"
+    )
+    note: str = Field("", description="a warning, such as untrained weights")
 
 
 class SearchAnswer(BaseModel):
@@ -80,8 +93,8 @@ class VideoEntry(BaseModel):
     """A film of the index."""
 
     video: str
-    file: str
-    name: str
+    file: Text
+    name: Text
     seconds: float
 
 
@@ -96,11 +109,11 @@ class LineEntry(BaseModel):
 
     start: float
     end: float
-    text: str
+    text: Text
 
 
 class VideoDetails(VideoEntry):
-    """A film, what browsers make of it, and what is spoken in it."""
+    """A film, how browsers play it, and what is spoken in it."""
 
     codec: str = Field(description="how its pictures are encoded; empty if it cannot be read")
     plays: bool = Field(description="whether any browser plays it")
@@ -109,7 +122,7 @@ class VideoDetails(VideoEntry):
 
 
 class CurveAnswer(BaseModel):
-    """How well each frame of a film fits a sentence; frame f begins at f · interval seconds."""
+    """How well each frame of a film fits a sentence; frame f starts at f · interval seconds."""
 
     interval: float
     scores: list[float]
@@ -118,67 +131,52 @@ class CurveAnswer(BaseModel):
 class Health(BaseModel):
     """What is served."""
 
-    status: str = Field(description="ok; stale, where the newest index cannot be taken over")
+    status: str = Field(description="ok, or stale: the newest index cannot be loaded")
     videos: int
     frames: int
     model: str
     generation: int = Field(description="number of the index's state")
-    note: str = Field(description="what has to be said with every answer")
-    problem: str = Field(description="why the newest index cannot be taken over")
+    note: str = Field(description="a warning that belongs to every answer")
+    problem: Text = Field(description="why the newest index cannot be loaded")
 
 
 class SearchService:
-    """One engine for many clients, and what takes its place when the index changes.
+    """One engine for many clients, replaced when the index changes.
 
-    The model runs on :data:`MODEL_THREADS` threads, in batches, which have the processors together;
-    films are read on others; a further one looks whether the index has changed, and opens its new
-    state while the old one answers.
+    The model runs on :data:`MODEL_THREADS` threads, in batches, which share the processors. Films
+    are read on other threads. Another one polls the index, and opens its new state while the old
+    one answers.
 
-    Args:
-        engine: the first state.
-        device: where it computes.
+    Attributes:
+        engine: of the state that answers.
+        problem: why the newest state cannot be loaded; empty if it is.
+        batcher: runs the model.
     """
 
     def __init__(self, engine: MomentSearch, device: str = "cpu") -> None:
         self.engine = engine
         self.problem = ""
-        self._device = device
-        self._identity = _identity(engine.index)
         self._processors = torch.get_num_threads()
         threads = min(MODEL_THREADS, self._processors) if device == "cpu" else 1
-        self._batcher = Batcher(self._answer, SENTENCES_AT_ONCE, threads)
+        self.batcher = Batcher(self._answer, SENTENCES_AT_ONCE, threads)
         self._files = ThreadPoolExecutor(FILE_THREADS, "films")
-        self._watcher = ThreadPoolExecutor(1, "index")
+        self._poller = ThreadPoolExecutor(1, "index")
         self._reading = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer within the block."""
-        works = self._batcher.run(), self._watch(), self._release()
-        tasks = [asyncio.create_task(work) for work in works]
+        loops = self.batcher.run(), self._poll(), self._release()
+        tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._batcher.close()
-            for threads in (self._files, self._watcher):
+            self.batcher.close()
+            for threads in (self._files, self._poller):
                 threads.shutdown(wait=True, cancel_futures=True)
-
-    async def search(self, sentence: str, top: int) -> list[Moment]:
-        """Return the moments that a sentence describes."""
-        return await self._batcher.ask(sentence, top)
-
-    async def curve(self, film: Film, sentence: str) -> CurveAnswer:
-        """Return how well a film's frames fit a sentence."""
-
-        def compute() -> CurveAnswer:
-            engine = self.engine
-            scores = engine.score(film.id, sentence)
-            return CurveAnswer(interval=engine.index.maker.interval, scores=scores.tolist())
-
-        return await self._batcher.call(compute)
 
     async def read(self, function: Callable, *arguments: Any) -> Any:
         """Return what a function that reads films returns; at most :data:`FILE_THREADS` at once.
@@ -197,86 +195,49 @@ class SearchService:
 
     def _answer(self, sentences: Sequence[str], top: int) -> list[list[Moment]]:
         engine = self.engine
-        processors = max(1, self._processors // self._batcher.busy)
+        processors = max(1, self._processors // self.batcher.busy)
         if torch.get_num_threads() != processors:
             torch.set_num_threads(processors)  # of this thread
         return engine.search(sentences, top) if engine.films else [[] for _ in sentences]
 
-    async def _watch(self) -> None:
+    async def _poll(self) -> None:
         while True:
-            begun = time.monotonic()
+            start = time.monotonic()
             try:
                 await self._renew()
                 self.problem = ""
-            except Exception as error:  # answers go on with the state there is
-                self._tell(error)
-            took = time.monotonic() - begun
-            await asyncio.sleep(max(POLL_SECONDS, took / RENEWAL_SHARE))
+            except Exception as error:  # the state that there is continues to answer
+                self._note(error)
+            seconds = time.monotonic() - start
+            await asyncio.sleep(max(POLL_SECONDS, seconds / RENEWAL_SHARE))
+
+    async def _renew(self) -> None:
+        """Load the newest state of the index, then let it answer."""
+        loop = asyncio.get_running_loop()
+        newest = await loop.run_in_executor(self._poller, self.engine.newest)
+        if newest is not self.engine:
+            await self.batcher.call(newest.warm_up)
+            self.engine = newest
+            LOGGER.info("the index has %d films now", len(newest.films))
+
+    def _note(self, error: Exception) -> None:
+        """Log why the newest state cannot be loaded, once."""
+        reason = " ".join(str(error).split())
+        if reason != self.problem:
+            expected = isinstance(error, (UserError, OSError))
+            LOGGER.warning("the index of before stays: %s", reason, exc_info=not expected)
+        self.problem = reason or type(error).__name__
 
     async def _release(self) -> None:
-        """Give back what decoders and batches leave behind between pieces in use."""
+        """Return memory that decoders and batches have freed to the system."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(RELEASE_SECONDS)
-            await loop.run_in_executor(self._watcher, release_memory)
-
-    def _tell(self, error: Exception) -> None:
-        said = " ".join(str(error).split())
-        if said != self.problem:
-            expected = isinstance(error, (UserError, OSError))
-            LOGGER.warning("the index of before stays: %s", said, exc_info=not expected)
-        self.problem = said or type(error).__name__
-
-    async def _renew(self) -> None:
-        """Make the newest state of the index ready, then let it answer."""
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._watcher, self._newest)
-        if found is None:
-            return
-        renewed, identity = found
-        await self._batcher.call(warm_up, renewed)
-        self.engine, self._identity = renewed, identity
-        LOGGER.info("the index has %d films now", len(renewed.films))
-
-    def _newest(self) -> tuple[MomentSearch, tuple[int, int] | None] | None:
-        """An engine for the newest state of the index; None if that is what answers."""
-        engine, identity = self.engine, _identity(self.engine.index)
-        same = identity == self._identity
-        folder = engine.index.folder
-        newest = engine.index.refresh() if same or folder is None else Index.open(folder)
-        if newest is engine.index:
-            return None
-        renewed = MomentSearch(
-            newest,
-            engine.scorer,
-            nms_thd=engine.nms_thd,
-            percentile=engine.percentile,
-            device=self._device,
-        )
-        return renewed, identity
-
-
-def warm_up(engine: MomentSearch) -> None:
-    """Compute what the first search of a state of an index computes."""
-    if engine.films:
-        engine.search(["Somebody speaks."], 1)
-
-
-def _identity(index: Index) -> tuple[int, int] | None:
-    """Return which file an index lies in: a whole folder may take another's place."""
-    if index.folder is None:
-        return None
-    known = (index.folder / DATABASE).stat()
-    return known.st_dev, known.st_ino
+            await loop.run_in_executor(self._poller, release_memory)
 
 
 def make_app(service: SearchService, allowed_hosts: Sequence[str] = ()) -> FastAPI:
-    """Return the application.
-
-    Args:
-        service: what answers.
-        allowed_hosts: names besides those of the loopback interface that requests may be sent to.
-    """
+    """Return the application; requests to ``allowed_hosts``, besides loopback, are answered."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -320,17 +281,22 @@ def _add_searches(app: FastAPI, service: SearchService) -> None:
     @app.get("/api/search", response_model=SearchAnswer, response_model_exclude_defaults=True)
     async def search(q: Sentence, top: Top = 5) -> SearchAnswer:
         """Find the moments that a sentence describes."""
-        found = await service.search(q, top)
-        return SearchAnswer(moments=[_moment_entry(moment) for moment in found])
+        moments = [
+            MomentEntry(video=str(moment.video), name=moment.name, **moment.record())
+            for moment in await service.batcher.ask(q, top)
+        ]
+        return SearchAnswer(moments=moments)
 
     @app.get("/api/videos/{video}/curve")
     async def curve(video: str, q: Sentence) -> CurveAnswer:
-        """Tell how well every frame of a film fits a sentence."""
-        return await service.curve(_film(service, video), q)
+        """Score every frame of a film by a sentence."""
+        film, engine = _film(service, video), service.engine
+        scores = await service.batcher.call(engine.score, film.id, q)
+        return CurveAnswer(interval=engine.index.maker.interval, scores=scores.tolist())
 
     @app.get("/api/health")
     async def health() -> Health:
-        """Tell what is served."""
+        """Report what is served."""
         engine = service.engine
         return Health(
             status="stale" if service.problem else "ok",
@@ -339,7 +305,7 @@ def _add_searches(app: FastAPI, service: SearchService) -> None:
             model=engine.index.maker.kind,
             generation=engine.index.generation,
             note=engine.note,
-            problem=_text(service.problem),
+            problem=service.problem,
         )
 
 
@@ -386,37 +352,31 @@ def _add_films(app: FastAPI, service: SearchService) -> None:
 def _add_pages(app: FastAPI) -> None:
     types = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
     types[".svg"] = "image/svg+xml"
-    places = {"index.html": "/", "docs.html": "/docs"}
+    routes = {"index.html": "/", "docs.html": "/docs"}
     for path in sorted(PAGE.iterdir()):
-        place = places.get(path.name, f"/{path.name}")
-        page = Response(
-            path.read_bytes(), media_type=types[path.suffix], headers={"Cache-Control": "no-cache"}
-        )
-        app.add_route(place, _always(page), include_in_schema=False)
+        headers = {"Cache-Control": "no-cache"}
+        page = Response(path.read_bytes(), media_type=types[path.suffix], headers=headers)
+
+        async def send(_: Request, page: Response = page) -> Response:
+            return page
+
+        app.add_route(routes.get(path.name, f"/{path.name}"), send, include_in_schema=False)
 
 
-def _always(answer: Response) -> Callable:
-    async def endpoint(_: Request) -> Response:
-        return answer
-
-    return endpoint
-
-
-_NOTHING = "describe a moment"
-_INVALID = {"missing": _NOTHING, "string_too_short": _NOTHING, "string_pattern_mismatch": _NOTHING}
+_EMPTY_QUERY = ("missing", "string_too_short", "string_pattern_mismatch")
 
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        said = _INVALID.get(first["type"], first["msg"])
-        return JSONResponse({"detail": _text(f"{first['loc'][-1]}: {said}")}, 422)
+        reason = "describe a moment" if first["type"] in _EMPTY_QUERY else first["msg"]
+        return JSONResponse({"detail": _text(f"{first['loc'][-1]}: {reason}")}, 422)
 
     @app.exception_handler(BusyError)
     async def busy(_: Request, __: BusyError) -> Response:
-        said = {"detail": "too many requests at once; try again in a second"}
-        return JSONResponse(said, 503, {"Retry-After": "1"})
+        detail = "too many requests at once; try again in a second"
+        return JSONResponse({"detail": detail}, 503, {"Retry-After": "1"})
 
     @app.exception_handler(UserError)
     async def unusable(_: Request, error: UserError) -> Response:
@@ -425,10 +385,10 @@ def _add_errors(app: FastAPI) -> None:
 
 
 class _FilmResponse(FileResponse):
-    """A file of which ranges may be asked for; units other than bytes are passed over."""
+    """A file, or ranges of its bytes; other units are ignored."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the file."""
         units = Headers(scope=scope).get("range", "").partition("=")[0]
         if units.strip().lower() != "bytes":
             kept = [(name, value) for name, value in scope["headers"] if name != b"range"]
@@ -437,7 +397,7 @@ class _FilmResponse(FileResponse):
 
 
 class _Guard:
-    """Refuses what no request here has, and says how browsers must treat every answer."""
+    """Refuses requests with a body or a long address, and adds :data:`HEADERS` to answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -463,59 +423,39 @@ def _refusal(scope: Scope) -> Response | None:
     return None
 
 
+_ID = re.compile("[1-9][0-9]{0,17}")
+
+
 def _film(service: SearchService, video: str) -> Film:
-    """The film that a path names."""
-    number = int(video) if video.isascii() and video.isdecimal() and len(video) < 19 else -1
-    film = service.engine.index.by_id.get(number)
-    if film is None or str(number) != video:
+    """Return the film that a path names, or answer with status 404."""
+    film = service.engine.index.by_id.get(int(video)) if _ID.fullmatch(video) else None
+    if film is None:
         raise HTTPException(404, "the index holds no such video")
     return film
 
 
 def _readable(film: Film) -> tuple[Path, os.stat_result]:
-    """Return where a film lies, and what is known of its file."""
+    """Return the path and the status of a film's file, or answer with status 404."""
     if film.file is None:
         raise HTTPException(404, "the film came from a database of features: there is no file")
-    try:
-        known = film.file.stat()
-        usable = stat.S_ISREG(known.st_mode) and os.access(film.file, os.R_OK)
-    except OSError:
-        usable = False
-    if not usable:
-        raise HTTPException(404, "the film is no longer where it was when it was indexed")
-    return film.file, known
+    with contextlib.suppress(OSError):
+        status = film.file.stat()
+        if stat.S_ISREG(status.st_mode) and os.access(film.file, os.R_OK):
+            return film.file, status
+    raise HTTPException(404, "the film is no longer where it was when it was indexed")
 
 
 def _details(film: Film, index: Index) -> VideoDetails:
-    codec, plays, problem = "", False, ""
     try:
-        path, _ = _readable(film)
-        judged = playback(path)
-        codec, plays, problem = judged.codec, judged.plays, judged.problem
+        played = playback(_readable(film)[0])
     except HTTPException as missing:
-        problem = missing.detail
+        played = Playback("", False, missing.detail)
     except OSError as error:
-        problem = f"it cannot be read ({error.strerror})"
-    lines = [LineEntry(start=x.start, end=x.end, text=_text(x.text)) for x in index.lines(film.id)]
-    return VideoDetails(**_facts(film), codec=codec, plays=plays, problem=problem, lines=lines)
+        played = Playback("", False, f"it cannot be read ({error.strerror})")
+    lines = [LineEntry(start=x.start, end=x.end, text=x.text) for x in index.lines(film.id)]
+    return VideoDetails(**_facts(film), **asdict(played), lines=lines)
 
 
 def _facts(film: Film) -> dict[str, Any]:
-    return {
-        "video": str(film.id),
-        "file": _text(film.file or film.name),
-        "name": _text(film.name),
-        "seconds": film.seconds,
-    }
-
-
-def _moment_entry(moment: Moment) -> MomentEntry:
-    values: dict[str, Any] = {
-        key: _text(v) if isinstance(v, str) else v for key, v in moment.record().items()
-    }
-    return MomentEntry(video=str(moment.video), name=_text(moment.name), **values)
-
-
-def _text(value: object) -> str:
-    """A text as JSON can have it: names of files may be no UTF-8."""
-    return str(value).encode("utf-8", "replace").decode()
+    file = str(film.file or film.name)
+    return {"video": str(film.id), "file": file, "name": film.name, "seconds": film.seconds}

@@ -1,4 +1,4 @@
-// Shows the OpenAPI description of the service.
+// Show the OpenAPI description of the service.
 
 function element(name, text, ...children) {
   const made = document.createElement(name);
@@ -24,13 +24,13 @@ function row(name, schema, more) {
   return element("li", "", element("code", name), ` ${facts.join(" · ")}`);
 }
 
-function operation(path, method, told) {
-  const rows = (told.parameters ?? []).map((p) => row(p.name, p.schema, p.description));
-  const answer = told.responses["200"]?.content ?? {};
+function operation(path, method, described) {
+  const rows = (described.parameters ?? []).map((p) => row(p.name, p.schema, p.description));
+  const answer = described.responses["200"]?.content ?? {};
   const kinds = Object.entries(answer).map(([kind, it]) => `${kind} ${typeOf(it.schema)}`);
   return [
     element("h2", `${method.toUpperCase()} ${path}`),
-    element("p", told.description),
+    element("p", described.description),
     element("ul", "", ...rows),
     element("p", kinds.length ? `Answers with ${kinds.join(", ")}` : ""),
   ];
@@ -38,8 +38,8 @@ function operation(path, method, told) {
 
 const api = await (await fetch("openapi.json")).json();
 for (const [path, methods] of Object.entries(api.paths)) {
-  for (const [method, told] of Object.entries(methods)) {
-    document.getElementById("paths").append(...operation(path, method, told));
+  for (const [method, described] of Object.entries(methods)) {
+    document.getElementById("paths").append(...operation(path, method, described));
   }
 }
 for (const [name, schema] of Object.entries(api.components.schemas)) {

@@ -1,10 +1,10 @@
-// The page of the search. Texts of films and subtitles become text nodes, never markup.
+// The search page. Texts of films and subtitles become text nodes, never markup.
 
 const FIRST = 10; // results
 const MOST = 100;
 const SLOW = 1000; // milliseconds
-const STEP = 5; // seconds that an arrow key goes
-const REST = 0.05; // seconds before a moment's end at which playing stops
+const STEP = 5; // seconds of an arrow key
+const MARGIN = 0.05; // seconds before a moment's end at which playback pauses
 
 const $ = (id) => document.getElementById(id);
 const video = $("video");
@@ -12,12 +12,12 @@ const video = $("video");
 let query = "";
 let top_ = FIRST;
 let moments = [];
-let open = -1; // place of the moment in the player
-let film = null; // its film's details
-let startAt = null; // seconds, while the film is not loaded yet
+let open = -1; // index of the moment in the player
+let film = null; // details of its film
+let startAt = null; // seconds, until the film is loaded
 let stopAt = null; // seconds
-let searching = null; // AbortController of the search under way
-let opening = null; // and of what the player loads
+let searching = null; // AbortController of the current search
+let opening = null; // AbortController of what the player loads
 
 // ---------------------------------------------------------------- the service
 
@@ -31,8 +31,8 @@ async function get(path, signal) {
   }
   const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
-  const said = typeof body.detail === "string" ? body.detail : "";
-  throw new Error(said || `The service answered with an error (${response.status}).`);
+  const reason = typeof body.detail === "string" ? body.detail : "";
+  throw new Error(reason || `The service answered with an error (${response.status}).`);
 }
 
 const of = (id, rest = "") => `api/videos/${encodeURIComponent(id)}${rest}`;
@@ -48,7 +48,7 @@ function clock(seconds) {
 
 const span = (moment) => `${clock(moment.start)} – ${clock(moment.end)}`;
 const WORD = /[\p{L}\p{N}]+/gu;
-// Marked only where a sentence has no others.
+// Marked only if a sentence has no other words.
 const COMMON = new Set(
   "a an and are as at be by for from has he her his in into is it its of on or she that the their they to up was with".split(" "),
 );
@@ -59,7 +59,7 @@ function wanted(sentence) {
   return new Set(rare.length ? rare : words);
 }
 
-// A text as nodes, the words of a set marked.
+// Return a text as nodes, with the words of a set marked.
 function marked(text, words) {
   const nodes = document.createDocumentFragment();
   let at = 0;
@@ -91,7 +91,7 @@ function sayFailed(message) {
   $("status").append(again);
 }
 
-// Returns whether there is an answer that is still wanted.
+// Return whether there is an answer, and no newer search has started.
 async function search(sentence, top = FIRST) {
   searching?.abort();
   searching = null;
@@ -156,7 +156,7 @@ async function tell(found) {
 }
 
 function note(text) {
-  $("note").textContent = text && `Mind: ${text}.`;
+  $("note").textContent = text && `Note: ${text}.`;
   $("note").hidden = !text;
 }
 
@@ -283,17 +283,17 @@ function drawCurve({ interval, scores }) {
   $("curve").firstElementChild.setAttribute("d", `M0 100${steps.join("")}L1000 100Z`);
 }
 
-// What goes with the film's time: playhead, clock, spoken words, the moment's end.
+// Update what depends on the film's time: playhead, clock, spoken words, the moment's end.
 function follow() {
   if (open < 0) return;
   const now = video.currentTime;
-  if (stopAt !== null && now >= stopAt - REST && !video.paused && !video.seeking) {
+  if (stopAt !== null && now >= stopAt - MARGIN && !video.paused && !video.seeking) {
     stopAt = null;
     video.pause();
   }
   if (length()) $("playhead").style.left = share(now);
-  const told = `${clock(now)} of ${clock(length())}`;
-  if ($("clock").textContent !== told) $("clock").textContent = told;
+  const time = `${clock(now)} of ${clock(length())}`;
+  if ($("clock").textContent !== time) $("clock").textContent = time;
   const spoken = film?.lines.filter((line) => line.start <= now && now < line.end) ?? [];
   const words = spoken.map((line) => line.text).join("\n");
   if ($("caption").textContent !== words) $("caption").textContent = words;
@@ -320,16 +320,16 @@ function address() {
 }
 
 // Change what is shown: a sentence, a number of results, an opened moment (-1: none).
-async function go(wish, keep = true) {
-  const { sentence = query, top = top_ } = wish;
-  if (wish.sentence !== undefined || top !== top_) {
-    if (wish.sentence !== undefined && open >= 0) leave();
+async function go(change, keep = true) {
+  const { sentence = query, top = top_ } = change;
+  if (change.sentence !== undefined || top !== top_) {
+    if (change.sentence !== undefined && open >= 0) leave();
     const answered = search(sentence, top);
     if (keep) history.pushState(null, "", address());
     if (!(await answered)) return;
   }
-  if (wish.open === undefined) return;
-  if (wish.open >= 0 && wish.open < moments.length) enter(wish.open);
+  if (change.open === undefined) return;
+  if (change.open >= 0 && change.open < moments.length) enter(change.open);
   else if (open >= 0) leave();
   if (keep && address() !== location.search) history.pushState(null, "", address());
 }

@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -22,13 +20,12 @@ from search.clip_scorer import (
     ClipScorer,
     spoken_bonuses,
 )
-from search.engine import open_scorer
 from search.peaks import find_peaks, smooth
+from search.records import Line, NewFilm
 from search.scan import Corpus
 from search.scorer import Queries
-from search.store import Index, IndexArrays, IndexWriter, Line, NewFilm
+from search.store import Index, IndexArrays, IndexWriter
 from tests.model.extractors.test_image_text import colourful
-from tests.support import REPOSITORY
 from tests.support.small_image_text import save_tiny_clip, save_tiny_siglip
 from tests.support.videos import make_video
 from utils.errors import UserError
@@ -132,7 +129,7 @@ def test_what_is_spoken_counts_beside_what_is_seen(scorer):
     }
     corpus = Corpus(index_of(scorer, films))
     ((_, relevance),) = corpus.index.find_words(["kettle"])
-    (bonuses,) = spoken_bonuses(corpus, ["A kettle!"], 2.0)
+    bonuses = spoken_bonuses(corpus, "A kettle!", 2.0)
     value = SPOKEN_WEIGHT * relevance / (relevance + SPOKEN_HALF)
     assert 0 < value < SPOKEN_WEIGHT
     # 4.5 to 8 seconds lie in frames 2 and 3 of two seconds each.
@@ -153,7 +150,7 @@ def test_what_is_spoken_counts_beside_what_is_seen(scorer):
 def test_a_line_matches_in_all_windows_that_it_is_spoken_in(scorer):
     blank = frames_with([0] * 4).astype(np.float16)
     film = NewFilm("long", 12.0, [(0, blank), (2, blank)], [Line(5.0, 7.0, "kettle")])
-    (bonuses,) = spoken_bonuses(Corpus(IndexArrays(scorer.maker, [film])), ["kettle"], 2.0)
+    bonuses = spoken_bonuses(Corpus(IndexArrays(scorer.maker, [film])), "kettle", 2.0)
     assert (bonuses[0] > 0).tolist() == [False, False, True, True]
     assert (bonuses[1] > 0).tolist() == [True, True, False, False]
 
@@ -216,7 +213,7 @@ def test_an_index_says_what_made_it_and_takes_no_other(clip, scorer, tmp_path):
     engine = MomentSearch.open(tmp_path / "index")
     assert isinstance(engine.scorer, ClipScorer)
     assert engine.scorer.interval == 2.0
-    assert open_scorer(maker).maker == maker
+    assert engine.scorer.maker == maker
     other = ClipScorer.open(str(save_tiny_siglip(tmp_path / "other")), interval=2.0)
     with pytest.raises(UserError, match="SHA-256"):
         MomentSearch(engine.index, other)
@@ -260,9 +257,9 @@ def films(tmp_path) -> Path:
 def test_films_are_indexed_and_searched(films, clip, tmp_path, capsys):
     words = ["--videos", str(films), "--index", str(tmp_path / "index"), "--workers", "1"]
     index_videos.main([*words, "--clip", str(clip)])
-    assert "2 films put in" in capsys.readouterr().out
+    assert "2 films added" in capsys.readouterr().out
     summary = index_videos.main([*words, "--clip", str(clip)])
-    assert (summary.made, summary.same) == (0, 2)
+    assert (summary.added, summary.unchanged) == (0, 2)
     index = Index.open(tmp_path / "index")
     assert {film.name: film.seconds for film in index.films} == {"day/loud.mp4": 9, "silent.mkv": 5}
     assert index.maker.kind == "clip"
@@ -287,17 +284,13 @@ def test_an_index_of_another_model_is_left_alone(films, clip, tmp_path):
         index_videos.main([*words, "--clip", str(save_tiny_siglip(tmp_path / "other"))])
 
 
-def test_a_model_that_is_not_there_ends_the_command_with_one_line(films, tmp_path):
+def test_a_model_that_is_not_there_ends_the_command_with_one_line(
+    films, tmp_path, monkeypatch, capfd
+):
     words = ["--videos", str(films), "--index", str(tmp_path / "index")]
-    done = subprocess.run(
-        [sys.executable, "index_videos.py", *words, "--clip", "nobody/nothing"],
-        cwd=REPOSITORY,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "nobody/nothing" in line
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as caught:
+        index_videos.main([*words, "--clip", "nobody/nothing"])
+    (line,) = str(caught.value).splitlines()
+    assert "nobody/nothing" in line and capfd.readouterr().err == ""
     assert "hf download" in line

@@ -19,7 +19,8 @@ from search.indexing import cut_segments
 from search.store import Index, IndexWriter
 from tests.search.test_search_videos import make_run, model_options
 from tests.support import REPOSITORY
-from tests.support.index_kills import ODD_NAMES, OPTIONS, content, make_film
+from tests.support.index_content import content
+from tests.support.index_kills import ODD_NAMES, OPTIONS, make_film
 from tests.support.small_extractors import SmallResNet, SmallSlowFast, use_small_networks
 from tests.support.small_image_text import save_tiny_clip
 from tests.support.videos import make_video
@@ -58,8 +59,8 @@ def index(tmp_path, small, model, capsys):
 
 
 def counts(said: str) -> tuple[int, ...]:
-    """Films put in, as they were, gone, failed, of the last but one line of the summary."""
-    (line,) = [line for line in said.splitlines() if "films put in" in line]
+    """Films added, unchanged, removed, failed, of the line of the summary."""
+    (line,) = [line for line in said.splitlines() if "films added" in line]
     words = line.rpartition("index: ")[2].replace("(", " ").split()
     return tuple(int(word) for word in words if word.isdigit())[:4]
 
@@ -355,7 +356,7 @@ def test_a_long_film_is_encoded_window_by_window(tmp_path, index, model, world, 
     )
     (alone,) = scorer.encode_segments([(features[6:10], [])])
     assert (found.frames[12:] == alone).all()
-    from search.store import Line
+    from search.records import Line
 
     (spoken,) = scorer.encode_segments([(features[4:8], [Line(1.0, 2.0, "In the middle.")])])
     assert (found.frames[8:12] == spoken).all()

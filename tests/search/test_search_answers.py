@@ -15,7 +15,6 @@ import torch
 
 from scripts import export_model
 from search import MomentSearch
-from search.engine import open_scorer
 from search.pictures import thumbnail, write_clip
 from search.store import Index, IndexWriter
 from search_videos import main
@@ -226,8 +225,7 @@ def test_an_exported_model(index, made, tmp_path):
     for each in (engine, run):
         each.add("film", features=features)
     assert engine.search(QUERIES) == run.search(QUERIES)
-    reopened = open_scorer(engine.scorer.maker)
-    assert reopened.maker == engine.scorer.maker
+    assert MomentSearch.open(engine.index).scorer.maker == engine.scorer.maker
 
 
 def test_a_newer_state_is_taken_over(index):
@@ -254,11 +252,3 @@ def test_the_command_itself(index):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and done.stdout.startswith("Hi.\n")
-    done = subprocess.run(
-        [sys.executable, "search_videos.py", "--index", str(index), "--query", ""],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2 and done.stderr.startswith("error: --query is empty")

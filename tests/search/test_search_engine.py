@@ -18,10 +18,10 @@ from search import MomentSearch
 from search.answers import as_records, as_text, clock
 from search.doubt import UNRELATED
 from search.hero_scorer import HeroScorer
-from search.queries import sentence_queries
+from search.records import Line, NewFilm
 from search.scan import Corpus
 from search.scorer import lines_within
-from search.store import IndexArrays, Line, NewFilm
+from search.store import IndexArrays
 from tests.search.test_search_videos import make_run
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
@@ -90,7 +90,7 @@ def test_frames_are_encoded_as_those_of_the_databases(scorer, source, world, tmp
     prepro_sub.main([*argv, "--toker", str(world / "toker"), "--workers", "1"])
     made = SubtitleSource(TextDb(tmp_path / "new.db"), source.features)
     for vid in vids:
-        (expected,) = scorer.encode_items([made(vid)])
+        (expected,) = scorer.encode_batch(collate_videos([made(vid)]))
         (found,) = scorer.encode_segments([(source.features[vid], spoken(source, vid))])
         assert np.array_equal(found, expected.half().numpy())
 
@@ -98,7 +98,7 @@ def test_frames_are_encoded_as_those_of_the_databases(scorer, source, world, tmp
 def test_packed_weights_compute_what_plain_ones_do(scorer, source):
     assert any(isinstance(module, PackedLinear) for module in scorer.model.modules())
     plain = build_for_evaluation(HeroForVcmr, scorer.run, None, 100)
-    batch = sentence_queries(SENTENCES, scorer.tokenizer, scorer.tokenizer.cls_token_id)
+    batch = scorer.query_batch(SENTENCES)
     items = [source(vid) for vid in list(source.subtitles.keys())[:3]]
     with torch.no_grad():
         vectors = plain.encode_queries(batch)
@@ -108,7 +108,9 @@ def test_packed_weights_compute_what_plain_ones_do(scorer, source):
     close = {"rtol": 1e-5, "atol": 1e-5}
     torch.testing.assert_close(found.vectors, vectors, **close)
     torch.testing.assert_close(found.spans, spans, **close)
-    torch.testing.assert_close(torch.cat(scorer.encode_items(items)), frames, **close)
+    torch.testing.assert_close(
+        torch.cat(scorer.encode_batch(collate_videos(items))), frames, **close
+    )
 
 
 class MeanPooled:
@@ -162,7 +164,8 @@ def test_span_logits_are_those_of_the_head(scorer, engine):
 def test_half_precision_keeps_the_best_ten(scorer, source, engine):
     full = IndexArrays(scorer.maker, films_of(scorer, source))
     exact = [
-        scorer.encode_items([source(vid)])[0].numpy() for vid in sorted(source.subtitles.keys())
+        scorer.encode_batch(collate_videos([source(vid)]))[0].numpy()
+        for vid in sorted(source.subtitles.keys())
     ]
     full.frames = np.concatenate(exact)
     reference = MomentSearch(full, scorer, percentile=0)
@@ -330,7 +333,7 @@ def test_unrelated_scores_are_kept_beside_the_index(engine, scorer, tmp_path, mo
     calls = []
     find = HeroScorer.find
     monkeypatch.setattr(
-        HeroScorer, "find", lambda *given: calls.append(len(given[2])) or find(*given)
+        HeroScorer, "find", lambda *given: calls.append(len(given[2].sentences)) or find(*given)
     )
     first = MomentSearch(engine.index, scorer).search(SENTENCES[0])
     assert sum(calls) == len(UNRELATED) + 1
@@ -343,5 +346,5 @@ def test_unrelated_scores_are_kept_beside_the_index(engine, scorer, tmp_path, mo
         assert found == first and sum(calls) == searched
     calls.clear()
     (tmp_path / "unrelated.json").write_text('{"scores": {}}')
-    MomentSearch(engine.index, scorer).calibrate()
-    assert sum(calls) == len(UNRELATED)
+    MomentSearch(engine.index, scorer).warm_up()
+    assert sum(calls) == len(UNRELATED) + 1

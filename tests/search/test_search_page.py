@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from search.engine import MomentSearch
-from search.store import Index, Line
+from search.records import Line
+from search.store import Index
 from tests.support.colour_films import ColourScorer, make_film, new_film, write_index
 from tests.support.search_server import RunningServer, serving
 
@@ -258,7 +259,7 @@ def test_nothing_found_is_said(page, picture):
 def test_what_must_be_said_is_said(page, site, monkeypatch):
     monkeypatch.setattr(site.service.engine.scorer, "label", "by <b>colours</b>, not by HERO")
     ask(page, "green")
-    assert page.locator("#note").inner_text() == "Mind: by <b>colours</b>, not by HERO."
+    assert page.locator("#note").inner_text() == "Note: by <b>colours</b>, not by HERO."
 
 
 def test_it_begins_with_what_can_be_searched(page, picture):

@@ -13,7 +13,8 @@ import pytest
 from hero import Moment, MomentSearch
 from model.extractors.build import EXTRACTORS
 from search.indexing import Material, encode_film
-from search.store import Index, Line
+from search.records import Line, NewFilm
+from search.store import Index
 from tests.search.test_search_videos import SRT
 from tests.support import REPOSITORY
 from tests.support.search_world import make_index
@@ -25,14 +26,24 @@ NOTEBOOK = REPOSITORY / "docs" / "search.ipynb"
 WIDTH = 32 + 288  # of the small networks
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, world, expected) -> Path:
+    """A folder with all that the notebook names."""
+    folder = tmp_path_factory.mktemp("search")
+    make_index(folder, world, expected, {"first": 20.0, "second": 31.7}, WIDTH)
+    make_video(folder / "film.mp4", 8.2)
+    (folder / "film.srt").write_text(SRT)
+    (folder / "toker").symlink_to(world / "toker")
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path, world, expected, monkeypatch) -> Path:
-    """A folder with what the notebook names; small networks stand for the large ones."""
+def place(made, tmp_path, monkeypatch) -> Path:
+    """The same, with an index that a test may change, and small networks."""
     use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
-    make_index(tmp_path, world, expected, {"first": 20.0, "second": 31.7}, WIDTH)
-    make_video(tmp_path / "film.mp4", 8.2)
-    (tmp_path / "film.srt").write_text(SRT)
-    (tmp_path / "toker").symlink_to(world / "toker")
+    for name in ("run", "film.mp4", "film.srt", "toker"):
+        (tmp_path / name).symlink_to(made / name)
+    shutil.copytree(made / "index", tmp_path / "index")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     return tmp_path
@@ -81,7 +92,8 @@ def test_features_that_are_there_already(engine):
     assert film.seconds == 54.9 and film.file is None
     lines = [Line(0.0, 1.0, "Oh."), Line(3.0, 5.0, "Hello.")]
     values = features.astype(np.float32)
-    expected = encode_film(engine.scorer, Material("a.mp4", values, lines, 54.9))
+    record = NewFilm("a.mp4", 54.9, lines=lines)
+    expected = encode_film(engine.scorer, Material(record, values))
     first = engine.index.segments[-1].first_row
     assert np.array_equal(engine.index.frames[first:], expected.segments[0][1])
     with pytest.raises(UserError, match="came from a database"):

@@ -25,7 +25,8 @@ from search import batching, server, service
 from search.batching import Batcher, BusyError
 from search.engine import MomentSearch
 from search.playback import media_type, playback
-from search.store import Index, IndexWriter, Line, NewFilm
+from search.records import Line, NewFilm
+from search.store import Index, IndexWriter
 from tests.support.colour_films import (
     COLOURS,
     MAKER,
@@ -498,7 +499,7 @@ def test_batches_hold_those_who_want_as_many():
         return [sentence * top for sentence in sentences]
 
     async def run() -> list[str]:
-        batcher = Batcher(answer, most=3)
+        batcher = Batcher(answer, max_batch=3)
         working = asyncio.create_task(batcher.run())
         tops = [1, 1, 2, 1, 1, 1, 2]
         found = await asyncio.gather(*(batcher.ask("x", top) for top in tops))
@@ -519,7 +520,7 @@ def test_two_threads_share_what_is_asked():
         return [f"{len(sentences)} {sentence}" for sentence in sentences]
 
     async def run() -> None:
-        batcher = Batcher(answer, most=16, threads=2)
+        batcher = Batcher(answer, max_batch=16, threads=2)
         working = asyncio.create_task(batcher.run())
         found = await asyncio.gather(*(batcher.ask(str(n), 1) for n in range(8)))
         working.cancel()
@@ -540,7 +541,7 @@ def test_freed_memory_is_given_back(films, tmp_path, monkeypatch):
 
 def test_who_waits_when_it_ends_is_told():
     async def run() -> None:
-        batcher = Batcher(lambda sentences, top: list(sentences), most=3)
+        batcher = Batcher(lambda sentences, top: list(sentences), max_batch=3)
         waiting = asyncio.create_task(batcher.ask("x", 1))
         await asyncio.sleep(0)
         batcher.close()
@@ -554,7 +555,7 @@ def test_too_many_wait(monkeypatch):
     monkeypatch.setattr(batching, "MAX_WAITING", 0)
 
     async def run() -> None:
-        batcher = Batcher(lambda sentences, top: list(sentences), most=3)
+        batcher = Batcher(lambda sentences, top: list(sentences), max_batch=3)
         try:
             with pytest.raises(BusyError):
                 await batcher.ask("x", 1)
@@ -575,7 +576,7 @@ def changing(films, tmp_path, monkeypatch) -> Iterator[tuple[RunningServer, Path
     monkeypatch.setattr(service, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(service, "RENEWAL_SHARE", 1.0)
     index = write_index(tmp_path / "index", entries(films)[:2])
-    with serving(MomentSearch(Index.open(index), ColourScorer())) as running:
+    with serving(MomentSearch(Index.open(index), ColourScorer(), percentile=0)) as running:
         yield running, index
 
 
@@ -592,6 +593,7 @@ def test_an_index_that_is_rewritten_is_taken_over_without_a_failure(changing, fi
             while not over.is_set():
                 answer = session.get(running.url + path, timeout=20)
                 counts.append(1)
+                over.wait(0.01)
                 if answer.status_code != 200:
                     failed.append((path, answer.status_code, answer.text))
 

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search import store
-from search.store import Index, IndexArrays, IndexWriter, Line, Maker, NewFilm
+from search import database
+from search.records import Line, Maker, NewFilm
+from search.store import Index, IndexArrays, IndexWriter
 from tests.support import REPOSITORY
+from tests.support.index_content import content
 from utils.errors import UserError, as_user_error
 
 WIDTH = 4
@@ -42,22 +44,6 @@ def put(folder: Path, *films: NewFilm) -> None:
     with IndexWriter(folder, MAKER) as writer:
         for one in films:
             writer.put(one)
-
-
-def content(index: Index) -> dict:
-    """All that an index tells of its films, by name, as plain values."""
-    told = {}
-    for one in index.films:
-        segments = [s for s in index.segments if s.film == one.id]
-        told[one.name] = (
-            *(one.file, one.seconds, one.note, one.source),
-            [
-                (s.first_frame, index.frames[s.first_row : s.first_row + s.rows].tolist())
-                for s in segments
-            ],
-            [(line.start, line.end, line.text) for line in index.lines(one.id)],
-        )
-    return told
 
 
 def test_a_film_comes_back(tmp_path):
@@ -140,13 +126,13 @@ def test_a_reader_keeps_its_state_while_films_are_replaced_removed_and_compacted
 
 
 def test_what_was_spoken_in_replaced_films_goes_in_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(database, "KEPT_SECONDS", -1.0)
     for value in range(6):
         put(tmp_path, film("a", value))
         with IndexWriter(tmp_path, MAKER) as writer:
             writer.compact(0)
-    with sqlite3.connect(tmp_path / "index.sqlite") as database:
-        assert database.execute("SELECT count(*) FROM lines").fetchone() == (2,)
+    with sqlite3.connect(tmp_path / "index.sqlite") as tables:
+        assert tables.execute("SELECT count(*) FROM lines").fetchone() == (2,)
 
 
 def test_holes_are_left_until_they_are_many(tmp_path):
@@ -212,7 +198,7 @@ def test_a_database_that_cannot_grow_is_a_full_disk(tmp_path):
     put(tmp_path, film("a"))
     before = content(Index.open(tmp_path))
     with IndexWriter(tmp_path, MAKER) as writer:
-        writer._tables._run("PRAGMA max_page_count = 1")  # no page more than there are
+        writer._database._run("PRAGMA max_page_count = 1")  # no page more than there are
         many = dataclasses.replace(film("b"), lines=[Line(0, 1, "x" * 5000)] * 50)
         with pytest.raises(OSError) as caught:
             writer.put(many)
@@ -241,12 +227,6 @@ def test_an_empty_index(tmp_path):
     index = Index.open(tmp_path)
     assert (index.films, index.segments, index.frames.shape) == ([], [], (0, WIDTH))
     assert index.refresh() is index
-
-
-def test_facts_of_others(tmp_path):
-    with IndexWriter(tmp_path, MAKER) as writer:
-        writer.set_fact("rows", [1.5, "two"])
-    assert Index.open(tmp_path).facts == {"rows": [1.5, "two"]}
 
 
 WORK = """

@@ -190,16 +190,16 @@ def assert_moments_of_the_video(found: dict[str, list]) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.slow
 def test_from_a_video_with_subtitles_to_moments(tmp_path, world, expected, monkeypatch):
-    """The documented commands with ResNet-152 and SlowFast R50 themselves, untrained."""
+    """The documented commands, with small networks."""
+    use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
     variables = own_videos(tmp_path, world, monkeypatch)
-    make_run(tmp_path / "run", model_options(world, expected), width=2048 + 2304)
+    make_run(tmp_path / "run", model_options(world, expected), width=32 + 288)
     assert_moments_of_the_video(run_documented("Search your own video", variables))
     record = TextDb(tmp_path / "txt_db" / "mine_subtitles.db")["video"]
     assert record["sub"][0] == {"text": " Yusuf lifts the tiny rope.", "start": 0.5, "end": 2.0}
     assert record["unique_sub2frames"] == [[0, [0, 1]], [1, [2]]]
-    assert FeatureDb(tmp_path / "video_db" / "mine")["video"].shape == (3, 4352)
+    assert FeatureDb(tmp_path / "video_db" / "mine")["video"].shape == (3, 320)
 
 
 @pytest.mark.golden

@@ -10,9 +10,10 @@ import av
 import numpy as np
 import torch
 
+from search.records import Line, Maker, NewFilm
 from search.scan import Corpus
 from search.scorer import Candidates, Queries
-from search.store import IndexWriter, Line, Maker, NewFilm
+from search.store import IndexWriter
 
 INTERVAL = 1.5
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
@@ -77,7 +78,9 @@ class ColourScorer:
     def find(self, corpus: Corpus, queries: Queries, count: int) -> list[Candidates]:
         """Runs of frames that show the colour; where none is named, they score little,
         the less the shorter the sentence."""
-        return [self._runs(corpus, number, queries, count) for number in range(len(queries))]
+        return [
+            self._runs(corpus, number, queries, count) for number in range(len(queries.sentences))
+        ]
 
     def _runs(self, corpus: Corpus, number: int, queries: Queries, count: int) -> Candidates:
         rows = []

@@ -18,22 +18,29 @@ from pathlib import Path
 
 import index_videos
 from search.store import Index
+from tests.support.index_content import content
 from tests.support.small_extractors import use_small_networks
 from tests.support.videos import make_video
 
 ODD_NAMES = ("a b", 'it\'s "quoted"', "two\nlines", "Füße/日本", "%_; -- 🎬", "folder/x.y..z")
 OPTIONS = ("--random_weights", "--workers", "1", "--batch_size", "2", "--device", "cpu")
-# Until a kill, from the start, or (most of the time) from when the index is locked.
-LOADING_SECONDS, LONGEST_SECONDS = 2.0, 2.5
+# Until a kill, from the start, or (most of the time) from when the index is locked. Without a kill
+# the films take about as long as the second.
+LOADING_SECONDS, LONGEST_SECONDS = 1.0, 1.5
+
+
+def film_path(folder: Path, number: int) -> Path:
+    """Return the path of a film; the first have unusual names."""
+    name = ODD_NAMES[number] if number < len(ODD_NAMES) else f"film{number}"
+    return folder / f"{name}.mp4"
 
 
 def make_film(folder: Path, number: int, draw: random.Random) -> None:
-    """A film of some seconds; most have subtitles."""
-    name = ODD_NAMES[number] if number < len(ODD_NAMES) else f"film{number}"
-    path = make_video(folder / f"{name}.mp4", draw.uniform(1, 8))
+    """Write a film of some seconds; most have subtitles."""
+    path = make_video(film_path(folder, number), draw.uniform(1, 5))
     subtitles = path.with_suffix(".srt")
     subtitles.unlink(missing_ok=True)
-    if "\n" not in name and draw.random() < 0.8:
+    if "\n" not in path.name and draw.random() < 0.8:
         text = "\n".join(
             f"{at + 1}\n00:00:0{at},000 --> 00:00:0{at},900\nWord{draw.randrange(99)} of it.\n"
             for at in range(draw.randrange(1, 6))
@@ -49,8 +56,7 @@ def change_films(folder: Path, films: int, draw: random.Random) -> None:
         draw.choice(paths).unlink()
     else:
         for number in range(films):
-            name = ODD_NAMES[number] if number < len(ODD_NAMES) else f"film{number}"
-            if not (folder / f"{name}.mp4").exists():
+            if not film_path(folder, number).exists():
                 make_film(folder, number, draw)
 
 
@@ -82,22 +88,6 @@ def finish(arguments: list[str]) -> None:
     """Run index_videos.py to its end."""
     _, status = os.waitpid(start(arguments), 0)
     assert status == 0, status
-
-
-def content(index: Index) -> dict:
-    """All that an index tells of its films, by name, as plain values."""
-    told = {}
-    for one in index.films:
-        segments = [s for s in index.segments if s.film == one.id]
-        told[one.name] = (
-            *(one.file, one.seconds, one.note),
-            [
-                (s.first_frame, index.frames[s.first_row : s.first_row + s.rows].tobytes())
-                for s in segments
-            ],
-            [(line.start, line.end, line.text) for line in index.lines(one.id)],
-        )
-    return told
 
 
 def kill_often(work: Path, model: list[str], kills: int, films: int, seed: int) -> dict[str, int]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from search.hero_scorer import HeroScorer
 from search.indexing import Material, encode_film
-from search.store import IndexWriter, Line
+from search.records import Line, NewFilm
+from search.store import IndexWriter
 from tests.search.test_search_videos import make_run, model_options
 from tests.support.videos import make_video
 
@@ -32,5 +33,6 @@ def make_index(
             frames = -int(-names[name] // INTERVAL)
             features = random.standard_normal((frames, width), dtype=np.float32)
             lines = [Line(1.0, 4.0, WORDS[0]), Line(names[name] - 4, names[name] + 1, WORDS[1])]
-            writer.put(encode_film(scorer, Material(name, features, lines, names[name], film)))
+            record = NewFilm(name, names[name], lines=lines, file=film)
+            writer.put(encode_film(scorer, Material(record, features)))
     return folder / "index"
