@@ -12,7 +12,7 @@ import train_vcmr
 from engine import trainer
 from tests.support.damaged_world import World
 from tests.support.recorded_captions import install_fake_java, tvc_options
-from tests.training.test_bf16_tasks import SCRIPTS, SHORT
+from tests.support.short_trainings import SCRIPTS, SHORT
 from utils.files import write_json
 from utils.runtime import set_deterministic
 from utils.signals import Stopped

@@ -13,8 +13,8 @@ import eval_vcmr
 import eval_videoQA
 import train_vcmr
 from model.checkpoint import read_state_dict
-from tests.evaluation.test_golden_eval import assert_same_ranking
 from tests.support import RECORDED, THEIRS
+from tests.support.rankings import assert_same_ranking
 from utils.errors import UserError
 
 CHECKPOINT = THEIRS / "run_tvr" / "ckpt" / "model_step_4.pt"

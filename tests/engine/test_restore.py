@@ -20,8 +20,8 @@ from engine.restore import (
     save_tensors,
     set_random_states,
 )
+from tests.support.launching import launch_command
 from tests.support.survival import REPOSITORY, assert_survives_kills
-from tests.utils.test_distributed import launch_command
 from utils.errors import UserError
 from utils.tensor_files import copied_once
 

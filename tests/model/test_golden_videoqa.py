@@ -6,28 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-import eval_videoQA
 import train_videoQA
 from config.config import VideoQaEvalOptions, load_run_options
 from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.videoQA import QuestionDataset
-from model.videoQA import HeroForVideoQA
 from scripts.demo_corpus.answer_report import plot_answers, view_questions
-from tests.support.recorded import assert_recorded, placed, recorded_source
-from tests.support.recorded_answers import RecordedTask, saved
+from tests.support.recorded import assert_recorded, placed, recorded_source, saved
+from tests.support.recorded_answers import TVQA
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
-
-TVQA = RecordedTask(
-    name="tvqa",
-    model_class=HeroForVideoQA,
-    dataset_class=QuestionDataset,
-    head="head_videoqa.pt",
-    context=0,
-    evaluate=eval_videoQA.main,
-    weights={"qa": 1.0, "st_ed": 0.4},
-    rates=(5e-5, 10.0),
-)
 
 
 @pytest.fixture(scope="module")

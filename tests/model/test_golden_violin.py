@@ -6,24 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import eval_violin
-from data.violin import StatementDataset
-from model.violin import HeroForViolin
-from tests.support.recorded import assert_recorded, placed
-from tests.support.recorded_answers import RecordedTask, saved
+from tests.support.recorded import assert_recorded, placed, saved
+from tests.support.recorded_answers import VIOLIN
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
-
-VIOLIN = RecordedTask(
-    name="violin",
-    model_class=HeroForViolin,
-    dataset_class=StatementDataset,
-    head="head_violin.pt",
-    context=2,
-    evaluate=eval_violin.main,
-    weights={"violin": 1.0},
-    rates=(3e-5, 8.0),
-)
 
 
 @pytest.fixture(scope="module")

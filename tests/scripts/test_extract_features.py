@@ -29,7 +29,7 @@ from scripts import collect_video_feature_paths, convert_videodb
 from scripts.extract_features import main
 from tests.support import REPOSITORY
 from tests.support.small_extractors import SmallResNet, SmallSlowFast, use_small_networks
-from tests.support.videos import make_video
+from tests.support.videos import forget_source, make_video
 from utils.errors import UserError
 
 KINDS = ("resnet", "slowfast")
@@ -247,15 +247,6 @@ def test_what_is_there_is_not_made_again(videos, capsys):
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 2
     assert "1 videos extracted" in capsys.readouterr().out
-
-
-def forget_source(path: Path) -> None:
-    """As a feature file was before it said which video it is of; its date stays."""
-    known = path.stat()
-    with np.load(path) as entries:
-        kept = {name: entries[name] for name in entries if name != "made_of"}
-    np.savez(path, **kept)
-    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "older", "foreign"])

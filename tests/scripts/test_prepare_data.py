@@ -1,6 +1,5 @@
 """Getting data as users do: from servers, folders and raw files, through kills and mistakes."""
 
-import json
 import os
 import re
 import shlex
@@ -18,9 +17,10 @@ import torch
 from data.prepare.mirror import SourceGoneError
 from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts import prepare_data
-from tests.scripts.test_prepro import retokenized
 from tests.support import REPOSITORY
+from tests.support.databases import assert_same_records
 from tests.support.flaky_server import serving
+from tests.support.preparation import prepare, run_script
 from tests.support.small_mirror import paths_of, write_checksums, write_mirror
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
@@ -69,11 +69,6 @@ def own_mirror(mirrors, tmp_path, monkeypatch) -> Path:
     return Path(shutil.copytree(mirrors[0], tmp_path / "mirror"))
 
 
-def prepare(storage: Path, *arguments: str, dataset: str = "tvr") -> None:
-    """Call the script in this process."""
-    prepare_data.main(["--dataset", dataset, "--storage", str(storage), *arguments])
-
-
 def results(storage: Path) -> list[str]:
     """What lies in the four folders."""
     return sorted(
@@ -85,18 +80,6 @@ def results(storage: Path) -> list[str]:
 
 def downloads(storage: Path) -> list[Path]:
     return list(storage.glob(".downloads/**/*"))
-
-
-def run_script(
-    script: str, *arguments: str | Path, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run a shell script as users do."""
-    return subprocess.run(
-        ["bash", REPOSITORY / "scripts" / script, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHON": sys.executable, **environment},
-    )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -413,13 +396,6 @@ def raw(world: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "ann" / "tv_vid2nframe.json").unlink()  # features are made: there is no need of it
     folders = ("--ann_dir", str(tmp_path / "ann"), "--feature_dir", str(tmp_path / "feat"))
     return ["--from", "raw", *folders, "--toker", str(world / "toker"), "--workers", "1"]
-
-
-def assert_same_records(made: Path, recorded: Path, token_ids: dict) -> None:
-    new, old = TextDb(made), TextDb(recorded)
-    assert list(new.keys()) == list(old.keys())
-    for key in old.keys():  # noqa: SIM118
-        assert json.dumps(new[key]) == json.dumps(retokenized(key, old[key], token_ids))
 
 
 @pytest.mark.golden

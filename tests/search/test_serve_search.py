@@ -21,8 +21,8 @@ from data.stores.lmdb_io import FeatureDb
 from search.hero_scorer import HeroScorer
 from search.server import listen
 from search.store import IndexWriter, Line, NewFilm
-from tests.search.test_search_videos import make_run
 from tests.support import REPOSITORY
+from tests.support.tvr_runs import make_run
 from tests.support.videos import make_video
 from utils.errors import UserError
 

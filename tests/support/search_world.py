@@ -7,7 +7,7 @@ import numpy as np
 from search.hero_scorer import HeroScorer
 from search.indexing import Material, encode_film
 from search.store import IndexWriter, Line
-from tests.search.test_search_videos import make_run, model_options
+from tests.support.tvr_runs import make_run, model_options
 from tests.support.videos import make_video
 
 WIDTH, INTERVAL = 24, 1.5

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import GOLDEN
+from tests.support.launching import launch, launched
 from tests.support.recorded import TRAINING
 from tests.support.workers.recorded_ranks import RecordedBatches, shared_first_step, train
-from tests.utils.test_distributed import launch, launched
 from utils.distributed import SingleProcess
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from tests.support.launcher_options import BATCH, OBJECTIVES, STEPS, training_options
+from tests.support.launching import launch
 from tests.support.recorded_captions import install_fake_java
 from tests.support.survival import REPOSITORY
 from tests.support.workers.run_scripts import Command, run_scripts
-from tests.utils.test_distributed import launch
 from utils.files import read_json, read_jsonl, write_json
 
 pytestmark = [pytest.mark.golden, pytest.mark.launcher, pytest.mark.slow]

@@ -14,8 +14,8 @@ from config.model_config import ModelConfig
 from data.stores.lmdb_io import FeatureDb
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr
+from tests.support.launching import launch_command
 from tests.support.survival import REPOSITORY, assert_survives_kills
-from tests.utils.test_distributed import launch_command
 from utils.errors import UserError
 
 pytestmark = pytest.mark.golden

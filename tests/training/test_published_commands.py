@@ -26,13 +26,13 @@ import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 from data.stores.lmdb_io import FeatureDb, TextDb
-from tests.evaluation.test_golden_eval import assert_same_ranking
-from tests.scripts.test_launch_container import Shell, mounts
 from tests.support import REPOSITORY, THEIRS
+from tests.support.containers import Shell, mounts
+from tests.support.launching import launch
+from tests.support.rankings import assert_same_ranking
 from tests.support.recorded_captions import install_fake_java
 from tests.support.small_mirror import write_mirror
 from tests.support.workers.run_scripts import Command, run_scripts
-from tests.utils.test_distributed import launch
 from utils.files import read_json, read_jsonl, write_json
 
 pytestmark = [pytest.mark.golden, pytest.mark.slow]

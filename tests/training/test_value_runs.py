@@ -19,12 +19,12 @@ from engine.run import start_training
 from engine.trainer import Trainer
 from model.checkpoint import read_state_dict
 from tests.conftest import GOLDEN_VALUE
+from tests.support.launching import launch, launched
 from tests.support.recorded_captions import install_fake_java
 from tests.support.recorded_value import WEIGHTS
 from tests.support.survival import assert_survives_kills, logged
 from tests.support.value_lists import recorded_entry, recorded_lists
 from tests.support.workers.run_scripts import run_scripts
-from tests.utils.test_distributed import launch, launched
 
 pytestmark = pytest.mark.golden_value
 

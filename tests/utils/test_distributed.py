@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import REPOSITORY
+from tests.support.launching import WORKERS, launch, launch_command, launched
 from tests.support.recorded import DEVICE
 from tests.support.survival import running, wait_until
 from utils.distributed import (
@@ -30,43 +30,12 @@ from utils.distributed import (
 )
 from utils.errors import UserError
 
-WORKERS = REPOSITORY / "tests" / "support" / "workers"
 LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 CHECKS = [
     node.name
     for node in ast.parse((WORKERS / "distributed_checks.py").read_text()).body
     if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
 ]
-
-
-def launched(test: Callable) -> Callable:
-    """Mark a test that starts real processes."""
-    return pytest.mark.launcher(pytest.mark.slow(test))
-
-
-def launch_command(backend: str, ranks: int) -> list[str]:
-    """What starts a Python script, whose name follows, on so many ranks of this machine."""
-    if backend == "torch":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        return [*torchrun, f"--nproc-per-node={ranks}"]
-    horovodrun = "from horovod.runner.launch import run_commandline; run_commandline()"
-    return [sys.executable, "-c", horovodrun, "-np", str(ranks), sys.executable]
-
-
-def launch(
-    backend: str, worker: str, *words: object, ranks: int = 2, **env: str
-) -> subprocess.CompletedProcess:
-    """Run tests/support/workers/WORKER on CPU ranks; stderr is mixed into stdout."""
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "EXPECTED_BACKEND": backend}
-    return subprocess.run(
-        [*launch_command(backend, ranks), str(WORKERS / worker), *map(str, words)],
-        env={**os.environ, **settings, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import torch
 
 from engine.restore import RunFolder, load_restore_point
 from tests.conftest import LAUNCHERS
-from tests.engine.test_engine import Count, make_trainer
+from tests.support.counting_trainer import Count, make_trainer
+from tests.support.launching import launch_command, launched
 from tests.support.survival import (
     REPOSITORY,
     assert_equal,
@@ -28,7 +29,6 @@ from tests.support.survival import (
     wait_for_the_end,
     wait_until,
 )
-from tests.utils.test_distributed import launch_command, launched
 from utils.signals import stoppable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

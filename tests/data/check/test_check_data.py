@@ -26,10 +26,10 @@ from data.check.checkup import check_before_training
 from data.check.findings import CANNOT_OPEN, Check
 from data.stores.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
-from tests.search.test_search_videos import documented_commands
 from tests.support.damaged_world import FRAMES, INTERVAL, LISTED, META, TASKS, WIDTH, World
+from tests.support.documents import documented_commands
+from tests.support.launching import launch_command, launched
 from tests.support.survival import REPOSITORY
-from tests.utils.test_distributed import launch_command, launched
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 

@@ -15,9 +15,8 @@ from data.prepare.video_frames import Problem
 from model.extractors.build import EXTRACTORS
 from scripts import collect_video_feature_paths, convert_videodb
 from scripts.extract_features import main
-from tests.scripts.test_extract_features import forget_source
 from tests.support.small_extractors import use_small_networks
-from tests.support.videos import make_video
+from tests.support.videos import forget_source, make_video
 from utils.errors import UserError
 from utils.fingerprints import END_BYTES, fingerprint
 

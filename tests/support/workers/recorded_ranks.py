@@ -25,9 +25,9 @@ from data.videoQA import QuestionDataset
 from engine.trainer import Task
 from model.ranking_loss import RankingLoss
 from model.vcmr import NEVER, MomentSchedule, ranking_gradient_factors
-from tests.model.test_golden_pretrain import Inputs, build
-from tests.model.test_golden_videoqa import TVQA
 from tests.support.recorded import placed, recorded_source, recorded_vcmr
+from tests.support.recorded_answers import TVQA
+from tests.support.recorded_pretraining import Inputs, build
 from tests.support.recorded_runs import StepRecorder, recorded_options
 from utils.distributed import Communicator, setup
 
