@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,14 @@ def _has_cuda() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a GPU skip themselves where there is none."""
+    """Sort files with slow tests to the front; skip what needs a GPU where there is none.
+
+    Several processes take one file after the other (``--dist loadfile``): a long one at the end
+    would leave the others without work.
+    """
+    count = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -count[item.path]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_cuda():
         for item in marked:

@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,24 +59,21 @@ def test_runs_end_in_order(backend):
 
     tests/support/orderly_ends.py counts ends on a busy machine.
     """
-    for _ in range(3):
-        run = launch(backend, "short_run.py", ranks=3)
-        assert run.returncode == 0 and "terminate called" not in run.stdout, run.stdout
-        counts = re.findall(r"collective threads: (\d+) before shutdown, (\d+) after", run.stdout)
-        assert [after for _, after in counts] == ["0"] * 3, run.stdout
-        if backend == "torch":
-            assert all(int(before) > 0 for before, _ in counts), run.stdout
+    run = launch(backend, "short_run.py", ranks=3)
+    assert run.returncode == 0 and "terminate called" not in run.stdout, run.stdout
+    counts = re.findall(r"collective threads: (\d+) before shutdown, (\d+) after", run.stdout)
+    assert [after for _, after in counts] == ["0"] * 3, run.stdout
+    if backend == "torch":
+        assert all(int(before) > 0 for before, _ in counts), run.stdout
 
 
 @pytest.fixture
 def failed_run(backend, tmp_path) -> Callable[..., str]:
-    """What is said where something happens to rank 1; the run must end within a minute."""
+    """What is said where something happens to rank 1, which ends the run at once."""
 
     def run(fault: str, **env: str) -> str:
-        start = time.monotonic()
         done = launch(backend, "failing_rank.py", fault, tmp_path, **env)
-        assert done.returncode != 0
-        assert time.monotonic() - start < 60
+        assert done.returncode != 0 and not (tmp_path / "slept").exists()
         return done.stdout
 
     return run
