@@ -123,6 +123,11 @@ def value_recorded(golden_value: Path) -> dict[str, np.ndarray]:
 @pytest.fixture
 def tvr_options(world: Path, expected: Path, tmp_path: Path) -> dict:
     """Options of a short TVR training on the recorded world."""
+    return short_tvr_run(world, expected, tmp_path / "run")
+
+
+def short_tvr_run(world: Path, expected: Path, run: Path) -> dict:
+    """Options of a short TVR training on the recorded world, whose folder is ``run``."""
     databases = world / "txt_db"
     return {
         "task": "tvr",
@@ -132,7 +137,7 @@ def tvr_options(world: Path, expected: Path, tmp_path: Path) -> dict:
         "vfeat_db": str(world / "video_db" / "tv"),
         "model_config": str(expected / "model_finetune.json"),
         "checkpoint": str(expected / "pretrained.pt"),
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(run),
         "train_batch_size": 3,
         "gradient_accumulation_steps": 2,
         "num_train_steps": 9,

@@ -267,13 +267,16 @@ def train(options, tmp_path):
 
 @pytest.mark.golden
 class TestScripts:
+    @pytest.fixture(autouse=True)
+    def java(self, tmp_path, monkeypatch):
+        install_fake_java(tmp_path / "bin", monkeypatch)
+
     def test_java_is_missed_before_training(self, options, tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(UserError, match="need Java"):
             train(options, tmp_path)
 
-    def test_failing_scorers_are_found_before_training(self, options, tmp_path, monkeypatch):
-        install_fake_java(tmp_path / "bin", monkeypatch)
+    def test_failing_scorers_are_found_before_training(self, options, tmp_path):
         (tmp_path / "bin" / "java").write_text(
             "#!/bin/sh\necho 'Exception in thread: OutOfMemoryError' >&2; exit 1\n"
         )

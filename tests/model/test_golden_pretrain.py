@@ -23,12 +23,6 @@ WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
 
 
 @pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return dict(arrays)
-
-
-@pytest.fixture(scope="module")
 def inputs(expected, world):
     return Inputs(json.loads((expected / "pretrain_inputs.json").read_text()), world)
 

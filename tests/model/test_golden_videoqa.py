@@ -18,12 +18,6 @@ pytestmark = [pytest.mark.golden, pytest.mark.device]
 
 
 @pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return {key: arrays[key] for key in arrays if key.startswith("tvqa/")}
-
-
-@pytest.fixture(scope="module")
 def model(expected):
     return TVQA.model(expected).eval()
 

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,12 +9,6 @@ from tests.support.recorded import assert_recorded, placed, saved
 from tests.support.recorded_answers import VIOLIN
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
-
-
-@pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return {key: arrays[key] for key in arrays if key.startswith("violin/")}
 
 
 @torch.no_grad()

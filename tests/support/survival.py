@@ -89,6 +89,7 @@ class ForkedTraining:
 
 
 def _train(script: str, words: list[str], environment: dict[str, str], errors: Path) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of what loads data, as elsewhere
     os.environ.update(environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
     os.chdir(REPOSITORY)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -99,7 +100,7 @@ def _train(script: str, words: list[str], environment: dict[str, str], errors: P
 
 def wait_for_the_end(process: subprocess.Popen) -> None:
     """Wait for a training that is under way; the error output is shown where it fails."""
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
 
 
@@ -111,7 +112,7 @@ def wait_for_a_step(
     Args:
         before: what :func:`logged` was before it was started.
     """
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if logged(output_dir) not in ("", before):
             break

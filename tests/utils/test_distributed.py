@@ -112,7 +112,7 @@ def test_a_stopped_rank_is_named(failed_run):
 def test_ranks_end_with_a_killed_launcher(backend, tmp_path):
     command = [*launch_command(backend, 2), str(WORKERS / "failing_rank.py"), "is late", tmp_path]
     with subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}) as launcher:
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=60)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=300)
         launcher.kill()
     ranks = [Path("/proc", path.read_text()) for path in tmp_path.iterdir()]
     wait_until(lambda: not any(map(running, ranks)), seconds=60)
