@@ -121,6 +121,24 @@ def value_recorded(golden_value: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
+def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``java`` in front of all others that gives every caption the same score at once."""
+    from tests.support.recorded_captions import install_fake_java
+
+    install_fake_java(tmp_path / "bin", monkeypatch)
+    return tmp_path / "bin" / "java"
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extractors whose networks are small."""
+    from model.extractors.build import EXTRACTORS
+    from tests.support.small_extractors import use_small_networks
+
+    use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
+
+
+@pytest.fixture
 def tvr_options(world: Path, expected: Path, tmp_path: Path) -> dict:
     """Options of a short TVR training on the recorded world."""
     return short_tvr_run(world, expected, tmp_path / "run")

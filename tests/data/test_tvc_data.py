@@ -24,7 +24,7 @@ from data.tvc import (
 from data.video import VideoItem
 from data.vocabulary import Vocabulary
 from tests.support.recorded import recorded_source
-from tests.support.recorded_captions import install_fake_java, tvc_options
+from tests.support.recorded_captions import tvc_options
 from utils.errors import UserError
 from utils.files import read_jsonl, write_json, write_jsonl
 
@@ -266,18 +266,15 @@ def train(options, tmp_path):
 
 
 @pytest.mark.golden
+@pytest.mark.usefixtures("fake_java")
 class TestScripts:
-    @pytest.fixture(autouse=True)
-    def java(self, tmp_path, monkeypatch):
-        install_fake_java(tmp_path / "bin", monkeypatch)
-
     def test_java_is_missed_before_training(self, options, tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(UserError, match="need Java"):
             train(options, tmp_path)
 
-    def test_failing_scorers_are_found_before_training(self, options, tmp_path):
-        (tmp_path / "bin" / "java").write_text(
+    def test_failing_scorers_are_found_before_training(self, options, tmp_path, fake_java):
+        fake_java.write_text(
             "#!/bin/sh\necho 'Exception in thread: OutOfMemoryError' >&2; exit 1\n"
         )
         with pytest.raises(UserError, match="failed: Exception in thread: OutOfMemoryError"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.recorded_captions import install_fake_java, tvc_options
+from tests.support.recorded_captions import tvc_options
 from tests.support.survival import assert_survives_kills
 
 pytestmark = [pytest.mark.golden, pytest.mark.slow]
@@ -55,8 +55,7 @@ def test_a_killed_run_ends_like_the_unbroken_one(world, short_run, tmp_path, tas
     assert_survives_kills(script, short_run | query_options(task, world), tmp_path, kills)
 
 
-def test_captioning_that_is_killed(world, expected, short_run, tmp_path, monkeypatch):
-    install_fake_java(tmp_path / "bin", monkeypatch)
+def test_captioning_that_is_killed(world, expected, short_run, tmp_path, fake_java):
     steps = {"valid_steps": 4, "restore_steps": 3}
     options = short_run | tvc_options(world, expected) | steps
     assert_survives_kills("train_tvc.py", options, tmp_path, kills=2)

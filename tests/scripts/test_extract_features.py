@@ -24,20 +24,18 @@ from data.prepare.feature_files import load_features
 from data.prepare.find_videos import TOP_FOLDER
 from data.prepare.video_frames import Sampling, _windows, read_windows
 from data.stores.lmdb_io import FeatureDb
-from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.build import build_extractor
 from scripts import collect_video_feature_paths, convert_videodb
 from scripts.extract_features import main
 from tests.support import REPOSITORY
-from tests.support.small_extractors import SmallResNet, SmallSlowFast, use_small_networks
+from tests.support.small_extractors import SmallResNet, SmallSlowFast
 from tests.support.videos import forget_source, make_video
 from utils.errors import UserError
 
 KINDS = ("resnet", "slowfast")
 
 
-@pytest.fixture(autouse=True)
-def small_networks(monkeypatch):
-    use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture(scope="module")

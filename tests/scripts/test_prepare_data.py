@@ -1,6 +1,5 @@
 """Getting data as users do: from servers, folders and raw files, through kills and mistakes."""
 
-import os
 import re
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from data.prepare.mirror import SourceGoneError
 from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts import prepare_data
 from tests.support import REPOSITORY
+from tests.support.containers import with_fake_docker
 from tests.support.databases import assert_same_records
 from tests.support.flaky_server import serving
 from tests.support.preparation import prepare, run_script
@@ -174,18 +174,14 @@ def mount(folder: Path, destination: str) -> str:
 
 
 def test_a_download_in_the_container(tmp_path):
-    fake = tmp_path / "bin" / "docker"
-    fake.parent.mkdir()
-    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
+    environment = with_fake_docker(tmp_path)
     folder = tmp_path / "mirror"
     folder.mkdir()
     for address, options in (
         (str(folder), {mount(folder, "/mirror"), "HERO_BLOB_URL=/mirror"}),
         ("http://mirror.example", {"HERO_BLOB_URL=http://mirror.example"}),
     ):
-        environment |= {"HERO_BLOB_URL": address, "HERO_IMAGE": "some:image"}
+        environment["HERO_BLOB_URL"] = address
         done = run_script("download_tvr.sh", tmp_path / "data", "--jobs", "2", **environment)
         words = done.stdout.splitlines()
         data = mount(tmp_path / "data", "/data").removesuffix(",readonly")

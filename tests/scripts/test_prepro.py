@@ -24,6 +24,7 @@ from scripts import (
     prepro_tvc,
 )
 from tests.support import REPOSITORY
+from tests.support.containers import with_fake_docker
 from tests.support.databases import assert_same_database
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
@@ -146,14 +147,9 @@ def test_a_folder_without_annotations(tmp_path):
 
 
 def test_the_container_gets_the_same_folders(tmp_path):
-    fake = tmp_path / "bin" / "docker"
-    fake.parent.mkdir()
-    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
     for name in ("ann", "toker"):
         (tmp_path / name).mkdir()
-    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
-    environment |= {"HERO_TOKER": "toker", "HERO_IMAGE": "some:image"}
+    environment = os.environ | with_fake_docker(tmp_path) | {"HERO_TOKER": "toker"}
     command = ["bash", REPOSITORY / "scripts" / "create_txtdb.sh", "txt_db", "ann"]
     done = subprocess.run(
         command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -24,6 +24,16 @@ if sys.argv[1] == "run":
 """
 
 
+def with_fake_docker(folder: Path) -> dict[str, str]:
+    """An environment whose ``docker`` prints its arguments, one a line."""
+    fake = folder / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    path = f"{fake.parent}:{os.environ['PATH']}"
+    return {"PATH": path, "HERO_DOCKER": "1", "HERO_IMAGE": "some:image"}
+
+
 class Shell:
     """Sources the script, as a user would, with a ``docker`` that records its arguments."""
 

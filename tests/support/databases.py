@@ -30,6 +30,7 @@ def feature_db(folder: Path, values: dict[str, bytes], name: str = "resnet_slowf
 
 
 def plain(features: np.ndarray) -> bytes:
+    """A feature record as published."""
     return msgpack.packb({"features": features}, default=msgpack_numpy.encode, use_bin_type=True)
 
 

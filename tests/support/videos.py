@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -231,3 +231,13 @@ SRT = """\
 00:00:02,500 --> 00:00:04,400
 Mara hides the red notebook in the kitchen.
 """
+
+
+_list_folder = Path.iterdir
+
+
+def private_refused(path: Path) -> Iterator[Path]:
+    """``Path.iterdir`` where folders that are called ``private`` are somebody else's."""
+    if path.name == "private":
+        raise PermissionError(13, "Permission denied", str(path))
+    return _list_folder(path)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.support.damaged_world import World
-from tests.support.recorded_captions import install_fake_java, tvc_options
+from tests.support.recorded_captions import tvc_options
 from tests.support.short_trainings import SCRIPTS, SHORT
 from utils.files import write_json
 
@@ -27,8 +27,7 @@ def formats(monkeypatch):
 @pytest.mark.golden
 @pytest.mark.device
 @pytest.mark.parametrize("task", SCRIPTS)
-def test_two_steps_and_a_validation(task, world, expected, tmp_path, monkeypatch, formats):
-    install_fake_java(tmp_path / "bin", monkeypatch)
+def test_two_steps_and_a_validation(task, world, expected, tmp_path, fake_java, formats):
     small = World(tmp_path, task)
     config = small.write()
     # Captions are spelled: their databases need a tokenizer.

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,12 @@ import torch
 
 from tests.support.launcher_options import BATCH, OBJECTIVES, STEPS, training_options
 from tests.support.launching import launch
-from tests.support.recorded_captions import install_fake_java
 from tests.support.survival import REPOSITORY
 from tests.support.workers.run_scripts import Command, run_scripts
 from utils.files import read_json, read_jsonl, write_json
 
 pytestmark = [pytest.mark.golden, pytest.mark.launcher, pytest.mark.slow]
+pytestmark += [pytest.mark.usefixtures("plain_machine")]
 
 TRAINING = {
     "tvr": "train_vcmr",
@@ -103,18 +102,6 @@ class Finished:
     configs: Path
     target: str
     ranks: int = 1
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_machine(tmp_path_factory) -> Iterator[None]:
-    """One CPU thread, no GPU, as the ranks have it; no Java, which takes long to start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        install_fake_java(tmp_path_factory.mktemp("java") / "bin", patch)
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
