@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from data.tvc import (
 )
 from data.video import VideoItem
 from data.vocabulary import Vocabulary
+from tests.support.options_file import run_with
 from tests.support.recorded import recorded_source
 from tests.support.recorded_captions import tvc_options
 from utils.errors import UserError
@@ -259,10 +261,7 @@ def options(world, expected, tmp_path):
     }
 
 
-def train(options, tmp_path):
-    config = tmp_path / "options.json"
-    config.write_text(json.dumps(options))
-    return train_tvc.main(["--config", str(config)])
+train = partial(run_with, train_tvc.main)
 
 
 @pytest.mark.golden

@@ -1,6 +1,5 @@
 """Short TVR trainings through the script, as a user runs them, and what an untrained one leaves."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import train_vcmr
 from config.config import VcmrOptions, options_to_dict
 from config.model_config import ModelConfig
 from model.vcmr import HeroForVcmr
+from tests.support.options_file import run_with
 from utils.files import write_json
 
 
@@ -24,9 +24,8 @@ def train_and_evaluate(options: dict, folder: Path) -> tuple[Path, dict]:
         The run's folder, and the metrics of the last validation.
     """
     short = {"num_train_steps": 2, "valid_steps": 1, "drop_svmr_prob": 0.0, "n_workers": 0}
-    config, run = folder / "options.json", folder / "run"
-    config.write_text(json.dumps(options | short))
-    metrics = train_vcmr.main(["--config", str(config)])
+    run = folder / "run"
+    metrics = run_with(train_vcmr.main, options | short, folder)
     arguments = ["--output_dir", str(run), "--checkpoint", "2", "--split", "val"]
     evaluated = eval_vcmr.main([*arguments, "--n_workers", "0"])
     assert evaluated == {k: v for k, v in metrics.items() if not k.startswith("loss/")}
@@ -59,7 +58,5 @@ def model_options(world: Path, expected: Path) -> dict:
 
 def train(options: dict, folder: Path, **changes: Any) -> dict:
     """Train two steps and return the metrics of the validation after them."""
-    config = folder / "options.json"
     short = {"num_train_steps": 2, "valid_steps": 2, "restore_steps": 2, "n_workers": 0}
-    config.write_text(json.dumps(options | short | changes))
-    return train_vcmr.main(["--config", str(config)])
+    return run_with(train_vcmr.main, options | short | changes, folder)

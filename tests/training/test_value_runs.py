@@ -81,9 +81,7 @@ def test_every_set_is_scored_and_the_scores_averaged(command, fake_java, tmp_pat
 
 
 @pytest.mark.parametrize("channel", ["video_sub", "video_only", "sub_only"])
-def test_scripts_of_single_tasks_find_what_validation_found(
-    command, fake_java, tmp_path, channel
-):
+def test_scripts_of_single_tasks_find_what_validation_found(command, fake_java, tmp_path, channel):
     sets = [*SCORES]
     words = command(sets, channel)
     trained = train_all_multitask.main(words)
