@@ -23,7 +23,7 @@ horovod: venv ## build Horovod, which horovodrun needs (once)
 	PYTHON=$(PYTHON) bash scripts/install_horovod.sh
 
 test: horovod ## build Horovod (once) and run all tests
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-gpu: ## run the tests of what computes on a GPU (needs requirements.txt and pytest, no network)
 	HERO_TEST_DEVICE=cuda $(TEST_PYTHON) -m pytest -m "(gpu or device) and not launcher and not java" \

@@ -33,7 +33,7 @@ def ranking_weights(options: RankingLossOptions) -> dict[str, float]:
     return {"neg_ctx": options.lw_neg_ctx, "neg_q": options.lw_neg_q}
 
 
-def ranking_gradient_factors(kind: str, ranks: int, stand_in: int) -> dict[str, float]:
+def ranking_gradient_factors(kind: str, ranks: int, emulated_ranks: int) -> dict[str, float]:
     """Return factors on the gradients of the ranking losses, in addition to their weights.
 
     On R ranks :func:`gather_with_grad` leaves 1/R of one process's gradient.
@@ -42,9 +42,9 @@ def ranking_gradient_factors(kind: str, ranks: int, stand_in: int) -> dict[str, 
         kind: ``published``: a rank that replaces several divides by their number too, so that 1/R
             is that of the recipe's ranks; ``undivided``: the gradient of one process.
         ranks: of this run.
-        stand_in: ranks of the recipe that each of them replaces.
+        emulated_ranks: ranks of the recipe that each of them replaces.
     """
-    factor = float(ranks) if kind == "undivided" else 1 / stand_in
+    factor = float(ranks) if kind == "undivided" else 1 / emulated_ranks
     return dict.fromkeys(RANKING_LOSSES, factor)
 
 

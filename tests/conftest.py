@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,14 @@ def _has_cuda() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a GPU skip themselves where there is none."""
+    """Sort files with slow tests to the front; skip what needs a GPU where there is none.
+
+    Several processes take one file after the other (``--dist loadfile``): a long one at the end
+    would leave the others without work.
+    """
+    count = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, -count[item.path]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _has_cuda():
         for item in marked:
@@ -113,8 +121,31 @@ def value_recorded(golden_value: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
+def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``java`` in front of all others that gives every caption the same score at once."""
+    from tests.support.recorded_captions import install_fake_java
+
+    install_fake_java(tmp_path / "bin", monkeypatch)
+    return tmp_path / "bin" / "java"
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extractors whose networks are small."""
+    from model.extractors.build import EXTRACTORS
+    from tests.support.small_extractors import use_small_networks
+
+    use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
+
+
+@pytest.fixture
 def tvr_options(world: Path, expected: Path, tmp_path: Path) -> dict:
     """Options of a short TVR training on the recorded world."""
+    return short_tvr_run(world, expected, tmp_path / "run")
+
+
+def short_tvr_run(world: Path, expected: Path, run: Path) -> dict:
+    """Options of a short TVR training on the recorded world, whose folder is ``run``."""
     databases = world / "txt_db"
     return {
         "task": "tvr",
@@ -124,7 +155,7 @@ def tvr_options(world: Path, expected: Path, tmp_path: Path) -> dict:
         "vfeat_db": str(world / "video_db" / "tv"),
         "model_config": str(expected / "model_finetune.json"),
         "checkpoint": str(expected / "pretrained.pt"),
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(run),
         "train_batch_size": 3,
         "gradient_accumulation_steps": 2,
         "num_train_steps": 9,

@@ -1,17 +1,12 @@
 """What README and docs promise exists: files, commands, options, links."""
 
-import contextlib
-import importlib.util
-import io
 import re
 import shlex
-import sys
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from tests.support import REPOSITORY
+from tests.support.documents import help_text
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = {
@@ -41,20 +36,6 @@ def commands() -> list[list[str]]:
 
 def is_ours(word: str) -> bool:
     return word.endswith((".py", ".sh")) and "$" not in word
-
-
-@cache
-def help_text(script: str) -> str:
-    """What ``python SCRIPT --help`` prints."""
-    spec = importlib.util.spec_from_file_location(f"readme_{Path(script).stem}", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as stopped:
-        module.main(["--help"])
-    assert stopped.value.code == 0
-    return printed.getvalue()
 
 
 def test_there_are_commands():

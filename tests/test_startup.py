@@ -31,6 +31,8 @@ COMMANDS = {
     "{txt}/tv_subtitles.db {txt}/tvc_val.db",
     "cut_clips": "--annotation {ann}/tv_subtitles.jsonl --output {out}/clips.jsonl "
     "--vfeat_db {video} --clip_vfeat_db {out}/clips --frame_length 1.5",
+    "prepare_data": "--dataset tvr --from raw --ann_dir {ann} --toker {toker} --storage {out} "
+    "--only txt_db/tvr_val.db",
     "convert_subtitles": "--input {out} --output {out}/subtitles.jsonl",
     "convert_annotations": "--task didemo --annotation {out}/didemo.json "
     "--output {out}/didemo.jsonl",

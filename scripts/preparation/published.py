@@ -29,7 +29,6 @@ from scripts.preparation.datasets import Catalogue, Corpus, catalogue
 from scripts.preparation.graph import Step
 from utils.errors import UserError
 from utils.files import atomic_write, read_json, read_jsonl
-from utils.tensor_files import UnreadableFileError, read_weights
 
 DOWNLOADS = ".downloads"
 PRETRAINED = "hero-tv-ht100.pt"
@@ -70,7 +69,10 @@ def has_features(path: Path) -> bool:
 
 
 def check_weights(path: Path) -> None:
-    """Open a file of weights."""
+    """Check that a file is whole and holds weights."""
+    # Here, as it loads PyTorch, which takes longer than most steps: each step is a new process.
+    from utils.tensor_files import UnreadableFileError, read_weights
+
     try:
         read_weights(path, mapped=True)
     except UnreadableFileError as error:

@@ -16,7 +16,7 @@ from config.config import (
 )
 from config.model_config import ModelConfig
 from config.options import Options
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, published_options
 
 CONFIG = REPOSITORY / "config"
 
@@ -39,19 +39,6 @@ SCRIPTS = {
 }
 OF_TASK = {"search": "tvr"}  # a recipe that is named otherwise than its task
 
-EVERY = {
-    "dropout": 0.1,
-    "weight_decay": 0.01,
-    "grad_norm": 1.0,
-    "seed": 77,
-    "fp16": True,
-    "n_workers": 4,
-    "pin_mem": True,
-    "optim": "adamw",
-    "betas": [0.9, 0.98],
-    "vfeat_version": "resnet_slowfast",
-    "compressed_db": False,
-}
 FINE_TUNING = {
     "checkpoint": "/pretrain/hero-tv-ht100.pt",
     "model_config": "config/hero_finetune.json",
@@ -59,20 +46,9 @@ FINE_TUNING = {
     "skip_layer_loading": False,
     "vfeat_interval": 1.5,
 }
-RANKING = {
-    "ranking_loss_type": "hinge",
-    "margin": 0.1,
-    "use_all_neg": True,
-    "hard_neg_weights": [10.0],
-    "hard_negtiave_start_step": [2000],
-}
+RANKING = published_options.RANKING | {"hard_negtiave_start_step": [2000]}
 SPANS = {"drop_svmr_prob": 0.8, "lw_st_ed": 0.01, "train_span_start_step": 0}
-SEARCH = {
-    "distributed_eval": True,
-    "val_batch_size": 20,
-    "vcmr_eval_video_batch_size": 50,
-    "vcmr_eval_q_batch_size": 80,
-}
+SEARCH = published_options.SEARCH | {"val_batch_size": 20}
 MOMENTS = {
     "q2c_alpha": 20.0,
     "max_vcmr_video": 100,
@@ -159,7 +135,7 @@ def published(name: str) -> dict:
     row = dict(zip(COLUMNS.split(), numbers, strict=True))
     if row["sub_ctx_len"] is None:
         del row["sub_ctx_len"]
-    values = EVERY | row | {"save_steps": row["valid_steps"]}
+    values = published_options.EVERY | row | {"save_steps": row["valid_steps"]}
     if not name.startswith("pretrain"):
         task = name.split("-")[1]
         folder = {"task": task, "output_dir": f"/storage/{task}_default"}

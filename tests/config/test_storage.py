@@ -19,7 +19,7 @@ from config.config import (
     parse_options,
 )
 from scripts import check_data
-from tests.test_readme import REPOSITORY
+from tests.support import REPOSITORY
 from utils.errors import UserError
 from utils.files import read_json, write_json
 

@@ -11,26 +11,12 @@ from config.model_config import ModelConfig
 from config.value import RETRIEVAL, TASKS, is_value
 from model.checkpoint import without_values
 from model.multitask import HeroForMultiTask
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, published_options
 
 FOLDER = REPOSITORY / "config" / "value"
 FT_ONLY = "FT_only_configs/"
 
-EVERY = {
-    "dropout": 0.1,
-    "weight_decay": 0.01,
-    "grad_norm": 1.0,
-    "seed": 77,
-    "fp16": True,
-    "n_workers": 4,
-    "pin_mem": True,
-    "optim": "adamw",
-    "betas": [0.9, 0.98],
-    "vfeat_version": "resnet_slowfast",
-    "vfeat_interval": 1.5,
-    "compressed_db": False,
-    "max_clip_len": 100,
-}
+EVERY = published_options.EVERY | {"vfeat_interval": 1.5, "max_clip_len": 100}
 PRETRAINED = {
     "checkpoint": "/pretrain/hero-tv-ht100.pt",
     "load_partial_pretrained": False,
@@ -43,15 +29,7 @@ ROBERTA = {
 }
 FINETUNE = {"model_config": "config/model_config/hero_finetune.json"}
 VIDEO_CAP = {"model_config": "config/model_config/hero_videoCap.json"}
-RANKING = {
-    "ranking_loss_type": "hinge",
-    "margin": 0.1,
-    "use_all_neg": True,
-    "hard_neg_weights": [10.0],
-    "distributed_eval": True,
-    "vcmr_eval_video_batch_size": 50,
-    "vcmr_eval_q_batch_size": 80,
-}
+RANKING = published_options.RANKING | published_options.SEARCH
 TVR = RANKING | {
     "val_batch_size": 20,
     "lw_neg_q": 8.0,

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,8 +24,9 @@ from data.tvc import (
 )
 from data.video import VideoItem
 from data.vocabulary import Vocabulary
+from tests.support.options_file import run_with
 from tests.support.recorded import recorded_source
-from tests.support.recorded_captions import install_fake_java, tvc_options
+from tests.support.recorded_captions import tvc_options
 from utils.errors import UserError
 from utils.files import read_jsonl, write_json, write_jsonl
 
@@ -257,22 +259,19 @@ def options(world, expected, tmp_path):
     }
 
 
-def train(options, tmp_path):
-    config = tmp_path / "options.json"
-    config.write_text(json.dumps(options))
-    return train_tvc.main(["--config", str(config)])
+train = partial(run_with, train_tvc.main)
 
 
 @pytest.mark.golden
+@pytest.mark.usefixtures("fake_java")
 class TestScripts:
     def test_java_is_missed_before_training(self, options, tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(UserError, match="need Java"):
             train(options, tmp_path)
 
-    def test_failing_scorers_are_found_before_training(self, options, tmp_path, monkeypatch):
-        install_fake_java(tmp_path / "bin", monkeypatch)
-        (tmp_path / "bin" / "java").write_text(
+    def test_failing_scorers_are_found_before_training(self, options, tmp_path, fake_java):
+        fake_java.write_text(
             "#!/bin/sh\necho 'Exception in thread: OutOfMemoryError' >&2; exit 1\n"
         )
         with pytest.raises(UserError, match="failed: Exception in thread: OutOfMemoryError"):

@@ -13,7 +13,7 @@ from data.video_indices import (
     table_faults,
 )
 from scripts import prepro_sub
-from tests.evaluation.test_golden_eval import recorded_run
+from tests.support.recorded import recorded_run
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -137,11 +137,11 @@ def test_writing_refuses(world, tmp_path, damaged):
 def test_evaluation_refuses_what_it_reads(expected, world, tmp_path, damaged):
     words = ["--split", "val", "--vfeat_db", world / "video_db" / "tv", "--n_workers", 0]
     words += ["--sub_txt_db", damaged[0], "--checkpoint", 1, "--vfeat_interval", 1.5]
-    run = recorded_run(expected, world, "exp_tvr", tmp_path)
+    run = recorded_run(expected, "exp_tvr", tmp_path)
     own = ["--query_txt_db", world / "txt_db" / "tvr_val.db", "--output_dir", run]
     with pytest.raises(UserError, match=damaged[1]):
         eval_vcmr.main([str(word) for word in (*words, *own)])
-    run = recorded_run(expected, world, "exp_msrvtt_video_sub", tmp_path)
+    run = recorded_run(expected, "exp_msrvtt_video_sub", tmp_path)
     own = ["--query_txt_db", world / "txt_db" / "msrvtt_val.db", "--output_dir", run]
     metrics = eval_vr.main([str(word) for word in (*words, *own)])  # numbers videos by their names
     assert list(metrics.values())[:4] == [25.0, 100.0, 100.0, 100.0]

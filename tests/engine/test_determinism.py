@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train_vcmr
 from engine import trainer
 from tests.support.damaged_world import World
-from tests.support.recorded_captions import install_fake_java, tvc_options
-from tests.training.test_bf16_tasks import SCRIPTS, SHORT
+from tests.support.recorded_captions import tvc_options
+from tests.support.short_trainings import SCRIPTS, SHORT
 from utils.files import write_json
 from utils.runtime import set_deterministic
 from utils.signals import Stopped
@@ -55,9 +55,8 @@ class Operations(TorchDispatchMode):
 @pytest.mark.device
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_a_gpu_has_a_fixed_order_for_all_that_a_task_calls(
-    task, world, expected, tmp_path, monkeypatch
+    task, world, expected, tmp_path, fake_java
 ):
-    install_fake_java(tmp_path / "bin", monkeypatch)
     small = World(tmp_path, task)
     config = small.write()
     options = tvc_options(world, expected) if task == "tvc" else small.config()

@@ -15,9 +15,11 @@ from config.options import option_names
 from engine.endings import Validation, best_validation, validations
 from engine.restore import RunFolder
 from engine.run import Checkpoint
-from tests.evaluation.test_golden_eval import evaluate, recorded_run
-from tests.model.test_golden_videoqa import TVQA
-from tests.test_readme import REPOSITORY, help_text
+from tests.support import REPOSITORY
+from tests.support.documents import help_text
+from tests.support.rankings import evaluate
+from tests.support.recorded import recorded_run
+from tests.support.recorded_answers import TVQA
 from utils.errors import UserError, run_main
 
 
@@ -145,7 +147,7 @@ def bars(capsys):
 
 @pytest.mark.golden
 def test_evaluations_show_how_far_they_are(world, expected, tmp_path, capsys):
-    evaluate(recorded_run(expected, world, "exp_tvr", tmp_path), world, "val")
+    evaluate(recorded_run(expected, "exp_tvr", tmp_path), world, "val")
     assert bars(capsys) == {"val videos", "val queries"}
     TVQA.evaluate_run(TVQA.run_folder(expected, tmp_path), world)
     assert bars(capsys) == {"val answers"}

@@ -13,8 +13,9 @@ import eval_vcmr
 import eval_videoQA
 import train_vcmr
 from model.checkpoint import read_state_dict
-from tests.evaluation.test_golden_eval import assert_same_ranking
 from tests.support import RECORDED, THEIRS
+from tests.support.options_file import run_with
+from tests.support.rankings import assert_same_ranking
 from utils.errors import UserError
 
 CHECKPOINT = THEIRS / "run_tvr" / "ckpt" / "model_step_4.pt"
@@ -108,7 +109,6 @@ def train(folder: Path, **changes) -> None:
     hps = json.loads((THEIRS / "run_tvr" / "log" / "hps.json").read_text())
     names = ("sub_txt_db", "vfeat_db", "train_query_txt_db", "val_query_txt_db")
     databases = {name: hps[name].replace("/storage/world", str(WORLD)) for name in names}
-    config = folder / "options.json"
     options = {
         "model_config": str(THEIRS / "run_tvr" / "log" / "model_config.json"),
         "checkpoint": str(CHECKPOINT),
@@ -120,8 +120,7 @@ def train(folder: Path, **changes) -> None:
         "train_batch_size": 4,
         "n_workers": 0,
     }
-    config.write_text(json.dumps(databases | options | changes))
-    train_vcmr.main(["--config", str(config)])
+    run_with(train_vcmr.main, databases | options | changes, folder)
 
 
 @pytest.mark.parametrize("given", ["run_tvr/ckpt/model_step_4.pt", "run_tvr/restore.pt"])

@@ -1,6 +1,5 @@
 """Restore points: whole at any instant, exact, and honest about changes."""
 
-import json
 import os
 import random
 import subprocess
@@ -20,12 +19,14 @@ from engine.restore import (
     save_tensors,
     set_random_states,
 )
+from tests.support.launching import launch_command
+from tests.support.options_file import run_with
 from tests.support.survival import REPOSITORY, assert_survives_kills
-from tests.utils.test_distributed import launch_command
 from utils.errors import UserError
 from utils.tensor_files import copied_once
 
 ALLOW = ["--allow_changed_options"]
+ONE_STEP = {"num_train_steps": 1, "valid_steps": 1, "restore_steps": 1, "n_workers": 0}
 
 
 def point(step=1, **entries):
@@ -40,9 +41,7 @@ def test_a_killed_run_ends_like_the_unbroken_one(tvr_options, tmp_path):
 
 def test_changed_options_stop_a_restart_unless_allowed(tvr_options, tmp_path):
     def train(**changes):
-        config = tmp_path / "options.json"
-        config.write_text(json.dumps(tvr_options | {"n_workers": 0} | changes))
-        return train_vcmr.main(["--config", str(config)])
+        run_with(train_vcmr.main, tvr_options | {"n_workers": 0} | changes, tmp_path)
 
     train(num_train_steps=1, valid_steps=1, restore_steps=1)
     changes = {"num_train_steps": 2, "valid_steps": 1, "restore_steps": 1}
@@ -62,12 +61,8 @@ def test_changed_options_stop_a_restart_unless_allowed(tvr_options, tmp_path):
     ],
 )
 def test_changed_options_reach_the_optimizer(tvr_options, tmp_path, caplog, changes, groups):
-    config = tmp_path / "options.json"
-    steps = {"num_train_steps": 1, "valid_steps": 1, "n_workers": 0}
-
     def train(**values):
-        config.write_text(json.dumps(tvr_options | steps | {"restore_steps": 1} | values))
-        train_vcmr.main(["--config", str(config)])
+        run_with(train_vcmr.main, tvr_options | ONE_STEP | values, tmp_path)
         return load_restore_point(RunFolder(tmp_path / "run"))["optimizer"]
 
     before = train()
@@ -82,13 +77,10 @@ def test_changed_options_reach_the_optimizer(tvr_options, tmp_path, caplog, chan
 
 
 def test_a_model_of_another_size_cannot_go_on(tvr_options, tmp_path):
-    config = tmp_path / "options.json"
-    steps = {"num_train_steps": 1, "valid_steps": 1, "restore_steps": 1, "n_workers": 0}
-    config.write_text(json.dumps(tvr_options | steps))
-    train_vcmr.main(["--config", str(config)])
-    longer = ["--num_train_steps", "2", "--max_clip_len", "120", "--allow_changed_options"]
+    run_with(train_vcmr.main, tvr_options | ONE_STEP, tmp_path)
+    longer = ["--num_train_steps", "2", "--max_clip_len", "120", *ALLOW]
     with pytest.raises(UserError, match=r"model of other sizes .*position_embeddings.*\(100, 64\)"):
-        train_vcmr.main(["--config", str(config), *longer])
+        run_with(train_vcmr.main, tvr_options | ONE_STEP, tmp_path, *longer)
 
 
 def test_the_backup_serves_where_the_last_point_is_damaged(tmp_path):
@@ -144,10 +136,7 @@ def test_a_folder_is_no_restore_point(tmp_path):
 
 
 def test_restore_points_whose_content_does_not_fit(tvr_options, tmp_path):
-    config = tmp_path / "options.json"
-    steps = {"num_train_steps": 1, "valid_steps": 1, "restore_steps": 1, "n_workers": 0}
-    config.write_text(json.dumps(tvr_options | steps))
-    train_vcmr.main(["--config", str(config)])
+    run_with(train_vcmr.main, tvr_options | ONE_STEP, tmp_path)
     run = RunFolder(tmp_path / "run")
     whole = torch.load(run.restore, weights_only=True)
     name = whole["optimizer"]["names"][0]
@@ -167,7 +156,8 @@ def test_restore_points_whose_content_does_not_fit(tvr_options, tmp_path):
     ):
         torch.save(whole | entries, run.restore)
         with pytest.raises(UserError, match=message):
-            train_vcmr.main(["--config", str(config), "--num_train_steps", "2", *ALLOW])
+            longer = ["--num_train_steps", "2", *ALLOW]
+            run_with(train_vcmr.main, tvr_options | ONE_STEP, tmp_path, *longer)
 
 
 def test_a_kill_between_the_renames_leaves_the_backup(tmp_path):

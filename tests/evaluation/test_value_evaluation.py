@@ -23,7 +23,7 @@ from engine.two_runs import TwoRuns
 from evaluation.answers import AnsweredItem, AnsweredSplit
 from evaluation.results import write_results
 from evaluation.two_streams import average_answers
-from tests.evaluation import test_golden_eval as hero
+from tests.support import rankings, recorded
 from tests.support.recorded_value_runs import STEP, databases, recorded_run
 from utils.errors import UserError
 from utils.files import write_json
@@ -72,8 +72,8 @@ def a_run(tmp_path):
 def test_each_run_has_the_folder_and_the_form_of_its_rules(
     golden, golden_value, expected, world, tmp_path
 ):
-    theirs = hero.recorded_run(expected, world, "exp_tvr_raw", tmp_path / "hero")
-    hero.evaluate(theirs, world, "val")
+    theirs = recorded.recorded_run(expected, "exp_tvr_raw", tmp_path / "hero")
+    rankings.evaluate(theirs, world, "val")
     ours = recorded_run(golden_value, "exp_tvr", tmp_path / "value")
     words = [*databases(golden_value, "tv", "tvr_val"), "--split", "val", "--n_workers", "0"]
     eval_vcmr.main(["--output_dir", str(ours), "--checkpoint", STEP, *words])

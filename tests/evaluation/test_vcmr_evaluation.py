@@ -2,7 +2,6 @@
 
 import copy
 import json
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ from torch import nn
 from evaluation.corpus import Stream, evaluate_corpus
 from evaluation.ranking import SearchSettings
 from model.vcmr import MomentRetrievalModel
-from utils.distributed import Communicator, SingleProcess
+from tests.support.thread_ranks import on_ranks
+from utils.distributed import SingleProcess
 from utils.errors import UserError
 
 HIDDEN = 6
@@ -101,47 +101,6 @@ def evaluate(model, comm=None, vids=tuple(LENGTHS), qids=tuple(QUERIES), setting
         list(QUERIES),
     )
     return json.loads(json.dumps(results, default=np.ndarray.tolist))
-
-
-class ThreadRank(Communicator):
-    """A rank in a thread of this process."""
-
-    backend = "threads"
-
-    def __init__(self, rank, board, barrier):
-        super().__init__(rank, len(board), rank)
-        self.board, self.meet = board, barrier.wait
-
-    def _gather_bytes(self, flat):
-        self.board[self.rank] = flat
-        self.meet()
-        parts = list(self.board)
-        self.meet()
-        return parts
-
-    def _start_all_reduce(self, tensor, op, name):
-        raise NotImplementedError
-
-    def _broadcast(self, tensor, root):
-        raise NotImplementedError
-
-    def shutdown(self):
-        raise NotImplementedError
-
-
-def on_ranks(size, work):
-    """``work(comm)`` of every rank."""
-    board, barrier, results = [None] * size, threading.Barrier(size, timeout=30), [None] * size
-
-    def run(rank):
-        results[rank] = work(ThreadRank(rank, board, barrier))
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_every_query_has_its_lists_in_the_order_of_the_split():

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from unittest.mock import patch
 
 from utils.errors import run_main
 
-SECONDS = 20  # that a command may take to refuse its input, on a busy machine
+SECONDS = 20  # of computing that a command may take to refuse its input
+WAITING = 0.02  # seconds of computing in SECONDS: less, and a command waits for what never comes
 MEMORY_BYTES = 3 << 30  # that it may take beyond what the process has
 LINE_CHARACTERS = 600  # of the one line
 ANY_LINE_CHARACTERS = 2000  # of everything else that is said
@@ -127,7 +129,14 @@ def run_command(script: str, arguments: list[object], environment: dict[str, str
 def _limited() -> Iterator[None]:
     """Limit time and memory of what runs in the block."""
 
+    began = last = time.process_time()
+
     def stop(*_: object) -> None:
+        nonlocal last
+        before, last = last, time.process_time()
+        if last - began < SECONDS and last - before > WAITING:
+            signal.alarm(SECONDS)  # it is the machine that is busy
+            return
         raise StillRunningError(f"after {SECONDS} s")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

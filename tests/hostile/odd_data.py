@@ -19,6 +19,18 @@ from tests.hostile.worlds import ANNOTATIONS, TOKER, search, training
 from utils.files import read_json, read_jsonl
 
 
+def usable(
+    reader: str,
+    mutation: str,
+    script: str,
+    make: Make,
+    words: tuple[str, ...],
+    check: Callable[[Path], None],
+) -> Case:
+    """Data that can be used: ``words`` must be in the warnings."""
+    return Case(reader, mutation, script, make, words, code=0, check=check)
+
+
 def trained(folder: Path) -> None:
     assert (folder / "new" / "ckpt" / "model_step_1.pt").is_file()
 
@@ -30,25 +42,23 @@ MOMENTS = {
     "a moment after the end of its video": [500.0, 510.0],
 }
 CASES = [
-    Case(
+    usable(
         "query record",
         mutation,
         "train_vcmr",
         with_field(training, "train.db", "a0", "target", moment),
         ("1 moment(s)", "a0") if "after" not in mutation else (),
-        code=0,
-        check=trained,
+        trained,
     )
     for mutation, moment in MOMENTS.items()
 ] + [
-    Case(
+    usable(
         "question record",
         mutation,
         "train_videoQA",
         with_field(of_task(training, "tvqa"), "train.db", "a0", "ts", ts),
         words,
-        code=0,
-        check=trained,
+        trained,
     )
     for mutation, ts, words in (
         ("a span that ends before it starts", "5.0-1.0", ("1 moment(s)", "a0")),
@@ -59,14 +69,13 @@ CASES = [
 
 
 CASES += [
-    Case(
+    usable(
         "caption record",
         mutation,
         "train_tvc",
         with_field(of_task(training, "tvc"), "train.db/cap.db", "a1", "ts", ts),
         ("1 moment(s)", "ac"),
-        code=0,
-        check=trained,
+        trained,
     )
     for mutation, ts in (
         ("a clip that ends before it starts", [5.0, 1.0]),
@@ -114,15 +123,7 @@ def prepared(folder: Path) -> None:
 
 
 CASES += [
-    Case(
-        "subtitles",
-        mutation,
-        "scripts.prepro_sub",
-        subtitles(change),
-        words,
-        code=0,
-        check=prepared,
-    )
+    usable("subtitles", mutation, "scripts.prepro_sub", subtitles(change), words, prepared)
     for mutation, change, words in (
         ("times in milliseconds", times(1000), ("0 of", "milliseconds")),
         ("times in frames of a film", times(24), ("only 5 of 69", "frames")),
@@ -146,14 +147,13 @@ def milliseconds_in_training(place: Place) -> list[object]:
 
 
 CASES.append(
-    Case(
+    usable(
         "subtitle database",
         "no subtitle meets a frame",
         "train_vcmr",
         milliseconds_in_training,
         ("subtitles.db", "0 of"),
-        code=0,
-        check=trained,
+        trained,
     )
 )
 
@@ -185,23 +185,21 @@ def names_are_texts(folder: Path) -> None:
 
 
 CASES += [
-    Case(
+    usable(
         "tvr annotation",
         "a byte-order mark",
         "scripts.prepro_query",
         with_mark,
         (),
-        code=0,
-        check=queries_prepared,
+        queries_prepared,
     ),
-    Case(
+    usable(
         "tvr annotation",
         "numbers as names of videos",
         "scripts.prepro_query",
         numbers_as_names,
         (),
-        code=0,
-        check=names_are_texts,
+        names_are_texts,
     ),
 ]
 
@@ -226,14 +224,8 @@ def one_is_dropped(folder: Path) -> None:
 
 
 CASES += [
-    Case(
-        "list to drop",
-        "numbers as ids",
-        "scripts.drop_ids",
-        dropping_numbers,
-        (),
-        code=0,
-        check=one_is_dropped,
+    usable(
+        "list to drop", "numbers as ids", "scripts.drop_ids", dropping_numbers, (), one_is_dropped
     ),
 ]
 
@@ -252,14 +244,13 @@ def without_extension_or_known(folder: Path) -> None:
 
 
 CASES.append(
-    Case(
+    usable(
         "DiDeMo record",
         "a video with the ending of its file",
         "scripts.convert_annotations",
         with_extension,
         ("1 annotations",),
-        code=0,
-        check=without_extension_or_known,
+        without_extension_or_known,
     )
 )
 
@@ -269,41 +260,37 @@ def counts(**changes: int) -> Callable[[Any], Any]:
 
 
 CASES += [
-    Case(
+    usable(
         "numbers of frames",
         "fewer than the features have",
         "train_vcmr",
         edited(training, "video/id2nframe.json", counts(a=4)),
         (),
-        code=0,
-        check=trained,
+        trained,
     ),
-    Case(
+    usable(
         "numbers of frames",
         "more than the features have",
         "train_vcmr",
         edited(training, "video/id2nframe.json", counts(a=9)),
         (),
-        code=0,
-        check=trained,
+        trained,
     ),
-    Case(
+    usable(
         "subtitle meta",
         "another interval",
         "train_vcmr",
         edited(training, "subtitles.db/meta.json", entry("frame_length", 1.5)),
         ("subtitles.db", "1.5"),
-        code=0,
-        check=trained,
+        trained,
     ),
-    Case(
+    usable(
         "subtitle meta",
         "another tokenizer",
         "train_vcmr",
         edited(training, "subtitles.db/meta.json", entry("toker", "other/vocabulary")),
         ("vocabulary",),
-        code=0,
-        check=trained,
+        trained,
     ),
     Case(
         "subtitle meta",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-import msgpack_numpy
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -19,6 +18,7 @@ from tests.hostile.records import set_value, with_value, without_references
 from tests.hostile.text_files import as_folder, of_task
 from tests.hostile.worlds import copy_world, evaluation, search, training
 from tests.support.damaged_world import INTERVAL, WIDTH
+from tests.support.databases import plain
 
 PAGE = 4096
 FEATURES = "video/resnet_slowfast_2"
@@ -100,11 +100,6 @@ CASES = [
         LMDB_MUTATIONS.items(), LMDB_READERS, 3
     )
 ]
-
-
-def plain(features: Any) -> bytes:
-    """A feature record as published."""
-    return msgpack.packb({"features": features}, default=msgpack_numpy.encode, use_bin_type=True)
 
 
 def array_map(**changes: Any) -> bytes:

@@ -12,7 +12,7 @@ import torch
 
 from tests.hostile.harness import Case, Make, Place
 from tests.hostile.records import without_references
-from tests.hostile.stores import cut_to, header, patch_bytes
+from tests.hostile.stores import cut_to, damaged_file, header, patch_bytes
 from tests.hostile.text_files import as_folder, of_task
 from tests.hostile.worlds import copy_world, evaluation, resuming, training
 
@@ -118,17 +118,6 @@ def from_checkpoint(damage: Callable[[Path], object]) -> Make:
     return make
 
 
-def evaluated(arrange: Make, damage: Callable[[Path], object]) -> Make:
-    """An evaluation of a damaged checkpoint."""
-
-    def make(place: Place) -> list[object]:
-        arguments = arrange(place)
-        damage(place.folder / TRAINED)
-        return arguments
-
-    return make
-
-
 CASES = [
     Case("checkpoint", mutation, "train_vcmr", from_checkpoint(damage), ("start.pt", *words))
     for mutation, (damage, words) in CONTENTS.items()
@@ -143,7 +132,7 @@ for _script, _arrange in (
             "checkpoint",
             mutation,
             _script,
-            evaluated(_arrange, damage),
+            damaged_file(_arrange, TRAINED, damage),
             ("model_step_1", *words),
         )
         for mutation, (damage, words) in CONTENTS.items()

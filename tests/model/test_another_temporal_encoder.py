@@ -13,8 +13,8 @@ from model.checkpoint import read_state_dict
 from model.layers import set_dropout
 from model.vcmr import HeroForVcmr
 from model.videoQA import HeroForVideoQA
-from tests.model.test_golden_videoqa import TVQA
 from tests.support.recorded import recorded_source
+from tests.support.recorded_answers import TVQA
 from tests.support.tvr_runs import train_and_evaluate
 
 pytestmark = pytest.mark.golden

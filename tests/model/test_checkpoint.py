@@ -21,6 +21,7 @@ from model.pretrain import HeroForPretraining
 from model.tvc import HeroForTvc
 from model.vcmr import HeroForVcmr
 from model.videoQA import HeroForVideoQA
+from tests.support.small_world import IMAGES, OF_WIDTH
 from utils.errors import UserError
 
 BLOCK = {
@@ -259,21 +260,6 @@ def test_another_feature_width_is_named(width):
 
 def of_width(width):
     return small_model(width=width)
-
-
-IMAGES = "v_encoder.f_encoder.img_embeddings."
-OF_WIDTH = {
-    f"{IMAGES}img_linear.weight": 1,
-    f"{IMAGES}img_LayerNorm.weight": 0,
-    f"{IMAGES}img_LayerNorm.bias": 0,
-    f"{IMAGES}mask_embedding.weight": 1,
-    "v_encoder.frame_transform.LayerNorm.weight": 0,
-    "v_encoder.frame_transform.LayerNorm.bias": 0,
-    "v_encoder.frame_transform.net.1.weight": 1,
-    "v_encoder.feat_regress.net.3.weight": 0,
-    "v_encoder.feat_regress.net.3.bias": 0,
-    "v_encoder.mask_embedding.weight": 1,
-}
 
 
 @pytest.mark.parametrize("task", [HeroForPretraining, HeroForTvc, HeroForVideoQA, HeroForVcmr])

@@ -1,7 +1,6 @@
 """Captioning against the record: losses, greedy captions, training steps, the command line."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -15,7 +14,14 @@ from engine.trainer import Task
 from model.decoding import DecodingSettings
 from model.layers import set_dropout
 from model.tvc import HeroForTvc
-from tests.support.recorded import DEVICE, assert_recorded, load_recorded, placed, recorded_source
+from tests.support.recorded import (
+    DEVICE,
+    assert_recorded,
+    load_recorded,
+    placed,
+    recorded_run,
+    recorded_source,
+)
 from tests.support.recorded_runs import RecordedLoader, assert_recorded_run
 from utils.files import read_jsonl
 
@@ -115,18 +121,6 @@ def test_training_steps(expected, world, tmp_path):
     )
 
 
-def recorded_run(expected, folder):
-    """A run folder as a user has it: options, model sizes, weights of step 1."""
-    run = folder / "exp_tvc"
-    shutil.copytree(expected / "exp_tvc" / "log", run / "log")
-    (run / "ckpt").mkdir()
-    state = {}
-    for file in ("pretrained.pt", "head_tvc.pt"):
-        state |= torch.load(expected / file, weights_only=True)
-    torch.save(state, run / "ckpt" / "model_step_1.pt")
-    return run
-
-
 def infer(run, world, output, *more):
     return inf_tvc.main(
         [
@@ -141,7 +135,7 @@ def infer(run, world, output, *more):
 
 @pytest.mark.java
 def test_inference(expected, world, tmp_path, capsys):
-    run = recorded_run(expected, tmp_path)
+    run = recorded_run(expected, "exp_tvc", tmp_path, "head_tvc.pt")
     metrics = infer(run, world, tmp_path / "out.jsonl")
     recorded = list(read_jsonl(expected / "exp_tvc" / "val_output.jsonl"))
     assert list(read_jsonl(tmp_path / "out.jsonl")) == recorded

@@ -1,18 +1,22 @@
 """Query vectors, spans, scores and losses of moment retrieval against the record."""
 
-import json
-
 import pytest
 import torch
 
 from data.batch import QueryBatch
-from data.loader import ItemKey
 from data.stores.lmdb_io import TextDb
-from data.vcmr import CorpusQueries, MomentDataset, collate_moments
+from data.vcmr import CorpusQueries
 from data.video import collate_texts, collate_videos
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
-from tests.support.recorded import DEVICE, assert_recorded, placed, recorded_source, recorded_vcmr
+from tests.support.recorded import (
+    DEVICE,
+    assert_recorded,
+    placed,
+    recorded_batch,
+    recorded_source,
+    recorded_vcmr,
+)
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
 
@@ -60,15 +64,6 @@ def test_video_scores(model, recorded, val_queries, world):
     scores = model.video_scores(model.encode_queries(val_queries), frames, video.layout)
     for row, qid in enumerate(val_queries.qids):
         assert_recorded(scores[row], recorded[f"q2v/{qid}"], qid)
-
-
-def recorded_batch(expected, world, max_clip_len):
-    qids = json.loads((expected / "batches.json").read_text())["vcmr_batch_qids"]
-    data = MomentDataset(
-        TextDb(world / "txt_db" / "tvr_train.db"), recorded_source(world, max_clip_len)
-    )
-    place = {ids[0]: number for number, ids in enumerate(data.groups)}
-    return placed(collate_moments([data[ItemKey(place[qid])] for qid in qids]))
 
 
 @torch.no_grad()

@@ -6,34 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-import eval_videoQA
 import train_videoQA
 from config.config import VideoQaEvalOptions, load_run_options
 from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.videoQA import QuestionDataset
-from model.videoQA import HeroForVideoQA
 from scripts.demo_corpus.answer_report import plot_answers, view_questions
-from tests.support.recorded import assert_recorded, placed, recorded_source
-from tests.support.recorded_answers import RecordedTask, saved
+from tests.support.recorded import assert_recorded, placed, recorded_source, saved
+from tests.support.recorded_answers import TVQA, VIOLIN
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
-
-TVQA = RecordedTask(
-    name="tvqa",
-    model_class=HeroForVideoQA,
-    dataset_class=QuestionDataset,
-    head="head_videoqa.pt",
-    context=0,
-    evaluate=eval_videoQA.main,
-    weights={"qa": 1.0, "st_ed": 0.4},
-    rates=(5e-5, 10.0),
-)
-
-
-@pytest.fixture(scope="module")
-def recorded(expected):
-    with np.load(expected / "golden.npz") as arrays:
-        return {key: arrays[key] for key in arrays if key.startswith("tvqa/")}
+both = pytest.mark.parametrize("task", [TVQA, VIOLIN], ids=lambda task: task.name)
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +133,16 @@ def test_the_picture_of_answers(expected, world, tmp_path):
     assert (tmp_path / "answers.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_weight_names_are_the_contract(expected):
-    own, contract = TVQA.contract(expected)
+@both
+def test_weight_names_are_the_contract(expected, task):
+    own, contract = task.contract(expected)
     assert own == contract
 
 
 def test_result_file_and_metrics(expected, world, tmp_path):
     run = TVQA.run_folder(expected, tmp_path)
     metrics = TVQA.evaluate_run(run, world)
-    recorded = expected / "exp_tvqa" / "results_val" / "results_1_all.json"
-    assert saved(run) == json.loads(recorded.read_text())
+    assert saved(run) == saved(expected / "exp_tvqa")
     loss, accuracy = TVQA.recorded_metrics(expected, "eval_videoQA.py")
     assert metrics["loss/qa"] == pytest.approx(loss, abs=0.006)
     assert metrics["accuracy"] == accuracy
@@ -192,8 +174,7 @@ def test_a_split_without_answers(expected, world, data, tmp_path):
     (tmp_path / "world" / "video_db").symlink_to(world / "video_db")
     run = TVQA.run_folder(expected, tmp_path)
     assert TVQA.evaluate_run(run, tmp_path / "world") == {}
-    recorded = expected / "exp_tvqa" / "results_val" / "results_1_all.json"
-    assert saved(run) == json.loads(recorded.read_text())
+    assert saved(run) == saved(expected / "exp_tvqa")
     assert [path.name for path in (run / "results_val").iterdir()] == ["results_1_all.json"]
 
 
@@ -205,8 +186,9 @@ def test_ranks_answer_what_one_process_answers(expected, world, size):
     assert alone.counts["qa"] == len(alone.items) > alone.counts["st_ed"] > 0
 
 
-def test_training_steps(expected, world, tmp_path):
-    TVQA.assert_trains_as_recorded(expected, world, tmp_path)
+@both
+def test_training_steps(expected, world, tmp_path, task):
+    task.assert_trains_as_recorded(expected, world, tmp_path)
 
 
 def test_the_training_script_validates_into_results(expected, world, tmp_path):

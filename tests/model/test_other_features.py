@@ -6,8 +6,9 @@ import torch
 
 import eval_vcmr
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
-from tests.model.test_checkpoint import OF_WIDTH
-from tests.training.test_train_vcmr import results, train
+from tests.support.recorded import saved
+from tests.support.small_world import OF_WIDTH
+from tests.support.tvr_runs import train
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -54,6 +55,6 @@ def test_a_checkpoint_is_fine_tuned_on_other_features(tvr_options, other_feature
 
     evaluated = evaluate(run)
     assert evaluated == {k: v for k, v in metrics.items() if not k.startswith("loss/")}
-    assert results(run, "val", 2) == read_json(run / "results" / "results_2_all.json")
+    assert saved(run, step="2") == read_json(run / "results" / "results_2_all.json")
     with pytest.raises(UserError, match="trained on features 32 values wide, these are 4352 wide"):
         evaluate(run, "--vfeat_db", tvr_options["vfeat_db"])

@@ -11,8 +11,7 @@ from model.hero import HierarchicalEncoder
 from model.query_encoder import segment_attention_pool
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
-from tests.model.test_golden_vcmr import recorded_batch
-from tests.support.recorded import DEVICE, placed, recorded_vcmr
+from tests.support.recorded import DEVICE, placed, recorded_batch, recorded_vcmr
 from tests.support.small_world import small_model
 from utils.packing import PackedLayout
 

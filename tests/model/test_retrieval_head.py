@@ -17,7 +17,7 @@ from model.checkpoint import load_checkpoint
 from model.layers import set_dropout
 from model.ranking_loss import PADDED_LOGIT, RankingLoss
 from model.vcmr import HeroForVcmr, MomentSchedule
-from tests.evaluation.test_golden_eval import assert_same_ranking
+from tests.support.rankings import assert_same_ranking
 from tests.support.recorded import recorded_source
 from tests.support.tvr_runs import train_and_evaluate
 from utils.files import read_json

@@ -16,9 +16,9 @@ from config.shared_model import SharedModel, shared_options
 from data.stores.lmdb_io import FeatureDb
 from model.checkpoint import read_state_dict
 from scripts import export_model, search_videos
-from tests.model.test_golden_tvc import recorded_run as recorded_captions_run
-from tests.model.test_golden_videoqa import TVQA
-from tests.search.test_search_videos import make_run
+from tests.support.recorded import recorded_run
+from tests.support.recorded_answers import TVQA
+from tests.support.tvr_runs import make_run
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, write_json
 
@@ -75,7 +75,7 @@ def test_a_search_needs_no_run(run, tvr_options, tmp_path):
 
 
 def test_captions_come_out_the_same(expected, world, tmp_path):
-    run = recorded_captions_run(expected, tmp_path)
+    run = recorded_run(expected, "exp_tvc", tmp_path, "head_tvc.pt")
     folder = export(run, tmp_path / "tvc", "--checkpoint", "1", "--toker", str(world / "toker"))
     clips = tmp_path / "clips.jsonl"
     lines = [line for _, line in read_jsonl(world / "ann" / "tvc_val.jsonl")][:2]

@@ -24,20 +24,18 @@ from data.prepare.feature_files import load_features
 from data.prepare.find_videos import TOP_FOLDER
 from data.prepare.video_frames import Sampling, _windows, read_windows
 from data.stores.lmdb_io import FeatureDb
-from model.extractors.build import EXTRACTORS, build_extractor
+from model.extractors.build import build_extractor
 from scripts import collect_video_feature_paths, convert_videodb
 from scripts.extract_features import main
 from tests.support import REPOSITORY
-from tests.support.small_extractors import SmallResNet, SmallSlowFast, use_small_networks
-from tests.support.videos import make_video
+from tests.support.small_extractors import SmallResNet, SmallSlowFast
+from tests.support.videos import forget_source, make_video
 from utils.errors import UserError
 
 KINDS = ("resnet", "slowfast")
 
 
-@pytest.fixture(autouse=True)
-def small_networks(monkeypatch):
-    use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture(scope="module")
@@ -247,15 +245,6 @@ def test_what_is_there_is_not_made_again(videos, capsys):
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 2
     assert "1 videos extracted" in capsys.readouterr().out
-
-
-def forget_source(path: Path) -> None:
-    """As a feature file was before it said which video it is of; its date stays."""
-    known = path.stat()
-    with np.load(path) as entries:
-        kept = {name: entries[name] for name in entries if name != "made_of"}
-    np.savez(path, **kept)
-    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "older", "foreign"])

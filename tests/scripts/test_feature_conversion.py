@@ -7,7 +7,7 @@ import pytest
 
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from scripts import convert_videodb
-from tests.data.stores.test_lmdb_io import feature_db, plain
+from tests.support.databases import feature_db, plain
 from utils.errors import UserError
 from utils.files import read_json
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.stores.lmdb_io import TextDb
 from scripts import drop_ids, prepro_query, prepro_sub, prepro_tvc
-from tests.scripts.test_prepro import assert_same_database
+from tests.support.databases import assert_same_database
 from tests.support.recorded_value import ValueWorld
 from utils.files import read_json, read_jsonl, write_json
 

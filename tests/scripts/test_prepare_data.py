@@ -1,7 +1,5 @@
 """Getting data as users do: from servers, folders and raw files, through kills and mistakes."""
 
-import json
-import os
 import re
 import shlex
 import shutil
@@ -18,9 +16,11 @@ import torch
 from data.prepare.mirror import SourceGoneError
 from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts import prepare_data
-from tests.scripts.test_prepro import retokenized
 from tests.support import REPOSITORY
+from tests.support.containers import with_fake_docker
+from tests.support.databases import assert_same_records
 from tests.support.flaky_server import serving
+from tests.support.preparation import prepare, run_script
 from tests.support.small_mirror import paths_of, write_checksums, write_mirror
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
@@ -69,11 +69,6 @@ def own_mirror(mirrors, tmp_path, monkeypatch) -> Path:
     return Path(shutil.copytree(mirrors[0], tmp_path / "mirror"))
 
 
-def prepare(storage: Path, *arguments: str, dataset: str = "tvr") -> None:
-    """Call the script in this process."""
-    prepare_data.main(["--dataset", dataset, "--storage", str(storage), *arguments])
-
-
 def results(storage: Path) -> list[str]:
     """What lies in the four folders."""
     return sorted(
@@ -85,18 +80,6 @@ def results(storage: Path) -> list[str]:
 
 def downloads(storage: Path) -> list[Path]:
     return list(storage.glob(".downloads/**/*"))
-
-
-def run_script(
-    script: str, *arguments: str | Path, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run a shell script as users do."""
-    return subprocess.run(
-        ["bash", REPOSITORY / "scripts" / script, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHON": sys.executable, **environment},
-    )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -191,18 +174,14 @@ def mount(folder: Path, destination: str) -> str:
 
 
 def test_a_download_in_the_container(tmp_path):
-    fake = tmp_path / "bin" / "docker"
-    fake.parent.mkdir()
-    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
+    environment = with_fake_docker(tmp_path)
     folder = tmp_path / "mirror"
     folder.mkdir()
     for address, options in (
         (str(folder), {mount(folder, "/mirror"), "HERO_BLOB_URL=/mirror"}),
         ("http://mirror.example", {"HERO_BLOB_URL=http://mirror.example"}),
     ):
-        environment |= {"HERO_BLOB_URL": address, "HERO_IMAGE": "some:image"}
+        environment["HERO_BLOB_URL"] = address
         done = run_script("download_tvr.sh", tmp_path / "data", "--jobs", "2", **environment)
         words = done.stdout.splitlines()
         data = mount(tmp_path / "data", "/data").removesuffix(",readonly")
@@ -413,13 +392,6 @@ def raw(world: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "ann" / "tv_vid2nframe.json").unlink()  # features are made: there is no need of it
     folders = ("--ann_dir", str(tmp_path / "ann"), "--feature_dir", str(tmp_path / "feat"))
     return ["--from", "raw", *folders, "--toker", str(world / "toker"), "--workers", "1"]
-
-
-def assert_same_records(made: Path, recorded: Path, token_ids: dict) -> None:
-    new, old = TextDb(made), TextDb(recorded)
-    assert list(new.keys()) == list(old.keys())
-    for key in old.keys():  # noqa: SIM118
-        assert json.dumps(new[key]) == json.dumps(retokenized(key, old[key], token_ids))
 
 
 @pytest.mark.golden

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Container, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 
 from data.prepare.feature_files import FeaturePaths, read_paths
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.tokenize import FINGERPRINT
 from scripts import (
     collect_video_feature_paths,
     convert_annotations,
@@ -26,79 +24,18 @@ from scripts import (
     prepro_tvc,
 )
 from tests.support import REPOSITORY
+from tests.support.containers import with_fake_docker
+from tests.support.databases import assert_same_database
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
 
 REAL = os.environ.get("HERO_REAL")
-# How a database was made: paths and the task's name, which say nothing about its contents.
-ORIGIN = ("annotation", "output", "toker", "tokenizer", "task", "vid2nframe", "subtitles")
 
 
 @pytest.fixture
 def toker(world: Path) -> str:
     """The recorded tokenizer's folder."""
     return str(world / "toker")
-
-
-def assert_same_database(
-    made: Path,
-    recorded: Path,
-    token_ids: Mapping[str, list] | None = None,
-    own: Container[str] = (),
-) -> None:
-    """The same records (fields in the same order), side files and meta.json.
-
-    If ``token_ids`` are given, the tokens, and the lengths that follow from them, are those. The
-    made meta.json may have entries of its ``own``.
-    """
-    new, old = TextDb(made), TextDb(recorded)
-    assert list(new.keys()) == list(old.keys())
-    wanted = {id_: retokenized(id_, old[id_], token_ids) for id_ in old.keys()}  # noqa: SIM118
-    for id_, record in wanted.items():
-        assert json.dumps(new[id_]) == json.dumps(record)
-    ignored = {"data.mdb", "meta.json", "sub_info.json"}  # sub_info.json: statistics, never read
-    sides = {path.name for path in old.path.iterdir()} - ignored
-    assert {path.name for path in new.path.iterdir()} - ignored == sides
-    for name in sides:
-        if name == "query_data.jsonl":
-            assert (new.path / name).read_bytes() == (old.path / name).read_bytes()
-        else:
-            lengths = side_of_lengths(name, old.side(name), wanted)
-            assert (new.path / name).read_text() == json.dumps(lengths)
-    # Recorded databases have no fingerprint.
-    ours = [key for key in new.meta if key not in own]
-    assert ours == [*old.meta] + [FINGERPRINT] * (FINGERPRINT not in old.meta)
-    assert {k: v for k, v in new.meta.items() if k not in (*ORIGIN, FINGERPRINT, *own)} == {
-        k: v for k, v in old.meta.items() if k not in (*ORIGIN, FINGERPRINT)
-    }
-
-
-def retokenized(id_: str, record: dict, token_ids: Mapping[str, list] | None) -> dict:
-    """The record with other tokens."""
-    if token_ids is None:
-        return record
-    if "captions" in record:  # a clip
-        captions = [{**cap, "input_ids": token_ids[str(cap["id"])]} for cap in record["captions"]]
-        return {**record, "captions": captions}
-    record = {**record, "input_ids": token_ids[id_]}
-    if "sub2frames" in record:
-        pairs = zip(record["input_ids"], record["sub2frames"], strict=True)
-        longest = max((len(tokens) + len(frames) for tokens, (_, frames) in pairs), default=0)
-        record["max_mtached_sub_len"] = longest
-    return record
-
-
-def side_of_lengths(name: str, side: dict, records: dict[str, dict]) -> dict:
-    """The side file; if it holds lengths, those of the tokens of ``records``."""
-    if name == "vid2max_frame_sub_len.json":
-        return {vid: records[vid]["max_mtached_sub_len"] for vid in side}
-    if name != "id2len.json":
-        return side
-    ids = {id_: records[id_]["input_ids"] for id_ in side}
-    return {
-        id_: [len(part) for part in tokens] if isinstance(side[id_], list) else len(tokens)
-        for id_, tokens in ids.items()
-    }
 
 
 @pytest.fixture
@@ -210,14 +147,9 @@ def test_a_folder_without_annotations(tmp_path):
 
 
 def test_the_container_gets_the_same_folders(tmp_path):
-    fake = tmp_path / "bin" / "docker"
-    fake.parent.mkdir()
-    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
     for name in ("ann", "toker"):
         (tmp_path / name).mkdir()
-    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}", "HERO_DOCKER": "1"}
-    environment |= {"HERO_TOKER": "toker", "HERO_IMAGE": "some:image"}
+    environment = os.environ | with_fake_docker(tmp_path) | {"HERO_TOKER": "toker"}
     command = ["bash", REPOSITORY / "scripts" / "create_txtdb.sh", "txt_db", "ann"]
     done = subprocess.run(
         command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -12,8 +12,9 @@ from data.stores.lmdb_io import FeatureDb, TextDb
 from scripts import check_data, format_submission, prepare_data, prepro_sub
 from scripts.preparation import raw
 from scripts.preparation.datasets import CORPORA
-from tests.scripts.test_prepare_data import assert_same_records, prepare
-from tests.search.test_search_videos import documented_commands
+from tests.support.databases import assert_same_records
+from tests.support.documents import documented_commands
+from tests.support.preparation import prepare
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
 

@@ -13,7 +13,7 @@ from data.prepare.feature_files import read_paths
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
 from scripts import collect_video_feature_paths, convert_video_db_single_feature, convert_videodb
 from scripts.preparation.process import run_script
-from tests.model.test_checkpoint import OF_WIDTH
+from tests.support.small_world import OF_WIDTH
 from tests.support.value_lists import recorded_lists
 from utils.errors import UserError
 from utils.files import read_json, write_json

@@ -13,8 +13,9 @@ from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
 from scripts import prepare_data
 from scripts.preparation.datasets import catalogue
 from tests.conftest import GOLDEN_VALUE
-from tests.scripts.test_prepare_data import assert_same_records, run_script
 from tests.support import REPOSITORY
+from tests.support.databases import assert_same_records
+from tests.support.preparation import run_script
 from tests.support.small_mirror import paths_of, write_text_db
 from utils.files import read_json, write_jsonl
 

@@ -25,8 +25,7 @@ from search.records import Line, NewFilm
 from search.scan import Corpus
 from search.scorer import Queries
 from search.store import Index, IndexArrays, IndexWriter
-from tests.model.extractors.test_image_text import colourful
-from tests.support.small_image_text import save_tiny_clip, save_tiny_siglip
+from tests.support.small_image_text import colourful, save_tiny_clip, save_tiny_siglip
 from tests.support.videos import make_video
 from utils.errors import UserError
 

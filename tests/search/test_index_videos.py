@@ -17,12 +17,12 @@ from model.extractors.build import EXTRACTORS
 from search.hero_scorer import HeroScorer
 from search.indexing import cut_segments
 from search.store import Index, IndexWriter
-from tests.search.test_search_videos import make_run, model_options
 from tests.support import REPOSITORY
 from tests.support.index_content import content
 from tests.support.index_kills import ODD_NAMES, OPTIONS, make_film
 from tests.support.small_extractors import SmallResNet, SmallSlowFast, use_small_networks
 from tests.support.small_image_text import save_tiny_clip
+from tests.support.tvr_runs import make_run, model_options
 from tests.support.videos import make_video
 from utils.errors import UserError
 from utils.files import read_json, write_json

@@ -22,7 +22,7 @@ from search.records import Line, NewFilm
 from search.scan import Corpus
 from search.scorer import lines_within
 from search.store import IndexArrays
-from tests.search.test_search_videos import make_run
+from tests.support.tvr_runs import make_run
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_jsonl
 

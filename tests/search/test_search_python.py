@@ -15,11 +15,10 @@ from model.extractors.build import EXTRACTORS
 from search.indexing import Material, encode_film
 from search.records import Line, NewFilm
 from search.store import Index
-from tests.search.test_search_videos import SRT
 from tests.support import REPOSITORY
 from tests.support.search_world import make_index
 from tests.support.small_extractors import use_small_networks
-from tests.support.videos import make_video
+from tests.support.videos import SRT, make_video
 from utils.errors import UserError
 
 NOTEBOOK = REPOSITORY / "docs" / "search.ipynb"

@@ -1,41 +1,22 @@
 """Searching for a sentence: as the evaluation does, and all the way from a raw video."""
 
-import re
-import shlex
 import shutil
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import eval_vcmr
-from config.config import VcmrOptions, options_to_dict
-from config.model_config import ModelConfig
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
 from model.extractors.build import EXTRACTORS
-from model.vcmr import HeroForVcmr
 from scripts.search_videos import main
-from tests.support import REPOSITORY
+from tests.support.documents import documented_commands
 from tests.support.small_extractors import use_small_networks
-from tests.support.videos import make_video
+from tests.support.tvr_runs import make_run, model_options
+from tests.support.videos import SRT, make_video
 from utils.errors import UserError
-from utils.files import read_json, write_json
-
-DOCUMENT = REPOSITORY / "docs" / "DATA.md"
-
-
-def make_run(folder: Path, options: dict, width: int) -> Path:
-    """What a finished training leaves, with random weights: step 1."""
-    options = options_to_dict(VcmrOptions(**options | {"output_dir": str(folder)}))
-    write_json(folder / "log" / "hps.json", options)
-    shutil.copy(options["model_config"], folder / "log" / "model_config.json")
-    torch.manual_seed(0)
-    model = HeroForVcmr(ModelConfig.from_json(options["model_config"]), width)
-    (folder / "ckpt").mkdir()
-    torch.save(model.state_dict(), folder / "ckpt" / "model_step_1.pt")
-    return folder
+from utils.files import read_json
 
 
 @pytest.fixture
@@ -126,25 +107,6 @@ def test_databases_without_a_common_video(run, world, tmp_path):
 
 # --- From raw video -------------------------------------------------------------------------------
 
-SRT = """\
-1
-00:00:00,500 --> 00:00:02,000
-<i>Yusuf lifts the tiny rope.</i>
-
-2
-00:00:02,500 --> 00:00:04,400
-Mara hides the red notebook in the kitchen.
-"""
-
-
-def documented_commands(heading: str) -> list[list[str]]:
-    """Words of the commands of the section's code blocks."""
-    section = DOCUMENT.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
-    section = section.partition("\n## ")[0]
-    blocks = re.findall(r"```bash\n(.*?)```", section, flags=re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines if line.startswith("python ")]
-
 
 def run_documented(heading: str, variables: dict[str, list[str]]) -> object:
     """Run a section's commands one after the other in this process; the last one's result."""
@@ -166,18 +128,6 @@ def own_videos(tmp_path, world, monkeypatch) -> dict[str, list[str]]:
         "$TOKER": [str(world / "toker")],
         "$RUN": ["run"],
         "4800": ["1"],
-    }
-
-
-def model_options(world: Path, expected: Path) -> dict:
-    """Of a run whose databases are not those to be searched."""
-    return {
-        "train_query_txt_db": "gone",
-        "val_query_txt_db": "gone",
-        "sub_txt_db": "gone",
-        "vfeat_db": "gone",
-        "model_config": str(expected / "model_finetune.json"),
-        "min_pred_l": 1,
     }
 
 

@@ -22,8 +22,8 @@ from search.hero_scorer import HeroScorer
 from search.records import Line, NewFilm
 from search.server import listen
 from search.store import IndexWriter
-from tests.search.test_search_videos import make_run
 from tests.support import REPOSITORY
+from tests.support.tvr_runs import make_run
 from tests.support.videos import make_video
 from utils.errors import UserError
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from tests.conftest import LAUNCHERS
-from tests.utils.test_distributed import launch
+from tests.support.launching import launch
 
 SIGNS_OF_AN_ABORT = ("terminate called", "SIGABRT", "Signal 6", "core dumped", "Traceback")
 LAST_LINES = 30

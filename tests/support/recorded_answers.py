@@ -2,25 +2,27 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+import eval_videoQA
+import eval_violin
 from config.model_config import ModelConfig
 from data.batch import JudgedBatch
 from data.candidates import CandidateDataset
 from data.stores.lmdb_io import TextDb
+from data.videoQA import QuestionDataset
+from data.violin import StatementDataset
 from engine.trainer import Task
 from evaluation.answers import AnsweredSplit, answer_split
 from model.candidates import CandidateModel
-from model.checkpoint import read_state_dict
 from model.layers import set_dropout
-from tests.evaluation.test_vcmr_evaluation import on_ranks
-from tests.support.recorded import DEVICE, load_recorded, placed, recorded_source
+from model.videoQA import HeroForVideoQA
+from model.violin import HeroForViolin
+from tests.support.recorded import DEVICE, load_recorded, placed, recorded_run, recorded_source
 from tests.support.recorded_runs import RecordedLoader, assert_recorded_run
+from tests.support.thread_ranks import on_ranks
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,7 @@ class RecordedTask:
 
     def run_folder(self, expected: Path, folder: Path) -> Path:
         """A run folder as a user has it: options, model sizes, weights of step 1."""
-        run = folder / f"exp_{self.name}"
-        shutil.copytree(expected / run.name / "log", run / "log")
-        weights = read_state_dict(expected / "pretrained.pt") | read_state_dict(
-            expected / self.head
-        )
-        (run / "ckpt").mkdir()
-        torch.save(weights, run / "ckpt" / "model_step_1.pt")
-        return run
+        return recorded_run(expected, f"exp_{self.name}", folder, self.head)
 
     def evaluate_run(self, run: Path, world: Path, *more: str) -> dict[str, float]:
         """Call the script as a user does, on the validation split."""
@@ -127,6 +122,25 @@ class RecordedTask:
         return on_ranks(size, work)
 
 
-def saved(run: Path, kind: str = "results", folder: str = "results_val") -> dict:
-    """A file that an evaluation of the validation split wrote."""
-    return json.loads((run / folder / f"{kind}_1_all.json").read_text())
+TVQA = RecordedTask(
+    name="tvqa",
+    model_class=HeroForVideoQA,
+    dataset_class=QuestionDataset,
+    head="head_videoqa.pt",
+    context=0,
+    evaluate=eval_videoQA.main,
+    weights={"qa": 1.0, "st_ed": 0.4},
+    rates=(5e-5, 10.0),
+)
+
+
+VIOLIN = RecordedTask(
+    name="violin",
+    model_class=HeroForViolin,
+    dataset_class=StatementDataset,
+    head="head_violin.pt",
+    context=2,
+    evaluate=eval_violin.main,
+    weights={"violin": 1.0},
+    rates=(3e-5, 8.0),
+)

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from data.stores.lmdb_io import TextDb
+from data.vcmr import MomentDataset, collate_moments
 from engine.precision import Precision
 from engine.restore import RunFolder
 from engine.run import Run
 from engine.trainer import Task, Trainer
-from tests.support.recorded import DEVICE, TRAINING, placed
+from model.vcmr import HeroForVcmr
+from tests.support.recorded import DEVICE, TRAINING, placed, recorded_source
 from utils.distributed import Communicator, SingleProcess
 
 WARMUP_STEPS, TOTAL_STEPS = 2, 10
@@ -67,6 +70,19 @@ def recorded_options(steps: int, accumulation: int, rate: float, lr_mul: float) 
     )
 
 
+def tvr_task(model: HeroForVcmr, world: Path) -> Task:
+    """The recorded training of moment retrieval."""
+    data = MomentDataset(TextDb(world / "txt_db" / "tvr_train.db"), recorded_source(world, 12))
+    return Task(
+        name="tvr",
+        model=model,
+        loader=RecordedLoader(data, collate_moments, batch_size=6),
+        loss_weights={"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0},
+        validate=lambda step: {},
+        set_step=model.set_step,
+    )
+
+
 class StepRecorder:
     """Runs a few optimizer steps of the engine and keeps what the record has.
 
@@ -81,7 +97,7 @@ class StepRecorder:
         options: Any,
         folder: Path,
         comm: Communicator | None = None,
-        stand_in: int = 1,
+        emulated_ranks: int = 1,
     ) -> None:
         run = Run(
             options,
@@ -90,7 +106,7 @@ class StepRecorder:
             None,
             Precision.from_options(options, DEVICE),
             RunFolder(folder),
-            stand_in,
+            emulated_ranks,
         )
         self.losses: list[float] = []
         self.parts: list[dict[str, float]] = []

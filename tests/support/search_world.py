@@ -8,7 +8,7 @@ from search.hero_scorer import HeroScorer
 from search.indexing import Material, encode_film
 from search.records import Line, NewFilm
 from search.store import IndexWriter
-from tests.search.test_search_videos import make_run, model_options
+from tests.support.tvr_runs import make_run, model_options
 from tests.support.videos import make_video
 
 WIDTH, INTERVAL = 24, 1.5

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -70,3 +71,7 @@ def _save_tokenizer(folder: Path) -> None:
         unk_token="<unk>",
         model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)
+
+
+def colourful(height: int, width: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -70,3 +70,20 @@ def small_model(**arguments):
     model = HeroForPretraining(config, WIDTH, **arguments)
     set_dropout(model, 0.0)
     return model.train()
+
+
+IMAGES = "v_encoder.f_encoder.img_embeddings."
+
+
+OF_WIDTH = {
+    f"{IMAGES}img_linear.weight": 1,
+    f"{IMAGES}img_LayerNorm.weight": 0,
+    f"{IMAGES}img_LayerNorm.bias": 0,
+    f"{IMAGES}mask_embedding.weight": 1,
+    "v_encoder.frame_transform.LayerNorm.weight": 0,
+    "v_encoder.frame_transform.LayerNorm.bias": 0,
+    "v_encoder.frame_transform.net.1.weight": 1,
+    "v_encoder.feat_regress.net.3.weight": 0,
+    "v_encoder.feat_regress.net.3.bias": 0,
+    "v_encoder.mask_embedding.weight": 1,
+}

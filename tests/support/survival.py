@@ -1,6 +1,9 @@
 """Killing a real training process at random moments, and comparing where it ends."""
 
+import contextlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -12,6 +15,16 @@ from pathlib import Path
 import torch
 
 from tests.support import REPOSITORY
+from utils.errors import run_main
+
+# Forks trainings that are to be killed: they need not load PyTorch again each time.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        *("pretrain", "train_all_multitask", "train_tvc", "train_vcmr", "train_videoQA"),
+        *("train_violin", "train_vr", "torch.utils.tensorboard", "tests.support.survival"),
+    ]
+)
 
 
 def running(process: Path) -> bool:
@@ -49,19 +62,57 @@ def start_training(
     )
 
 
+class ForkedTraining:
+    """A training script in a process of its own, forked from one that has loaded PyTorch."""
+
+    def __init__(self, script: str, config: Path, output_dir: Path) -> None:
+        self._errors = config.with_name(f"{output_dir.name}.errors")
+        words = ["--config", str(config), "--output_dir", str(output_dir)]
+        arguments = (script.removesuffix(".py"), words, dict(os.environ), self._errors)
+        self._process = _FORKS.Process(target=_train, args=arguments)
+        with contextlib.chdir(REPOSITORY):  # whence the process that forks imports
+            self._process.start()
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait for the end."""
+        self._process.kill()
+        self._process.join()
+
+    def wait(self) -> None:
+        """Wait for the end; the error output is shown where it fails."""
+        self._process.join(600)
+        assert self.poll() == 0, self._errors.read_text()
+
+
+def _train(script: str, words: list[str], environment: dict[str, str], errors: Path) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of what loads data, as elsewhere
+    os.environ.update(environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    os.chdir(REPOSITORY)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = [f"{script}.py", *words]
+    run_main(importlib.import_module(script).main)
+
+
 def wait_for_the_end(process: subprocess.Popen) -> None:
     """Wait for a training that is under way; the error output is shown where it fails."""
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
 
 
-def wait_for_a_step(process: subprocess.Popen, output_dir: Path, before: str) -> None:
+def wait_for_a_step(
+    process: subprocess.Popen | ForkedTraining, output_dir: Path, before: str
+) -> None:
     """Return when some step was logged, unless the training has ended.
 
     Args:
         before: what :func:`logged` was before it was started.
     """
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if logged(output_dir) not in ("", before):
             break
@@ -77,11 +128,10 @@ def logged(output_dir: Path) -> str:
 def kill_after_steps(script: str, config: Path, output_dir: Path, rng: random.Random) -> None:
     """Start, wait until some step was logged, then SIGKILL after a random moment."""
     before = logged(output_dir)
-    process = start_training(script, config, output_dir)
+    process = ForkedTraining(script, config, output_dir)
     wait_for_a_step(process, output_dir, before)
     time.sleep(rng.uniform(0, 1.5))
     process.kill()
-    process.communicate(timeout=60)  # its worker processes hold the error output while they live
 
 
 def assert_survives_kills(script: str, options: dict, folder: Path, kills: int = 3) -> None:
@@ -97,11 +147,11 @@ def assert_survives_kills(script: str, options: dict, folder: Path, kills: int =
     config.write_text(json.dumps(options | {"log_steps": 1}))
     whole, broken = folder / "whole", folder / "broken"
     rng = random.Random(time.time_ns())
-    with start_training(script, config, whole) as unbroken:  # beside the others: it saves time
-        for _ in range(kills):
-            kill_after_steps(script, config, broken, rng)
-        wait_for_the_end(start_training(script, config, broken))
-        wait_for_the_end(unbroken)
+    unbroken = ForkedTraining(script, config, whole)
+    for _ in range(kills):
+        kill_after_steps(script, config, broken, rng)
+    ForkedTraining(script, config, broken).wait()
+    unbroken.wait()
     assert_same_end(whole, broken, options["num_train_steps"])
 
 

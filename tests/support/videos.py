@@ -1,9 +1,10 @@
 """Small videos whose grey level tells the time, and videos whose frames carry their number."""
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -210,3 +211,33 @@ def joined(path: Path, *parts: Path) -> Path:
     """One file after another, as ``cat`` joins them."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
+
+
+def forget_source(path: Path) -> None:
+    """As a feature file was before it said which video it is of; its date stays."""
+    known = path.stat()
+    with np.load(path) as entries:
+        kept = {name: entries[name] for name in entries if name != "made_of"}
+    np.savez(path, **kept)
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+
+
+SRT = """\
+1
+00:00:00,500 --> 00:00:02,000
+<i>Yusuf lifts the tiny rope.</i>
+
+2
+00:00:02,500 --> 00:00:04,400
+Mara hides the red notebook in the kitchen.
+"""
+
+
+_list_folder = Path.iterdir
+
+
+def private_refused(path: Path) -> Iterator[Path]:
+    """``Path.iterdir`` where folders that are called ``private`` are somebody else's."""
+    if path.name == "private":
+        raise PermissionError(13, "Permission denied", str(path))
+    return _list_folder(path)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import eval_vcmr
 import train_vcmr
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from tests.support import REPOSITORY
+from tests.support.options_file import run_with
 from utils.errors import UserError
 
 
@@ -39,10 +41,7 @@ def options(databases, expected):
     }
 
 
-def train(options, databases):
-    config = databases / "options.json"
-    config.write_text(json.dumps(options))
-    return train_vcmr.main(["--config", str(config)])
+train = partial(run_with, train_vcmr.main)
 
 
 def test_a_missing_database(options, databases):

@@ -4,25 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-import pretrain
-import train_tvc
-import train_vcmr
-import train_videoQA
-import train_violin
-import train_vr
 from tests.support.damaged_world import World
-from tests.support.recorded_captions import install_fake_java, tvc_options
+from tests.support.recorded_captions import tvc_options
+from tests.support.short_trainings import SCRIPTS, SHORT
 from utils.files import write_json
-
-SCRIPTS = {
-    "tvr": train_vcmr,
-    "msrvtt_video_sub": train_vr,
-    "tvqa": train_videoQA,
-    "violin": train_violin,
-    "tvc": train_tvc,
-    "pretrain": pretrain,
-}
-SHORT = {"num_train_steps": 2, "valid_steps": 2, "n_workers": 0, "train_batch_size": 2}
 
 
 @pytest.fixture
@@ -42,8 +27,7 @@ def formats(monkeypatch):
 @pytest.mark.golden
 @pytest.mark.device
 @pytest.mark.parametrize("task", SCRIPTS)
-def test_two_steps_and_a_validation(task, world, expected, tmp_path, monkeypatch, formats):
-    install_fake_java(tmp_path / "bin", monkeypatch)
+def test_two_steps_and_a_validation(task, world, expected, tmp_path, fake_java, formats):
     small = World(tmp_path, task)
     config = small.write()
     # Captions are spelled: their databases need a tokenizer.

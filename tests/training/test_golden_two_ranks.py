@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import GOLDEN
+from tests.support.launching import launch, launched
 from tests.support.recorded import TRAINING
 from tests.support.workers.recorded_ranks import RecordedBatches, shared_first_step, train
-from tests.utils.test_distributed import launch, launched
 from utils.distributed import SingleProcess
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
@@ -100,20 +100,17 @@ def test_undivided_gradient_is_that_of_one_process(two_ranks, expected):
 
 
 @launched
-def test_gradient_on_four_ranks_is_a_quarter(
-    backend,
-    two_ranks,
-    recorded,
-    expected,
-    world,
-    tmp_path,
-):
+def test_gradient_on_four_ranks_is_a_quarter(recorded, expected, world, tmp_path):
+    """Of torchrun; four of Horovod: test_launchers.py."""
     words = {name: f"shared/{name}/1" for name in RANKING_ALONE}
-    results = trained(backend, 4, words.values(), expected, world, tmp_path)
+    results = trained("torch", 4, words.values(), expected, world, tmp_path)
     for name, word in words.items():
         norm = recorded[f"{name}/grad_norm_one_process"] / 4
         np.testing.assert_allclose(results[word]["grad_norm"], [norm], rtol=1e-4)
-    # Two ranks that stand in for two each.
+
+
+@launched
+def test_two_ranks_that_stand_in_for_two_each(two_ranks, recorded):
     norm = recorded["step1/grad_norm_one_process"] / 4
     np.testing.assert_allclose(two_ranks["shared/step1/2"]["grad_norm"], [norm], rtol=1e-4)
 

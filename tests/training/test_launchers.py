@@ -1,4 +1,4 @@
-"""Every training and evaluation script on two and four ranks of either launcher, against one.
+"""Every training and evaluation script on two ranks and on four, against one process.
 
 One launch runs all scripts one after the other: interpreters and libraries are started once.
 """
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +14,13 @@ import pytest
 import torch
 
 from tests.support.launcher_options import BATCH, OBJECTIVES, STEPS, training_options
-from tests.support.recorded_captions import install_fake_java
+from tests.support.launching import launch
 from tests.support.survival import REPOSITORY
 from tests.support.workers.run_scripts import Command, run_scripts
-from tests.utils.test_distributed import launch
 from utils.files import read_json, read_jsonl, write_json
 
 pytestmark = [pytest.mark.golden, pytest.mark.launcher, pytest.mark.slow]
+pytestmark += [pytest.mark.usefixtures("plain_machine")]
 
 TRAINING = {
     "tvr": "train_vcmr",
@@ -39,7 +38,7 @@ EVALUATION = {
     "violin": "eval_violin",
     "tvc": "inf_tvc",
 }
-RANKS = (2, 4)
+RANKS = {"torch": 2, "horovod": 4}  # each launcher, and each number of ranks, once
 TOLERANCE = 1e-5  # of parameters; a step moves some of them more than ten times as far
 
 
@@ -105,18 +104,6 @@ class Finished:
     ranks: int = 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def plain_machine(tmp_path_factory) -> Iterator[None]:
-    """One CPU thread, no GPU, as the ranks have it; no Java, which takes long to start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        install_fake_java(tmp_path_factory.mktemp("java") / "bin", patch)
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def single(world, expected, tmp_path_factory) -> Finished:
     """All scripts in this process."""
@@ -136,10 +123,10 @@ def launcher(backend) -> str:
     return backend
 
 
-@pytest.fixture(scope="module", params=RANKS, ids=lambda ranks: f"{ranks} ranks")
-def several(request, launcher, single, tmp_path_factory) -> Finished:
+@pytest.fixture(scope="module")
+def several(launcher, single, tmp_path_factory) -> Finished:
     """All scripts on several ranks; one process's runs are evaluated, and one of them goes on."""
-    ranks, folder = request.param, tmp_path_factory.mktemp(launcher)
+    ranks, folder = RANKS[launcher], tmp_path_factory.mktemp(launcher)
     for task in EVALUATION:
         copy_run(single.runs / task, folder / "evaluated" / task)
     copy_run(single.runs / "tvr", folder / "going_on")

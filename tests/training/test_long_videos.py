@@ -1,6 +1,7 @@
 """--max_clip_len -1: all frames, however many a subtitle lies over."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 import eval_vcmr
 import train_vcmr
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
+from tests.support.options_file import run_with
 from utils.errors import UserError
 
 pytestmark = pytest.mark.golden
@@ -45,10 +47,7 @@ def long_video(tvr_options, tmp_path, world) -> dict:
     return tvr_options | data | short
 
 
-def train(options: dict, folder, *words: str) -> dict:
-    config = folder / "options.json"
-    config.write_text(json.dumps(options))
-    return train_vcmr.main(["--config", str(config), *words])
+train = partial(run_with, train_vcmr.main)
 
 
 def test_zero_rows_are_added_for_the_longest_video(long_video, tmp_path, expected):

@@ -24,9 +24,9 @@ from scripts import (
     prepro_tvc,
     search_videos,
 )
-from tests.model.test_golden_tvc import recorded_run as recorded_captions_run
-from tests.model.test_golden_videoqa import TVQA
-from tests.search.test_search_videos import make_run
+from tests.support.recorded import recorded_run
+from tests.support.recorded_answers import TVQA
+from tests.support.tvr_runs import make_run
 from utils.errors import UserError
 from utils.files import read_json, read_jsonl, write_json, write_jsonl
 
@@ -154,7 +154,7 @@ def test_a_run_keeps_it_and_evaluation_warns(tvr_options, toker, other, tmp_path
 def test_answers_and_captions_warn_too(expected, world, tmp_path, caplog):
     answers, captions = (
         TVQA.run_folder(expected, tmp_path),
-        recorded_captions_run(expected, tmp_path),
+        recorded_run(expected, "exp_tvc", tmp_path, "head_tvc.pt"),
     )
     for run in (answers, captions):
         write_json(run / "log" / "tokenizer_info.json", {"SEP": 77})

@@ -3,17 +3,15 @@
 import numpy as np
 import pytest
 
-from data.stores.lmdb_io import TextDb
-from data.vcmr import MomentDataset, collate_moments
 from engine import precision as precision_module
 from engine.precision import Precision
 from engine.restore import RunFolder
 from engine.run import Run
-from engine.trainer import Task, Trainer
+from engine.trainer import Trainer
 from model.ranking_loss import RankingLoss
 from model.vcmr import MomentSchedule
-from tests.support.recorded import DEVICE, recorded_source, recorded_vcmr
-from tests.support.recorded_runs import RecordedLoader, recorded_options
+from tests.support.recorded import DEVICE, recorded_vcmr
+from tests.support.recorded_runs import recorded_options, tvr_task
 from utils.distributed import SingleProcess
 
 pytestmark = [pytest.mark.golden, pytest.mark.device]
@@ -24,20 +22,12 @@ BATCHES = 20 if DEVICE.type == "cpu" else 200
 def loss_curve(expected, world, folder, mode, batches):
     """Total loss of every batch of a moment-retrieval training."""
     model = recorded_vcmr(expected, MomentSchedule(ranking=RankingLoss("hinge", 0.1)))
-    data = MomentDataset(TextDb(world / "txt_db" / "tvr_train.db"), recorded_source(world, 12))
     options = recorded_options(batches, accumulation=1, rate=1e-4, lr_mul=1.0)
     options.weight_decay = 0.01
     options.num_train_steps = 2 * batches
     comm, precision = SingleProcess(), Precision(mode, DEVICE)
     run = Run(options, comm, DEVICE, None, precision, RunFolder(folder / mode))
-    task = Task(
-        name="tvr",
-        model=model,
-        loader=RecordedLoader(data, collate_moments, batch_size=6),
-        loss_weights={"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0},
-        validate=lambda step: {},
-        set_step=model.set_step,
-    )
+    task = tvr_task(model, world)
     losses = []
 
     def note(_, inputs, found):

@@ -14,8 +14,9 @@ from config.model_config import ModelConfig
 from data.stores.lmdb_io import FeatureDb
 from model.checkpoint import load_weights, read_state_dict
 from model.vcmr import HeroForVcmr
+from tests.support.launching import launch_command
+from tests.support.options_file import run_with
 from tests.support.survival import REPOSITORY, assert_survives_kills
-from tests.utils.test_distributed import launch_command
 from utils.errors import UserError
 
 pytestmark = pytest.mark.golden
@@ -55,9 +56,7 @@ def options(world, expected, tmp_path):
 
 
 def run(options, tmp_path, **changes):
-    config = tmp_path / "options.json"
-    config.write_text(json.dumps(options | changes))
-    return pretrain.main(["--config", str(config)])
+    return run_with(pretrain.main, options | changes, tmp_path)
 
 
 def test_a_run_validates_and_its_weights_start_fine_tuning(options, expected, tmp_path):

@@ -26,16 +26,15 @@ import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 from data.stores.lmdb_io import FeatureDb, TextDb
-from tests.evaluation.test_golden_eval import assert_same_ranking
-from tests.scripts.test_launch_container import Shell, mounts
 from tests.support import REPOSITORY, THEIRS
-from tests.support.recorded_captions import install_fake_java
+from tests.support.containers import Shell, mounts
+from tests.support.launching import launch
+from tests.support.rankings import assert_same_ranking
 from tests.support.small_mirror import write_mirror
 from tests.support.workers.run_scripts import Command, run_scripts
-from tests.utils.test_distributed import launch
 from utils.files import read_json, read_jsonl, write_json
 
-pytestmark = [pytest.mark.golden, pytest.mark.slow]
+pytestmark = [pytest.mark.golden, pytest.mark.slow, pytest.mark.usefixtures("plain_machine")]
 
 
 # Command → folder of its run.
@@ -215,15 +214,6 @@ def storage(world, expected, tmp_path_factory) -> Path:
     write_storage(folder, world, expected)
     write_runs(folder, expected)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_machine(tmp_path_factory):
-    """No GPU, and no Java, which takes long to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        install_fake_java(tmp_path_factory.mktemp("java") / "bin", patch)
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
 
 
 # --- commands ----------------------------------------------------------------------------------

@@ -8,19 +8,10 @@ import torch
 
 import eval_vcmr
 import train_vcmr
+from tests.support.recorded import saved
 from tests.support.survival import assert_same_end
+from tests.support.tvr_runs import train
 from utils.errors import UserError
-
-
-def train(options, folder, **changes):
-    config = folder / "options.json"
-    short = {"num_train_steps": 2, "valid_steps": 2, "restore_steps": 2, "n_workers": 0}
-    config.write_text(json.dumps(options | short | changes))
-    return train_vcmr.main(["--config", str(config)])
-
-
-def results(run, split, step):
-    return json.loads((run / f"results_{split}" / f"results_{step}_all.json").read_text())
 
 
 def test_a_run_leaves_its_files_and_evaluates_as_it_validated(tvr_options, tmp_path):
@@ -39,7 +30,7 @@ def test_a_run_leaves_its_files_and_evaluates_as_it_validated(tvr_options, tmp_p
     )
     assert evaluated == {k: v for k, v in metrics.items() if not k.startswith("loss/")}
     validated = json.loads((run / "results" / "results_2_all.json").read_text())
-    assert results(run, "val", 2) == validated
+    assert saved(run, step="2") == validated
     assert (run / "results_val" / "results_2_all_nms_0.5.json").exists()
 
 

@@ -19,12 +19,11 @@ from engine.run import start_training
 from engine.trainer import Trainer
 from model.checkpoint import read_state_dict
 from tests.conftest import GOLDEN_VALUE
-from tests.support.recorded_captions import install_fake_java
+from tests.support.launching import launch, launched
 from tests.support.recorded_value import WEIGHTS
 from tests.support.survival import assert_survives_kills, logged
 from tests.support.value_lists import recorded_entry, recorded_lists
 from tests.support.workers.run_scripts import run_scripts
-from tests.utils.test_distributed import launch, launched
 
 pytestmark = pytest.mark.golden_value
 
@@ -43,11 +42,6 @@ SHORT = {
     "max_vcmr_video": 3,
     "max_vr_video": 3,
 }
-
-
-@pytest.fixture
-def java(tmp_path, monkeypatch) -> None:
-    install_fake_java(tmp_path / "bin", monkeypatch)
 
 
 @pytest.fixture
@@ -74,7 +68,7 @@ def command(tmp_path: Path, start: str):
     return command
 
 
-def test_every_set_is_scored_and_the_scores_averaged(command, java, tmp_path, caplog):
+def test_every_set_is_scored_and_the_scores_averaged(command, fake_java, tmp_path, caplog):
     metrics = train_all_multitask.main(command(list(SCORES), num_train_steps=2, valid_steps=2))
     scores = [metrics[f"{name}/{metric}"] for name, metric in SCORES.items()]
     assert metrics[META_AVERAGE] == pytest.approx(np.mean(scores))
@@ -87,7 +81,7 @@ def test_every_set_is_scored_and_the_scores_averaged(command, java, tmp_path, ca
 
 
 @pytest.mark.parametrize("channel", ["video_sub", "video_only", "sub_only"])
-def test_scripts_of_single_tasks_find_what_the_validation_found(command, java, tmp_path, channel):
+def test_scripts_of_single_tasks_find_what_validation_found(command, fake_java, tmp_path, channel):
     sets = [*SCORES]
     words = command(sets, channel)
     trained = train_all_multitask.main(words)
@@ -104,7 +98,7 @@ def test_scripts_of_single_tasks_find_what_the_validation_found(command, java, t
         assert found[name] == pytest.approx(trained[f"{entry.data_set}/{name}"]), entry.name
 
 
-def test_a_run_of_all_tasks_starts_one_of_each(command, java, tmp_path):
+def test_a_run_of_all_tasks_starts_one_of_each(command, fake_java, tmp_path):
     train_all_multitask.main(command([*SCORES]))
     weights = str(tmp_path / "run" / "ckpt" / "model_step_4.pt")
     heads = {"train_retrieval": "yc2r", "train_qa": "violin", "train_captioning": "yc2c"}
@@ -117,21 +111,25 @@ def test_a_run_of_all_tasks_starts_one_of_each(command, java, tmp_path):
         assert own.keys() < torch.load(weights, weights_only=True).keys()
 
 
-KILLED = {"all": ["tvr", "vlep", "violin", "yc2r", "tvc", "yc2c"], "captions": ["tvc", "yc2c"]}
+# Sets, and how often the run is killed.
+KILLED = {
+    "all": (["tvr", "vlep", "violin", "yc2r", "tvc", "yc2c"], 2),
+    "captions": (["tvc", "yc2c"], 1),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sets", KILLED.values(), ids=KILLED)
-def test_a_killed_run_ends_like_the_unbroken_one(start, java, tmp_path, sets):
+@pytest.mark.parametrize(("sets", "kills"), KILLED.values(), ids=KILLED)
+def test_a_killed_run_ends_like_the_unbroken_one(start, fake_java, tmp_path, sets, kills):
     sizes = dict.fromkeys(sets, 1)
     steps = {"num_train_steps": 14, "valid_steps": 7, "restore_steps": 2, "n_workers": 1}
     steps |= {"gradient_accumulation_steps": 2, "checkpoint": start}
     options = recorded_lists(GOLDEN_VALUE, sizes, **SHORT | steps)
-    assert_survives_kills("train_all_multitask.py", options, tmp_path, kills=2)
+    assert_survives_kills("train_all_multitask.py", options, tmp_path, kills)
 
 
 @launched
-def test_two_ranks_train_as_one_process_with_both_batches(command, java, tmp_path):
+def test_two_ranks_train_as_one_process_with_both_batches(command, fake_java, tmp_path):
     alike = {"ranking_gradient": "undivided", "drop_svmr_prob": 0.5, "dropout": 0.0}
     alike |= {"num_train_steps": 3, "valid_steps": 3}  # fewer than an epoch of any set
     sets = ["tvr", "yc2r", "vlep", "violin"]

@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support import REPOSITORY
+from tests.support.launching import WORKERS, launch, launch_command, launched
 from tests.support.recorded import DEVICE
 from tests.support.survival import running, wait_until
 from utils.distributed import (
@@ -30,43 +29,12 @@ from utils.distributed import (
 )
 from utils.errors import UserError
 
-WORKERS = REPOSITORY / "tests" / "support" / "workers"
 LAUNCHER_VARIABLES = ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 CHECKS = [
     node.name
     for node in ast.parse((WORKERS / "distributed_checks.py").read_text()).body
     if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
 ]
-
-
-def launched(test: Callable) -> Callable:
-    """Mark a test that starts real processes."""
-    return pytest.mark.launcher(pytest.mark.slow(test))
-
-
-def launch_command(backend: str, ranks: int) -> list[str]:
-    """What starts a Python script, whose name follows, on so many ranks of this machine."""
-    if backend == "torch":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        return [*torchrun, f"--nproc-per-node={ranks}"]
-    horovodrun = "from horovod.runner.launch import run_commandline; run_commandline()"
-    return [sys.executable, "-c", horovodrun, "-np", str(ranks), sys.executable]
-
-
-def launch(
-    backend: str, worker: str, *words: object, ranks: int = 2, **env: str
-) -> subprocess.CompletedProcess:
-    """Run tests/support/workers/WORKER on CPU ranks; stderr is mixed into stdout."""
-    settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "EXPECTED_BACKEND": backend}
-    return subprocess.run(
-        [*launch_command(backend, ranks), str(WORKERS / worker), *map(str, words)],
-        env={**os.environ, **settings, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -91,24 +59,21 @@ def test_runs_end_in_order(backend):
 
     tests/support/orderly_ends.py counts ends on a busy machine.
     """
-    for _ in range(3):
-        run = launch(backend, "short_run.py", ranks=3)
-        assert run.returncode == 0 and "terminate called" not in run.stdout, run.stdout
-        counts = re.findall(r"collective threads: (\d+) before shutdown, (\d+) after", run.stdout)
-        assert [after for _, after in counts] == ["0"] * 3, run.stdout
-        if backend == "torch":
-            assert all(int(before) > 0 for before, _ in counts), run.stdout
+    run = launch(backend, "short_run.py", ranks=3)
+    assert run.returncode == 0 and "terminate called" not in run.stdout, run.stdout
+    counts = re.findall(r"collective threads: (\d+) before shutdown, (\d+) after", run.stdout)
+    assert [after for _, after in counts] == ["0"] * 3, run.stdout
+    if backend == "torch":
+        assert all(int(before) > 0 for before, _ in counts), run.stdout
 
 
 @pytest.fixture
 def failed_run(backend, tmp_path) -> Callable[..., str]:
-    """What is said where something happens to rank 1; the run must end within a minute."""
+    """What is said where something happens to rank 1, which ends the run at once."""
 
     def run(fault: str, **env: str) -> str:
-        start = time.monotonic()
         done = launch(backend, "failing_rank.py", fault, tmp_path, **env)
-        assert done.returncode != 0
-        assert time.monotonic() - start < 60
+        assert done.returncode != 0 and not (tmp_path / "slept").exists()
         return done.stdout
 
     return run
@@ -147,7 +112,7 @@ def test_a_stopped_rank_is_named(failed_run):
 def test_ranks_end_with_a_killed_launcher(backend, tmp_path):
     command = [*launch_command(backend, 2), str(WORKERS / "failing_rank.py"), "is late", tmp_path]
     with subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}) as launcher:
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=60)
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, seconds=300)
         launcher.kill()
     ranks = [Path("/proc", path.read_text()) for path in tmp_path.iterdir()]
     wait_until(lambda: not any(map(running, ranks)), seconds=60)

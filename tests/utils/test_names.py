@@ -26,7 +26,7 @@ from scripts import (
     prepro_sub,
     prepro_tvc,
 )
-from tests.evaluation.test_golden_eval import recorded_run
+from tests.support.recorded import recorded_run
 from utils.errors import RecordError, UserError
 from utils.files import read_json, read_jsonl, write_json, write_jsonl
 from utils.names import (
@@ -137,7 +137,7 @@ def as_the_original_wrote_it(source: Path, target: Path) -> Path:
 def test_moments_of_videos_that_are_numbers(numbered, named, expected, world, tmp_path, original):
     db = numbered.folder / "tvr_val.db"
     db = as_the_original_wrote_it(db, tmp_path / "tvr_val.db") if original else db
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     wanted = named.evaluate(eval_vcmr, run, named.folder / "tvr_val.db")
     assert wanted["VR/r5"] > 0
     assert numbered.evaluate(eval_vcmr, run, db) == wanted
@@ -156,7 +156,7 @@ def test_moments_of_videos_that_are_numbers(numbered, named, expected, world, tm
 def test_videos_that_are_numbers(numbered, expected, world, tmp_path, original):
     db = numbered.folder / "msrvtt_val.db"
     db = as_the_original_wrote_it(db, tmp_path / "q.db") if original else db
-    run = recorded_run(expected, world, "exp_msrvtt_video_sub", tmp_path)
+    run = recorded_run(expected, "exp_msrvtt_video_sub", tmp_path)
     metrics = numbered.evaluate(eval_vr, run, db, "--vfeat_interval", "1.5")
     assert list(metrics.values())[:4] == [25.0, 100.0, 100.0, 100.0]
 
@@ -165,7 +165,7 @@ def test_videos_that_are_numbers(numbered, expected, world, tmp_path, original):
 def test_the_subtitle_database_does_not_choose_the_videos_that_clip_queries_search(
     expected, world, tmp_path, caplog
 ):
-    run = recorded_run(expected, world, "exp_msrvtt_video_sub", tmp_path)
+    run = recorded_run(expected, "exp_msrvtt_video_sub", tmp_path)
     for more in ([], ["--task", "msrvtt_video_only"]):
         words = ["--query_txt_db", world / "txt_db" / "msrvtt_train.db", "--split", "val"]
         words += ["--vfeat_db", world / "video_db" / "tv", "--vfeat_interval", 1.5]
@@ -212,7 +212,7 @@ def annotation(world: Path, name: str) -> list[dict]:
 def test_queries_outside_the_pool_count_as_wrong(expected, world, tmp_path, caplog, tasks):
     inside, other = annotation(world, "tvr_val"), annotation(world, "tvr_train")[:5]
     db = prepare_lines(world, tmp_path, "tvr", inside + other)
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     metrics = search_recorded(world, run, db, "--full_eval_tasks", *tasks)
     (warning,) = [record.getMessage() for record in caplog.records if "searched" in record.msg]
     assert f"5 of {len(inside) + 5} queries of {db}" in warning
@@ -232,7 +232,7 @@ def test_queries_outside_the_pool_count_as_wrong(expected, world, tmp_path, capl
 @pytest.mark.golden
 @pytest.mark.parametrize("tasks", [["VCMR", "SVMR", "VR"], ["VCMR", "VR"]])
 def test_a_split_whose_queries_are_all_outside_the_pool(expected, world, tmp_path, tasks):
-    run = recorded_run(expected, world, "exp_tvr", tmp_path)
+    run = recorded_run(expected, "exp_tvr", tmp_path)
     db = world / "txt_db" / "tvr_train.db"
     with pytest.raises(UserError, match=r"all 30 queries of .* not searched \(first: query 90045"):
         search_recorded(world, run, db, "--full_eval_tasks", *tasks)
@@ -242,7 +242,7 @@ def test_a_split_whose_queries_are_all_outside_the_pool(expected, world, tmp_pat
 def test_moments_without_subtitles_are_searched_in_the_videos_that_queries_name(
     expected, world, tmp_path
 ):
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     db = world / "txt_db" / "tvr_train.db"
     search_recorded(world, run, db, "--task", "didemo_video_only")
     results = read_json(run / "results_val" / "results_1_all.json")
@@ -259,7 +259,7 @@ def test_a_split_that_names_no_videos_has_no_metrics_and_says_so(expected, world
     lines = [{k: v for k, v in line.items() if k not in fields} for line in named]
     table = world / "ann" / "vid2dur_idx.json"
     db = prepare_lines(world, tmp_path, "msrvtt", lines, "--vid2dur_idx", table, "--split", "val")
-    run = recorded_run(expected, world, "exp_msrvtt_video_sub", tmp_path)
+    run = recorded_run(expected, "exp_msrvtt_video_sub", tmp_path)
     caplog.set_level("INFO")
     metrics = search_recorded(world, run, db, "--vfeat_interval", 1.5, script=eval_vr)
     assert metrics == {}
@@ -276,7 +276,7 @@ def test_queries_without_a_video_among_others(expected, world, tmp_path, caplog)
     lost = list(videos)[:4]
     left = {qid: vid for qid, vid in videos.items() if qid not in lost}
     write_json(db / "query2video.json", left | dict.fromkeys(lost[:2]))  # null is absent
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     metrics = search_recorded(world, run, db)
     assert f"4 of {len(lines)} queries of {db} (first: {lost[0]}) name no video" in caplog.text
     results = read_json(run / "results_val" / "results_1_all.json")
@@ -326,7 +326,7 @@ def test_scoring_takes_the_names_that_writing_took(expected, world, tmp_path):
         for number, line in enumerate(annotation(world, "msrvtt_val"))
     ]
     db = prepare_lines(world, tmp_path, "msrvtt", lines)
-    run = recorded_run(expected, world, "exp_msrvtt_video_sub", tmp_path)
+    run = recorded_run(expected, "exp_msrvtt_video_sub", tmp_path)
     metrics = search_recorded(world, run, db, "--vfeat_interval", 1.5, script=eval_vr)
     assert list(metrics.values())[:4] == [25.0, 100.0, 100.0, 100.0]
 
@@ -391,7 +391,7 @@ def test_queries_that_name_files(expected, world, tmp_path):
     lines = annotation(world, "tvr_val")
     for place, line in enumerate(lines):
         line["vid_name"] += (".mov", ".mp4", "")[place % 3]
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     metrics = search_recorded(world, run, prepare_lines(world, tmp_path, "tvr", lines))
     assert [metrics[f"SVMR/0.5-r{k}"] for k in (1, 5, 10, 100)] == [5, 30, 35, 85]
     videos = query_videos(TextDb(tmp_path / "lines.db"), FeatureDb(world / "video_db/tv").id2nframe)

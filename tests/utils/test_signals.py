@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from engine.restore import RunFolder, load_restore_point
-from tests.conftest import LAUNCHERS
-from tests.engine.test_engine import Count, make_trainer
+from tests.conftest import LAUNCHERS, short_tvr_run
+from tests.support.counting_trainer import Count, make_trainer
+from tests.support.launching import launch_command, launched
 from tests.support.survival import (
     REPOSITORY,
     assert_equal,
@@ -28,7 +29,6 @@ from tests.support.survival import (
     wait_for_the_end,
     wait_until,
 )
-from tests.utils.test_distributed import launch_command, launched
 from utils.signals import stoppable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -217,13 +217,25 @@ def test_a_validation_ends_at_once_and_is_done_after_the_restart(tmp_path):
 # --- real training -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def config(tvr_options, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def config(world, expected, tmp_path_factory) -> Path:
     """Options of a run that saves nothing before its end."""
+    folder = tmp_path_factory.mktemp("signals")
     rarely = dict.fromkeys(("valid_steps", "save_steps", "restore_steps"), 1000)
-    path = tmp_path / "options.json"
-    path.write_text(json.dumps(tvr_options | rarely | {"num_train_steps": STEPS, "log_steps": 1}))
-    return path
+    options = short_tvr_run(world, expected, folder / "run") | rarely
+    (folder / "options.json").write_text(
+        json.dumps(options | {"num_train_steps": STEPS, "log_steps": 1})
+    )
+    return folder / "options.json"
+
+
+@pytest.fixture(scope="module")
+def two_ranks(config, tmp_path_factory) -> Path:
+    """The unbroken run of two ranks, which is the same under either launcher."""
+    whole = tmp_path_factory.mktemp("two_ranks")
+    launcher = launch_command("torch", 2)
+    wait_for_the_end(start_training("train_vcmr.py", config, whole, launcher=launcher))
+    return whole
 
 
 def stop_after_a_step(config: Path, run: Path, number: int, launcher: list[str]) -> tuple[int, str]:
@@ -232,7 +244,7 @@ def stop_after_a_step(config: Path, run: Path, number: int, launcher: list[str])
     process = start_training("train_vcmr.py", config, run, launcher=launcher)
     wait_for_a_step(process, run, before)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     return process.returncode, said
 
 
@@ -267,37 +279,32 @@ def test_stopped_training_goes_on_exactly(config, tmp_path):
 @launched
 @pytest.mark.golden
 @pytest.mark.parametrize("backend", LAUNCHERS, indirect=True)
-def test_stopped_ranks_go_on_exactly(config, tmp_path, backend):
+def test_stopped_ranks_go_on_exactly(config, two_ranks, tmp_path, backend):
     """A launcher hands the signal on; its own exit code and traceback are its affair."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    launcher = launch_command(backend, 2)
-    with start_training("train_vcmr.py", config, whole, launcher=launcher) as unbroken:
-        for number in SIGNALS:
-            code, said = stop_after_a_step(config, broken, number, launcher)
-            assert code != 0
-            assert_stopped_in_order(broken, said)
-        wait_for_the_end(start_training("train_vcmr.py", config, broken, launcher=launcher))
-        wait_for_the_end(unbroken)
-    assert_same_end(whole, broken, STEPS)
+    broken, launcher = tmp_path / "broken", launch_command(backend, 2)
+    for number in SIGNALS:
+        code, said = stop_after_a_step(config, broken, number, launcher)
+        assert code != 0
+        assert_stopped_in_order(broken, said)
+    wait_for_the_end(start_training("train_vcmr.py", config, broken, launcher=launcher))
+    assert_same_end(two_ranks, broken, STEPS)
 
 
 @launched
 @pytest.mark.golden
-def test_two_hosts_without_a_shared_folder_train_as_one(config, tmp_path):
+def test_two_hosts_without_a_shared_folder_train_as_one(config, two_ranks, tmp_path):
     """Two launchers as two nodes; the second one's folder holds the end of another run."""
-    whole, folders = tmp_path / "whole", [tmp_path / "node0", tmp_path / "node1"]
-    launcher = launch_command("torch", 2)
-    wait_for_the_end(start_training("train_vcmr.py", config, whole, launcher=launcher))
-    shutil.copytree(whole, folders[1])
+    folders = [tmp_path / "node0", tmp_path / "node1"]
+    shutil.copytree(two_ranks, folders[1])
     nodes = start_nodes(config, folders)
     wait_for_a_step(nodes[0], folders[0], "")
     nodes[0].terminate()  # its rank's wish reaches the other's
-    said = [node.communicate(timeout=120)[1] for node in nodes]
+    said = [node.communicate(timeout=300)[1] for node in nodes]
     assert_stopped_in_order(folders[0], said[0])
     for node in start_nodes(config, folders):
         wait_for_the_end(node)
-    assert_same_end(whole, folders[0], STEPS)
-    assert_same_end(whole, folders[1], STEPS)  # as it was
+    assert_same_end(two_ranks, folders[0], STEPS)
+    assert_same_end(two_ranks, folders[1], STEPS)  # as it was
 
 
 def start_nodes(config: Path, folders: list[Path]) -> list[subprocess.Popen]:

@@ -26,10 +26,10 @@ from data.check.checkup import check_before_training
 from data.check.findings import CANNOT_OPEN, Check
 from data.stores.lmdb_io import FeatureDbWriter, TextDb, TextDbWriter
 from scripts import check_data, drop_ids
-from tests.search.test_search_videos import documented_commands
 from tests.support.damaged_world import FRAMES, INTERVAL, LISTED, META, TASKS, WIDTH, World
+from tests.support.documents import documented_commands
+from tests.support.launching import launch_command, launched
 from tests.support.survival import REPOSITORY
-from tests.utils.test_distributed import launch_command, launched
 from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 
@@ -51,11 +51,14 @@ def wrong(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["severity"] != "ok"]
 
 
+Spoil = Callable[[World], object]
+
+
 @dataclass(frozen=True)
 class Damage:
     """Something wrong, and the row that must tell of it."""
 
-    spoil: Callable[[World], object]
+    spoil: Spoil
     check: Check
     where: str
     ids: tuple[str, ...]
@@ -64,101 +67,62 @@ class Damage:
     quick: bool = False  # training's own check finds it too
 
 
-def text(split: str, id_: str, **changes: object) -> Callable[[World], None]:
+def change(files: Callable[[World], dict], **entries: object) -> Spoil:
+    """Change entries of a record or a side file."""
+    return lambda world: files(world).update(entries)
+
+
+def lose(files: Callable[[World], dict], name: str) -> Spoil:
+    """Remove an entry."""
+    return lambda world: files(world).pop(name)
+
+
+def text(split: str, id_: str, **changes: object) -> Spoil:
     """Change a query's record."""
-
-    def spoil(world: World) -> None:
-        world.queries[split].records[id_].update(changes)
-
-    return spoil
+    return change(lambda world: world.queries[split].records[id_], **changes)
 
 
-def side(split: str, name: str, id_: str, value: object) -> Callable[[World], None]:
+def side(split: str, name: str, id_: str, value: object) -> Spoil:
     """Change an entry of a query database's side file."""
-
-    def spoil(world: World) -> None:
-        world.queries[split].sides[name][id_] = value
-
-    return spoil
+    return change(lambda world: world.queries[split].sides[name], **{id_: value})
 
 
-def subtitle(vid: str, **changes: object) -> Callable[[World], None]:
+def subtitle(vid: str, **changes: object) -> Spoil:
     """Change a video's subtitle record."""
-
-    def spoil(world: World) -> None:
-        world.subtitles.records[vid].update(changes)
-
-    return spoil
+    return change(lambda world: world.subtitles.records[vid], **changes)
 
 
-def caption(id_: str, **changes: object) -> Callable[[World], None]:
+def caption(id_: str, **changes: object) -> Spoil:
     """Change a training caption."""
-
-    def spoil(world: World) -> None:
-        world.captions["train"][0].records[id_].update(changes)
-
-    return spoil
+    return change(lambda world: world.captions["train"][0].records[id_], **changes)
 
 
-def frames(vid: str, array: np.ndarray) -> Callable[[World], None]:
+def frames(vid: str, array: np.ndarray) -> Spoil:
     """Give a video other features, and its number of frames in ``id2nframe.json``."""
-
-    def spoil(world: World) -> None:
-        world.features[vid] = array
-
-    return spoil
+    return change(lambda world: world.features, **{vid: array})
 
 
-def meta(split: str, **changes: object) -> Callable[[World], None]:
+def meta(split: str, **changes: object) -> Spoil:
     """Change the ``meta.json`` of a query database."""
-
-    def spoil(world: World) -> None:
-        world.queries[split].sides["meta.json"].update(changes)
-
-    return spoil
+    return change(lambda world: world.queries[split].sides["meta.json"], **changes)
 
 
-def without_features(world: World) -> None:
-    del world.features["b"]
+without_features = lose(lambda world: world.features, "b")
+lose_query = lose(lambda world: world.queries["train"].records, "a1")
+lose_subtitle_record = lose(lambda world: world.subtitles.records, "b")
+lose_caption = lose(lambda world: world.captions["train"][0].records, "a1")
+lose_clip = lose(lambda world: world.captions["train"][1].records, "ac")
+lose_field = lose(lambda world: world.queries["train"].records["a1"], "input_ids")
+lose_video_of_query = lose(lambda world: world.queries["train"].sides["query2video.json"], "a1")
+lose_special_id = lose(lambda world: world.queries["train"].sides["meta.json"], "CLS")
+lose_vid2len = lose(lambda world: world.subtitles.sides, "vid2len.json")
 
 
 def without_subtitles(world: World) -> None:
     del world.subtitles.records["b"], world.subtitles.sides["vid2len.json"]["b"]
 
 
-def lose_query(world: World) -> None:
-    del world.queries["train"].records["a1"]
-
-
-def lose_subtitle_record(world: World) -> None:
-    del world.subtitles.records["b"]
-
-
-def lose_caption(world: World) -> None:
-    del world.captions["train"][0].records["a1"]
-
-
-def lose_clip(world: World) -> None:
-    del world.captions["train"][1].records["ac"]
-
-
-def lose_field(world: World) -> None:
-    del world.queries["train"].records["a1"]["input_ids"]
-
-
-def lose_video_of_query(world: World) -> None:
-    del world.queries["train"].sides["query2video.json"]["a1"]
-
-
-def lose_special_id(world: World) -> None:
-    del world.queries["train"].sides["meta.json"]["CLS"]
-
-
-def lose_vid2len(world: World) -> None:
-    del world.subtitles.sides["vid2len.json"]
-
-
-def match_other_frames(vid: str, number: int) -> Callable[[World], None]:
+def match_other_frames(vid: str, number: int) -> Spoil:
     def spoil(world: World) -> None:
         world.subtitles.records[vid]["duration"] = number
         world.subtitles.sides["vid2len.json"][vid] = number
@@ -194,13 +158,9 @@ def ask_another(world: World) -> None:
     world.queries["val"].sides["query2video.json"]["c1"] = "d"
 
 
-def index(split: str, entries: object) -> Callable[[World], None]:
+def index(split: str, entries: object) -> Spoil:
     """What ``vid2dur_idx.json`` says of a split."""
-
-    def spoil(world: World) -> None:
-        world.subtitles.sides["vid2dur_idx.json"][split] = entries
-
-    return spoil
+    return change(lambda world: world.subtitles.sides["vid2dur_idx.json"], **{split: entries})
 
 
 def repeat_line(world: World) -> None:
@@ -218,18 +178,12 @@ def list_twice(world: World) -> None:
     world.subtitles.sides["vid2len.json"]["7"] = FRAMES["a"]
 
 
-def counts(**numbers: int | None) -> Callable[[World], None]:
-    def spoil(world: World) -> None:
-        world.counts = numbers
-
-    return spoil
+def counts(**numbers: int | None) -> Spoil:
+    return lambda world: setattr(world, "counts", numbers)
 
 
-def options(**changes: object) -> Callable[[World], None]:
-    def spoil(world: World) -> None:
-        world.options = changes
-
-    return spoil
+def options(**changes: object) -> Spoil:
+    return lambda world: setattr(world, "options", changes)
 
 
 def not_finite() -> np.ndarray:

@@ -12,21 +12,16 @@ from data.prepare import extract_videos, video_windows
 from data.prepare.extraction import read_making
 from data.prepare.feature_files import load_features
 from data.prepare.video_frames import Problem
-from model.extractors.build import EXTRACTORS
 from scripts import collect_video_feature_paths, convert_videodb
 from scripts.extract_features import main
-from tests.scripts.test_extract_features import forget_source
-from tests.support.small_extractors import use_small_networks
-from tests.support.videos import make_video
+from tests.support.videos import forget_source, make_video, private_refused
 from utils.errors import UserError
 from utils.fingerprints import END_BYTES, fingerprint
 
 DAY = 86_400 * 10**9
 
 
-@pytest.fixture(autouse=True)
-def small_networks(monkeypatch):
-    use_small_networks(lambda name, network: monkeypatch.setitem(EXTRACTORS, name, network))
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture
@@ -301,14 +296,7 @@ def test_nothing_is_pruned_without_the_folder(videos):
 def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch, capsys):
     make_video(videos / "private" / "d.mp4", 1)
     before = extract(videos)
-    list_folder = Path.iterdir
-
-    def refuse(path: Path):
-        if path.name == "private":
-            raise PermissionError(13, "Permission denied", str(path))
-        return list_folder(path)
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", private_refused)
     with pytest.raises(UserError, match=r"private cannot be read, so it is unknown .* are gone"):
         extract(videos, "--prune")
     assert lengths(videos.parent / "features") == before

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.prepare.find_videos import TOP_FOLDER, find_videos, shown
+from tests.support.videos import private_refused
 from utils.errors import UserError
 
 
@@ -142,14 +143,7 @@ def test_a_link_to_a_video_that_is_not_mounted_is_a_video(tmp_path):
 
 def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
     touch(tmp_path / "a.mp4", tmp_path / "private" / "b.mp4")
-    list_folder = Path.iterdir
-
-    def refuse(path: Path):
-        if path.name == "private":
-            raise PermissionError(13, "Permission denied", str(path))
-        return list_folder(path)
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", private_refused)
     found = find_videos(tmp_path)
     assert [video.vid for video in found.videos] == ["a"]
     assert found.unread == [tmp_path / "private"]

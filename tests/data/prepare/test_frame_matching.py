@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from benchmarks import frame_matching as benchmark
 from benchmarks.frame_matching import match_frames_plainly
 from data.prepare.frame_matching import FrameMatches, match_frames
 from data.stores.lmdb_io import TextDb
@@ -179,8 +178,3 @@ def test_equals_the_plain_loop(interval):
     spans = [awkward_spans(rng) for _ in range(150)]
     frames = rng.integers(0, 30, len(spans)).tolist()
     assert match_frames(spans, frames, interval) == match_frames_plainly(spans, frames, interval)
-
-
-def test_the_benchmark_runs(capsys):
-    assert benchmark.main(["--videos", "20", "--repeats", "1"]) > 5  # about 100 as a rule
-    assert "equal results" in capsys.readouterr().out

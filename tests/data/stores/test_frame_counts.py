@@ -12,9 +12,10 @@ import pytest
 from data.stores import frame_counts
 from data.stores.feature_codecs import CompressedCodec, PlainCodec
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
-from tests.data.stores.test_lmdb_io import feature_db, plain, write_values
-from tests.evaluation.test_golden_eval import assert_same_ranking, evaluate, recorded_run
-from tests.training.test_train_vcmr import train
+from tests.support.databases import feature_db, plain, write_values
+from tests.support.rankings import assert_same_ranking, evaluate
+from tests.support.recorded import recorded_run
+from tests.support.tvr_runs import train
 from utils.errors import UserError
 from utils.files import read_json, write_json
 
@@ -148,7 +149,7 @@ def test_of_two_spellings_the_published_one_is_read(tmp_path):
 def test_a_run_without_frame_counts_is_evaluated(
     expected, world, tmp_path, published_without_counts
 ):
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     evaluate(run, world, "val", "--vfeat_db", str(published_without_counts))
     assert_recorded_results(run, expected)
     counts = read_json(published_without_counts / "id2nframe.json")
@@ -170,7 +171,7 @@ def test_records_longer_than_told_are_cut_in_evaluation(expected, world, tmp_pat
         for vid in recorded.id2nframe:
             writer.put(vid, np.concatenate([recorded[vid], recorded[vid]]))
     write_json(folder / "id2nframe.json", recorded.id2nframe)
-    run = recorded_run(expected, world, "exp_tvr_raw", tmp_path)
+    run = recorded_run(expected, "exp_tvr_raw", tmp_path)
     metrics = evaluate(run, world, "val", "--vfeat_db", str(folder))
     assert_recorded_results(run, expected)
     for name, value in read_json(expected / "metrics.json")["tvr_vcmr"].items():

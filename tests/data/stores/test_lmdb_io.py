@@ -28,17 +28,9 @@ from data.stores.build_folder import build_folder
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from data.stores.records import QueryRecord
 from tests.support import REPOSITORY
+from tests.support.databases import feature_db, plain, write_values
 from utils.errors import UserError
 from utils.processes import loader_death
-
-
-def write_values(folder: Path, values: dict[str, bytes], map_size: int = 1 << 24) -> None:
-    """An LMDB environment with just these bytes, written without the code under test."""
-    folder.mkdir(parents=True)
-    environment = lmdb.open(str(folder), map_size=map_size, lock=False)
-    with environment, environment.begin(write=True) as transaction:
-        for key, value in values.items():
-            transaction.put(key.encode(), value)
 
 
 @pytest.fixture
@@ -51,17 +43,6 @@ def text_db(tmp_path: Path) -> Path:
         db.write_side("id2len.json", {"a": 2, "ü": 0})
         db.write_side("meta.json", {"CLS": 0})
     return path
-
-
-def feature_db(folder: Path, values: dict[str, bytes], name: str = "resnet_slowfast_1.5") -> Path:
-    """A data set whose database holds these bytes."""
-    write_values(folder / name, values)
-    (folder / "id2nframe.json").write_text("{}")
-    return folder
-
-
-def plain(features: np.ndarray) -> bytes:
-    return msgpack.packb({"features": features}, default=msgpack_numpy.encode, use_bin_type=True)
 
 
 def zipped(**entries: np.ndarray) -> bytes:

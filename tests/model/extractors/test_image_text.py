@@ -21,7 +21,7 @@ from model.extractors.build import build_extractor
 from model.extractors.image_text import ClipFeatures
 from scripts import convert_video_db_single_feature
 from scripts.extract_features import main
-from tests.support.small_image_text import save_tiny_clip, save_tiny_siglip
+from tests.support.small_image_text import colourful, save_tiny_clip, save_tiny_siglip
 from tests.support.videos import make_video
 from utils.errors import UserError
 from utils.files import read_json
@@ -42,10 +42,6 @@ def models(tmp_path_factory) -> dict[str, Path]:
 def film(tmp_path) -> Path:
     """Six seconds, much wider than high, so that a centre square is not the whole picture."""
     return make_video(tmp_path / "films" / "a.mp4", 6, size=(160, 48))
-
-
-def colourful(height: int, width: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

@@ -1,6 +1,7 @@
 """Run on two ranks: something happens to rank 1 while rank 0 waits for it in a collective.
 
-Each rank first writes its process's number to FOLDER/RANK.
+Each rank first writes its process's number to FOLDER/RANK. FOLDER/slept tells that rank 1 came to
+the collective after all: nothing had ended the run before.
 """
 
 import os
@@ -32,6 +33,7 @@ def main(fault: str, folder: Path) -> None:
         if fault == "is stopped":
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(120)
+        (folder / "slept").touch()
     comm.all_reduce_(torch.ones(3, 2), "mean")
 
 

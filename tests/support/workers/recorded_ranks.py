@@ -25,9 +25,9 @@ from data.videoQA import QuestionDataset
 from engine.trainer import Task
 from model.ranking_loss import RankingLoss
 from model.vcmr import NEVER, MomentSchedule, ranking_gradient_factors
-from tests.model.test_golden_pretrain import Inputs, build
-from tests.model.test_golden_videoqa import TVQA
 from tests.support.recorded import placed, recorded_source, recorded_vcmr
+from tests.support.recorded_answers import TVQA
+from tests.support.recorded_pretraining import Inputs, build
 from tests.support.recorded_runs import StepRecorder, recorded_options
 from utils.distributed import Communicator, setup
 
@@ -42,13 +42,13 @@ class RecordedBatches:
         settings: of the run: rates, weights, hard negatives, …
         micro_steps: of all ranks.
         ranking_gradient: the option.
-        stand_in: ranks that each rank stands in for: a step's batches come so many times.
+        emulated_ranks: ranks that each rank stands in for: a step's batches come so many times.
     """
 
     settings: dict[str, Any]
     micro_steps: list[MicroStep]
     ranking_gradient: str = "published"
-    stand_in: int = 1
+    emulated_ranks: int = 1
 
 
 def recorded_run(record: dict, name: str) -> RecordedBatches:
@@ -148,7 +148,7 @@ def train(run: RecordedBatches, expected: Path, world: Path, comm: Communicator)
     def batches() -> Iterator[Any]:
         for number in range(steps):
             step = run.micro_steps[number * accumulation : (number + 1) * accumulation]
-            for objective, items in step * run.stand_in:
+            for objective, items in step * run.emulated_ranks:
                 yield placed(collate(objective, items[comm.rank]))
 
     task = Task(
@@ -158,13 +158,15 @@ def train(run: RecordedBatches, expected: Path, world: Path, comm: Communicator)
         loss_weights=dict.fromkeys(OBJECTIVES, 1.0) | settings.get("loss_weights", {}),
         validate=lambda step: {},
         set_step=getattr(model, "set_step", lambda step, micro_step: None),
-        gradient_factors=ranking_gradient_factors(run.ranking_gradient, comm.size, run.stand_in),
+        gradient_factors=ranking_gradient_factors(
+            run.ranking_gradient, comm.size, run.emulated_ranks
+        ),
     )
     options = recorded_options(
         steps, accumulation, rate=settings["learning_rate"], lr_mul=settings["lr_mul"]
     )
     with tempfile.TemporaryDirectory() as folder:
-        recorder = StepRecorder(task, options, Path(folder), comm, run.stand_in)
+        recorder = StepRecorder(task, options, Path(folder), comm, run.emulated_ranks)
         result = {key: values.tolist() for key, values in recorder.run(steps).items()}
     ranks = comm.all_gather_object((recorder.losses, recorder.parts))
     names = [name for name, _ in model.named_parameters()]
@@ -194,8 +196,8 @@ def batches_named(word: str, record: dict, world: Path, ranks: int) -> RecordedB
         return undivided_tvr(record, world, ranks)
     if not word.startswith("shared/"):
         return recorded_run(record, word)
-    _, name, stand_in = word.split("/")
-    return replace(shared_first_step(record, name, ranks), stand_in=int(stand_in))
+    _, name, emulated_ranks = word.split("/")
+    return replace(shared_first_step(record, name, ranks), emulated_ranks=int(emulated_ranks))
 
 
 def main(expected: Path, world: Path, output: Path, names: Sequence[str]) -> None:
