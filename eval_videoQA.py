@@ -19,7 +19,7 @@ from engine.build import build_for_evaluation
 from engine.run import Run, start_evaluation
 from evaluation.answer_split import AnswerSplit
 from model.candidates import CandidateModel
-from model.videoQA import HeroForVideoQA
+from model.videoQA import MODELS
 from utils.errors import run_main
 
 
@@ -34,7 +34,7 @@ class Judging:
 
 def questions(options: VideoQaEvalOptions) -> Judging:
     """Return how the questions of a task are answered."""
-    return Judging(question_dataset(options.task), HeroForVideoQA, "qa")
+    return Judging(question_dataset(options.task), MODELS[options.task], "qa")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -8,13 +8,13 @@ python eval_violin.py --query_txt_db /txt/violin_test.db/ --split test --vfeat_d
 from config.config import ViolinEvalOptions, parse_options
 from data.violin import StatementDataset
 from eval_videoQA import Judging, evaluate_answers
-from model.violin import HeroForStatements, HeroForViolin
+from model.violin import MODELS, HeroForStatements
 from utils.errors import run_main
 
 
 def statements(options: ViolinEvalOptions) -> Judging:
     """Return how statements are judged; VALUE's heads have other names."""
-    model_class = HeroForStatements if options.VALUE else HeroForViolin
+    model_class = HeroForStatements if options.VALUE else MODELS[options.task]
     return Judging(StatementDataset, model_class, "violin")
 
 

@@ -24,7 +24,7 @@ from config.groups import (
 from config.options import POSITIVE, Options, option, redefault
 from config.original import NEGATED_KEYS
 from config.storage import from_container, usable_storage
-from config.training import VcmrTask, VideoQaTask, VrTask
+from config.training import VcmrTask, VideoQaTask, ViolinTask, VrTask
 from config.value import TASKS, DataSet, ValueTask, is_value
 from config.values import convert
 from utils.errors import UserError
@@ -191,9 +191,9 @@ class VideoQaEvalOptions(AnswerEvalOptions):
 class ViolinEvalOptions(AnswerEvalOptions):
     """Video-and-language inference (eval_violin.py)"""
 
-    TASK_NAMES: ClassVar[Any] = Literal["violin"]
+    TASK_NAMES: ClassVar[Any] = ViolinTask
 
-    task: Literal["violin"] = option("violin", help="data set")
+    task: ViolinTask = option("violin", help="data set")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,9 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
 
     targets: list[CorpusOptions] = option(help="corpora, their splits and objectives")
     targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)
+    objectives: list[str] = option(
+        [], help="train these in every split, equally often (none: the splits' tasks)"
+    )
     txt_db: str = option("", help="folder that relative paths of text files start from")
     img_db: str = option("", help="folder that relative paths of frame features start from")
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
@@ -103,8 +106,14 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     def resolve(self) -> None:
         """Corpora weigh the same, and have the option's interval, unless told otherwise."""
         super().resolve()
+        tasks = {"tasks": self.objectives, "ratio": []} if self.objectives else {}
         targets = [
-            replace(target, vfeat_interval=self.interval_of(target)) for target in self.targets
+            replace(
+                target,
+                vfeat_interval=self.interval_of(target),
+                splits=[replace(split, **tasks) for split in target.splits],
+            )
+            for target in self.targets
         ]
         object.__setattr__(self, "targets", targets)
         if not self.targets_ratio:

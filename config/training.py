@@ -23,6 +23,7 @@ from config.options import FRACTION, POSITIVE_OR_OFF, option, redefault
 VcmrTask = Literal["tvr", "how2r", "didemo_video_sub", "didemo_video_only"]
 VrTask = Literal["msrvtt_video_sub", "msrvtt_video_only"]
 VideoQaTask = Literal["tvqa", "how2qa"]
+ViolinTask = Literal["violin"]
 
 
 def evaluation_by(script: str) -> str:
@@ -101,7 +102,7 @@ class ViolinOptions(AnswerOptions):
     KIND = Kind.STATEMENTS
     NEXT = evaluation_by("eval_violin.py")
 
-    task: Literal["violin"] = option("violin", help="data set")
+    task: ViolinTask = option("violin", help="data set")
     sub_ctx_len: int = redefault(VideoOptions, "sub_ctx_len", 2)
     learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
     lr_mul: float = redefault(TrainingOptions, "lr_mul", 8.0)

@@ -26,6 +26,10 @@ class HeroForViolin(CandidateModel[StatementBatch]):
         return answer_statements(self, self.violin_pool, self.violin_pred_head, batch)
 
 
+# The model of each task of config.training.ViolinTask.
+MODELS: dict[str, type[CandidateModel[StatementBatch]]] = {"violin": HeroForViolin}
+
+
 class HeroForStatements(CandidateModel[StatementBatch]):
     """The same with the names of question answering, as VALUE has it; it reads both."""
 
