@@ -106,14 +106,8 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     def resolve(self) -> None:
         """Corpora weigh the same, and have the option's interval, unless told otherwise."""
         super().resolve()
-        tasks = {"tasks": self.objectives, "ratio": []} if self.objectives else {}
         targets = [
-            replace(
-                target,
-                vfeat_interval=self.interval_of(target),
-                splits=[replace(split, **tasks) for split in target.splits],
-            )
-            for target in self.targets
+            replace(target, vfeat_interval=self.interval_of(target)) for target in self.targets
         ]
         object.__setattr__(self, "targets", targets)
         if not self.targets_ratio:
@@ -133,5 +127,15 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
         return self.vfeat_interval if corpus.vfeat_interval is None else corpus.vfeat_interval
 
     def corpora(self) -> list[CorpusOptions]:
-        """The targets with their paths resolved against ``txt_db`` and ``img_db``."""
-        return [target.under(self.txt_db, self.img_db) for target in self.targets]
+        """The targets with their paths resolved against ``txt_db`` and ``img_db``, and with the
+        option's objectives where it has some."""
+        corpora = [target.under(self.txt_db, self.img_db) for target in self.targets]
+        if not self.objectives:
+            return corpora
+        return [
+            replace(
+                corpus,
+                splits=[replace(each, tasks=self.objectives, ratio=[]) for each in corpus.splits],
+            )
+            for corpus in corpora
+        ]
