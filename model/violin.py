@@ -26,10 +26,6 @@ class HeroForViolin(CandidateModel[StatementBatch]):
         return answer_statements(self, self.violin_pool, self.violin_pred_head, batch)
 
 
-# The model of each task of config.training.ViolinTask.
-MODELS: dict[str, type[CandidateModel[StatementBatch]]] = {"violin": HeroForViolin}
-
-
 class HeroForStatements(CandidateModel[StatementBatch]):
     """The same with the names of question answering, as VALUE has it; it reads both."""
 
@@ -61,3 +57,7 @@ def answer_statements(
         scores, batch.targets.clamp(min=0).float(), reduction="none"
     )
     return Answers(scores, (scores > 0).long(), {"violin": losses * known})
+
+
+# The model of each task of config.training.ViolinTask.
+MODELS: dict[str, type[CandidateModel[StatementBatch]]] = {"violin": HeroForViolin}
