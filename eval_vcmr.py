@@ -5,6 +5,10 @@ python eval_vcmr.py --query_txt_db /txt/tvr_val.db/ --split val --vfeat_db /vide
     --sub_txt_db /txt/tv_subtitles.db/ --output_dir /storage/tvr_default/ --checkpoint 4800
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from config.config import VcmrEvalOptions, parse_options
 from config.evaluation import CorpusEvalOptions
 from config.groups import Channel
@@ -20,45 +24,35 @@ from model.vcmr import HeroForVcmr, MomentRetrievalModel
 from utils.errors import run_main
 
 
-def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    options = parse_options(VcmrEvalOptions, argv)
-    return evaluate_retrieval(options, HeroForVcmr, SearchSettings.for_moments(options))
+@dataclass(frozen=True)
+class RetrievalTask:
+    """A task that retrieves videos, or moments in them, for queries."""
+
+    options_class: type[CorpusEvalOptions]
+    model_class: type[MomentRetrievalModel]
+    settings: Callable[[Any], SearchSettings]  # of the options
+
+    def open(self, run: Run[CorpusEvalOptions]) -> tuple[RetrievalSplit, MomentRetrievalModel]:
+        """Return the split that a run's options name, and the run's model."""
+        options = run.options
+        queries = TextDb(options.query_txt_db, run.vocab_size)
+        channel = Channel(options.channel) if options.channel else channel_of(options.task)
+        videos = open_videos(options, queries, channel)
+        run.warn_of_other_tokenizer(queries, videos.subtitles)
+        split = RetrievalSplit(options.split, queries, videos, run, self.settings(options))
+        width, longest = videos.features.width, longest_video(videos.features)
+        return split, build_for_evaluation(self.model_class, run, width, longest)
+
+    def evaluate(self, argv: list[str] | None = None) -> dict[str, float | str]:
+        """Write the results file; return its metrics where the split has ground truth."""
+        run = start_evaluation(parse_options(self.options_class, argv))
+        split, model = self.open(run)
+        folder = run.folder.path / run.options.results_name
+        return split.evaluate(model, run.evaluated.label, folder)
 
 
-def evaluate_retrieval(
-    options: CorpusEvalOptions,
-    model_class: type[MomentRetrievalModel],
-    settings: SearchSettings,
-) -> dict[str, float | str]:
-    """Evaluate any task that finds videos for queries.
-
-    Args:
-        options: of the task.
-        model_class: the task's model.
-        settings: what to list for a query.
-    """
-    run = start_evaluation(options)
-    split, model = open_retrieval(run, model_class, settings)
-    folder = run.folder.path / options.results_name
-    return split.evaluate(model, run.evaluated.label, folder)
-
-
-def open_retrieval(
-    run: Run[CorpusEvalOptions], model_class: type[MomentRetrievalModel], settings: SearchSettings
-) -> tuple[RetrievalSplit, MomentRetrievalModel]:
-    """The split that a run's options name, and its model."""
-    options = run.options
-    queries = TextDb(options.query_txt_db, run.vocab_size)
-    channel = Channel(options.channel) if options.channel else channel_of(options.task)
-    videos = open_videos(options, queries, channel)
-    run.warn_of_other_tokenizer(queries, videos.subtitles)
-    split = RetrievalSplit(options.split, queries, videos, run, settings)
-    model = build_for_evaluation(
-        model_class, run, videos.features.width, longest_video(videos.features)
-    )
-    return split, model
-
+MOMENTS = RetrievalTask(VcmrEvalOptions, HeroForVcmr, SearchSettings.for_moments)
+main = MOMENTS.evaluate
 
 if __name__ == "__main__":
     run_main(main)

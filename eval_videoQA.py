@@ -5,6 +5,7 @@ python eval_videoQA.py --query_txt_db /txt/tvqa_val.db/ --split val --vfeat_db /
     --sub_txt_db /txt/tv_subtitles.db/ --output_dir /storage/tvqa_default/ --checkpoint 10000
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from config.config import VideoQaEvalOptions, parse_options
@@ -24,47 +25,40 @@ from utils.errors import run_main
 
 
 @dataclass(frozen=True)
-class Judging:
-    """How a task's texts are judged by a video: its items, its model, the loss to report."""
+class AnswerTask:
+    """A task that judges texts by a video; classes may depend on the options."""
 
-    dataset_class: type[CandidateDataset]
-    model_class: type[CandidateModel]
-    loss: str
+    options_class: type[AnswerEvalOptions]
+    dataset_class: Callable[[AnswerEvalOptions], type[CandidateDataset]]
+    model_class: Callable[[AnswerEvalOptions], type[CandidateModel]]
+    loss: str  # name of the loss to report
+
+    def open(self, run: Run[AnswerEvalOptions]) -> tuple[AnswerSplit, CandidateModel]:
+        """Return the split that a run's options name, and the run's model."""
+        options = run.options
+        texts = TextDb(options.query_txt_db, run.vocab_size)
+        videos = open_videos(options, texts, Channel(options.channel or Channel.VIDEO_SUB))
+        run.warn_of_other_tokenizer(texts, videos.subtitles)
+        data = self.dataset_class(options)(texts, videos.source)
+        split = AnswerSplit(options.split, data, {self.loss: 1.0}, run)
+        width, longest = videos.features.width, longest_video(videos.features)
+        return split, build_for_evaluation(self.model_class(options), run, width, longest)
+
+    def evaluate(self, argv: list[str] | None = None) -> dict[str, float]:
+        """Write the results file; return its metrics where the split has ground truth."""
+        run = start_evaluation(parse_options(self.options_class, argv))
+        split, model = self.open(run)
+        folder = run.folder.path / run.options.results_name
+        return split.evaluate(model, run.evaluated.label, folder, run.options.save_logits)
 
 
-def questions(options: VideoQaEvalOptions) -> Judging:
-    """Return how the questions of a task are answered."""
-    return Judging(question_dataset(options.task), MODELS[options.task], "qa")
-
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    options = parse_options(VideoQaEvalOptions, argv)
-    return evaluate_answers(options, questions(options))
-
-
-def evaluate_answers(options: AnswerEvalOptions, judging: Judging) -> dict[str, float]:
-    """Evaluate any task that judges texts by a video."""
-    run = start_evaluation(options)
-    split, model = open_answers(run, judging)
-    folder = run.folder.path / options.results_name
-    return split.evaluate(model, run.evaluated.label, folder, options.save_logits)
-
-
-def open_answers(
-    run: Run[AnswerEvalOptions], judging: Judging
-) -> tuple[AnswerSplit, CandidateModel]:
-    """The split that a run's options name, and its model."""
-    options = run.options
-    texts = TextDb(options.query_txt_db, run.vocab_size)
-    videos = open_videos(options, texts, Channel(options.channel or Channel.VIDEO_SUB))
-    run.warn_of_other_tokenizer(texts, videos.subtitles)
-    data = judging.dataset_class(texts, videos.source)
-    split = AnswerSplit(options.split, data, {judging.loss: 1.0}, run)
-    longest = longest_video(videos.features)
-    model = build_for_evaluation(judging.model_class, run, videos.features.width, longest)
-    return split, model
-
+QUESTIONS = AnswerTask(
+    VideoQaEvalOptions,
+    lambda options: question_dataset(options.task),
+    lambda options: MODELS[options.task],
+    "qa",
+)
+main = QUESTIONS.evaluate
 
 if __name__ == "__main__":
     run_main(main)

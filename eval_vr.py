@@ -5,18 +5,14 @@ python eval_vr.py --query_txt_db /txt/msrvtt_test.db --split test --vfeat_db /vi
     --sub_txt_db /txt/msrvtt_subtitles.db --output_dir /storage/msrvtt --checkpoint 4000
 """
 
-from config.config import VrEvalOptions, parse_options
-from eval_vcmr import evaluate_retrieval
+from config.config import VrEvalOptions
+from eval_vcmr import RetrievalTask
 from evaluation.ranking import SearchSettings
 from model.vr import HeroForVr
 from utils.errors import run_main
 
-
-def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    options = parse_options(VrEvalOptions, argv)
-    return evaluate_retrieval(options, HeroForVr, SearchSettings.for_videos(options))
-
+VIDEOS = RetrievalTask(VrEvalOptions, HeroForVr, SearchSettings.for_videos)
+main = VIDEOS.evaluate
 
 if __name__ == "__main__":
     run_main(main)

@@ -5,6 +5,7 @@ python inf_tvc.py --model_dir /storage/tvc_default --checkpoint best \\
     --target_clip /txt/tvc_val_release.jsonl --output tvc_val_output.jsonl
 """
 
+from functools import partial
 from pathlib import Path
 
 from config.config import TvcInferenceOptions, parse_options
@@ -22,50 +23,49 @@ from utils.errors import UserError, run_main
 from utils.files import check_output, write_json
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the captions; returns their metrics where the target has references."""
-    return caption_clips(parse_options(TvcInferenceOptions, argv))
-
-
-def caption_clips(options: TvcInferenceOptions) -> dict[str, float]:
-    """Caption the clips of any data set."""
-    run = start_evaluation(options)
-    output = options.output_file(run.evaluated.label)
-    on_main(run.comm, lambda: check_output(output, metrics_file(output, run)))
+def caption(
+    options_class: type[TvcInferenceOptions], argv: list[str] | None = None
+) -> dict[str, float]:
+    """Write the captions of all clips; return their metrics where the clips have references."""
+    run = start_evaluation(parse_options(options_class, argv))
+    output = run.options.output_file(run.evaluated.label)
+    metrics = metrics_file(output, run)
+    on_main(run.comm, lambda: check_output(output, metrics))
     split, model = open_clips(run)
-    metrics = split.evaluate(model, output)
-    return save_metrics(metrics, split, metrics_file(output, run))
+    return save_metrics(split.evaluate(model, output), split, metrics)
 
 
 def metrics_file(output: str | Path, run: Run[TvcInferenceOptions]) -> Path:
-    """Return where the metrics of the captions in ``output`` go."""
+    """Return the path of the metrics of the captions in ``output``."""
     return Path(output).parent / f"metrics_{run.evaluated.label}.json"
 
 
 def open_clips(run: Run[TvcInferenceOptions]) -> tuple[CaptionSplit, HeroForTvc]:
-    """The clips that a run's options name, and the model to caption them."""
+    """Return the clips that a run's options name, and the run's model."""
     options = run.options
     if options.sub_txt_db:
         texts = TextDb(options.sub_txt_db, run.vocab_size)
     elif options.cap_txt_db:
         texts = caption_texts(options.cap_txt_db, run.vocab_size)
     else:
-        raise UserError("missing options: --cap_txt_db (without subtitles it tells the tokens)")
+        raise UserError("missing options: --cap_txt_db (without subtitles it gives the tokenizer)")
     videos = open_videos(options, texts, Channel(options.channel or Channel.VIDEO_SUB))
     run.warn_of_other_tokenizer(texts)
     vocabulary = Vocabulary.of(texts, options.toker)
     split = CaptionSplit(options.target_clip, videos.source, vocabulary, run)
-    longest = longest_video(videos.features)
-    return split, build_for_evaluation(HeroForTvc, run, videos.features.width, longest)
+    width, longest = videos.features.width, longest_video(videos.features)
+    return split, build_for_evaluation(HeroForTvc, run, width, longest)
 
 
 def save_metrics(metrics: dict[str, float], split: CaptionSplit, file: Path) -> dict[str, float]:
-    """Show and write metrics, if there are any; returns them."""
+    """Print and write metrics, if there are any, and return them."""
     if metrics:
         print(show_metrics(metrics))
         write_json(file, split.clips.coverage.mark() | metrics, indent=2)
     return metrics
 
+
+main = partial(caption, TvcInferenceOptions)
 
 if __name__ == "__main__":
     run_main(main)

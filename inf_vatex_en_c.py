@@ -5,15 +5,13 @@ python inf_vatex_en_c.py --model_dir /storage/vatex_en_c_default --checkpoint be
     --target_clip /txt/vatex_en_c_test_public_release.jsonl --output captions.jsonl
 """
 
-from config.config import VatexInferenceOptions, parse_options
-from inf_tvc import caption_clips
+from functools import partial
+
+from config.config import VatexInferenceOptions
+from inf_tvc import caption
 from utils.errors import run_main
 
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the captions; returns their metrics where the target has references."""
-    return caption_clips(parse_options(VatexInferenceOptions, argv))
-
+main = partial(caption, VatexInferenceOptions)
 
 if __name__ == "__main__":
     run_main(main)

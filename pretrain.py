@@ -23,40 +23,25 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(PretrainOptions, argv)
     run = start_training(options)
     check_before_training(options, run.model_config)
     corpora = open_corpora(options, run.vocab_size)
     run.keep_tokenizer(corpora[0].source.subtitles)
     train, val = (make_parts(corpora, options, train=train) for train in (True, False))
-    model = build_for_training(
-        HeroForPretraining,
-        run,
-        corpora[0].source.features.width,
-        longest_video(*(corpus.source.features for corpus in corpora)),
-        schedule=MomentSchedule.from_options(options),
-        comm=run.comm,
-    )
+    features = [corpus.source.features for corpus in corpora]
+    width, longest = features[0].width, longest_video(*features)
+    arguments = {"schedule": MomentSchedule.from_options(options), "comm": run.comm}
+    model = build_for_training(HeroForPretraining, run, width, longest, **arguments)
+    factors = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.emulated_ranks)
     weights = dict.fromkeys(OBJECTIVES, 1.0) | ranking_weights(options)
     weights["st_ed"] = options.lw_st_ed
-    batches = MixedBatches(
-        train,
-        options.train_batch_size,
-        run.accumulation,
-        run.comm.rank,
-        run.comm.size,
-        options.seed,
-    )
+    size, comm = options.train_batch_size, run.comm
+    batches = MixedBatches(train, size, run.accumulation, comm.rank, comm.size, options.seed)
+    size, collate = options.val_batch_size, collate_objective
     validation = {
-        part.name: partial(
-            evaluation_batches,
-            part.dataset,
-            collate_objective,
-            options.val_batch_size,
-            run,
-            progress=part.name,
-        )
+        part.name: partial(evaluation_batches, part.dataset, collate, size, run, part.name)
         for part in val
     }
     task = Task(
@@ -65,12 +50,10 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
         loader=TrainLoader(TaskMix(train), collate_objective, run, batches),
         loss_weights=weights,
         validate=lambda step: validate_objectives(
-            lambda batch: model.answer(batch).sums(weights), validation, run.comm
+            lambda batch: model.answer(batch).sums(weights), validation, comm
         ),
         set_step=model.set_step,
-        gradient_factors=ranking_gradient_factors(
-            options.ranking_gradient, run.comm.size, run.stand_in
-        ),
+        gradient_factors=factors,
     )
     return Trainer(task, run).train()
 

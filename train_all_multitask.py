@@ -27,21 +27,17 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(ValueOptions, argv)
     run = start_training(options)
     check_before_training(options, run.model_config)
     if any(entry.kind is Kind.CAPTIONS for entry in options.val_datasets):
-        on_main(run.comm, try_scorers)  # now, and not only when the first validation comes
+        on_main(run.comm, try_scorers)  # fail now rather than at the first validation
     return Trainer(open_task(run), run).train()
 
 
 def open_task(run: Run[ValueOptions]) -> Task:
-    """The run's data sets, its model, and what trains it.
-
-    Raises:
-        UserError: a database is missing or damaged, or the checkpoint cannot be used.
-    """
+    """Return the task of training a run's model on its data sets."""
     options = run.options
     databases = Databases(options, run.vocab_size)
     sets = open_training_sets(databases)
@@ -58,7 +54,7 @@ def open_task(run: Run[ValueOptions]) -> Task:
         comm=run.comm,
         label_smoothing=options.lsr,
     )
-    ranking = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.stand_in)
+    ranking = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.emulated_ranks)
     return Task(
         name=", ".join(each.label for each in sets),
         model=model,
@@ -81,11 +77,10 @@ def open_task(run: Run[ValueOptions]) -> Task:
 
 
 def mixed_loader(sets: Sequence[OpenSet], run: Run[ValueOptions]) -> TrainLoader:
-    """Batches of one set for every optimizer step, drawn by the sets' ratios."""
+    """Return the batches, of one set in each optimizer step, drawn by the sets' ratios."""
     parts = [each.part() for each in sets]
-    ranks = run.comm.rank, run.comm.size
     size, seed = run.options.train_batch_size, run.options.seed
-    batches = MixedBatches(parts, size, run.accumulation, *ranks, seed)
+    batches = MixedBatches(parts, size, run.accumulation, run.comm.rank, run.comm.size, seed)
     return TrainLoader(TaskMix(parts), collate_set, run, batches)
 
 

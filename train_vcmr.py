@@ -34,7 +34,7 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(VcmrOptions, argv)
     weights = ranking_weights(options) | {"st_ed": options.lw_st_ed}
     return train_retrieval(options, HeroForVcmr, weights, SearchSettings.for_moments(options))
@@ -46,35 +46,28 @@ def train_retrieval(
     weights: Mapping[str, float],
     settings: SearchSettings,
 ) -> dict[str, float | str]:
-    """Train any task that finds videos for queries.
+    """Train a task that retrieves videos, or moments in them, for queries.
 
     Args:
-        options: of the task.
-        model_class: the task's model.
-        weights: factor of every loss.
-        settings: what validation lists for a query.
+        options, model_class: of the task.
+        weights: factor of each loss.
+        settings: of the search in validation.
     """
     run = start_training(options)
     check_before_training(options, run.model_config)
     queries = TextDb(options.train_query_txt_db, run.vocab_size)
     run.keep_tokenizer(queries)
     videos = open_videos(options, queries, channel_of(options.task))
-    train = MomentDataset(
-        queries, videos.source, options.max_txt_len, options.sampled_by_q, options.seed
-    )
+    sampling = options.max_txt_len, options.sampled_by_q, options.seed
+    train = MomentDataset(queries, videos.source, *sampling)
     splits = [
         RetrievalSplit(name, TextDb(path, run.vocab_size), videos, run, settings)
         for name, path in options.validation_dbs().items()
     ]
+    width, longest = videos.features.width, longest_video(videos.features)
     schedule = MomentSchedule.from_options(options)
-    model = build_for_training(
-        model_class,
-        run,
-        videos.features.width,
-        longest_video(videos.features),
-        schedule=schedule,
-        comm=run.comm,
-    )
+    model = build_for_training(model_class, run, width, longest, schedule=schedule, comm=run.comm)
+    factors = ranking_gradient_factors(options.ranking_gradient, run.comm.size, run.emulated_ranks)
     validation = {split.name: partial(split.validate, model, weights) for split in splits}
     task = Task(
         name=options.task,
@@ -83,9 +76,7 @@ def train_retrieval(
         loss_weights=weights,
         validate=partial(validate_splits, validation),
         set_step=model.set_step,
-        gradient_factors=ranking_gradient_factors(
-            options.ranking_gradient, run.comm.size, run.stand_in
-        ),
+        gradient_factors=factors,
     )
     return Trainer(task, run).train()
 

@@ -27,7 +27,7 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(VideoQaOptions, argv)
     weights = {"qa": 1.0, "st_ed": options.lw_st_ed}
     return train_to_answer(options, QuestionDataset, MODELS[options.task], weights)
@@ -39,13 +39,11 @@ def train_to_answer(
     model_class: type[CandidateModel],
     weights: Mapping[str, float],
 ) -> dict[str, float | str]:
-    """Train any task that judges texts by a video.
+    """Train a task that judges texts by a video.
 
     Args:
-        options: of the task.
-        dataset_class: the task's items.
-        model_class: the task's model.
-        weights: factor of every loss.
+        options, dataset_class, model_class: of the task.
+        weights: factor of each loss.
     """
     run = start_training(options)
     check_before_training(options, run.model_config)
@@ -57,9 +55,8 @@ def train_to_answer(
         AnswerSplit(name, dataset_class(TextDb(path, run.vocab_size), videos.source), weights, run)
         for name, path in options.validation_dbs().items()
     ]
-    model = build_for_training(
-        model_class, run, videos.features.width, longest_video(videos.features)
-    )
+    width, longest = videos.features.width, longest_video(videos.features)
+    model = build_for_training(model_class, run, width, longest)
     validation = {split.name: partial(split.validate, model) for split in splits}
     task = Task(
         name=options.task,

@@ -12,7 +12,7 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(ViolinOptions, argv)
     return train_to_answer(options, StatementDataset, MODELS[options.task], {"violin": 1.0})
 

@@ -13,7 +13,7 @@ from utils.errors import run_main
 
 
 def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Train, or go on training; returns the last validation's metrics."""
+    """Train, or resume training; return the last validation's metrics."""
     options = parse_options(VrOptions, argv)
     settings = SearchSettings.for_videos(options)
     return train_retrieval(options, HeroForVr, ranking_weights(options), settings)

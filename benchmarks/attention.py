@@ -3,16 +3,15 @@
     python benchmarks/attention.py [--videos 2] [--repeats 7] [--dropout 0.1]
 
 Forward and backward of one layer's attention (heads, scores, dropout; no projections) from queries,
-keys and values to results, in CPU time of one thread, medians of runs in turn. Bins begin and end
-with cells, some of them padding, as the layers of the model do. Buckets are groups of similar
-length, each padded to its own longest sequence, a call for each; they begin and end with rows.
+keys and values to results: CPU time of one thread, medians, in turns. Bins take and return cells,
+some of them padding, as the layers of the model do. Buckets are groups of similar length, each
+padded to its longest sequence, with a call for each; they take and return rows.
 """
 
-import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 
-from benchmarks.train_step import tvr_like_videos
+from benchmarks.common import make_parser, median_times, tvr_like_videos
 from utils.packing import Bins, pick
 
 HEADS, HEAD_SIZE = 12, 64
@@ -31,7 +30,7 @@ BUCKETS = 8
 
 
 def lengths_by_kind(videos: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Sequences of the cross-modal transformer, and frames of videos."""
+    """Return lengths of the cross-modal transformer's sequences, and of videos."""
     items = tvr_like_videos(videos)
     shown = [(len(s.frames), len(s.tokens)) for item in items for s in item.subtitles]
     subtitles = np.array([sum(pair) for pair in shown])
@@ -46,7 +45,7 @@ def lengths_by_kind(videos: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def attend(qkv: Tensor, shape: tuple[int, int], mask: Tensor | None, dropout: float) -> Tensor:
-    """Cells (C, 3H) laid out as ``shape`` → (C, H)."""
+    """Attend: cells (C, 3H) laid out as ``shape`` → (C, H)."""
     heads = qkv.view(*shape, 3, HEADS, HEAD_SIZE).unbind(2)
     query, key, value = (part.transpose(1, 2) for part in heads)
     result = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
@@ -54,13 +53,13 @@ def attend(qkv: Tensor, shape: tuple[int, int], mask: Tensor | None, dropout: fl
 
 
 def in_bins(lengths: np.ndarray) -> Callable[[Tensor, float], Tensor]:
-    """Attention as the model has it: cells to cells."""
+    """Return attention as the model has it: cells to cells."""
     bins = Bins.from_lengths(lengths)
     return lambda cells, dropout: attend(cells, (bins.count, bins.width), bins.mask(cells), dropout)
 
 
 def in_buckets(lengths: np.ndarray, most: int = BUCKETS) -> Callable[[Tensor, float], Tensor]:
-    """A call for each of at most ``most`` groups of similar length."""
+    """Return attention with a call for each of at most ``most`` groups of similar length."""
     offsets = np.cumsum(lengths) - lengths
     groups, cells, to_rows, start = [], [], np.empty(int(lengths.sum()), dtype=np.int64), 0
     for members in bucket_members(lengths, most):
@@ -86,7 +85,7 @@ def in_buckets(lengths: np.ndarray, most: int = BUCKETS) -> Callable[[Tensor, fl
 
 
 def bucket_members(lengths: np.ndarray, most: int) -> list[np.ndarray]:
-    """Sequences of every bucket, so that the padded cells are as few as possible.
+    """Return the sequences of every bucket, with as few padded cells as possible.
 
     A shortest path over the sorted distinct lengths; ``cost[i, j]`` = cells of a bucket holding the
     lengths i…j.
@@ -108,49 +107,38 @@ def bucket_members(lengths: np.ndarray, most: int) -> list[np.ndarray]:
 
 
 def measure(lengths: np.ndarray, dropout: float, repeats: int) -> dict[str, float]:
-    """CPU milliseconds of each way, after a look at whether both give the same."""
-    bins, ways = (
-        Bins.from_lengths(lengths),
-        {"bins": in_bins(lengths), "buckets": in_buckets(lengths)},
-    )
+    """Return CPU milliseconds of bins and buckets, whose results agree."""
+    bins = Bins.from_lengths(lengths)
     rows = torch.randn(int(lengths.sum()), 3 * HEADS * HEAD_SIZE)
-    given = {"bins": bins.spread(rows), "buckets": rows}
-    same = [way(given[name], 0.0) for name, way in ways.items()]
-    torch.testing.assert_close(pick(same[0], bins.to_rows), same[1], atol=2e-5, rtol=0)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(repeats + 1):
-        for name, way in ways.items():
-            qkv = given[name].requires_grad_()
-            grad = torch.ones(len(qkv), HEADS * HEAD_SIZE)
-            start = time.process_time()
-            torch.autograd.grad(way(qkv, dropout), qkv, grad)
-            if number > 0:  # the first round warms up
-                times[name].append(time.process_time() - start)
-    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+    versions = {
+        "bins": (in_bins(lengths), bins.spread(rows).requires_grad_()),
+        "buckets": (in_buckets(lengths), rows.clone().requires_grad_()),
+    }
+    cells, expected = (attention(qkv, 0.0) for attention, qkv in versions.values())
+    torch.testing.assert_close(pick(cells, bins.to_rows), expected, atol=2e-5, rtol=0)
+
+    def step(attention: Callable[[Tensor, float], Tensor], qkv: Tensor) -> None:
+        torch.autograd.grad(attention(qkv, dropout).sum(), qkv)
+
+    runs = {name: partial(step, *version) for name, version in versions.items()}
+    seconds = median_times(runs, repeats, time.process_time)
+    return {name: 1e3 * value for name, value in seconds.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    arguments = parser.parse_args()
+    options = make_parser(__doc__, videos=2, repeats=7, dropout=0.1).parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rows = []
-    for kind, lengths in lengths_by_kind(arguments.videos).items():
+    for kind, lengths in lengths_by_kind(options.videos).items():
         bins = Bins.from_lengths(lengths)
         fill = 100 * lengths.sum() / (bins.count * bins.width)
-        times = measure(lengths, arguments.dropout, arguments.repeats)
-        ratio = times["buckets"] / times["bins"]
+        times = measure(lengths, options.dropout, options.repeats)
         shape = f"{len(lengths)}, {lengths.min()}–{lengths.max()}"
-        rows.append(
-            [kind, shape, f"{bins.count} × {bins.width}, {fill:.0f} %"]
-            + [f"{time:.0f}" for time in times.values()]
-            + [f"{ratio:.1f} ×"]
-        )
+        filled = f"{bins.count} × {bins.width}, {fill:.0f} %"
+        rows.append([kind, shape, filled, *times.values(), times["buckets"] / times["bins"]])
     headers = ["", "sequences", "bins, filled", "bins (ms)", "buckets (ms)", "ratio"]
-    print(tabulate(rows, headers=headers))
+    print(tabulate(rows, headers=headers, floatfmt=".1f"))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,17 @@
-"""Films per minute of feature extraction, and what of it decoding and each network take.
+"""Films per minute of feature extraction, and the shares of decoding and of each network.
 
     python benchmarks/extraction.py [--films 3] [--seconds 60] [--size 1280x720] [--workers 1 2]
         [--models resnet slowfast | --models clip]
 
 Makes films (H.264, 25 frames a second, moving shapes and noise), then measures each part alone,
 with one thread: decoding all windows of all films, and the networks (untrained: their work is the
-same) over batches of windows. At last the whole extraction, by so many decoding
-processes and with PyTorch's usual number of threads. Nothing is compared with a plain version: the
-share of each part tells where time is to be had.
+same) over batches of windows; last the whole extraction, by number of decoding processes and with
+PyTorch's usual number of threads.
 """
 
-import argparse
-import os
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import utils.runtime  # noqa: F401  before PyTorch
 
 # isort: split
-import av
 import numpy as np
 import torch
 from tabulate import tabulate
 
+from benchmarks.common import make_film, make_parser, wall_and_cpu
 from data.prepare.extract_videos import extract_videos
 from data.prepare.feature_folder import FeatureFolder
 from data.prepare.find_videos import find_videos
@@ -38,37 +33,17 @@ from engine.extractors import describe
 from model.extractors.build import EXTRACTORS, HERO_EXTRACTORS, build_extractor
 from model.extractors.extractor import Extractor, FeatureExtractor
 
-INTERVAL, RATE, BATCH = 1.5, 25, 8
+INTERVAL, BATCH = 1.5, 8
 
 
-def make_film(path: Path, seconds: int, size: tuple[int, int], seed: int) -> None:
-    """A film as a camera's: things move, and pixels are noisy."""
-    rng = np.random.default_rng(seed)
-    width, height = size
-    noise = rng.integers(0, 24, (8, height, width, 3), dtype=np.uint8)
-    rows, columns = np.mgrid[:height, :width]
-    still = np.stack([rows % 200, columns % 200, (rows + columns) % 200], -1).astype(np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(seconds * RATE):
-            image = np.roll(still, 3 * number, axis=1) + noise[number % 8]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """CPU time of some work, all threads of this process together: the median of some runs."""
-    taken = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        taken.append(time.process_time() - start)
-    return statistics.median(taken)
+def untrained(names: Sequence[str]) -> dict[str, Extractor]:
+    """Return extractors without their published weights, on the CPU."""
+    device = torch.device("cpu")
+    return {name: build_extractor(name, None, device, half=False) for name in names}
 
 
 def parts(folder: Path, models: Mapping[str, Extractor], repeats: int) -> dict[str, float]:
-    """CPU seconds a film of decoding and of each network."""
+    """Return CPU seconds a film of decoding and of each network."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
     sampling = Sampling(INTERVAL, extractor.times, whole=extractor.whole)
     films = sorted(folder.iterdir())
@@ -78,68 +53,53 @@ def parts(folder: Path, models: Mapping[str, Extractor], repeats: int) -> dict[s
 
     windows = decode()
     picture = next(iter(read_windows(films[0], sampling, threads=1))).shape[1:]
-    times = {"decoding": cpu_seconds(decode, repeats)}
+    times = {"decoding": wall_and_cpu(decode, repeats)[1]}
     for name, model in models.items():
         alone = FeatureExtractor({name: model}, torch.device("cpu"))
         batch = np.zeros((BATCH, len(alone.times), *picture), np.uint8)
         alone(batch)
-        times[name] = cpu_seconds(partial(alone, batch), repeats) / BATCH * windows
-    return {name: taken / len(films) for name, taken in times.items()}
+        times[name] = wall_and_cpu(partial(alone, batch), repeats)[1] / BATCH * windows
+    return {name: seconds / len(films) for name, seconds in times.items()}
 
 
-def whole(folder: Path, models: Mapping[str, Extractor], workers: int) -> tuple[float, float]:
-    """Seconds of an extraction, start to end, and CPU seconds of all its processes."""
+def extract(folder: Path, models: Mapping[str, Extractor], workers: int, output: Path) -> None:
+    """Extract the features of all films of a folder."""
     extractor = FeatureExtractor(models, torch.device("cpu"))
     sampling = Sampling(INTERVAL, extractor.times, whole=extractor.whole)
     made_by = {name: describe(model, None, INTERVAL) for name, model in models.items()}
-    videos = find_videos(folder).videos
-    with tempfile.TemporaryDirectory() as output:
-        features = FeatureFolder(output, made_by, force=False)
-        start, used = time.monotonic(), cpu_of_all()
-        sizes = {"batch_size": BATCH, "workers": workers}
-        outcomes = list(extract_videos(videos, extractor, sampling, features, **sizes))
-        taken = time.monotonic() - start, cpu_of_all() - used
+    features = FeatureFolder(output, made_by, force=False)
+    sizes = {"batch_size": BATCH, "workers": workers}
+    outcomes = extract_videos(find_videos(folder).videos, extractor, sampling, features, **sizes)
     assert all(outcome.problem is None for outcome in outcomes)
-    return taken
 
 
-def cpu_of_all() -> float:
-    """CPU seconds of this process and of those it has ended."""
-    return sum(os.times()[:4])
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--films", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=60, help="of a film")
+def main() -> None:
+    parser = make_parser(__doc__, films=3, seconds=60, repeats=3)
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--models", nargs="+", choices=EXTRACTORS, default=HERO_EXTRACTORS)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=3, help="of each part")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
-    device = torch.device("cpu")
-    models = {name: build_extractor(name, None, device, half=False) for name in options.models}
+    models = untrained(options.models)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        films = Path(temporary) / "films"
+        films.mkdir()
         for number in range(options.films):
-            make_film(folder / f"{number}.mp4", options.seconds, (width, height), number)
+            make_film(films / f"{number}.mp4", options.seconds, (width, height), seed=number)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        taken = parts(folder, models, options.repeats)
+        times = parts(films, models, options.repeats)
         torch.set_num_threads(threads)
-        total = sum(taken.values())
-        rows = [(name, f"{of:.2f}", f"{of / total:.1%}") for name, of in taken.items()]
+        total = sum(times.values())
+        rows = [(name, f"{cpu:.2f}", f"{cpu / total:.1%}") for name, cpu in times.items()]
         columns = ("part", "CPU seconds a film", "share")
         print(tabulate(rows, columns, disable_numparse=True), flush=True)
         for workers in options.workers:
-            seconds, used = whole(folder, models, workers)
+            output = Path(temporary) / f"features-{workers}"
+            seconds, cpu = wall_and_cpu(partial(extract, films, models, workers, output))
             print(
                 f"--workers {workers}: {60 * options.films / seconds:.2f} films of "
-                f"{options.seconds} s a minute; {used / options.films:.1f} CPU seconds a film"
+                f"{options.seconds} s a minute; {cpu / options.films:.1f} CPU seconds a film"
             )
 
 

@@ -2,8 +2,8 @@
 
 python benchmarks/feature_store.py --folder FOLDER [--videos 5000] [--frames 60] [--reads 500]
 
-Cold reads come from the disk: the files are dropped from the page cache first (Linux). Databases
-stay in FOLDER for the next call.
+Cold reads come from the disk: the files are dropped from the page cache first (Linux). FOLDER keeps
+the databases for the next call.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.common import make_parser
 from data.stores.feature_codecs import FeatureFormat
 from data.stores.lmdb_environment import LmdbReader
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
@@ -33,7 +34,7 @@ VARIANTS = [(format_, precision) for format_ in FORMATS for precision in (np.flo
 
 
 def make(options: argparse.Namespace) -> dict[str, FeatureDb]:
-    """The same videos in every variant; those that are there are kept."""
+    """Write the same videos in every variant, unless they exist already."""
     databases = {}
     for format_, precision in VARIANTS:
         name = f"{format_} {np.dtype(precision).name}"
@@ -47,7 +48,7 @@ def make(options: argparse.Namespace) -> dict[str, FeatureDb]:
 
 
 def videos(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
-    """Non-negative noise, as pooled ReLU features are; exact in half precision."""
+    """Yield non-negative noise, as pooled ReLU features are; exact in half precision."""
     rng = np.random.default_rng(0)
     for number in range(options.videos):
         noise = rng.standard_normal((options.frames, WIDTH), dtype=np.float32)
@@ -55,12 +56,12 @@ def videos(options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def files(db: FeatureDb) -> list[Path]:
-    """Return what a database keeps on the disk."""
+    """Return the files of a database."""
     return [path for path in db.path.iterdir() if path.suffix in (".mdb", ".safetensors")]
 
 
 def drop_from_cache(db: FeatureDb) -> None:
-    """Let the next reads come from the disk."""
+    """Drop a database's files from the page cache."""
     db.close()
     for path in files(db):
         descriptor = os.open(path, os.O_RDONLY)
@@ -70,7 +71,7 @@ def drop_from_cache(db: FeatureDb) -> None:
 
 
 def read(db: FeatureDb, vids: list[str]) -> float:
-    """Milliseconds per video, one after the other."""
+    """Return milliseconds per video, one after the other."""
     start = time.perf_counter()
     for vid in vids:
         if len(db[vid]) != db.id2nframe[vid]:
@@ -79,7 +80,7 @@ def read(db: FeatureDb, vids: list[str]) -> float:
 
 
 def read_ahead(db: FeatureDb, options: argparse.Namespace) -> list[tuple[str, str, float]]:
-    """Cold reads of an LMDB in milliseconds per video, by order and read-ahead."""
+    """Return cold reads of an LMDB in milliseconds per video, by order and read-ahead."""
     rows = []
     for order in ("random", "file"):
         for readahead in (False, True):
@@ -102,7 +103,7 @@ def read_ahead(db: FeatureDb, options: argparse.Namespace) -> list[tuple[str, st
 
 
 def load(db: FeatureDb, vids: list[str], workers: int) -> float:
-    """Videos per second that a training loop would be given, in batches."""
+    """Return the videos per second that a training loop would get, in batches."""
     source = VideoOnlySource(db, 0)
     loader: DataLoader[str] = DataLoader(
         [*vids],  # type: ignore[arg-type]  # PyTorch needs no Dataset, only its methods
@@ -116,7 +117,7 @@ def load(db: FeatureDb, vids: list[str], workers: int) -> float:
 
 
 def measure(db: FeatureDb, options: argparse.Namespace) -> list[float]:
-    """Gigabytes, cold and warm reads (ms), cold and warm loading (videos/s)."""
+    """Return gigabytes, cold and warm reads (ms), cold and warm loading (videos/s)."""
     cold, warm, cold_load, warm_load = [], [], [], []
     for repeat in range(options.repeats):
         order = np.random.default_rng(repeat).permutation(options.videos)[: options.reads]
@@ -131,16 +132,10 @@ def measure(db: FeatureDb, options: argparse.Namespace) -> list[float]:
     return [gigabytes, *map(statistics.median, (cold, warm, cold_load, warm_load))]
 
 
-def main(argv: list[str] | None = None) -> dict[str, list[float]]:
-    """Print a row per variant; return the numbers of :func:`measure`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = make_parser(__doc__, videos=5000, frames=60, reads=500, repeats=3, workers=1)
     parser.add_argument("--folder", type=Path, required=True, help="for the databases")
-    parser.add_argument("--videos", type=int, default=5000)
-    parser.add_argument("--frames", type=int, default=60, help="per video")
-    parser.add_argument("--reads", type=int, default=500, help="videos to read, at random")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=1, help="processes that load batches")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     databases = make(options)
     numbers = {name: measure(db, options) for name, db in databases.items()}
     first, *others = (db[f"video{0:06d}"] for db in databases.values())
@@ -151,7 +146,6 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     print(tabulate(rows, headers=headers, floatfmt=".2f"))
     ahead = read_ahead(databases["lmdb float32"], options)
     print(tabulate(ahead, headers=("order", "read-ahead", "cold (ms)"), floatfmt=".2f"))
-    return numbers
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
-"""Frames ↔ subtitles: all pairs of many videos at once against a plain loop over each pair.
+"""Matching frames and subtitles: vectorised over many videos, against a loop over each pair.
 
 python benchmarks/frame_matching.py [--videos 200] [--subtitles 30] [--frames 60] [--repeats 5]
 """
 
-import argparse
 import math
-import statistics
 import sys
-import timeit
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.common import make_parser, median_times
 from data.prepare.frame_matching import (
     LONG_LAST_FRAMES,
     LONG_LAST_SECONDS,
@@ -30,8 +28,7 @@ Exact = list[tuple[np.float32, np.float32]]
 def match_frames_plainly(
     spans: list[Spans], num_frames: list[int], interval: float
 ) -> list[FrameMatches]:
-    """Return what :func:`data.prepare.frame_matching.match_frames` computes, one pair after the
-    other."""
+    """Return what :func:`data.prepare.frame_matching.match_frames` does, pair by pair."""
     return [
         _match_video(of_video, total, np.float32(interval))
         for of_video, total in zip(spans, num_frames, strict=True)
@@ -88,22 +85,15 @@ def _iou(frame: int, start: np.float32, end: np.float32) -> np.float32:
 
 
 def random_spans(rng: np.random.Generator, subtitles: int, seconds: float) -> Spans:
-    """Sorted spans of 0.3 to 5 seconds that start within ``seconds``."""
+    """Return sorted spans of 0.3 to 5 seconds that start within ``seconds``."""
     start = np.sort(rng.uniform(0, seconds, subtitles)).round(3)
     end = (start + rng.uniform(0.3, 5, subtitles)).round(3)
     return list(zip(start.tolist(), end.tolist(), strict=True))
 
 
-def main(argv: list[str] | None = None) -> float:
-    """Print both times (medians) and return their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=200)
-    parser.add_argument("--subtitles", type=int, default=30, help="per video")
-    parser.add_argument("--frames", type=int, default=60, help="per video")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args(argv)
-    rng = np.random.default_rng(0)
-    interval = 1.5
+def main() -> None:
+    options = make_parser(__doc__, videos=200, subtitles=30, frames=60, repeats=5).parse_args()
+    rng, interval = np.random.default_rng(0), 1.5
     spans = [
         random_spans(rng, options.subtitles, options.frames * interval)
         for _ in range(options.videos)
@@ -111,14 +101,14 @@ def main(argv: list[str] | None = None) -> float:
     arguments = (spans, [options.frames] * options.videos, interval)
     if match_frames(*arguments) != match_frames_plainly(*arguments):
         raise RuntimeError("the two disagree")
-    plain, vectorised = (
-        statistics.median(timeit.repeat(partial(f, *arguments), number=1, repeat=options.repeats))
-        for f in (match_frames_plainly, match_frames)
-    )
+    runs = {
+        "plain loop": partial(match_frames_plainly, *arguments),
+        "vectorised": partial(match_frames, *arguments),
+    }
+    plain, vectorised = median_times(runs, options.repeats).values()
     print(f"plain loop  {plain * 1e3:9.1f} ms for {options.videos} videos")
     print(f"vectorised  {vectorised * 1e3:9.1f} ms, equal results")
     print(f"ratio       {plain / vectorised:9.1f} x")
-    return plain / vectorised
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What a GPU does with HERO, in one command: tables, and the same as JSON.
+"""HERO on a GPU: rates, times and memory of every task, as tables and as JSON.
 
     python benchmarks/gpu.py [--only SECTION …] [--precision bf16] [--output gpu.json]
-    python benchmarks/gpu.py --small --device cpu        # tries the program itself
+    python benchmarks/gpu.py --small --device cpu        # tests the program itself
 
-Full-size models with random weights, batches of the recipes' size made up in memory; no files, no
-network. A section that fails says so in its table, and the others go on; the exit code is then 1.
-Times are means of steps that follow one another, waited for at the end alone. “Share of the peak”
-is that of the largest rate that multiplying two matrices reached in the same precision; floating
-point operations are those of the packed step, so that padding counts as lost.
+Full-size models with random weights, synthetic batches of the recipes' size in memory; no files, no
+network. A section that fails says so under its table, and the others run; the exit code is then 1.
+Times are means of consecutive steps with one synchronisation at the end. “Share of the peak” is
+relative to the largest rate of a matrix product in the same precision; floating-point operations
+are those of the packed step, so that padding counts as lost.
 """
 
 import argparse
@@ -22,9 +22,9 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,15 +39,15 @@ from benchmarks.cases import (
     CASES,
     RECIPE,
     SMALL,
+    BatchT,
     Case,
     Sizes,
     difference,
     half_precision,
-    model_config,
-    retrieval_batch,
+    sized_config,
 )
-from benchmarks.padded import standing_in
-from benchmarks.pretrain_objectives import videos_of
+from benchmarks.common import tvr_like_batch
+from benchmarks.padded import replaced_encoder
 from benchmarks.retrieval import SETTINGS
 from config.training import VcmrOptions
 from data.loader import TrainLoader, _on_device
@@ -73,28 +73,17 @@ QUERIES = 80
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much each section does.
+    """Sizes of what each section measures."""
 
-    Attributes:
-        sizes: of models and batches.
-        seconds: that steps are repeated for, at least.
-        profiled: the tasks whose operations are counted.
-        matrix: rows of the matrices that are multiplied for the peak.
-        sweep: batch sizes.
-        encoded: videos encoded at a time.
-        corpora: videos of the corpora that are searched.
-        clips, words: that are written.
-    """
-
-    sizes: Sizes
-    seconds: float
-    profiled: tuple[str, ...]
-    matrix: int
-    sweep: tuple[int, ...]
-    encoded: int
-    corpora: tuple[int, ...]
+    sizes: Sizes  # of models and batches
+    seconds: float  # that steps are repeated for, at least
+    profiled: tuple[str, ...]  # tasks whose operations are counted
+    matrix: int  # rows of the matrices that are multiplied for the peak
+    sweep: tuple[int, ...]  # batch sizes
+    encoded: int  # videos encoded at a time
+    corpora: tuple[int, ...]  # videos of the corpora that are searched
     clips: int
-    words: int
+    words: int  # of a caption
 
 
 FULL = Amounts(
@@ -105,7 +94,7 @@ SHORT = Amounts(SMALL, 0.0, ("TVR",), 128, (1, 2), 2, (30, 60), 3, 4)
 
 @dataclass(frozen=True)
 class Bench:
-    """Where it is measured, and how much."""
+    """Device, precision and sizes of a measurement."""
 
     device: torch.device
     mode: Mode
@@ -116,12 +105,12 @@ class Bench:
         return self.device.type == "cuda"
 
     def wait(self) -> None:
-        """Until the device has done all."""
+        """Wait until the device has finished."""
         if self.on_gpu:
             torch.cuda.synchronize()
 
     def milliseconds(self, run: Callable[[], object]) -> float:
-        """Mean of calls that follow one another; two before them warm up, where there is time."""
+        """Return the mean of consecutive calls, after two that warm up (none in a short run)."""
         enough = self.amounts.seconds
         for _ in range(2 if enough else 0):
             run()
@@ -133,21 +122,32 @@ class Bench:
 
     def _seconds(self, run: Callable[[], object], count: int) -> float:
         self.wait()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(count):
             run()
         self.wait()
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     def peak_mib(self, run: Callable[[], object]) -> float | None:
-        """Memory of the device at its highest while ``run`` runs."""
+        """Return the peak of the device's memory while ``run`` runs."""
         if not self.on_gpu:
             return None
-        free(self)
+        self.free()
         torch.cuda.reset_peak_memory_stats()
         run()
         self.wait()
         return torch.cuda.max_memory_allocated() / 2**20
+
+    def loaded(self, batch: BatchT) -> BatchT:
+        """Return a batch as the loader yields it: features in half precision, pinned memory."""
+        batch = half_precision(batch)
+        return batch.pin_memory() if self.on_gpu else batch
+
+    def free(self) -> None:
+        """Return unused memory to the device."""
+        if self.on_gpu:
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 Row = list[str | int | float | None]
@@ -156,18 +156,18 @@ SECTIONS: dict[str, tuple[list[str], Section]] = {}
 
 
 def section(name: str, *headers: str) -> Callable[[Section], Section]:
-    """Declare what yields the rows of a table."""
+    """Register a generator of the rows of a table."""
 
-    def declare(rows: Section) -> Section:
+    def register(rows: Section) -> Section:
         SECTIONS[name] = (list(headers), rows)
         return rows
 
-    return declare
+    return register
 
 
 @section("device", "what", "value")
 def device_rows(bench: Bench) -> Iterator[Row]:
-    """Device and versions."""
+    """Yield the device and versions."""
     yield ["Python, PyTorch", f"{platform.python_version()}, {torch.__version__}"]
     yield ["cores", len(os.sched_getaffinity(0))]
     if bench.on_gpu:
@@ -180,7 +180,7 @@ def device_rows(bench: Bench) -> Iterator[Row]:
 
 @cache
 def peak_flops(bench: Bench, name: str) -> float:
-    """Floating point operations a second when two matrices are multiplied."""
+    """Return floating-point operations a second of a product of two square matrices."""
     dtype, as_tf32 = FORMATS[name]
     size = bench.amounts.matrix
     one, other = torch.randn(2, size, size, device=bench.device).to(dtype)
@@ -194,7 +194,7 @@ def peak_flops(bench: Bench, name: str) -> float:
 
 @section("peak", "precision", "TFLOP/s")
 def peak_rows(bench: Bench) -> Iterator[Row]:
-    """Multiplying two square matrices of random numbers."""
+    """Yield the rate of a matrix product, by precision."""
     for name in FORMATS:
         if bench.on_gpu or name != "tf32":
             yield [name, peak_flops(bench, name) / 1e12]
@@ -202,20 +202,13 @@ def peak_rows(bench: Bench) -> Iterator[Row]:
 
 @cache
 def case_of(name: str, sizes: Sizes) -> Case:
-    """A task's case, made once."""
+    """Return a task's case, made once."""
     torch.manual_seed(0)
     return CASES[name](sizes)
 
 
-def free(bench: Bench) -> None:
-    """Give back what nobody holds."""
-    if bench.on_gpu:
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
 class Repeated(TrainLoader):
-    """The same batch again and again, brought to the device as a training's batches are."""
+    """Yields the same batch at every step, copied to the device as a training's batches are."""
 
     def __init__(self, batch: TensorBatch, device: torch.device) -> None:
         self._copies = _on_device(itertools.repeat(batch), device)
@@ -226,7 +219,7 @@ class Repeated(TrainLoader):
 
 @contextmanager
 def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
-    """A trainer whose every step takes the case's batch again, and that batch on the device."""
+    """Provide a trainer whose steps all take the case's batch, and that batch on the device."""
     with tempfile.TemporaryDirectory() as folder:
         options = VcmrOptions(
             output_dir=folder,
@@ -238,33 +231,25 @@ def training(bench: Bench, case: Case) -> Iterator[tuple[Trainer, TensorBatch]]:
         )
         comm, _ = setup(options.seed)
         precision = Precision(bench.mode, bench.device)
-        config = model_config(bench.amounts.sizes, "finetune")
+        config = sized_config(bench.amounts.sizes, "finetune")
         run = Run(options, comm, bench.device, config, precision, RunFolder(folder))
-        travelling = half_precision(case.batch)
-        if bench.on_gpu:
-            travelling = travelling.pin_memory()
+        batch = bench.loaded(case.batch)
         task = Task(
             name="benchmark",
             model=case.model.to(bench.device).train(),
-            loader=Repeated(travelling, bench.device),
+            loader=Repeated(batch, bench.device),
             loss_weights=defaultdict(lambda: 1.0),
             validate=lambda step: {},
             set_step=getattr(case.model, "set_step", lambda step, micro_step: None),
         )
         trainer = Trainer(task, run)
         try:
-            yield trainer, travelling.to(bench.device)
-        finally:  # what is measured next has the device's memory alone
-            trainer.writer.close()
+            yield trainer, batch.to(bench.device)
+        finally:  # leaves the device's memory to the next measurement
+            if trainer.writer:
+                trainer.writer.close()
             case.model.zero_grad(set_to_none=True)
             case.model.cpu()
-
-
-def encoder_of(case: Case, version: str, batch: TensorBatch) -> AbstractContextManager[None]:
-    """The model computes ``packed``, as it is, or ``padded``."""
-    if version == "packed":
-        return nullcontext()
-    return standing_in(case.model, case.padded(case.model.v_encoder, batch))
 
 
 @section(
@@ -273,7 +258,7 @@ def encoder_of(case: Case, version: str, batch: TensorBatch) -> AbstractContextM
     *("share of the peak", "MiB", "times padded"),
 )
 def step_rows(bench: Bench) -> Iterator[Row]:
-    """A training step of every task: copy, forward, backward, clipping, optimizer."""
+    """Yield a training step of every task: copy, forward, backward, clipping, optimizer."""
     peak = peak_flops(bench, bench.mode)
     for name in CASES:
         case = case_of(name, bench.amounts.sizes)
@@ -283,18 +268,20 @@ def step_rows(bench: Bench) -> Iterator[Row]:
                 raise RuntimeError(f"{name}: losses padded and packed differ by {share:.1e}")
             with FlopCounterMode(display=False) as counted:
                 trainer.step()
-            flop, found = counted.get_total_flops(), {}
-            for version in ("padded", "packed"):
-                with encoder_of(case, version, batch):
-                    found[version] = bench.milliseconds(trainer.step), bench.peak_mib(trainer.step)
-            for version, (ms, mib) in found.items():
+            flop, measured = counted.get_total_flops(), {}
+            encoder = case.model.v_encoder
+            for version, module in (("padded", case.padded(encoder, batch)), ("packed", encoder)):
+                with replaced_encoder(case.model, module):
+                    ms, mib = bench.milliseconds(trainer.step), bench.peak_mib(trainer.step)
+                measured[version] = ms, mib
+            for version, (ms, mib) in measured.items():
                 rates = [1e3 * case.positions / ms, flop / 1e12, 1e3 * flop / ms / peak]
-                yield [name, version, case.positions, ms, *rates, mib, found["padded"][0] / ms]
+                yield [name, version, case.positions, ms, *rates, mib, measured["padded"][0] / ms]
 
 
 @section("phases", "phase of a TVR step", "ms")
 def phase_rows(bench: Bench) -> Iterator[Row]:
-    """Yield where the time of a step goes, by the trainer's own clock, and the copy alone."""
+    """Yield the phases of a step, by the trainer's own clock, and the copy of a batch alone."""
     case = case_of("TVR", bench.amounts.sizes)
     with training(bench, case) as (trainer, _):
         bench.milliseconds(trainer.step)
@@ -303,20 +290,18 @@ def phase_rows(bench: Bench) -> Iterator[Row]:
             trainer.step()
         for name, seconds in trainer.clock.take_means(steps).items():
             yield [name.removeprefix("seconds/").replace("data", "waiting for data"), 1e3 * seconds]
-        travelling = half_precision(case.batch)
-        travelling = travelling.pin_memory() if bench.on_gpu else travelling
-        megabytes = videos_of(travelling).features.nbytes / 1e6
-        copying = bench.milliseconds(lambda: travelling.to(bench.device))
+        batch, megabytes = bench.loaded(case.batch), case.video.features.nbytes / 2e6
+        copying = bench.milliseconds(lambda: batch.to(bench.device))
         yield [f"copy to the device, {megabytes:.0f} MB of features, alone", copying]
 
 
 @section("launches", "of a step", "operations", "kernels", "copies, fills", "synchronisations")
 def launch_rows(bench: Bench) -> Iterator[Row]:
-    """Yield what the host asks the device for, and how often it waits; synchronisations as
-    PyTorch's own debugging mode sees them (waiting for an event does not count)."""
+    """Yield operations, kernels, copies and synchronisations of a step; the last as PyTorch's
+    debug mode sees them (waiting for an event does not count)."""
     for name in bench.amounts.profiled:
         with training(bench, case_of(name, bench.amounts.sizes)) as (trainer, _):
-            trainer.step()  # the optimizer makes its moments
+            trainer.step()  # the optimizer allocates its moments
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * bench.on_gpu
             with profile(activities=activities) as profiled:
                 trainer.step()
@@ -327,8 +312,7 @@ def launch_rows(bench: Bench) -> Iterator[Row]:
 
 
 def kind_of(event: "torch.autograd.profiler_util.FunctionEvent") -> str:
-    """Return whether an event is a kernel or a copy of the device, or an operation that holds no
-    other."""
+    """Return whether an event is a kernel, a copy, or an operation without inner operations."""
     if getattr(event, "is_user_annotation", False):
         return ""
     if event.device_type == torch.autograd.DeviceType.CUDA:
@@ -338,24 +322,24 @@ def kind_of(event: "torch.autograd.profiler_util.FunctionEvent") -> str:
 
 
 def synchronisations(bench: Bench, run: Callable[[], object]) -> int:
-    """Return how often the host waits for the device."""
+    """Return how many times the host waits for the device."""
     if not bench.on_gpu:
         return 0
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             run()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum(SYNCHRONISES in str(warning.message) for warning in said)
+    return sum(SYNCHRONISES in str(warning.message) for warning in caught)
 
 
 @section("sweep", "videos in a TVR batch", "ms", "videos/s", "MiB")
 def sweep_rows(bench: Bench) -> Iterator[Row]:
-    """Larger and smaller batches; one that does not fit ends it."""
+    """Yield batches of growing size; one that does not fit ends the section."""
     for videos in bench.amounts.sweep:
-        batch = retrieval_batch(videos)
+        batch = tvr_like_batch(videos)
         case = replace(case_of("TVR", bench.amounts.sizes), batch=batch, video=batch.video)
         with training(bench, case) as (trainer, _):
             ms = bench.milliseconds(trainer.step)
@@ -363,7 +347,7 @@ def sweep_rows(bench: Bench) -> Iterator[Row]:
 
 
 def searching_model(bench: Bench) -> MomentRetrievalModel:
-    """TVR's, on the device."""
+    """Return TVR's model on the device, in evaluation mode."""
     model = case_of("TVR", bench.amounts.sizes).model
     assert isinstance(model, MomentRetrievalModel)
     return model.to(bench.device).eval()
@@ -371,11 +355,10 @@ def searching_model(bench: Bench) -> MomentRetrievalModel:
 
 @section("corpus", "videos at a time", "ms", "videos/s")
 def corpus_rows(bench: Bench) -> Iterator[Row]:
-    """Encoding a corpus to search in."""
+    """Yield the rate of encoding a corpus."""
     model = searching_model(bench)
     precision = Precision(bench.mode, bench.device)
-    video = half_precision(retrieval_batch(bench.amounts.encoded).video)
-    video = video.pin_memory() if bench.on_gpu else video
+    video = bench.loaded(tvr_like_batch(bench.amounts.encoded).video)
 
     def encode() -> None:
         with torch.no_grad(), precision.autocast():
@@ -386,38 +369,33 @@ def corpus_rows(bench: Bench) -> Iterator[Row]:
 
 
 @section("ranking", "videos", "GB", "ms a query", "queries/s")
+@torch.no_grad()
 def ranking_rows(bench: Bench) -> Iterator[Row]:
-    """VCMR, SVMR and VR of 80 queries at a time."""
+    """Yield VCMR, SVMR and VR of 80 queries at a time; every thousandth video is the same."""
     model = searching_model(bench)
     hidden = model.video_query_linear.in_features
     for videos in bench.amounts.corpora:
         lengths = torch.randint(20, 81, (videos,)).tolist()
-        ms = bench.milliseconds(searching(model, lengths, hidden, bench.device))
-        yield [videos, sum(lengths) * hidden * 4 / 1e9, ms / QUERIES, 1e3 * QUERIES / ms]
-        free(bench)  # the next one is larger
-
-
-def searching(
-    model: MomentRetrievalModel, lengths: list[int], hidden: int, device: torch.device
-) -> Callable[[], object]:
-    """A search of a corpus with videos of these lengths, of which every thousandth is the same."""
-    some = torch.randn(1000, max(lengths), hidden, device=device)
-    frames = {str(n): some[n % 1000, :length] for n, length in enumerate(lengths)}
-    vectors = torch.randn(2, QUERIES, hidden, device=device)
-    own = torch.randint(len(lengths), (QUERIES,), device=device)
-    with torch.no_grad():
+        some = torch.randn(1000, max(lengths), hidden, device=bench.device)
+        frames = {str(n): some[n % 1000, :length] for n, length in enumerate(lengths)}
         index = CorpusIndex(frames, model.pool_scores, model.span_probabilities)
-    return torch.no_grad()(lambda: index.search(vectors[0], SETTINGS, vectors[1], own))
+        queries, span_queries = torch.randn(2, QUERIES, hidden, device=bench.device)
+        true_videos = torch.randint(videos, (QUERIES,), device=bench.device)
+        search = partial(index.search, queries, SETTINGS, span_queries, true_videos)
+        ms = bench.milliseconds(search)
+        yield [videos, sum(lengths) * hidden * 4 / 1e9, ms / QUERIES, 1e3 * QUERIES / ms]
+        del some, frames, index, search
+        bench.free()  # the next corpus is larger
 
 
 @section("captions", "search", "ms", "captions/s")
 def caption_rows(bench: Bench) -> Iterator[Row]:
-    """Writing captions of encoded clips, none of which ends early."""
+    """Yield the rate of writing captions of encoded clips, none of which ends early."""
     clips, words = bench.amounts.clips, bench.amounts.words
     small = bench.amounts.sizes is SMALL
     model = decoding.build_model(bench.device, "hero_debug_tvc" if small else "hero_tvc")
     vocabulary = model.v_encoder.f_encoder.lm_head.vocab_size
-    frames, places = decoding.make_clips(
+    frames, spans = decoding.make_clips(
         clips, model.position_embeddings.embedding_dim, bench.device
     )
     known = tuple(i for i in range(vocabulary) if i != decoding.END)
@@ -427,26 +405,26 @@ def caption_rows(bench: Bench) -> Iterator[Row]:
 
         def write(settings: DecodingSettings = settings) -> None:
             with torch.no_grad(), precision.autocast():
-                decoding.write_kept(model, frames, places, settings)
+                decoding.write_cached(model, frames, spans, settings)
 
         ms = bench.milliseconds(write)
         yield ["greedy" if beam == 1 else f"beam of {beam}", ms, 1e3 * clips / ms]
 
 
 def measure(name: str, bench: Bench) -> tuple[list[Row], str | None]:
-    """Rows of a section, and what went wrong."""
+    """Return the rows of a section, and its error if it failed."""
     rows: list[Row] = []
     try:
         rows.extend(SECTIONS[name][1](bench))
-    except (RuntimeError, AssertionError) as error:  # also where memory does not suffice
+    except (RuntimeError, AssertionError) as error:  # including running out of memory
         return rows, f"{type(error).__name__}: {str(error).splitlines()[0]}"
     finally:
-        free(bench)
+        bench.free()
     return rows, None
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="bf16")
@@ -455,7 +433,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="write the tables there, as JSON")
     options = parser.parse_args(argv)
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("PyTorch finds no CUDA device here (--small --device cpu tries the program)")
+        parser.error("PyTorch finds no CUDA device here (--small --device cpu tests the program)")
     return options
 
 
@@ -466,16 +444,16 @@ def main(argv: list[str] | None = None) -> int:
     bench = Bench(torch.device(options.device), options.precision, amounts)
     tables, failed = {}, 0
     for name in options.only:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         headers, (rows, problem) = SECTIONS[name][0], measure(name, bench)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - start
         print(f"\n{name} ({options.precision}, {seconds:.0f} s)")
         print(tabulate(rows, headers, floatfmt=".3g", intfmt=","), flush=True)
         if problem:
             print(f"failed: {problem}")
             failed += 1
         tables[name] = {"headers": headers, "rows": rows, "seconds": seconds, "failed": problem}
-        if options.output:  # after each section: what is measured is kept
+        if options.output:  # after each section, so that a crash loses one only
             options.output.write_text(json.dumps(tables, indent=1, ensure_ascii=False))
     return failed
 

@@ -1,18 +1,17 @@
-"""Gradients averaged while backward runs, against after it, and against not at all.
+"""Gradients averaged during backward, against after it, and against not at all.
 
     torchrun --nproc-per-node 2 benchmarks/gradient_reduction.py [--videos 2] [--repeats 5]
 
 Forward, backward and reduction of the full-size encoder. A step takes as long as its slowest rank;
-the variants take turns, and the table holds medians. ``horovodrun -np 2 python …`` works as well.
-On one CPU host the ranks' messages cost computing time, which nothing can hide; a link as slow as
-between hosts, which can be hidden, is made in a network namespace of its own (as root)::
+the variants run in turns, and the table holds medians. ``horovodrun -np 2 python …`` works as well.
+On one CPU host the ranks' messages cost computing time, which nothing can hide. A link as slow as
+between hosts, which can be hidden, needs a network namespace of its own (as root)::
 
     unshare --net bash -c 'ip link set lo up
         tc qdisc add dev lo root tbf rate 4gbit burst 4mb latency 400ms
         torchrun --nproc-per-node 2 --master-addr 127.0.0.1 benchmarks/gradient_reduction.py'
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -24,7 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from tabulate import tabulate
 
-from benchmarks.train_step import build_encoder, tvr_like_batch
+from benchmarks.common import make_parser, model_config, tvr_like_videos
+from data.video import collate_videos
+from model.hero import HierarchicalEncoder
+from model.layers import set_dropout
 from utils.distributed import Communicator, GradientReducer, broadcast_parameters, setup
 
 STEPS_BEFORE_TIMING = 2  # the first step finds out which parameters are used
@@ -33,10 +35,11 @@ STEPS_BEFORE_TIMING = 2  # the first step finds out which parameters are used
 def make_step(
     comm: Communicator, device: torch.device, videos: int, reduce: str
 ) -> Callable[[], float]:
-    """A training step without optimizer; it returns the slowest rank's seconds."""
-    encoder = build_encoder(dropout=0.0).to(device)
+    """Return a training step without optimizer; it returns the slowest rank's seconds."""
+    encoder = HierarchicalEncoder(model_config()).train().to(device)
+    set_dropout(encoder, 0.0)
     broadcast_parameters(comm, encoder)
-    batch = tvr_like_batch(videos).to(device)
+    batch = collate_videos(tvr_like_videos(videos)).to(device)
     reducer = GradientReducer(comm, encoder.parameters(), overlap=reduce == "during backward")
 
     def step() -> float:
@@ -58,12 +61,8 @@ def make_step(
     return step
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Time the variants and print a table on rank 0."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=2, help="videos per rank")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each variant")
-    options = parser.parse_args(argv)
+def main() -> None:
+    options = make_parser(__doc__, videos=2, repeats=5).parse_args()
     comm, device = setup()
     variants = ("never", "after backward", "during backward")
     steps = {name: make_step(comm, device, options.videos, name) for name in variants}

@@ -1,14 +1,12 @@
-"""What a loader's worker does for a batch: CPU time of reading videos, packing them, sending them.
+"""A loader's worker: CPU time of reading videos, packing a batch, and sending it.
 
     python benchmarks/loader.py [--videos 200] [--batch 32] [--repeats 15] [--folder FOLDER]
 
-TVR-like videos (42…59 frames of 4352 values, some 25 subtitles) from stores that the page cache
-holds. CPU time, so that what else the machine does counts little. A worker reads, packs and hands
-over; the rate of 16 is 16 times that of one. What the main process spends bounds them all.
+TVR-like videos (42…59 frames of 4352 values, some 25 subtitles) from stores in the page cache. CPU
+time, to which other load on the machine matters little. The rate of 16 workers is 16 times that of
+one; the main process's own time bounds it.
 """
 
-import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ import torch
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 
-from benchmarks.train_step import tvr_like_videos
+from benchmarks.common import children_cpu, make_parser, tvr_like_videos
 from data.stores.feature_codecs import FeatureFormat
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
 from data.video import SubtitleSource, VideoItem, collate_videos
@@ -36,7 +34,7 @@ STORES: list[tuple[FeatureFormat, type]] = [
 
 
 def write_subtitles(folder: Path, videos: list[VideoItem]) -> TextDb:
-    """A subtitle database of the videos."""
+    """Write a subtitle database of the videos and open it."""
     path = folder / "subtitles.db"
     with TextDbWriter(path, force=True) as writer:
         for item in videos:
@@ -50,7 +48,7 @@ def write_subtitles(folder: Path, videos: list[VideoItem]) -> TextDb:
 def write_features(
     folder: Path, videos: list[VideoItem], format_: FeatureFormat, dtype: type
 ) -> FeatureDb:
-    """A feature database of the videos, its files read once."""
+    """Write a feature database of the videos, and read its files once."""
     folder = folder / f"{format_}_{np.dtype(dtype).name}"
     with FeatureDbWriter(folder, format_=format_, force=True) as writer:
         for item in videos:
@@ -62,7 +60,7 @@ def write_features(
 
 
 def cpu_ms(run: Callable[[int], object], repeats: int) -> float:
-    """Least CPU time of a call (ms): what others do to caches and clocks only adds to it."""
+    """Return the least CPU time of a call (ms): other load on the machine only adds to it."""
     times = []
     for number in range(repeats + 1):
         begun = time.process_time()
@@ -72,12 +70,12 @@ def cpu_ms(run: Callable[[int], object], repeats: int) -> float:
 
 
 def worker_ms(source: SubtitleSource, batches: list[list[str]], passes: int) -> tuple[float, float]:
-    """CPU time of a batch (ms) in a worker, all included, and in the process that it is sent to.
+    """Return CPU time of a batch (ms) in a worker, all included, and in the main process.
 
-    That of a long pass less that of a short one: starting and ending a worker is left out.
+    A long pass less a short one, so that starting and ending a worker is left out.
     """
     every = [vid for vids in batches for vid in vids]
-    begun = [_cpu_seconds()]
+    used = [(children_cpu(), time.process_time())]
     for count in (1, passes + 1):
         loader: DataLoader[str] = DataLoader(
             every * count,  # type: ignore[arg-type]  # PyTorch needs no Dataset, only its methods
@@ -86,10 +84,10 @@ def worker_ms(source: SubtitleSource, batches: list[list[str]], passes: int) -> 
             num_workers=1,
         )
         for batch in loader:
-            batch.features.sum()  # as a copy to the device does, this reads them
+            batch.features.sum()  # reads them, as a copy to the device does
         del loader
-        begun.append(_cpu_seconds())
-    start, short, long = begun
+        used.append((children_cpu(), time.process_time()))
+    start, short, long = used
     more = passes * len(batches)
     workers, own = (
         1e3 * (c - 2 * b + a) / more for a, b, c in zip(start, short, long, strict=True)
@@ -97,15 +95,9 @@ def worker_ms(source: SubtitleSource, batches: list[list[str]], passes: int) -> 
     return workers, own
 
 
-def _cpu_seconds() -> tuple[float, float]:
-    """Of the children that have ended, and of this process."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ended.ru_utime + ended.ru_stime, time.process_time()
-
-
 def measure(source: SubtitleSource, batches: list[list[str]], repeats: int) -> list[float]:
-    """Reading a video, packing a batch (ms), megabytes of features; worker and main process (ms a
-    batch), videos a second of 16 workers."""
+    """Return ms of reading a video and of packing a batch, megabytes of features, ms a batch of
+    worker and main process, and videos a second of 16 workers."""
     items = [[source(vid) for vid in vids] for vids in batches]
 
     def read(number: int) -> None:
@@ -120,14 +112,10 @@ def measure(source: SubtitleSource, batches: list[list[str]], repeats: int) -> l
     return [reading, packing, megabytes, worker, main_process, WORKERS * 1e3 * count / worker]
 
 
-def main(argv: list[str] | None = None) -> dict[str, list[float]]:
-    """Print a row per store; return the numbers of :func:`measure`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=200)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=15)
+def main() -> None:
+    parser = make_parser(__doc__, videos=200, batch=32, repeats=15)
     parser.add_argument("--folder", type=Path, help="for the stores (a temporary one)")
-    options = parser.parse_args(argv)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     videos = tvr_like_videos(options.videos)
     vids = [item.vid for item in videos]
@@ -141,17 +129,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
             name = f"{format_}, {np.dtype(dtype).name}"
             numbers[name] = measure(SubtitleSource(texts, db), full, options.repeats)
             db.close()
-    headers = [
-        "store",
-        "read (ms a video)",
-        "pack (ms)",
-        "MB",
-        "worker (ms)",
-        "main (ms)",
-        "videos/s",
-    ]
+    headers = ["store", "read (ms)", "pack (ms)", "MB", "worker (ms)", "main (ms)", "videos/s"]
     print(tabulate([(name, *row) for name, row in numbers.items()], headers, floatfmt=".2f"))
-    return numbers
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ r"""Resident memory of training, early and at the end: it must not grow.
         --steps 200 --early 50 --validations 8                                     # in bf16
 
 Trains on the demo's databases, which are made where they are missing. With --compare each task is
-trained twice at the same time, the second time with as many kernels in oneDNN's cache as it keeps
-by itself: their CPU seconds a step compare also on a busy machine.
+trained twice at the same time, the second time with oneDNN's default number of cached kernels:
+their CPU seconds a step compare on a busy machine too.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
+from benchmarks.common import ROOT, make_parser, status_mib
 from engine.trainer import StepRecord, Trainer
 
 SCRIPTS = {
@@ -50,14 +50,8 @@ HEADERS = ("task", "step", "MiB", "step", "MiB", "growth (%)", "CPU ms a step")
 Steps = list[tuple[float, float]]  # MiB after every step, and its CPU seconds
 
 
-def resident_mib() -> float:
-    """Resident memory of this process in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
-    """Train in this process, which is there for nothing else."""
+    """Train in this process, which does nothing else; return what every step took."""
     os.environ.update(environment)
     steps: Steps = []
     take_step = Trainer.step
@@ -65,7 +59,7 @@ def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
     def measured(trainer: Trainer) -> StepRecord | None:
         start = time.process_time()
         record = take_step(trainer)
-        steps.append((resident_mib(), time.process_time() - start))
+        steps.append((status_mib("VmRSS"), time.process_time() - start))
         return record
 
     with (
@@ -77,7 +71,7 @@ def train(script: str, words: list[str], environment: dict[str, str]) -> Steps:
 
 
 def start(task: str, options: argparse.Namespace, name: str, **environment: str) -> Future:
-    """Start training a task in a process of its own; the result is :func:`train`'s."""
+    """Start training a task in a process of its own; the future gives :func:`train`'s result."""
     config = Path(options.scratch) / f"{task}.json"
     config.write_text(recipe(task).replace('"demo/', f'"{options.demo}/'))
     words = ["--config", str(config), "--output_dir", str(config.with_name(f"{task}_{name}"))]
@@ -95,12 +89,12 @@ def start(task: str, options: argparse.Namespace, name: str, **environment: str)
 
 
 def recipe(task: str) -> str:
-    """The text of the demo's recipe."""
+    """Return the text of the demo's recipe."""
     return (ROOT / "config" / f"debug-{task}.json").read_text()
 
 
 def make_databases(task: str, demo: Path) -> None:
-    """Make those of the demo's databases that a task lacks, by a demo of one step."""
+    """Make the demo's databases that a task lacks, by a demo of one step."""
     paths = re.findall(r'"demo/((?:txt|video)_db/[^"]*)"', recipe(task))
     paths = [path for path in paths if not path.endswith(".jsonl")]
     if all((demo / path).exists() for path in paths):
@@ -111,20 +105,15 @@ def make_databases(task: str, demo: Path) -> None:
 
 
 def row(name: str, steps: Steps, early: int) -> tuple:
-    """A line of the table."""
+    """Return a row of the table."""
     (first, _), (last, _) = steps[early - 1], steps[-1]
     seconds = statistics.median(seconds for _, seconds in steps[early:])
     return name, early, first, len(steps), last, 100 * (last / first - 1), 1000 * seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, steps=2000, early=200, validations=20)
     parser.add_argument("--tasks", nargs="+", choices=SCRIPTS, default=[*SCRIPTS])
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--early", type=int, default=200, help="step to compare the last with")
-    parser.add_argument("--validations", type=int, default=20)
     parser.add_argument("--batch_size", type=int, help="instead of the recipe's")
     parser.add_argument("--full_size", action="store_true", help="the full-size model in bf16")
     parser.add_argument("--compare", action="store_true", help="with oneDNN's own cache too")

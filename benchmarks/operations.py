@@ -1,14 +1,13 @@
-"""What a training step asks of a GPU: operations, attention calls, copies and casts, counted.
+"""Operations of a training step on a GPU, counted: attention calls, copies, casts.
 
     python benchmarks/operations.py [--videos 32] [--by_name]
 
 Needs no GPU: the tensors are fake ones of a CUDA device (shapes and types without values), so that
 autocast casts as it does on CUDA. The step is TVR's by its recipe: full-size model in bf16, one
-query for each of 32 videos, with a span loss. An operation is what eager PyTorch hands to the
-device, mostly one kernel; views, and memory that is only reserved, are none.
+query for each of 32 videos, with a span loss. An operation is what eager PyTorch dispatches to the
+device, mostly one kernel; views and mere allocations do not count.
 """
 
-import argparse
 import ctypes
 import sys
 from collections import Counter
@@ -20,7 +19,6 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tabulate import tabulate
@@ -29,17 +27,14 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.train_step import tvr_like_videos
-from config.model_config import ModelConfig
+from benchmarks.common import make_parser, model_config, tvr_like_batch
 from data.batch import MomentBatch
-from data.vcmr import MomentItem, collate_moments
 from model.layers import set_dropout
 from model.vcmr import HeroForVcmr
 from optim.adamw import AdamW
 from optim.build import parameter_groups
 from optim.gradients import clip_gradients, drop_gradients, fill_gradients
 
-ROOT = Path(__file__).resolve().parents[1]
 LOSS_WEIGHTS = {"st_ed": 0.01, "neg_ctx": 8.0, "neg_q": 8.0}
 DEVICE = torch.device("cuda:0")
 CUDA, META = 1, 14  # numbers of c10::DeviceType
@@ -53,10 +48,10 @@ KINDS = {
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is dispatched while it is on.
+    """Counts dispatched operations while it is active.
 
     Attributes:
-        parts: of each part of a step, how often every operation was dispatched.
+        parts: number of calls of every operation, by part of a step.
     """
 
     def __init__(self) -> None:
@@ -66,7 +61,7 @@ class Operations(TorchDispatchMode):
 
     @contextmanager
     def count(self, part: str) -> Iterator[None]:
-        """Count what is dispatched within as of this part."""
+        """Count what is dispatched within under the name of this part."""
         self.parts[part], self._part = Counter(), part
         yield
         self._part = ""
@@ -77,7 +72,7 @@ class Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         backward = self._part == "backward"
         if func is torch.ops.prim.device.default:
-            # Of a CUDA tensor, backward would ask for the device's streams; there are none.
+            # For a CUDA tensor, backward would use the device's streams; there are none.
             return torch.device("cpu") if backward else func(*args)
         if backward and kwargs.get("device"):
             kwargs = {**kwargs, "device": DEVICE}
@@ -95,7 +90,7 @@ def _is_view(func: Any) -> bool:
 
 
 class CudaAttention(TorchFunctionMode):
-    """Attention by the kernels that PyTorch takes on CUDA; a CPU's build cannot choose them."""
+    """Attention by the kernels that PyTorch uses on CUDA; a CPU build cannot choose them."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -120,7 +115,7 @@ def _attend(
         added = torch.zeros_like(attn_mask, dtype=query.dtype)
         attn_mask = added.masked_fill_(attn_mask.logical_not(), float("-inf"))
     attn_mask = attn_mask.to(query.dtype)
-    if missing := -attn_mask.shape[-1] % 8:  # the kernel wants aligned rows
+    if missing := -attn_mask.shape[-1] % 8:  # the kernel needs aligned rows
         attn_mask = F.pad(attn_mask, (0, missing))[..., :-missing]
     mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
     return aten._scaled_dot_product_efficient_attention(
@@ -131,8 +126,8 @@ def _attend(
 def _pretend_cuda() -> None:
     """Let a build of PyTorch without CUDA record gradients of fake CUDA tensors.
 
-    Autograd asks the device's guard for a stream. Builds with CUDA have one also where there is no
-    device; here the meta device's, which does nothing, stands in.
+    Autograd needs the device's guard for a stream. Builds with CUDA have one even without a device;
+    here the meta device's, which does nothing, replaces it.
     """
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
     registry = "_ZN3c104impl26device_guard_impl_registryE"
@@ -142,7 +137,7 @@ def _pretend_cuda() -> None:
 
 @contextmanager
 def fake_cuda(mode: FakeTensorMode) -> Iterator[None]:
-    """Compute with fake CUDA tensors by the rules of CUDA."""
+    """Compute with fake CUDA tensors by CUDA's rules."""
     _pretend_cuda()
     with (
         mode,
@@ -154,20 +149,10 @@ def fake_cuda(mode: FakeTensorMode) -> Iterator[None]:
         yield
 
 
-def tvr_like_batch(videos: int) -> MomentBatch:
-    """Videos as TVR has them, each with a query of 8 to 20 tokens."""
-    rng = np.random.default_rng(1)
-    items = []
-    for number, video in enumerate(tvr_like_videos(videos)):
-        query = rng.integers(4, 50000, size=int(rng.integers(8, 21))).tolist()
-        items.append(MomentItem(video, [query], [(3, 9)], [f"query{number}"]))
-    return collate_moments(items)
-
-
 def fake_model(fake: Callable[[Tensor], Tensor]) -> HeroForVcmr:
-    """TVR's full-size model with parameters made by ``fake``; ties are kept."""
+    """Return TVR's full-size model with parameters made by ``fake``; ties are kept."""
     with torch.device("meta"):
-        model = HeroForVcmr(ModelConfig.from_json(ROOT / "config" / "hero_finetune.json"))
+        model = HeroForVcmr(model_config())
     parameters = {p: nn.Parameter(fake(p.detach())) for p in model.parameters()}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -178,7 +163,7 @@ def fake_model(fake: Callable[[Tensor], Tensor]) -> HeroForVcmr:
 
 
 def count_step(batch: MomentBatch) -> dict[str, Counter[str]]:
-    """Operations of the second of two steps: forward, backward, and the optimizer's part."""
+    """Return operations of the second of two steps: forward, backward, optimizer."""
     mode, counter = FakeTensorMode(), Operations()
 
     def fake(tensor: Tensor) -> Tensor:
@@ -202,26 +187,24 @@ def count_step(batch: MomentBatch) -> dict[str, Counter[str]]:
 
 
 def kinds(counts: Counter[str]) -> dict[str, int]:
-    """Operations in all, and of the kinds that cost a launch and compute nothing, or attend."""
-    found = {"operations": counts.total()}
-    for kind, beginnings in KINDS.items():
-        found[kind] = sum(n for name, n in counts.items() if name.startswith(beginnings))
-    return found
+    """Return the number of operations, and of those that attend or only move data."""
+    return {"operations": counts.total()} | {
+        kind: sum(count for name, count in counts.items() if name.startswith(prefixes))
+        for kind, prefixes in KINDS.items()
+    }
 
 
-def main() -> dict[str, dict[str, int]]:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--videos", type=int, default=32)
+def main() -> None:
+    parser = make_parser(__doc__, videos=32)
     parser.add_argument("--by_name", action="store_true", help="list every operation, too")
-    arguments = parser.parse_args()
-    parts = count_step(tvr_like_batch(arguments.videos))
+    options = parser.parse_args()
+    parts = count_step(tvr_like_batch(options.videos))
     table = {part: kinds(counts) for part, counts in parts.items()}
     table["forward and backward"] = kinds(parts["forward"] + parts["backward"])
     headers = ["", *table["forward"]]
     print(tabulate([[part, *row.values()] for part, row in table.items()], headers=headers))
-    for part, counts in parts.items() if arguments.by_name else ():
+    for part, counts in parts.items() if options.by_name else ():
         print(tabulate(counts.most_common(), headers=[part, "times"]))
-    return table
 
 
 if __name__ == "__main__":

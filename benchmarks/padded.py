@@ -1,25 +1,27 @@
-"""The encoder as one would write it first: everything padded to the longest, same weights.
+"""The encoder without packing: every sequence padded to the longest, with the same weights.
 
-It exists to be compared with: outputs must agree, time and memory show what packing saves.
+To be compared with: outputs must agree, time and memory show what packing saves.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batch import SubtitleSequences, VideoBatch
-from model.encoder import TemporalTransformer
+from data.batch import ObjectiveBatch, SubtitleSequences, VideoBatch
 from model.hero import HeroModel, HierarchicalEncoder
 from model.layers import TransformerEncoder, TransformerLayer
+from utils.batch import TensorBatch
 
 
 @contextmanager
-def standing_in(model: HeroModel, version: nn.Module) -> Iterator[None]:
-    """Let another module answer in place of the model's encoder."""
+def replaced_encoder(model: HeroModel, version: nn.Module) -> Iterator[None]:
+    """Replace the model's encoder by another module."""
     encoder = model.v_encoder
     model.add_module("v_encoder", version)
     try:
@@ -29,7 +31,7 @@ def standing_in(model: HeroModel, version: nn.Module) -> Iterator[None]:
 
 
 def _attention(block, x: Tensor, mask: Tensor) -> Tensor:
-    """(S, L, H) with mask (S, L) → (S, L, H)."""
+    """Run self-attention and its residual norm: (S, L, H) with mask (S, L) → (S, L, H)."""
     count, length, width = x.shape
     attention = block.self
 
@@ -56,7 +58,7 @@ def _encode(encoder: TransformerEncoder, x: Tensor, mask: Tensor) -> Tensor:
 
 
 class PaddedVideos:
-    """A packed batch unpacked: per subtitle and per video, everything padded to the longest."""
+    """A packed batch, padded: one row per subtitle and per video."""
 
     def __init__(self, video: VideoBatch) -> None:
         device, video = video.features.device, video.to("cpu")
@@ -81,11 +83,11 @@ class PaddedVideos:
         self.tokens = pad_sequence(list(subtitles.token_ids.split(texts)), batch_first=True)
         self.frame_mask = _mask(counts, self.features.shape[1])
         self.token_mask = _mask(texts, self.tokens.shape[1])
-        # Where each position of "frames, then tokens" stands once the padding between is closed.
+        # Column of each position of "frames, then tokens" without the padding between the two.
         wide = torch.cat([self.frame_mask, self.token_mask], dim=1)
         self.gather = (~wide).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(lengths)]
         self.mask = _mask(lengths, max(lengths))
-        # Which cells are real, found once: asking the device would make the host wait.
+        # Real cells, computed once here: on the device the host would wait for them.
         frame_cells = F.pad(self.frame_mask, (0, max(lengths) - self.frame_mask.shape[1]))
         self.frame_cells = frame_cells.flatten().nonzero()[:, 0]
         self.frame_targets = self.targets[self.frame_mask]
@@ -98,7 +100,7 @@ def _mask(lengths: list[int], longest: int) -> Tensor:
 
 
 def padded_sequences(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
-    """Outputs of the cross-modal transformer (S, L, H)."""
+    """Return the outputs of the cross-modal transformer (S, L, H)."""
     local = encoder.f_encoder
     count, longest = video.frame_mask.shape
     device = video.features.device
@@ -122,14 +124,14 @@ def padded_frame_vectors(
     copies: int = 1,
     sequences: Tensor | None = None,
 ) -> Tensor:
-    """Frames before the temporal transformer, packed: (``copies`` × F, H), as
-    :meth:`model.hero.HierarchicalEncoder.frame_vectors` gives them.
+    """Return packed frames before the temporal transformer, (``copies`` × F, H), as
+    :meth:`model.hero.HierarchicalEncoder.frame_vectors` does.
 
     Args:
         encoder: the weights.
         video: the batch.
-        copies: how often each video was run.
-        sequences: (S, L, H) of :func:`padded_sequences`, where they are there already.
+        copies: how many times each video was run.
+        sequences: (S, L, H) of :func:`padded_sequences`; None: computed here.
     """
     x = padded_sequences(encoder, video) if sequences is None else sequences
     x = x.flatten(0, 1).index_select(0, video.frame_cells)
@@ -138,26 +140,70 @@ def padded_frame_vectors(
     return flat.index_add(0, video.frame_targets, x.float())
 
 
-def padded_temporal(encoder: HierarchicalEncoder, vectors: Tensor, mask: Tensor) -> Tensor:
-    """The temporal transformer: (B, T, H) with mask (B, T) → (B, T, H)."""
-    time = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-    vectors = encoder.c_encoder.embeddings(vectors, time)
-    return _encode(encoder.c_encoder.encoder, vectors, mask) * mask[..., None]
+def content_of(batch: TensorBatch) -> Any:
+    """Return the batch of the task itself."""
+    return batch.batch if isinstance(batch, ObjectiveBatch) else batch
 
 
-def padded_forward(encoder: HierarchicalEncoder, video: PaddedVideos) -> Tensor:
-    """Frame embeddings (B, T, H); padded frames hold zeros."""
-    vectors, mask = video.layout.pad(padded_frame_vectors(encoder, video))
-    return padded_temporal(encoder, vectors, mask)
+class PaddedEncoder(nn.Module):
+    """Computes what :class:`model.hero.HierarchicalEncoder` does, padded to the longest."""
+
+    def __init__(self, encoder: HierarchicalEncoder, batch: TensorBatch) -> None:
+        super().__init__()
+        self.encoder, self.f_encoder = encoder, encoder.f_encoder
+        self.feat_regress, self.fom_output = encoder.feat_regress, encoder.fom_output
+        video = content_of(batch).video
+        mask = getattr(content_of(batch), "frame_mask", None)
+        if mask is not None:
+            hidden = video.features.masked_fill(mask[:, None], 0)
+            video = dataclasses.replace(video, features=hidden)
+        self.video = PaddedVideos(video)
+
+    def forward(self, video: VideoBatch) -> Tensor:
+        return self.temporal(self.frame_vectors(video), video)
+
+    def frame_vectors(self, video: VideoBatch, frame_mask: Tensor | None = None) -> Tensor:
+        return padded_frame_vectors(self.encoder, self.video)
+
+    def temporal(self, frames: Tensor, video: VideoBatch) -> Tensor:
+        temporal = self.encoder.c_encoder
+        frames, mask = video.layout.pad(frames)  # (B, T, H), (B, T)
+        time = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        outputs = _encode(temporal.encoder, temporal.embeddings(frames, time), mask)
+        return video.layout.unpad(outputs)
+
+    def subtitle_vectors(
+        self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
+    ) -> Tensor:
+        outputs = video.subtitles.layout.unpad(padded_sequences(self.encoder, self.video))
+        return outputs.index_select(0, rows)
+
+    def with_texts(self, video: VideoBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+        sequences = padded_sequences(self.encoder, self.video)
+        frames = padded_frame_vectors(self.encoder, self.video, sequences=sequences)
+        texts = video.subtitles.layout.unpad(sequences).index_select(0, rows)
+        return self.temporal(frames, video), texts
 
 
-def padded_with_texts(
-    temporal: TemporalTransformer, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences
-) -> Tensor:
-    """Whole videos with a text behind each, as
-    :meth:`model.encoder.TemporalTransformer.with_texts` takes and returns them."""
-    frames = frames.index_select(0, sequences.slot_frames)
-    slots = temporal.embeddings(frames, sequences.slot_positions)
-    embedded, mask = sequences.layout.pad(sequences.join(slots, tokens))
-    outputs = sequences.layout.unpad(_encode(temporal.encoder, embedded, mask))
-    return outputs.index_select(0, sequences.slot_rows)
+class PaddedCandidates(nn.Module):
+    """The same for videos with candidate texts."""
+
+    def __init__(self, encoder: HierarchicalEncoder, batch: TensorBatch) -> None:
+        super().__init__()
+        self.encoder, self.f_encoder = encoder, encoder.f_encoder
+        self.video = PaddedVideos(content_of(batch).candidates.video)
+
+    @property
+    def c_encoder(self) -> "PaddedCandidates":
+        return self
+
+    def frame_vectors(self, video: VideoBatch, copies: int) -> Tensor:
+        return padded_frame_vectors(self.encoder, self.video, copies)
+
+    def with_texts(self, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences) -> Tensor:
+        temporal, layout = self.encoder.c_encoder, sequences.layout
+        frames = frames.index_select(0, sequences.slot_frames)
+        slots = temporal.embeddings(frames, sequences.slot_positions)
+        embedded, mask = layout.pad(sequences.join(slots, tokens))
+        outputs = layout.unpad(_encode(temporal.encoder, embedded, mask))
+        return outputs.index_select(0, sequences.slot_rows)

@@ -2,27 +2,23 @@
 
     python benchmarks/search.py --folder /tmp/bench [--videos 2179] [--frames 10000 100000 1000000]
 
-A model of full size with random weights and a vocabulary of 50,265 tokens, an index of --videos
-films of 20…80 frames. First whole processes of search_videos.py, from start to end; then, in one
-process, queries one at a time and sixteen at once, each another sentence; then the ranking alone
-over --frames frames in a file (films of 60 frames). Wall clock and CPU time are medians, memory is
-what is added to that of the process (without the file's pages, which the system may drop).
+A full-size model with random weights and a vocabulary of 50,265 tokens, an index of --videos films
+of 20…80 frames. First complete processes of search_videos.py; then, in one process, queries one at
+a time and sixteen at once, every sentence different; then the ranking alone over --frames frames in
+a file (films of 60 frames). Wall-clock and CPU times are medians; memory is what a search adds to
+the process (without the file's pages, which the system may drop).
 
-The tokenizer is a drawn one, which cuts words into pieces of four letters at most: real sentences
-become twice the tokens that they are to RoBERTa's. Put another into FOLDER/toker to measure these.
+The tokenizer is synthetic and splits words into pieces of at most four letters: real sentences get
+twice as many tokens as from RoBERTa's. Put another one into FOLDER/toker to measure these.
 """
 
-import argparse
 import itertools
 import os
 import random
-import statistics
 import string
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -36,26 +32,23 @@ import torch
 from tabulate import tabulate
 from tokenizers.pre_tokenizers import ByteLevel
 
-from benchmarks.retrieval import _resident
+from benchmarks.common import ROOT, VOCABULARY, make_parser, model_config, status_mib, wall_and_cpu
 from config.config import VcmrOptions, options_to_dict
-from config.model_config import ModelConfig
 from model.vcmr import HeroForVcmr
 from search.engine import MomentSearch
 from search.hero_scorer import HeroScorer
 from search.scan import Corpus
-from search.store import Film, IndexArrays, IndexWriter, NewFilm, Segment
+from search.store import Film, IndexArrays, IndexWriter, Maker, NewFilm, Segment
 from utils.files import write_json
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-MODEL_CONFIG = REPOSITORY / "config" / "hero_finetune.json"
-VOCABULARY, SPECIAL = 50265, ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 FRAMES_OF_A_FILM, INTERVAL = 60, 1.5
 STARTS, ALONE, BATCHES, SCANS = 5, 30, 8, 7
 BATCH = 16
 
 
 def make_tokenizer(folder: Path) -> None:
-    """A byte-level BPE of RoBERTa's size: pieces of one to four letters."""
+    """Write a byte-level BPE of RoBERTa's size: pieces of one to four letters."""
     letters = list(string.ascii_lowercase)
     merges = [pair for lead in (["Ġ"], letters) for pair in itertools.product(lead, letters)]
     pairs = ["".join(pair) for pair in merges]
@@ -67,86 +60,75 @@ def make_tokenizer(folder: Path) -> None:
     merges = merges[: VOCABULARY - len(alphabet) - len(SPECIAL)]
     tokens = [*SPECIAL[:4], *alphabet, *(a + b for a, b in merges), SPECIAL[4]]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "vocab.json", {token: place for place, token in enumerate(tokens)})
+    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def make_run(folder: Path) -> None:
-    """A run that was never trained."""
+    """Write a run with random weights."""
     options = VcmrOptions(
         task="tvr",
         output_dir=str(folder),
-        model_config=str(MODEL_CONFIG),
-        train_query_txt_db="gone",
-        val_query_txt_db="gone",
-        vfeat_db="gone",
-        sub_txt_db="gone",
+        model_config=str(ROOT / "config" / "hero_finetune.json"),
+        train_query_txt_db="-",
+        val_query_txt_db="-",
+        vfeat_db="-",
+        sub_txt_db="-",
     )
     write_json(folder / "log" / "hps.json", options_to_dict(options))
-    config = ModelConfig.from_json(MODEL_CONFIG)
+    config = model_config()
     write_json(folder / "log" / "model_config.json", config.to_dict())
     (folder / "ckpt").mkdir()
     torch.save(HeroForVcmr(config).state_dict(), folder / "ckpt" / "model_step_1.pt")
 
 
 def make_index(folder: Path, scorer: HeroScorer, videos: int) -> None:
-    """Films with frames drawn at random."""
+    """Write an index of films with random frames."""
     rng = np.random.default_rng(0)
     with IndexWriter(folder, scorer.maker) as writer:
-        for place in range(videos):
+        for number in range(videos):
             frames = rng.standard_normal((rng.integers(20, 81), scorer.maker.width), np.float32)
             segments = [(0, frames.astype(np.float16))]
-            writer.put(NewFilm(f"{place}.mp4", len(frames) * INTERVAL, segments))
+            writer.put(NewFilm(f"{number}.mp4", len(frames) * INTERVAL, segments))
 
 
 def sentences(count: int) -> list[str]:
-    """Different ones, of 16 tokens on average, as TVR's are."""
+    """Return different sentences of 16 tokens on average, as TVR's are."""
     draw = random.Random(0)
     letters = string.ascii_lowercase
     words = ["".join(draw.choices(letters, k=draw.randint(2, 5))) for _ in range(1000)]
     return [" ".join(draw.choices(words, k=8)) for _ in range(count)]
 
 
-def medians(run: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Wall clock and CPU time of a run, in milliseconds."""
-    wall, cpu = [], []
-    for _ in range(repeats):
-        begun = time.perf_counter(), time.process_time()
-        run()
-        wall.append(time.perf_counter() - begun[0])
-        cpu.append(time.process_time() - begun[1])
-    return 1e3 * statistics.median(wall), 1e3 * statistics.median(cpu)
-
-
 def time_starts(index: Path) -> list[list]:
-    """Whole processes; the first one computes what the unrelated sentences score."""
-    times = []
-    for sentence in sentences(STARTS + 1):
-        begun = time.perf_counter()
-        words = [sys.executable, "search_videos.py", "--index", str(index), "--query", sentence]
-        subprocess.run(words, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-        times.append(time.perf_counter() - begun)
+    """Return rows about complete processes; the first also scores the unrelated sentences."""
+    typed = iter(sentences(STARTS + 1))
+
+    def start() -> None:
+        words = [sys.executable, "search_videos.py", "--index", str(index), "--query", next(typed)]
+        subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
     return [
-        ["first process on a new index (s)", times[0], None],
-        ["process, start to end (s)", statistics.median(times[1:]), None],
+        ["first process on a new index (s)", *wall_and_cpu(start)],
+        ["process, start to end (s)", *wall_and_cpu(start, STARTS)],
     ]
 
 
 def time_queries(engine: MomentSearch) -> list[list]:
-    """Queries in one process."""
+    """Return rows about queries in one process."""
     typed = iter(sentences(1 + ALONE + BATCH * BATCHES))
     engine.search(next(typed))
-    alone = medians(lambda: engine.search(next(typed)), ALONE)
-    batch = medians(lambda: engine.search([next(typed) for _ in range(BATCH)]), BATCHES)
+    alone = wall_and_cpu(lambda: engine.search(next(typed)), ALONE)
+    batch = wall_and_cpu(lambda: engine.search([next(typed) for _ in range(BATCH)]), BATCHES)
     return [
-        ["a query alone (ms)", *alone],
-        [f"a query, {BATCH} at once (ms)", *(value / BATCH for value in batch)],
+        ["a query alone (ms)", *(1e3 * seconds for seconds in alone)],
+        [f"a query, {BATCH} at once (ms)", *(1e3 * seconds / BATCH for seconds in batch)],
     ]
 
 
 def frames_file(folder: Path, rows: int, width: int) -> np.ndarray:
-    """Frames in a file, mapped."""
+    """Return memory-mapped frames of a file, which is written if it does not exist."""
     path = folder / f"{rows}.f16"
     rng = np.random.default_rng(0)
     if not path.is_file() or path.stat().st_size != rows * width * 2:
@@ -158,27 +140,27 @@ def frames_file(folder: Path, rows: int, width: int) -> np.ndarray:
 
 
 class PeakMemory:
-    """Megabytes of its own (no file's pages) that a process adds at most; looked at every 2 ms."""
+    """Peak of the MiB that this process adds (without files' pages), sampled every 2 ms."""
 
     added = 0.0
 
     def __enter__(self) -> Self:
-        self._before, self._done = _resident("RssAnon"), threading.Event()
-        self._watch = threading.Thread(target=self._look)
-        self._watch.start()
+        self._before, self._done = status_mib("RssAnon"), threading.Event()
+        self._sampler = threading.Thread(target=self._sample)
+        self._sampler.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._watch.join()
+        self._sampler.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._done.wait(0.002):
-            self.added = max(self.added, _resident("RssAnon") - self._before)
+            self.added = max(self.added, status_mib("RssAnon") - self._before)
 
 
 def numpy_scores(frames: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The plain way, in the same blocks: cosines of all frames, the best of every film."""
+    """Return the best cosine of every film by plain NumPy, in the same blocks."""
     best = []
     for begin in range(0, len(frames), 2040):
         block = frames[begin : begin + 2040].astype(np.float32)
@@ -187,41 +169,38 @@ def numpy_scores(frames: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return np.concatenate(best)
 
 
-def time_frames(folder: Path, scorer: HeroScorer, wanted: list[int]) -> list[list]:
-    """Ranking alone, by number of frames."""
-    rows = []
-    for total in wanted:
-        films = total // FRAMES_OF_A_FILM
-        index = IndexArrays(scorer.maker, [])
-        index.frames = frames_file(folder, films * FRAMES_OF_A_FILM, scorer.maker.width)
-        seconds = FRAMES_OF_A_FILM * INTERVAL
-        index.films = [Film(place, str(place), None, seconds) for place in range(films)]
-        index.segments = [
-            Segment(place, place * FRAMES_OF_A_FILM, FRAMES_OF_A_FILM, 0) for place in range(films)
-        ]
-        queries = scorer.encode_queries(sentences(BATCH))
-        one = scorer.encode_queries(sentences(1))
-        with PeakMemory() as memory:
-            corpus = Corpus(index)
-            for some in (one, queries):
-                scorer.find(corpus, some, 100)
-        alone = medians(lambda: scorer.find(corpus, one, 100), SCANS)  # noqa: B023
-        batch = medians(lambda: scorer.find(corpus, queries, 100), SCANS)  # noqa: B023
-        vectors = one.vectors.numpy()
-        plain = medians(lambda: numpy_scores(index.frames, vectors), 3)  # noqa: B023
-        rows.append(
-            [films * FRAMES_OF_A_FILM, *alone, *(v / BATCH for v in batch), memory.added, plain[0]]
-        )
-    return rows
+def random_corpus(folder: Path, maker: Maker, films: int) -> IndexArrays:
+    """Return an index of films of equal length over :func:`frames_file`."""
+    index = IndexArrays(maker, [])
+    index.frames = frames_file(folder, films * FRAMES_OF_A_FILM, maker.width)
+    seconds = FRAMES_OF_A_FILM * INTERVAL
+    index.films = [Film(number, str(number), None, seconds) for number in range(films)]
+    index.segments = [
+        Segment(number, number * FRAMES_OF_A_FILM, FRAMES_OF_A_FILM, 0) for number in range(films)
+    ]
+    return index
+
+
+def time_frames(folder: Path, scorer: HeroScorer, total: int) -> list[float]:
+    """Return a row about ranking alone, over ``total`` frames."""
+    index = random_corpus(folder, scorer.maker, total // FRAMES_OF_A_FILM)
+    one, many = (scorer.encode_queries(sentences(count)) for count in (1, BATCH))
+    with PeakMemory() as memory:
+        corpus = Corpus(index)
+        for queries in (one, many):
+            scorer.find(corpus, queries, 100)
+    vectors = one.vectors.numpy()
+    times = [
+        *wall_and_cpu(lambda: scorer.find(corpus, one, 100), SCANS),
+        *(s / BATCH for s in wall_and_cpu(lambda: scorer.find(corpus, many, 100), SCANS)),
+        wall_and_cpu(lambda: numpy_scores(index.frames, vectors), 3)[0],
+    ]
+    return [len(index.frames), *(1e3 * seconds for seconds in times), memory.added]
 
 
 def main() -> None:
-    """Make what is not there yet, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__, videos=2179)
     parser.add_argument("--folder", type=Path, required=True, help="for the run and the index")
-    parser.add_argument("--videos", type=int, default=2179)
     parser.add_argument("--frames", type=int, nargs="*", default=[10**4, 10**5, 10**6])
     options = parser.parse_args()
     folder, run = options.folder, options.folder / "run"
@@ -238,8 +217,8 @@ def main() -> None:
     engine = MomentSearch.open(index)
     print(f"\n{options.videos} films, {len(engine.index.frames)} frames")
     print(tabulate(time_queries(engine), ["", "wall", "CPU"], floatfmt=".1f"))
-    columns = ["frames", "alone, wall", "CPU", f"of {BATCH}, wall", "CPU", "MB added", "NumPy"]
-    table = time_frames(folder, scorer, options.frames)
+    columns = ["frames", "alone, wall", "CPU", f"of {BATCH}, wall", "CPU", "NumPy", "MiB added"]
+    table = [time_frames(folder, scorer, total) for total in options.frames]
     print("\nranking, ms a query\n" + tabulate(table, columns, floatfmt=".1f"))
 
 

@@ -1,11 +1,10 @@
-"""Waiting threads beside a busy neighbour and without: training steps of the debug model.
+"""How threads wait, with busy neighbours and without: training steps of the debug model.
 
     python benchmarks/threads.py [--steps 20] [--repeats 3] [--neighbours 2]
 
-“Spinning” is what OpenMP does by itself: threads wait in a loop for a while before they sleep;
-“briefly” is what every script sets; “passive” threads sleep at once. A neighbour is a process that
-computes all the time. Runs of each kind take turns; times are medians of steps, CPU time is that of
-all threads.
+“Spinning” is OpenMP's default: threads wait in a loop for a while before they sleep; “briefly” is
+what every script sets; “passive” threads sleep at once. A neighbour is a process that computes all
+the time. Runs of each kind take turns; times are medians of steps, CPU time is that of all threads.
 """
 
 import argparse
@@ -13,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tabulate import tabulate
 
-# With a count of its own OpenMP looks at no policy: this one it takes where none is given.
+from benchmarks.common import make_parser, model_config, tvr_like_videos, wall_and_cpu
+from data.video import collate_videos
+from model.hero import HierarchicalEncoder
+
+# OpenMP ignores the policy where a count is given; 300000 is its default.
 POLICIES = {
     "spinning": {"GOMP_SPINCOUNT": "300000"},
     "briefly": {"GOMP_SPINCOUNT": "1000"},
@@ -33,21 +35,15 @@ HEADERS = ("neighbours", "threads", "ms a step", "fastest", "CPU ms a step")
 
 def run_steps(count: int) -> None:
     """Print wall and CPU seconds of every step, in this process."""
-    from benchmarks.train_step import tvr_like_batch
-    from config.model_config import ModelConfig
-    from model.hero import HierarchicalEncoder
-
-    config = ModelConfig.from_json(Path(__file__).parents[1] / "config" / "hero_debug.json")
-    encoder, video = HierarchicalEncoder(config).train(), tvr_like_batch(4)
+    config = model_config("hero_debug")
+    encoder, video = HierarchicalEncoder(config).train(), collate_videos(tvr_like_videos(4))
     video.subtitles.token_ids.remainder_(config.f_config.num_words)
     for _ in range(count):
-        wall, cpu = time.perf_counter(), time.process_time()
-        encoder(video).square().mean().backward()
-        print(time.perf_counter() - wall, time.process_time() - cpu)
+        print(*wall_and_cpu(lambda: encoder(video).square().mean().backward()))
 
 
 def measure(steps: int, policy: dict[str, str]) -> list[tuple[float, float]]:
-    """Wall and CPU seconds of a process's steps after its first three."""
+    """Return wall and CPU seconds of a process's steps after its first three."""
     own = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     bare = {name: value for name, value in os.environ.items() if name not in own}
     command = [sys.executable, __file__, "--run", str(steps + 3)]
@@ -60,7 +56,7 @@ def compare(options: argparse.Namespace) -> None:
     """Print the table."""
     rows = []
     for neighbours in (0, options.neighbours):
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in POLICIES}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in POLICIES}
         with ExitStack() as running:
             for _ in range(neighbours):
                 busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -68,8 +64,8 @@ def compare(options: argparse.Namespace) -> None:
                 running.callback(busy.kill)
             for _ in range(options.repeats):
                 for name, policy in POLICIES.items():
-                    found[name] += measure(options.steps, policy)
-        for name, pairs in found.items():
+                    times[name] += measure(options.steps, policy)
+        for name, pairs in times.items():
             walls, cpus = ([1000 * value for value in values] for values in zip(*pairs))
             middle = statistics.median(walls), min(walls), statistics.median(cpus)
             rows.append((neighbours, name, *middle))
@@ -77,12 +73,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--neighbours", type=int, default=len(os.sched_getaffinity(0)))
+    parser = make_parser(__doc__, steps=20, repeats=3, neighbours=len(os.sched_getaffinity(0)))
     parser.add_argument("--run", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:

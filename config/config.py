@@ -1,3 +1,4 @@
+# ruff: noqa: F401 (names for other folders)
 """The options of every script: one class each, read by ``parse_options(Class, argv)``."""
 
 from config.evaluation import (
@@ -16,28 +17,3 @@ from config.parsing import changed_options, load_run_options, parse_options
 from config.pretraining import CorpusOptions, PretrainOptions, SplitOptions
 from config.training import TvcOptions, VcmrOptions, VideoQaOptions, ViolinOptions, VrOptions
 from config.value import ValueOptions
-
-__all__ = [
-    "CorpusOptions",
-    "PretrainOptions",
-    "ScorerOptions",
-    "SearchOptions",
-    "SplitOptions",
-    "TvcInferenceOptions",
-    "TvcOptions",
-    "ValueOptions",
-    "VatexInferenceOptions",
-    "VcmrEvalOptions",
-    "VcmrOptions",
-    "VideoQaEvalOptions",
-    "VideoQaOptions",
-    "ViolinEvalOptions",
-    "ViolinOptions",
-    "VrEvalOptions",
-    "VrOptions",
-    "Yc2cInferenceOptions",
-    "changed_options",
-    "load_run_options",
-    "options_to_dict",
-    "parse_options",
-]

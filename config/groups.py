@@ -1,7 +1,6 @@
-# ruff: noqa: RUF009 (option() and redefault() declare fields)
 """Option groups that the scripts share. Names and meanings are those of the published recipes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,7 +16,6 @@ from config.options import (
     STEP_OR_NEVER,
     Options,
     option,
-    redefault,
 )
 from config.storage import FOLDERS, VARIABLE, from_container
 from utils.errors import UserError
@@ -30,20 +28,19 @@ class Kind(StrEnum):
     VIDEOS = "videos"  # queries for whole videos
     QUESTIONS = "questions"  # with candidate answers
     STATEMENTS = "statements"  # true or false
-    CAPTIONS = "captions"  # and the clips that they tell of
-    CORPORA = "corpora"  # subtitles alone, of one corpus of videos or more
+    CAPTIONS = "captions"  # of clips
+    CORPORA = "corpora"  # subtitles only, of one or more corpora of videos
     LISTS = "lists"  # several data sets, each of one of these kinds
 
 
 class Channel(StrEnum):
-    """What of a video a run reads."""
+    """Input modalities of a run."""
 
     VIDEO_SUB = "video_sub"  # frames and subtitles
     VIDEO_ONLY = "video_only"  # frames
     SUB_ONLY = "sub_only"  # subtitles, over frames without features
 
 
-@dataclass(frozen=True, kw_only=True)
 class StorageOptions(Options):
     """Folders"""
 
@@ -55,7 +52,7 @@ class StorageOptions(Options):
     )
 
     def resolve(self) -> None:
-        """Paths of the container become those below the storage folder."""
+        """Move the container's paths below the storage folder."""
         super().resolve()
         if self.storage is None:
             return
@@ -64,13 +61,12 @@ class StorageOptions(Options):
             object.__setattr__(self, name, from_container(getattr(self, name), self.storage))
 
     def check(self) -> None:
-        """The storage folder exists."""
+        """Check that the storage folder exists."""
         super().check()
         exists = self.storage is None or Path(self.storage).is_dir()
         self.require(exists, "storage", f"a folder (with {', '.join(FOLDERS.values())})")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PrecisionOptions(Options):
     """Number format"""
 
@@ -79,46 +75,37 @@ class PrecisionOptions(Options):
     apex: bool = option(False, help="use apex's fused layer norm and optimizer where installed")
 
     def check(self) -> None:
-        """fp16 and bf16 exclude each other."""
+        """Check that fp16 and bf16 are not both on."""
         super().check()
         self.require(not (self.fp16 and self.bf16), "fp16", "off (--no_fp16) when bf16 is on")
 
 
-@dataclass(frozen=True, kw_only=True)
 class LoaderOptions(Options):
     """Loading"""
 
     n_workers: int = option(
         4,
-        help="loader processes per rank, no more than there are cores",
+        help="loader processes per rank (max: CPU cores)",
         rule=NOT_NEGATIVE,
         affects_result=False,
     )
-    pin_mem: bool = option(
-        False, help="copy batches through page-locked memory", affects_result=False
-    )
+    pin_mem: bool = option(False, help="page-locked memory for batches", affects_result=False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoOptions(Options):
     """Video input"""
 
     vfeat_version: str = option("resnet_slowfast", help="kind of the frame features")
     compressed_db: bool = option(False, help="read the compressed feature database")
-    max_clip_len: int = option(
-        100, help="frames kept per video, -1: all of them", rule=POSITIVE_OR_OFF
-    )
-    sub_ctx_len: int = option(
-        0, help="preceding subtitles whose text is joined to each one", rule=NOT_NEGATIVE
-    )
+    max_clip_len: int = option(100, help="frames kept per video, -1: all", rule=POSITIVE_OR_OFF)
+    sub_ctx_len: int = option(0, help="preceding subtitles joined to each one", rule=NOT_NEGATIVE)
     only_available: bool = option(
         False,
-        help="leave out videos that the feature or subtitle database lacks, and texts about them; "
+        help="leave out videos that the feature or subtitle database lacks, and their texts; "
         "metrics are then marked as partial",
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoDbOptions(VideoOptions):
     """Video databases"""
 
@@ -127,12 +114,11 @@ class VideoDbOptions(VideoOptions):
     vfeat_interval: float = option(1.5, help="seconds per frame", rule=POSITIVE)
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetrievalDbOptions(VideoDbOptions):
     """Task"""
 
     task: str = option(help="data set and kind of input")
-    sub_txt_db: str | None = redefault(VideoDbOptions, "sub_txt_db", None)  # type: ignore[assignment]
+    sub_txt_db: str | None = None  # type: ignore[assignment]
 
     @property
     def reads_subtitles(self) -> bool:
@@ -140,24 +126,23 @@ class RetrievalDbOptions(VideoDbOptions):
         return not self.task.endswith(f"_{Channel.VIDEO_ONLY}")
 
     def check(self) -> None:
-        """A task that reads subtitles knows their database."""
+        """Check that a task that reads subtitles has their database."""
         super().check()
         if self.sub_txt_db is None and self.reads_subtitles:
             raise UserError(f"missing options: --sub_txt_db (task {self.task} reads subtitles)")
 
 
-@dataclass(frozen=True, kw_only=True)
 class QueryDbOptions(Options):
     """Query databases"""
 
     train_query_txt_db: str = option(help="queries to train on, e.g. /txt/tvr_train.db")
     val_query_txt_db: str = option(help="queries to validate on")
     test_query_txt_db: str | None = option(
-        None, help="queries to evaluate beside them (null: none)", affects_result=False
+        None, help="more queries to validate on (null: none)", affects_result=False
     )
 
     def validation_dbs(self) -> dict[str, str]:
-        """Return the query database of every split that a validation evaluates, val first."""
+        """Return the query database of every validated split, val first."""
         dbs = {"val": self.val_query_txt_db}
         if self.test_query_txt_db:
             public = Path(self.test_query_txt_db).stem.endswith("test_public")
@@ -165,7 +150,6 @@ class QueryDbOptions(Options):
         return dbs
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """Model"""
 
@@ -183,18 +167,17 @@ class ModelOptions(Options):
     )
     reinit_feature_layers: bool = option(
         False,
-        help="start the layers that depend on the width of the features afresh, for a checkpoint "
+        help="initialize the layers that depend on the width of the features, for a checkpoint "
         "trained on features of other extractors",
     )
     dropout: float = option(0.1, help="rate of every dropout module", rule=FRACTION)
     activation_checkpointing: bool = option(
         False,
-        help="keep less for backward and compute it again: less memory, more time",
+        help="recompute activations in backward: less memory, more time",
         affects_result=False,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class BatchOptions(Options):
     """Batches"""
 
@@ -206,41 +189,33 @@ class BatchOptions(Options):
     train_batch_size: int = option(32, help="items per rank and accumulation step", rule=POSITIVE)
     token_budget: int | None = option(
         None,
-        help="bound a rank's batch by so many positions (frames and tokens) of its videos, not by "
+        help="size of a rank's batch in positions (frames and tokens) of its videos, instead of "
         "train_batch_size",
         rule=POSITIVE,
     )
     val_batch_size: int = option(20, help="items per rank in validation", rule=POSITIVE)
-    gradient_accumulation_steps: int = option(
-        1, help="batches whose losses are summed for one step", rule=POSITIVE
-    )
+    gradient_accumulation_steps: int = option(2, help="batches summed per step", rule=POSITIVE)
 
 
-@dataclass(frozen=True, kw_only=True)
 class OptimizerOptions(Options):
     """Optimizer"""
 
     optim: Literal["adam", "adamax", "adamw"] = option("adamw", help="optimizer")
     num_gpus_of_recipe: int | None = option(
-        None,
-        help="keep the effective batch of a recipe for so many GPUs on fewer, by accumulation",
-        rule=POSITIVE,
+        None, help="keep the batch of a recipe for this many GPUs, by accumulation", rule=POSITIVE
     )
     learning_rate: float = option(1e-4, help="highest learning rate", rule=POSITIVE)
-    lr_mul: float = option(
-        1.0, help="factor on the learning rate of the task's heads", rule=NOT_NEGATIVE
-    )
+    lr_mul: float = option(1.0, help="factor on the learning rate of heads", rule=NOT_NEGATIVE)
     betas: list[float] = option([0.9, 0.98], help="the optimizer's two betas", rule=FRACTION)
     weight_decay: float = option(0.01, help="weight decay", rule=NOT_NEGATIVE)
     grad_norm: float = option(1.0, help="clip gradients to this norm", rule=POSITIVE_OR_OFF)
 
     def check(self) -> None:
-        """Two betas."""
+        """Check that there are two betas."""
         super().check()
         self.require(len(self.betas) == 2, "betas", "two numbers, such as 0.9 0.98")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScheduleOptions(Options):
     """Steps"""
 
@@ -250,16 +225,10 @@ class ScheduleOptions(Options):
     )
     valid_steps: int = option(200, help="steps between validations", rule=POSITIVE)
     save_steps: int = option(
-        0,
-        help="steps between checkpoints (0: as valid_steps)",
-        rule=NOT_NEGATIVE,
-        affects_result=False,
+        0, help="steps per checkpoint (0: valid_steps)", rule=NOT_NEGATIVE, affects_result=False
     )
     restore_steps: int = option(
-        0,
-        help="steps between restore points (0: as valid_steps)",
-        rule=NOT_NEGATIVE,
-        affects_result=False,
+        0, help="steps per restore point (0: valid_steps)", rule=NOT_NEGATIVE, affects_result=False
     )
     log_steps: int = option(
         20, help="steps between logged losses", rule=POSITIVE, affects_result=False
@@ -271,7 +240,7 @@ class ScheduleOptions(Options):
         return self.num_train_steps // 10 if self.warmup_steps is None else self.warmup_steps
 
     def resolve(self) -> None:
-        """Steps that are given in terms of others get their number."""
+        """Set the steps that depend on others."""
         super().resolve()
         object.__setattr__(self, "warmup_steps", self.warmup)
         for name in ("save_steps", "restore_steps"):
@@ -279,14 +248,12 @@ class ScheduleOptions(Options):
                 object.__setattr__(self, name, self.valid_steps)
 
     def check(self) -> None:
-        """The warm-up lies within the run."""
+        """Check that the warm-up lies within the run."""
         super().check()
         total = self.num_train_steps
-        fits = self.warmup <= total
-        self.require(fits, "warmup_steps", f"at most num_train_steps ({total})")
+        self.require(self.warmup <= total, "warmup_steps", f"at most num_train_steps ({total})")
 
 
-@dataclass(frozen=True, kw_only=True)
 class TrainingOptions(
     ScheduleOptions,
     OptimizerOptions,
@@ -299,16 +266,15 @@ class TrainingOptions(
 ):
     """Run"""
 
-    # Every task says what its databases hold, and what one does with a finished run.
     KIND: ClassVar[Kind]
-    NEXT: ClassVar[str]  # with the names of options, and {best}, in place of their values
+    NEXT: ClassVar[str]  # what to do with a finished run: a template of option names and {best}
 
     output_dir: str = option(help="folder of the run (made, or resumed)", affects_result=False)
     seed: int = option(77, help="seed of every random generator", rule=SEED)
     deterministic: bool = option(
         False,
-        help="let a GPU add up in a fixed order, slower: a run that is stopped and started again "
-        "then ends in the same bits, as it does on a CPU anyway",
+        help="use deterministic GPU kernels, slower: a run that is resumed then ends in the same "
+        "bits, as it always does on a CPU",
     )
     allow_changed_options: bool = option(
         False, help="resume a run although its options changed", affects_result=False
@@ -319,11 +285,10 @@ class TrainingOptions(
 
     @property
     def next_step(self) -> str:
-        """What one does with this finished run; as :attr:`NEXT`."""
+        """What to do with this run when it is finished, as :attr:`NEXT`."""
         return self.NEXT
 
 
-@dataclass(frozen=True, kw_only=True)
 class RankingLossOptions(Options):
     """Ranking losses"""
 
@@ -334,12 +299,10 @@ class RankingLossOptions(Options):
     use_all_neg: bool = option(True, help="use every negative of the batch, not one drawn")
     ranking_gradient: Literal["published", "undivided"] = option(
         "published",
-        help="gradient of the ranking losses on several ranks: published = one process's divided "
-        "by the (recipe's) number of ranks, or undivided",
+        help="gradient of the ranking losses on several ranks: divided by the (recipe's) number of "
+        "ranks, as published, or undivided",
     )
-    hard_pool_size: list[int] = option(
-        [20], help="number of negatives that count as hard, per stage", rule=POSITIVE
-    )
+    hard_pool_size: list[int] = option([20], help="hard negatives, per stage", rule=POSITIVE)
     hard_neg_weights: list[float] = option(
         [10.0], help="weight of hard negatives, per stage", rule=NOT_NEGATIVE
     )
@@ -351,7 +314,7 @@ class RankingLossOptions(Options):
     )
 
     def check(self) -> None:
-        """The lists of hard-negative stages are of one length."""
+        """Check that the lists of hard-negative stages have one length."""
         super().check()
         stages = len(self.hard_pool_size)
         for name in ("hard_neg_weights", "hard_negtiave_start_step"):
@@ -359,7 +322,6 @@ class RankingLossOptions(Options):
             self.require(same, name, f"as long as hard_pool_size ({stages} values)")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SpanLossOptions(Options):
     """Span loss"""
 
@@ -372,15 +334,11 @@ class SpanLossOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetrievalEvalOptions(Options):
     """Retrieval evaluation"""
 
     vcmr_eval_video_batch_size: int = option(
-        50,
-        help="videos encoded at a time",
-        rule=POSITIVE,
-        aliases=("vr_eval_video_batch_size",),
+        50, help="videos encoded at a time", rule=POSITIVE, aliases=("vr_eval_video_batch_size",)
     )
     vcmr_eval_q_batch_size: int = option(
         80,
@@ -389,13 +347,10 @@ class RetrievalEvalOptions(Options):
         aliases=("vcmr_eval_batch_size", "vr_eval_q_batch_size"),
     )
     distributed_eval: bool = option(
-        True,
-        help="on in the published recipes; queries are always shared out",
-        affects_result=False,
+        True, help="always on, as in the published recipes", affects_result=False
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class MomentEvalOptions(RetrievalEvalOptions):
     """Moment evaluation"""
 
@@ -414,30 +369,26 @@ class MomentEvalOptions(RetrievalEvalOptions):
     eval_with_query_type: bool = option(True, help="also report per query type (v, t, vt)")
 
     def check(self) -> None:
-        """One ranking or more; the bounds of the moment length in order."""
+        """Check that there is a ranking, and that the bounds of the moment length are in order."""
         super().check()
         self.require(bool(self.full_eval_tasks), "full_eval_tasks", "one or more tasks")
         shorter = self.min_pred_l < self.max_pred_l
         self.require(shorter, "min_pred_l", f"below max_pred_l ({self.max_pred_l})")
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoRankingOptions(Options):
     """Video ranking"""
 
     max_vr_video: int = option(100, help="videos listed per query", rule=POSITIVE)
 
 
-@dataclass(frozen=True, kw_only=True)
 class DecodingOptions(Options):
     """Decoding"""
 
     max_gen_step: int = option(30, help="longest caption, in tokens", rule=POSITIVE)
     beam: int = option(1, help="hypotheses kept per caption, 1: greedy", rule=POSITIVE)
     length_penalty: float = option(
-        1.0,
-        help="a hypothesis scores its log-probability divided by its length to this power",
-        rule=NOT_NEGATIVE,
+        1.0, help="exponent of the length that divides a log-probability", rule=NOT_NEGATIVE
     )
     toker: str | None = option(
         None, help="tokenizer, hub name or folder (null: the one that made the database)"

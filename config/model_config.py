@@ -19,19 +19,11 @@ _LOGGER = logging.getLogger("hero")
 
 _MAX_VALUES = 10**11
 
+# Of the numbers that need not be positive.
 _RULES = {
-    POSITIVE: (
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-        "type_vocab_size",
-        "vocab_size",
-        "initializer_range",
-        "layer_norm_eps",
-    ),
-    NOT_NEGATIVE: ("num_hidden_layers",),
-    FRACTION: ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "num_hidden_layers": NOT_NEGATIVE,
+    "hidden_dropout_prob": FRACTION,
+    "attention_probs_dropout_prob": FRACTION,
 }
 
 
@@ -65,17 +57,16 @@ class BlockConfig:
 
     @property
     def num_values(self) -> int:
-        """About how many weights there are."""
+        """Approximate number of weights."""
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         rows = (self.vocab_size or 0) + self.max_position_embeddings + self.type_vocab_size
         return self.hidden_size * (rows + self.num_hidden_layers * layer)
 
     def __post_init__(self) -> None:
-        for rule, names in _RULES.items():
-            for name in names:
-                value = getattr(self, name)
-                if value is not None and not rule.holds(value):
-                    raise ValueError(f"{name} = {value} must be {rule.text}")
+        for name, value in vars(self).items():
+            rule = _RULES.get(name, POSITIVE)
+            if isinstance(value, int | float) and not rule.holds(value):
+                raise ValueError(f"{name} = {value} must be {rule.text}")
         heads = self.num_attention_heads
         if self.hidden_size % heads:
             raise ValueError(
@@ -103,7 +94,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, blocks: Mapping[str, Any], source: str = "model config") -> "ModelConfig":
-        """Build from parsed JSON; unknown keys are logged and left out.
+        """Build from parsed JSON; unknown keys are logged and ignored.
 
         Raises:
             UserError: a value is missing or unfit; ``source`` is named in the message.
@@ -119,7 +110,7 @@ class ModelConfig:
         return config
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The JSON form; absent blocks and vocabulary sizes are left out."""
+        """Return the JSON form, without absent blocks and vocabulary sizes."""
         return {
             name: {key: value for key, value in block.items() if value is not None}
             for name, block in asdict(self).items()
@@ -129,8 +120,7 @@ class ModelConfig:
     def _check(self, source: str) -> None:
         if self.f_config.vocab_size is None:
             raise UserError(f"{source}: f_config needs vocab_size (the rows of the word embedding)")
-        every = (self.f_config, self.c_config, self.q_config, self.d_config)
-        blocks = [block for block in every if block is not None]
+        blocks = [block for block in vars(self).values() if block is not None]
         values = sum(block.num_values for block in blocks)
         if values > _MAX_VALUES:
             raise UserError(f"{source}: a model of {values:.1e} values; is a size mistyped?")
@@ -142,19 +132,14 @@ class ModelConfig:
 
 
 def _split_known(blocks: Any, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Part parsed JSON into what the blocks take and the names of what they do not."""
+    """Return the known part of parsed JSON, and the names of unknown keys."""
     if not isinstance(blocks, Mapping):
         raise UserError(f"{source}: expected a JSON object with f_config and c_config")
-    block_names = {field.name for field in fields(ModelConfig)}
-    keys = {field.name for field in fields(BlockConfig)}
-    known: dict[str, Any] = {}
-    unknown = []
-    for name, block in blocks.items():
-        if name not in block_names:
-            unknown.append(name)
-        elif isinstance(block, Mapping):
+    names, keys = ({field.name for field in fields(cls)} for cls in (ModelConfig, BlockConfig))
+    known = {name: block for name, block in blocks.items() if name in names}
+    unknown = [name for name in blocks if name not in names]
+    for name, block in known.items():
+        if isinstance(block, Mapping):
             known[name] = {key: value for key, value in block.items() if key in keys}
             unknown.extend(f"{name}.{key}" for key in block if key not in keys)
-        else:
-            known[name] = block
-    return known, unknown
+    return known, sorted(unknown)

@@ -2,15 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from functools import wraps
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, dataclass_transform
 
 from config.storage import to_container
 from utils.errors import UserError, shorten
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -42,45 +39,59 @@ def option(
     """Declare a field of an options class.
 
     Args:
-        default: value when neither command line nor JSON has it; without one it is required.
+        default: value when neither command line nor JSON gives one; without it, required.
         help: one line for ``--help``.
-        rule: range of the value, or of each one in a list.
+        rule: range of the value, or of each item of a list.
         aliases: other names that the command line and JSON files may use.
-        affects_result: whether a restarted run that changes it could end elsewhere.
+        affects_result: whether a resumed run that changes it could have another result.
     """
     metadata = {"help": help, "rule": rule, "aliases": aliases, "affects_result": affects_result}
     return _field(default, metadata)
 
 
 def redefault(group: type, name: str, default: Any, *, aliases: tuple[str, ...] = ()) -> Any:
-    """Declare a group's field again with another default, and further names.
+    """Declare an option of ``group`` with another default, and further names.
 
-    A field may be wider here: its option need not be given, as where None stands for "not read" or
-    for a default that :meth:`Options.resolve` finds. Type checkers, which see in the class a form
-    of the group, then need ``# type: ignore[assignment]``: the group's own methods know both.
+    A subclass of the group needs this only for further names: a plain value is a default there.
     """
-    metadata = dict(next(each for each in fields(group) if each.name == name).metadata)
+    metadata = dict(group.__dataclass_fields__[name].metadata)  # type: ignore[attr-defined]
     metadata["aliases"] += aliases
     return _field(default, metadata)
 
 
-def _field(default: Any, metadata: dict[str, Any]) -> Any:
+def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Values of one script's options; an instance that exists is resolved and checked."""
+    """Values of one script's options; an instance that exists is resolved and checked.
+
+    A subclass becomes a dataclass without a decorator. It changes an inherited default by
+    ``name: type = value``; the type may be wider (``str | None``), for which type checkers need
+    ``# type: ignore[assignment]``.
+    """
 
     RUN_FOLDER: ClassVar[str | None] = None  # the option that names a finished run to read
-    RESULTS_IN_RUN: ClassVar[bool] = False  # and whether results are written there
-    VALUE: ClassVar[bool] = False  # whether it is a run by VALUE's rules
+    RESULTS_IN_RUN: ClassVar[bool] = False  # whether results are written to that run
+    VALUE: ClassVar[bool] = False  # whether the run follows VALUE's rules
+
+    def __init_subclass__(cls) -> None:
+        """Make a dataclass; options that it declares again keep help, rule and aliases."""
+        groups = [base.__dataclass_fields__ for base in cls.__mro__[1:] if is_dataclass(base)]
+        for name in inspect.get_annotations(cls):
+            inherited = next((group[name] for group in groups if name in group), None)
+            default = cls.__dict__.get(name, MISSING)
+            if inherited is not None and not isinstance(default, Field):
+                setattr(cls, name, _field(default, inherited.metadata))
+        dataclass(frozen=True, kw_only=True)(cls)
 
     @property
     def run_folder(self) -> Path:
-        """Folder of the run that is read, or made."""
+        """Folder of the run that is read or written."""
         return Path(getattr(self, self.RUN_FOLDER or "output_dir"))
 
     def __post_init__(self) -> None:
@@ -89,19 +100,19 @@ class Options:
 
     @classmethod
     def class_for(cls, saved: Mapping[str, Any]) -> type[Self]:
-        """The class that reads a run with these saved options: this one, or a form of it."""
+        """Return the class that reads a run with these saved options: this one or a subclass."""
         return cls
 
     @classmethod
     def from_run(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the saved options of a run may set, next to the ``given`` ones."""
+        """Return the values that a run's saved options provide where ``given`` has none."""
         return dict(saved)
 
     def resolve(self) -> None:
-        """Fill in values that follow from others; groups extend it."""
+        """Compute values that follow from others; groups extend it."""
 
     def check(self) -> None:
-        """Check ranges; groups extend it with what involves several options.
+        """Check ranges; groups extend it with rules that involve several options.
 
         Raises:
             UserError: names the option, its value and the rule.
@@ -121,33 +132,14 @@ class Options:
 
 
 def show(value: Any) -> str:
-    """A value as one types it on a command line."""
+    """Return a value as it is typed on a command line."""
     if value is None:
         return "null"
     return shorten(" ".join(map(str, value)) if isinstance(value, list) else value)
 
 
-def once_per_class(
-    make: Callable[[type[Options]], Result],
-) -> Callable[[type[Options]], Result]:
-    """Let a function of an options class compute once what it returns.
-
-    For type checkers, ``functools.cache`` takes no class whose instances have a hash of their own.
-    """
-    made: dict[type[Options], Result] = {}
-
-    @wraps(make)
-    def look_up(cls: type[Options]) -> Result:
-        if cls not in made:
-            made[cls] = make(cls)
-        return made[cls]
-
-    return look_up
-
-
-@once_per_class
 def option_names(cls: type[Options]) -> dict[str, str]:
-    """Every accepted spelling → the option's name."""
+    """Return every accepted spelling → the option's name."""
     names = {declared.name: declared.name for declared in fields(cls)}
     for declared in fields(cls):
         names.update(dict.fromkeys(declared.metadata["aliases"], declared.name))
@@ -155,13 +147,13 @@ def option_names(cls: type[Options]) -> dict[str, str]:
 
 
 def family_option_names(base: type[Options]) -> set[str]:
-    """Every spelling that ``base`` or a class made from it accepts."""
+    """Return every spelling that ``base`` or one of its subclasses accepts."""
     names = set(option_names(base))
     return names.union(*map(family_option_names, base.__subclasses__()))
 
 
 def option_groups(cls: type[Options]) -> dict[type, list[Field]]:
-    """Fields of a class by the class that first declared them, base groups first."""
+    """Return the fields of a class by the class that first declared them, base groups first."""
     bases = [base for base in reversed(cls.__mro__) if issubclass(base, Options)]
     groups: dict[type, list[Field]] = {base: [] for base in bases}
     for declared in fields(cls):
@@ -171,7 +163,5 @@ def option_groups(cls: type[Options]) -> dict[type, list[Field]]:
 
 
 def options_to_dict(opts: Options) -> dict[str, Any]:
-    """The JSON form of all values (``log/hps.json``); paths below ``storage`` as the container
-    has them."""
-    storage = getattr(opts, "storage", None)
-    return to_container(asdict(opts), storage)
+    """Return the JSON form of all values (``log/hps.json``), with the container's paths."""
+    return to_container(asdict(opts), getattr(opts, "storage", None))

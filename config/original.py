@@ -1,8 +1,8 @@
-"""What files and command lines of the original have that no option here stands for.
+"""Keys and flags of the original that are not options here.
 
 Its configs and ``hps.json`` are read as they are. Other spellings of an option are that option's
-``aliases``; everything else that the original knows is declared here, so that a key neither program
-knows is still a mistake.
+``aliases``; everything else that the original accepts is declared here, so that a key unknown to
+both programs is an error.
 """
 
 import inspect
@@ -10,17 +10,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from config.groups import MomentEvalOptions, SpanLossOptions
-from config.options import Options, once_per_class, option_names, show
+from config.options import Options, option_names, show
 from config.training import TvcOptions, VrOptions
+from utils.logger import LOGGER
 
-# Keys of JSON files that are ignored: ranks are the launcher's business, a config does not name
-# another one, and captions of a test split have no references to validate with.
+# Keys of JSON files that are ignored: the launcher sets ranks, a config cannot name another, and
+# captions of a test split have no references to validate with.
 IGNORED_KEYS = frozenset({"rank", "n_gpu", "local_rank", "config", "test_db"})
 
-# Switches that JSON files may have turned round.
+# Switches that JSON files may have negated.
 NEGATED_KEYS: Mapping[str, str] = {"no_fp16": "fp16", "no_pin_mem": "pin_mem"}
 
-# Options that a script of the original took and that have no effect here: video retrieval has no
+# Options that a script of the original accepts and that have no effect here: video retrieval has no
 # moments to train on or to list.
 FLAGS_WITHOUT_EFFECT: Mapping[type[Options], tuple[str, ...]] = {
     TvcOptions: ("test_db",),
@@ -30,13 +31,13 @@ FLAGS_WITHOUT_EFFECT: Mapping[type[Options], tuple[str, ...]] = {
     ),
 }
 
-# Options of its recipes that have one value here, so that any other has no effect.
+# Options of its recipes that have a fixed value here.
 FIXED_OPTIONS: Mapping[str, Any] = {"distributed_eval": True}
 
 # A file may hold these under several names with different values; they change no result.
 EVALUATION_BATCH_SIZES = ("vcmr_eval_q_batch_size", "vcmr_eval_video_batch_size", "val_batch_size")
 
-# Its defaults where ours, those of the published recipes, are others.
+# Its defaults where they differ from ours, which are those of the published recipes.
 DEFAULTS: Mapping[str, Any] = {
     "optim": "adam",
     "learning_rate": 3e-5,
@@ -54,29 +55,24 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 
-@once_per_class
 def json_names(cls: type[Options]) -> dict[str, str]:
-    """Map every key that a JSON file may have to the option's name, own names before others.
-
-    In the original ``batch_size`` is that of evaluation.
-    """
-    names = dict(option_names(cls))
-    counterpart = next((name for name in EVALUATION_BATCH_SIZES if name in names), None)
-    if counterpart:
-        names.setdefault("batch_size", counterpart)
+    """Return every key that a JSON file may have → the option's name, own names before aliases."""
+    names = option_names(cls)
+    if evaluated := next((name for name in EVALUATION_BATCH_SIZES if name in names), None):
+        names.setdefault("batch_size", evaluated)  # so called in the original
     return names | {key: name for key, name in NEGATED_KEYS.items() if name in names}
 
 
-def other_defaults(opts: Options, given: Iterable[str]) -> list[str]:
-    """List options that nobody gave and whose default was another one, as ``name ours (theirs)``.
-
-    Args:
-        opts: the resolved options.
-        given: names of the options that a file or the command line set.
-    """
+def warn_of_other_defaults(opts: Options, given: Iterable[str], source: str) -> None:
+    """Warn of options that the file ``source`` leaves out and that have another default here."""
     left_out = DEFAULTS.keys() & json_names(type(opts)).keys() - set(given)
-    return [
+    changed = [
         f"{name} {show(getattr(opts, name))} ({show(theirs)})"
         for name, theirs in DEFAULTS.items()
         if name in left_out and getattr(opts, name) != theirs
     ]
+    if changed:
+        LOGGER.warning(
+            "%s leaves out options whose default is not the original's (in brackets): %s",
+            *(source, ", ".join(changed)),
+        )

@@ -1,4 +1,4 @@
-"""From the command line, a JSON file and a run's folder to one checked options object."""
+"""Build checked options from the command line, a JSON file and a run's folder."""
 
 import argparse
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from config.original import (
     IGNORED_KEYS,
     NEGATED_KEYS,
     json_names,
-    other_defaults,
+    warn_of_other_defaults,
 )
 from config.shared_model import CONFIG, SharedModel
 from config.storage import (
@@ -44,7 +44,7 @@ from utils.errors import UserError, brief, shorten
 from utils.files import read_json
 from utils.logger import LOGGER
 
-LISTS = "train_datasets"  # the key that a training by VALUE's rules has
+LISTS = "train_datasets"  # a key of all configs of training by VALUE's rules
 OWN_CONFIGS = Path(__file__).resolve().parent
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -54,41 +54,43 @@ def parse_options(cls: type[OptionsT], argv: list[str] | None = None) -> Options
 
     Args:
         cls: the script's options class. One that evaluates a run (``cls.RUN_FOLDER``) also reads
-            the options that run was trained with.
+            the options that the run was trained with.
         argv: words of the command line; None: those of the process.
 
     Raises:
         UserError: an unknown option (names the nearest one), a value of the wrong type or range,
-            or a required option that nothing gives.
+            or a required option without a value.
     """
     given = vars(_build_parser(cls).parse(argv))
-    unused = [name for name in FLAGS_WITHOUT_EFFECT.get(cls, ()) if name in given]
+    unused = [n for n in FLAGS_WITHOUT_EFFECT.get(cls, ()) if given.pop(n, None) is not None]
     if unused:
         LOGGER.warning("no effect in this script: %s", ", ".join(f"--{name}" for name in unused))
-    given = {name: words for name, words in given.items() if name not in unused}
     config_file = given.pop("config", None)
     values = read_config(cls, config_file) if config_file else {}
     flags = _convert_flags(cls, given)
-    values |= _number_format_beaten_by(flags) | flags
+    for typed, other in (("bf16", "fp16"), ("fp16", "bf16")):
+        if flags.get(typed):
+            values[other] = False
+    values |= flags
     if "storage" not in values and (storage := default_storage()):
         values["storage"] = storage
-    if cls.RUN_FOLDER is None:
-        opts = _build(cls, values)
-        _log_other_defaults(opts, values, config_file)
-    else:
-        opts = _evaluation_options(cls, values, cls.RUN_FOLDER)
+    if cls.RUN_FOLDER is not None:
+        return _evaluation_options(cls, values, cls.RUN_FOLDER)
+    opts = _build(cls, values)
+    if config_file and not Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
+        warn_of_other_defaults(opts, values, config_file)  # it may be one of the original
     return opts
 
 
 def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
-    """Read a ``--config`` file as option values.
+    """Return the option values of a ``--config`` file.
 
     Keys that only another training script or the original has are logged and left out.
 
     Raises:
         UserError: the file is no JSON object, a key is unknown or a value of the wrong type.
     """
-    raw = _read_object(path)
+    raw = read_json(path, dict[str, Any])
     _check_rules(cls, raw, str(path))
     _check_keys(cls, raw, str(path))
     return _convert_mapping(cls, raw, str(path))
@@ -97,11 +99,11 @@ def read_config(cls: type[Options], path: str | Path) -> dict[str, Any]:
 def load_run_options(
     cls: type[OptionsT], run_dir: str | Path, overrides: Mapping[str, Any] | None = None
 ) -> OptionsT:
-    """Options of a finished run (its ``log/hps.json``) under ``overrides``.
+    """Return the options of a finished run (its ``log/hps.json``), changed by ``overrides``.
 
-    Runs of other versions load too: keys that no training script has are logged and ignored, absent
-    ones keep their defaults. For an evaluation class, ``cls.from_run`` picks what a run may set.
-    Where nothing names a storage folder it is the run's own, if there is such a folder.
+    Runs of other versions load too: unknown keys are logged and ignored, absent ones keep their
+    defaults. ``cls.from_run`` selects what a run may set. If no storage folder is given, it is the
+    run's own, where that exists.
 
     Raises:
         UserError: the file is missing, a value does not fit, or a required option is absent.
@@ -113,7 +115,7 @@ def load_run_options(
         hint = elsewhere_hint(run_dir, given.get("storage"))
         problem = f"{path} does not exist; {run_dir} must be the --output_dir of a training"
         raise UserError(f"{problem}; {hint}" if hint else problem)
-    saved = _read_object(path)
+    saved = read_json(path, dict[str, Any])
     unknown = sorted(saved.keys() - family_option_names(TrainingOptions) - json_names(cls).keys())
     if unknown:
         LOGGER.warning("%s: unknown keys are ignored: %s", path, shorten(", ".join(unknown)))
@@ -122,11 +124,9 @@ def load_run_options(
 
 
 def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
-    """Differences that could change a resumed run's result, as ``name: old → new``.
+    """Return the differences that could change a resumed run's result, as ``name: old → new``.
 
-    Args:
-        old: the saved values (:func:`options_to_dict`); an option it lacks had its default.
-        new: the options that the run is to go on with.
+    Options that the saved values ``old`` lack had their defaults.
     """
     current = options_to_dict(new)
     old = to_container(dict(old), current.get("storage"))
@@ -140,15 +140,18 @@ def changed_options(old: Mapping[str, Any], new: Options) -> list[str]:
 
 
 def _evaluation_options(cls: type[OptionsT], values: dict[str, Any], folder: str) -> OptionsT:
-    """Options of a run, or of an exported model, under ``values``; ``folder`` names the run."""
-    name = from_container(values.get("checkpoint"), values.get("storage"))
-    model = SharedModel.find(name, from_container(values.get(folder, ""), values.get("storage")))
-    if model is None:
-        _require(cls, values, [folder])
-        return load_run_options(cls, values[folder], values)
-    if not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
+    """Return options of a run or an exported model, changed by ``values``.
+
+    Args:
+        folder: name of the option that names the run.
+    """
+    paths = from_container(values, values.get("storage"))
+    model = SharedModel.find(paths.get("checkpoint"), paths.get(folder, ""))
+    if model and not cls.class_for(model.config["options"]).RESULTS_IN_RUN:
         values = {folder: str(model.folder)} | values
     _require(cls, values, [folder])
+    if model is None:
+        return load_run_options(cls, values[folder], values)
     own = {"toker": model.toker} if "toker" in field_hints(cls) else {}
     return _build_upon(cls, {**model.config["options"], **own}, values, model.folder / CONFIG)
 
@@ -156,7 +159,7 @@ def _evaluation_options(cls: type[OptionsT], values: dict[str, Any], folder: str
 def _build_upon(
     cls: type[OptionsT], saved: Mapping[str, Any], given: Mapping[str, Any], source: Path
 ) -> OptionsT:
-    """Given options, and what ``saved`` ones of ``source`` may set."""
+    """Return given options, completed by the ``saved`` ones of the file ``source``."""
     cls = cls.class_for(saved)
     inherited = cls.from_run(saved, given)
     inherited["storage"] = usable_storage(saved.get("storage"))
@@ -180,12 +183,8 @@ def _require(cls: type[Options], values: Mapping[str, Any], names: list[str]) ->
         raise UserError(f"missing options: {flags} (on the command line or in the --config file)")
 
 
-def _read_object(path: str | Path) -> dict[str, Any]:
-    return read_json(path, dict[str, Any])
-
-
 def _check_rules(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
-    """Refuse a training's config that the scripts by the other rules run, and name them."""
+    """Refuse a config of the other rules' training scripts, and name those scripts."""
     if not issubclass(cls, TrainingOptions):
         return
     if LISTS in raw and not cls.VALUE:
@@ -205,16 +204,16 @@ def _check_rules(cls: type[Options], raw: Mapping[str, Any], source: str) -> Non
 
 
 def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None:
-    """Refuse keys that nobody knows and options given twice; log those without effect."""
+    """Refuse unknown keys and options given twice; log keys without effect."""
     names = json_names(cls)
     elsewhere = family_option_names(TrainingOptions) | IGNORED_KEYS
-    unused = [key for key in raw if key not in names and key in elsewhere]
-    if unused:
-        LOGGER.warning("%s: no effect in this script: %s", source, shorten(", ".join(unused)))
-    for key in raw:
-        if key not in names and key not in elsewhere:
+    unused = [key for key in raw if key not in names]
+    for key in unused:
+        if key not in elsewhere:
             hint = nearest(key, names) or "--help lists the options"
             raise UserError(f"{source}: unknown option {brief(key)}; {hint}")
+    if unused:
+        LOGGER.warning("%s: no effect in this script: %s", source, shorten(", ".join(unused)))
     chosen = _chosen_keys(cls, raw)
     for key in (key for key in raw if key in names):
         taken = chosen[names[key]]
@@ -228,21 +227,18 @@ def _check_keys(cls: type[Options], raw: Mapping[str, Any], source: str) -> None
 
 def _chosen_keys(cls: type[Options], raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the key that each option is read from: its own name before its aliases."""
-    chosen: dict[str, str] = {}
-    for key, name in json_names(cls).items():
-        if key in raw:
-            chosen.setdefault(name, key)
-    return chosen
+    names = json_names(cls)
+    return {names[key]: key for key in reversed(names) if key in raw}
 
 
 def _plain_value(raw: Mapping[str, Any], key: str) -> Any:
-    """Return what a key of parsed JSON says of its option."""
+    """Return the value that a key of parsed JSON gives its option."""
     value = raw[key]
     return not value if key in NEGATED_KEYS and isinstance(value, bool) else value
 
 
 def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Convert those entries of parsed JSON that ``cls`` has."""
+    """Convert the entries of parsed JSON that are options of ``cls``."""
     hints = field_hints(cls)
     values: dict[str, Any] = {}
     for name, key in _chosen_keys(cls, raw).items():
@@ -253,24 +249,8 @@ def _convert_mapping(cls: type[Options], raw: Mapping[str, Any], source: str) ->
     return values
 
 
-def _log_other_defaults(opts: Options, given: Mapping[str, Any], config_file: str | None) -> None:
-    """Say which options a config leaves to defaults that are not the original's.
-
-    Only of a config outside our own folder of recipes: it may have been written for the original.
-    """
-    if config_file is None or Path(config_file).resolve().is_relative_to(OWN_CONFIGS):
-        return
-    changed = other_defaults(opts, given)
-    if changed:
-        LOGGER.warning(
-            "%s leaves out options whose default is not the original's (in brackets): %s",
-            config_file,
-            ", ".join(changed),
-        )
-
-
 def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert what argparse collected: words, or True/False of a switch."""
+    """Convert what argparse collected: words, or a boolean for a switch."""
     hints = field_hints(cls)
     values = {}
     for name, words in given.items():
@@ -281,15 +261,8 @@ def _convert_flags(cls: type[Options], given: Mapping[str, Any]) -> dict[str, An
     return values
 
 
-def _number_format_beaten_by(flags: Mapping[str, Any]) -> dict[str, bool]:
-    """Return the number format of a file that a typed one turns off."""
-    return {
-        other: False for typed, other in (("bf16", "fp16"), ("fp16", "bf16")) if flags.get(typed)
-    }
-
-
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are UserErrors and name the nearest flag."""
+    """An argument parser that raises UserErrors, which name the nearest flag."""
 
     def parse(self, words: list[str] | None) -> argparse.Namespace:
         """Parse words; None: those of the process."""
@@ -326,27 +299,17 @@ def _build_parser(cls: type[Options]) -> _Parser:
 def _add_flag(section: Any, declared: Field, hint: Any) -> None:
     names = [declared.name, *declared.metadata["aliases"]]
     flags = [f"--{name}" for name in names]
-    text = _help_text(declared, hint)
+    rule, default = declared.metadata["rule"], _default(declared)
+    facts = [describe(hint)] if rule is None else [describe(hint), rule.text]
+    facts.append("required" if default is MISSING else f"default: {show(default)}")
+    text = f"{declared.metadata['help']} [{'; '.join(facts)}]".replace("%", "%%")
     if hint is bool or bool in get_args(hint):
-        section.add_argument(
-            *flags, dest=declared.name, action="store_const", const=True, help=text
-        )
+        section.add_argument(*flags, dest=declared.name, action="store_true", help=text)
         off = [f"--no_{name}" for name in names]
-        section.add_argument(
-            *off, dest=declared.name, action="store_const", const=False, help=argparse.SUPPRESS
-        )
+        section.add_argument(*off, dest=declared.name, action="store_false", help=argparse.SUPPRESS)
         return
     count = "+" if str(hint).startswith("list") and not is_structured(hint) else 1
     section.add_argument(*flags, dest=declared.name, nargs=count, metavar="X", help=text)
-
-
-def _help_text(declared: Field, hint: Any) -> str:
-    rule, default = declared.metadata["rule"], _default(declared)
-    facts = [describe(hint)]
-    if rule is not None:
-        facts.append(rule.text)
-    facts.append("required" if default is MISSING else f"default: {show(default)}")
-    return f"{declared.metadata['help']} [{'; '.join(facts)}]".replace("%", "%%")
 
 
 def _default(declared: Field) -> Any:

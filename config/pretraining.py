@@ -1,5 +1,4 @@
-# ruff: noqa: RUF009 (option() and redefault() declare fields)
-"""Options of pre-training: the objectives' mix over one or more corpora."""
+"""Options of pre-training: a mix of objectives over one or more corpora."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,18 +55,17 @@ class CorpusOptions:
         return self.vfeat_shards or [self.vfeat_db or ""]
 
     def under(self, txt_db: str, img_db: str) -> "CorpusOptions":
-        """The same corpus with its relative paths taken from the given folders."""
-
-        def text(name: str) -> str:
-            return str(Path(txt_db, name))
+        """Return the corpus with its relative paths below the given folders."""
 
         def texts(names: str | list[str]) -> str | list[str]:
-            return text(names) if isinstance(names, str) else [*map(text, names)]
+            if isinstance(names, str):
+                return str(Path(txt_db, names))
+            return [str(Path(txt_db, name)) for name in names]
 
         features = Path(img_db, self.vfeat_db or "")
         return replace(
             self,
-            sub_txt_db=text(self.sub_txt_db),
+            sub_txt_db=str(Path(txt_db, self.sub_txt_db)),
             vfeat_db=None if self.vfeat_shards else str(features),
             vfeat_shards=[str(features / shard) for shard in self.vfeat_shards],
             splits=[
@@ -77,7 +75,6 @@ class CorpusOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     """Pre-training (pretrain.py)"""
 
@@ -93,28 +90,23 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
     img_db: str = option("", help="folder that relative paths of frame features start from")
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
     mask_prob: float = option(0.15, help="share of tokens and frames to mask", rule=FRACTION)
-    model_config: str = redefault(TrainingOptions, "model_config", "config/hero_pretrain.json")
-    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 32)
-    gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
-    learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
-    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 100_000)
-    valid_steps: int = redefault(TrainingOptions, "valid_steps", 500)
-    hard_negtiave_start_step: list[int] = redefault(
-        RankingLossOptions, "hard_negtiave_start_step", [20_000]
-    )
+    model_config: str = "config/hero_pretrain.json"
+    val_batch_size: int = 32
+    learning_rate: float = 3e-5
+    num_train_steps: int = 100_000
+    valid_steps: int = 500
+    hard_negtiave_start_step: list[int] = [20_000]  # noqa: RUF012
 
     def resolve(self) -> None:
-        """Corpora weigh the same, and have the option's interval, unless told otherwise."""
+        """Set missing weights of corpora to 1, missing intervals to the option's."""
         super().resolve()
-        targets = [
-            replace(target, vfeat_interval=self.interval_of(target)) for target in self.targets
-        ]
+        targets = [replace(each, vfeat_interval=self.interval_of(each)) for each in self.targets]
         object.__setattr__(self, "targets", targets)
         if not self.targets_ratio:
             object.__setattr__(self, "targets_ratio", [1.0] * len(self.targets))
 
     def check(self) -> None:
-        """A corpus or more, and a weight for each."""
+        """Check that there are corpora, and a weight for each."""
         super().check()
         count = len(self.targets)
         self.require(count > 0, "targets", "one corpus or more")
@@ -127,8 +119,8 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
         return self.vfeat_interval if corpus.vfeat_interval is None else corpus.vfeat_interval
 
     def corpora(self) -> list[CorpusOptions]:
-        """The targets with their paths resolved against ``txt_db`` and ``img_db``, and with the
-        option's objectives where it has some."""
+        """Return the targets with their paths below ``txt_db`` and ``img_db``, and with the
+        option's objectives if it has any."""
         corpora = [target.under(self.txt_db, self.img_db) for target in self.targets]
         if not self.objectives:
             return corpora

@@ -1,7 +1,7 @@
-"""A trained model on its own: a folder, or a model of the hub, that a checkpoint option names.
+"""An exported model: a folder, or a model of the hub, that a checkpoint option names.
 
-The folder (scripts/export_model.py makes it) has the weights, the options and sizes that belong to
-them, and the tokenizer: no run is needed beside it.
+The folder, made by scripts/export_model.py, has all that evaluation needs: weights, options, sizes
+and tokenizer.
 """
 
 import re
@@ -29,7 +29,7 @@ TOKENIZER_FILES = (
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WEIGHT_ENDINGS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"}
-# Of a run's options those that tell where it was, not what the model is.
+# Options of a run that do not describe its model.
 _OF_THE_RUN = {"output_dir", "storage", "checkpoint", "model_config"}
 
 
@@ -38,8 +38,8 @@ class SharedModel:
     """An exported model.
 
     Attributes:
-        name: as it was asked for.
-        folder: where it lies.
+        name: as it was given.
+        folder: local path.
         config: ``model_type``, ``task``, ``step``; of the run ``model_config``, ``tokenizer``,
             ``options``.
     """
@@ -50,11 +50,7 @@ class SharedModel:
 
     @classmethod
     def find(cls, name: str | None, run: str | Path = "") -> Self | None:
-        """The model that a checkpoint option names; None where that is a step or a file.
-
-        Args:
-            name: the option's value.
-            run: folder of the run that a step or file may belong to.
+        """Return the model that a checkpoint option names; None for a step or file of ``run``.
 
         Raises:
             UserError: there is no such model.
@@ -97,20 +93,20 @@ class SharedModel:
 
     @property
     def toker(self) -> str | None:
-        """Where its tokenizer is, if it has one."""
+        """Folder of its tokenizer, if it has one."""
         return str(self.folder) if has_tokenizer(self.folder) else None
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder has a tokenizer's files."""
-    whole = (folder / "tokenizer.json").is_file()
-    return whole or all((folder / name).is_file() for name in TOKENIZER_FILES[:2])
+    vocabulary, merges, fast = ((folder / name).is_file() for name in TOKENIZER_FILES[:3])
+    return fast or (vocabulary and merges)
 
 
 def shared_options(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a run's saved options that mean something elsewhere: no paths of one machine.
+    """Return a run's saved options without paths of one machine.
 
-    They tell as well as ``saved`` whether the run is one by VALUE's rules.
+    :func:`config.value.is_value` has the same answer for both.
     """
     shared = {
         name: value

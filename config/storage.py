@@ -1,7 +1,7 @@
-"""One folder with all data and runs: where the container's paths lie on this machine.
+"""The storage folder: where the container's paths lie on this machine.
 
 Recipes and ``hps.json`` name files by the folders that the container mounts. Below a storage folder
-the same files have the same names: one recipe, one command and one run serve in both places.
+the same files have the same names, so a recipe, a command or a run works in both places.
 """
 
 import os
@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from utils.errors import UserError
 
-VARIABLE = "HERO_STORAGE"  # the storage folder of commands that name none
-# Folders of the container, and what of the storage folder it mounts there.
+VARIABLE = "HERO_STORAGE"  # the storage folder of commands without --storage
+# Folders of the container → subfolders of the storage folder that are mounted there.
 FOLDERS = {
     "/txt": "txt_db",
     "/video": "video_db",
@@ -25,32 +25,25 @@ ValueT = TypeVar("ValueT")
 
 
 def from_container(value: ValueT, storage: str | None) -> ValueT:
-    """A value in which all paths of the container lie below ``storage``; the same where it is None.
-
-    Args:
-        value: text, or lists, dictionaries and dataclasses with texts.
-        storage: absolute path of a folder. Paths that lie below it already are left alone.
+    """Return texts, also in lists, dictionaries and dataclasses, with the container's paths moved
+    below the absolute path ``storage`` (None: unchanged). Paths that are below it already stay.
     """
-    return value if storage is None else _replace_prefixes(value, _places(storage), keep=storage)
+    return value if storage is None else _replace_prefixes(value, _mounts(storage), keep=storage)
 
 
 def to_container(value: ValueT, storage: str | None) -> ValueT:
-    """The opposite of :func:`from_container`."""
-    places = {} if storage is None else {own: there for there, own in _places(storage).items()}
-    return _replace_prefixes(value, places)
+    """Return the inverse of :func:`from_container`."""
+    mounts = {} if storage is None else {own: mount for mount, own in _mounts(storage).items()}
+    return _replace_prefixes(value, mounts)
 
 
 def elsewhere_hint(value: Any, storage: str | None) -> str | None:
-    """Return what to do about a path of the container in ``value``, if this is not the
-    container."""
-    absent: list[str] = []
-
-    def look(text: str) -> str:
-        if any(_lies_in(text, folder) and not Path(folder).is_dir() for folder in FOLDERS):
-            absent.append(text)
-        return text
-
-    _map_texts(value, look)
+    """Return what to do about a path of the container in ``value`` outside the container."""
+    absent = [
+        text
+        for text in _texts(value)
+        if any(_lies_in(text, folder) and not Path(folder).is_dir() for folder in FOLDERS)
+    ]
     if storage is not None or not absent:
         return None
     return (
@@ -60,56 +53,55 @@ def elsewhere_hint(value: Any, storage: str | None) -> str | None:
 
 
 def require_reachable(value: Any, storage: str | None) -> None:
-    """See that paths of the container in ``value`` are in the container, or below a storage folder.
+    """Check that paths of the container in ``value`` exist or lie below a storage folder.
 
     Raises:
-        UserError: one is not.
+        UserError: one does not.
     """
     if hint := elsewhere_hint(value, storage):
         raise UserError(hint)
 
 
 def outside_container(value: Any) -> bool:
-    """Return whether a value has a text that is a path, and none of the container."""
-    found: list[str] = []
-
-    def look(text: str) -> str:
-        if "/" in text and not any(_lies_in(text, folder) for folder in FOLDERS):
-            found.append(text)
-        return text
-
-    _map_texts(value, look)
-    return bool(found)
+    """Return whether a value has a text that is a path, but not of the container."""
+    paths = (text for text in _texts(value) if "/" in text)
+    return any(not any(_lies_in(path, folder) for folder in FOLDERS) for path in paths)
 
 
 def default_storage() -> str | None:
-    """The folder that the environment names."""
+    """Return the folder that the environment names."""
     return os.environ.get(VARIABLE) or None
 
 
 def usable_storage(saved: Any) -> str | None:
-    """A run's saved storage folder if this machine has it: elsewhere the container's paths hold."""
+    """Return a run's saved storage folder if it exists on this machine."""
     return saved if isinstance(saved, str) and saved and Path(saved).is_dir() else None
 
 
-def _places(storage: str) -> dict[str, str]:
-    return {there: str(Path(storage, own)) for there, own in FOLDERS.items()}
+def _mounts(storage: str) -> dict[str, str]:
+    return {mount: str(Path(storage, own)) for mount, own in FOLDERS.items()}
 
 
 def _lies_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 
-def _replace_prefixes(value: ValueT, places: dict[str, str], keep: str | None = None) -> ValueT:
+def _replace_prefixes(value: ValueT, mounts: dict[str, str], keep: str | None = None) -> ValueT:
     def change(text: str) -> str:
         if keep is not None and _lies_in(text, keep):
             return text
-        for old, new in places.items():
+        for old, new in mounts.items():
             if _lies_in(text, old):
                 return new + text[len(old) :]
         return text
 
     return _map_texts(value, change)
+
+
+def _texts(value: Any) -> list[str]:
+    texts: list[str] = []
+    _map_texts(value, lambda text: texts.append(text) or text)  # type: ignore[func-returns-value]
+    return texts
 
 
 def _map_texts(value: Any, change: Callable[[str], str]) -> Any:

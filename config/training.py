@@ -1,8 +1,6 @@
-# ruff: noqa: RUF009 (option() and redefault() declare fields)
-"""Options of the scripts that train a task. Defaults follow the published recipe of the task."""
+"""Options of the scripts that train a task; defaults are those of its published recipe."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from config.groups import (
     DecodingOptions,
@@ -15,7 +13,6 @@ from config.groups import (
     SpanLossOptions,
     TrainingOptions,
     VideoDbOptions,
-    VideoOptions,
     VideoRankingOptions,
 )
 from config.options import FRACTION, POSITIVE_OR_OFF, option, redefault
@@ -27,89 +24,79 @@ ViolinTask = Literal["violin"]
 
 
 def evaluation_by(script: str) -> str:
-    """``NEXT`` of a task that ``script`` evaluates."""
+    """Return ``NEXT`` of a task that ``script`` evaluates."""
     return f"evaluate it: python {script} --output_dir {{output_dir}} --checkpoint {{best}}"
 
 
-@dataclass(frozen=True, kw_only=True)
 class RetrievalOptions(
     RetrievalEvalOptions, RankingLossOptions, TrainingOptions, RetrievalDbOptions, QueryDbOptions
 ):
     """Retrieval training"""
 
     sampled_by_q: bool = option(True, help="an item is one query; off: a video with five of its")
-    gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
 
 
-@dataclass(frozen=True, kw_only=True)
 class VcmrOptions(MomentEvalOptions, SpanLossOptions, RetrievalOptions):
     """Corpus moment retrieval (train_vcmr.py)"""
 
     KIND = Kind.MOMENTS
     NEXT = evaluation_by("eval_vcmr.py")
 
-    task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
+    task: VcmrTask = "tvr"
 
 
-@dataclass(frozen=True, kw_only=True)
 class VrOptions(VideoRankingOptions, RetrievalOptions):
     """Video retrieval (train_vr.py)"""
 
     KIND = Kind.VIDEOS
     NEXT = evaluation_by("eval_vr.py")
 
-    task: VrTask = redefault(RetrievalDbOptions, "task", "msrvtt_video_sub")
-    vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 2.0)
-    sub_ctx_len: int = redefault(VideoOptions, "sub_ctx_len", 1)
-    train_batch_size: int = redefault(TrainingOptions, "train_batch_size", 96)
-    learning_rate: float = redefault(TrainingOptions, "learning_rate", 7e-5)
-    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 4000)
-    lw_neg_q: float = redefault(RankingLossOptions, "lw_neg_q", 10.0)
-    lw_neg_ctx: float = redefault(RankingLossOptions, "lw_neg_ctx", 10.0)
-    hard_pool_size: list[int] = redefault(RankingLossOptions, "hard_pool_size", [80])
+    task: VrTask = "msrvtt_video_sub"
+    vfeat_interval: float = 2.0
+    sub_ctx_len: int = 1
+    train_batch_size: int = 96
+    learning_rate: float = 7e-5
+    num_train_steps: int = 4000
+    lw_neg_q: float = 10.0
+    lw_neg_ctx: float = 10.0
+    hard_pool_size: list[int] = [80]  # noqa: RUF012
 
 
-@dataclass(frozen=True, kw_only=True)
 class AnswerOptions(TrainingOptions, VideoDbOptions, QueryDbOptions):
     """Questions and statements"""
 
-    if TYPE_CHECKING:  # every task declares it with its own data sets
-        task: str
-    max_txt_len: int = redefault(TrainingOptions, "max_txt_len", 120)
-    train_batch_size: int = redefault(TrainingOptions, "train_batch_size", 4)
-    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 10)
-    gradient_accumulation_steps: int = redefault(TrainingOptions, "gradient_accumulation_steps", 2)
+    task: str = option(help="data set")
+    max_txt_len: int = 120
+    train_batch_size: int = 4
+    val_batch_size: int = 10
 
 
-@dataclass(frozen=True, kw_only=True)
 class VideoQaOptions(AnswerOptions):
     """Video question answering (train_videoQA.py)"""
 
     KIND = Kind.QUESTIONS
     NEXT = evaluation_by("eval_videoQA.py")
 
-    task: VideoQaTask = option("tvqa", help="data set")
+    task: VideoQaTask = "tvqa"
     lw_st_ed: float = redefault(SpanLossOptions, "lw_st_ed", 0.4)
-    learning_rate: float = redefault(TrainingOptions, "learning_rate", 5e-5)
-    lr_mul: float = redefault(TrainingOptions, "lr_mul", 10.0)
-    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 10_000)
+    learning_rate: float = 5e-5
+    lr_mul: float = 10.0
+    num_train_steps: int = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
 class ViolinOptions(AnswerOptions):
     """Video-and-language inference (train_violin.py)"""
 
     KIND = Kind.STATEMENTS
     NEXT = evaluation_by("eval_violin.py")
 
-    task: ViolinTask = option("violin", help="data set")
-    sub_ctx_len: int = redefault(VideoOptions, "sub_ctx_len", 2)
-    learning_rate: float = redefault(TrainingOptions, "learning_rate", 3e-5)
-    lr_mul: float = redefault(TrainingOptions, "lr_mul", 8.0)
-    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 6000)
+    task: ViolinTask = "violin"
+    sub_ctx_len: int = 2
+    learning_rate: float = 3e-5
+    lr_mul: float = 8.0
+    num_train_steps: int = 6000
 
 
-@dataclass(frozen=True, kw_only=True)
 class TvcOptions(DecodingOptions, TrainingOptions, VideoDbOptions):
     """Captioning (train_tvc.py)"""
 
@@ -127,10 +114,11 @@ class TvcOptions(DecodingOptions, TrainingOptions, VideoDbOptions):
         -1, help="captions drawn per video in training, -1: all", rule=POSITIVE_OR_OFF
     )
     lsr: float = option(0.1, help="label smoothing", rule=FRACTION)
-    model_config: str = redefault(TrainingOptions, "model_config", "config/hero_tvc.json")
-    sub_ctx_len: int = redefault(VideoOptions, "sub_ctx_len", 1)
-    train_batch_size: int = redefault(TrainingOptions, "train_batch_size", 4)
-    val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8)
-    lr_mul: float = redefault(TrainingOptions, "lr_mul", 10.0)
-    num_train_steps: int = redefault(TrainingOptions, "num_train_steps", 7000)
-    valid_steps: int = redefault(TrainingOptions, "valid_steps", 500)
+    gradient_accumulation_steps: int = 1
+    model_config: str = "config/hero_tvc.json"
+    sub_ctx_len: int = 1
+    train_batch_size: int = 4
+    val_batch_size: int = 8
+    lr_mul: float = 10.0
+    num_train_steps: int = 7000
+    valid_steps: int = 500

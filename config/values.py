@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from utils.decoding import decode_json
 from utils.errors import RecordError, brief, shorten
 
-_END = 2**63  # of numbers
+_LIMIT = 2**63  # of numbers
 
 _NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 
@@ -28,20 +28,20 @@ def convert(value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return _convert_union(value, hint)
-    if origin is list:
-        return _convert_list(value, hint)
+    if origin is list and isinstance(value, list):
+        return [_convert_part(f"[{i}]", part, *get_args(hint)) for i, part in enumerate(value)]
     if isinstance(hint, type) and is_dataclass(hint):
         return _convert_dataclass(value, hint)
-    if hint is float and type(value) is int and abs(value) < _END:
+    if hint is float and type(value) is int and abs(value) < _LIMIT:
         value = float(value)
     fits = value in get_args(hint) if origin is Literal else type(value) is hint
-    if not fits or (type(value) in (int, float) and not abs(value) < _END):
+    if not fits or (type(value) in (int, float) and not abs(value) < _LIMIT):
         raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
     return value
 
 
 def _quote(value: Any) -> str:
-    """A JSON value as a message shows it."""
+    """Return a JSON value as a message shows it."""
     try:
         return shorten(json.dumps(value))
     except ValueError:  # thousands of digits
@@ -49,7 +49,7 @@ def _quote(value: Any) -> str:
 
 
 def convert_words(words: list[str], hint: Any) -> Any:
-    """Convert what stands behind a flag; ``null`` means None where None is allowed.
+    """Convert the words after a flag; ``null`` means None where None is allowed.
 
     Raises:
         ValueError: as :func:`convert`.
@@ -57,7 +57,10 @@ def convert_words(words: list[str], hint: Any) -> Any:
     if words == ["null"] and NoneType in get_args(hint):
         return None
     if is_structured(hint):
-        return convert(_parse_json(words[0]), hint)
+        try:
+            return convert(decode_json(words[0]), hint)
+        except RecordError as error:
+            raise ValueError(f"is not valid JSON ({error})") from None
     if get_origin(hint) is list:
         (item,) = get_args(hint)
         return [convert_words([word], item) for word in words]
@@ -70,7 +73,7 @@ def is_structured(hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Words for a type hint: ``an integer``, ``one of hinge, lse``, ``a list (a number each)``."""
+    """Return the words for a type hint: ``an integer``, ``a list (a number each)``."""
     origin = get_origin(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(hint)))
@@ -85,18 +88,18 @@ def describe(hint: Any) -> str:
 
 
 def field_hints(cls: type) -> dict[str, Any]:
-    """Type hint of every field of a dataclass."""
+    """Return the type hint of every field of a dataclass."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def required_fields(cls: type) -> list[str]:
-    """Names of the fields without a default."""
+    """Return the names of the fields without a default."""
     return [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint such as ``did you mean margin?`` (empty when no known name resembles it)."""
+    """Return a hint such as ``did you mean margin?`` ("" if no known name is similar)."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {match[0]}?" if match else ""
 
@@ -111,13 +114,6 @@ def _convert_union(value: Any, hint: Any) -> Any:
         with suppress(ValueError):
             return convert(value, arm)
     raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
-
-
-def _convert_list(value: Any, hint: Any) -> list:
-    if not isinstance(value, list):
-        raise ValueError(f"expected {describe(hint)}, got {_quote(value)}")
-    (item,) = get_args(hint)
-    return [_convert_part(f"[{i}]", part, item) for i, part in enumerate(value)]
 
 
 def _convert_dataclass(value: Any, cls: type) -> Any:
@@ -141,20 +137,11 @@ def _convert_part(place: str, value: Any, hint: Any) -> Any:
         raise ValueError(f"{place}: {error}") from None
 
 
-def _parse_json(text: str) -> Any:
-    try:
-        return decode_json(text)
-    except RecordError as error:
-        raise ValueError(f"is not valid JSON ({error})") from None
-
-
 def _parse_word(word: str, hint: Any) -> Any:
-    """Read a word as the number that the hint wants; anything else stays text."""
+    """Return a word as the number that the hint asks for; anything else stays text."""
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     for number in (int, float):
         if number in arms:
-            try:
+            with suppress(ValueError):
                 return number(word)
-            except ValueError:
-                continue
     return word

@@ -1,4 +1,4 @@
-"""Annotation files: JSON lines whose mistakes are named by file and line."""
+"""Annotation files: JSON lines; errors name file and line."""
 
 import csv
 import re
@@ -27,27 +27,21 @@ class Line:
     text: str
 
     def read(self, reader: Callable[[dict], Result]) -> Result:
-        """``reader`` of the parsed line.
-
-        Raises:
-            UserError: no JSON object, or ``reader`` raised RecordError (names file and line).
-        """
+        """Return ``reader`` of the parsed line; UserError if it is no JSON object, or ``reader``
+        raised RecordError."""
         try:
             return reader(decode_json(self.text, dict))
         except RecordError as error:
             raise self.error(error) from None
 
     def error(self, reason: object) -> UserError:
-        """A UserError that names this line."""
+        """Return a UserError that names this line."""
         return UserError(f"{self.path}:{self.number}: {reason}; fix or remove the line")
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
-    """The lines of an annotation file; blank ones are passed over.
-
-    Raises:
-        UserError: the file is missing, holds nothing, or is no UTF-8 text.
-    """
+    """Yield the lines of an annotation file that are not blank; UserError if it is missing, has no
+    lines, or is no UTF-8 text."""
     empty = True
     for number, text in text_lines(path):
         empty = False
@@ -57,15 +51,14 @@ def read_lines(path: str | Path) -> Iterator[Line]:
 
 
 def published_form(path: str | Path) -> str | None:
-    """Say what a file is that is no JSON lines, and what reads it; None: it may be JSON lines."""
+    """Return the format of a file that is no JSON lines, and how to convert it; None: unknown."""
     try:
         document = read_json(path)
     except UserError:
         return _csv_form(path)
-    if isinstance(document, dict) and not all(
-        isinstance(v, dict | list) for v in document.values()
-    ):
-        return None  # a file of one line
+    values = document.values() if isinstance(document, dict) else ()
+    if not all(isinstance(value, dict | list) for value in values):
+        return None  # JSON lines, one line
     entries = document if isinstance(document, list) else list(document.values())
     names = entries[0].keys() if entries and isinstance(entries[0], dict) else set()
     if {"times", "description"} <= names:
@@ -75,7 +68,7 @@ def published_form(path: str | Path) -> str | None:
         "TVQA+ as published, ": {"qid", "bbox"} <= names,
         "VIOLIN as published, ": "statement" in names,
     }
-    what = next((name for name, found in known.items() if found), "")
+    what = next((name for name, matches in known.items() if matches), "")
     return f"is {what}one JSON document, not JSON lines; no converter takes it: {_BY_HAND}"
 
 
@@ -90,20 +83,20 @@ def _csv_form(path: str | Path) -> str | None:
 
 
 class UniqueIds:
-    """Tells which line took an id first."""
+    """The ids of a file's lines."""
 
     def __init__(self) -> None:
         self._lines: dict[str, int] = {}
 
     def claim(self, id_: str, line: Line) -> None:
-        """Raise UserError (names both lines) if the id is taken."""
+        """Add an id; UserError (names both lines) if another line has it."""
         if id_ in self._lines:
             raise line.error(f"the id {id_!r} was used in line {self._lines[id_]} already")
         self._lines[id_] = line.number
 
 
 def get_text(raw: dict, *names: str) -> str:
-    """The first of these fields that is there; RecordError if none is a text."""
+    """Return the first of these fields that is not null; RecordError if it is no text."""
     value = next((raw[name] for name in names if raw.get(name) is not None), None)
     if not isinstance(value, str):
         raise RecordError(f"{' or '.join(names)} must be a text")
@@ -115,8 +108,8 @@ def get_text(raw: dict, *names: str) -> str:
 
 
 def is_seconds(value: object) -> bool:
-    """Return whether ``value`` is a time that can be one of a video."""
-    # True and False are no times. NaN and infinity fail the comparison.
+    """Return whether ``value`` is a possible time in a video."""
+    # bool is an int. NaN and infinity fail the comparison.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
 
 
@@ -126,7 +119,7 @@ def is_span(value: object) -> bool:
 
 
 def get_spans(raw: dict) -> list[tuple[float, float]]:
-    """(start, end) of the subtitles ``sub`` in seconds; RecordError if one is malformed."""
+    """Return (start, end) of the subtitles ``sub`` in seconds; RecordError if one is malformed."""
     subtitles = raw.get("sub")
     if not isinstance(subtitles, list) or not all(isinstance(sub, dict) for sub in subtitles):
         raise RecordError("sub must be a list of {text, start, end}")
@@ -138,7 +131,7 @@ def get_spans(raw: dict) -> list[tuple[float, float]]:
 
 
 def subtitles_in_order(raw: dict) -> dict:
-    """The line with its subtitles ``sub`` sorted by start, equals as they stand; RecordError as
+    """Return the line with its subtitles ``sub`` sorted by start (stable); RecordError as
     :func:`get_spans`."""
     get_spans(raw)
     return {**raw, "sub": sorted(raw["sub"], key=lambda subtitle: subtitle["start"])}

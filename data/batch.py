@@ -1,4 +1,4 @@
-"""What data hands to the model: packed batches, nothing padded.
+"""Batches for the model: packed, nothing padded.
 
 Letters: B videos · F frames of all videos · S subtitle sequences · K frame slots in them · P packed
 positions · N queries · D feature width.
@@ -16,9 +16,9 @@ from utils.packing import PackedLayout, length_mask
 
 @dataclass
 class ItemBatch(TensorBatch):
-    """Items to learn from, or to answer."""
+    """Items to train on or to predict."""
 
-    ids: list[str]  # what to name when something goes wrong
+    ids: list[str]  # for error messages
 
 
 @dataclass
@@ -26,7 +26,7 @@ class TextBatch(TensorBatch):
     """N texts, packed."""
 
     token_ids: Tensor  # (P,) long
-    positions: Tensor  # (P,) long, place within its text, from 0
+    positions: Tensor  # (P,) long, index within its text
     layout: PackedLayout  # N sequences
 
 
@@ -34,17 +34,17 @@ class TextBatch(TensorBatch):
 class SubtitleSequences(TensorBatch):
     """S sequences ``[frames of the subtitle, its tokens]`` for the cross-modal transformer.
 
-    A slot is a frame's place in a sequence. Slots and tokens are embedded apart; row p of the
-    packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. Packed rows are the cells of
+    A slot is a frame's position in a sequence. Slots and tokens are embedded separately; row p of
+    the packed sequences is row ``order[p]`` of ``cat(slots, tokens)``. Packed rows are the cells of
     attention's bins; those that belong to no sequence repeat row 0. A sequence whose frames are not
-    read has no slots: what the transformer says of its first token goes to each of its frames.
+    read has no slots: the output of its first token is added to each of its frames.
     """
 
-    slot_frames: Tensor  # (K,) long, which of the batch's F frames stands in the slot
-    slot_positions: Tensor  # (K,) long, its place among the frames of the sequence
+    slot_frames: Tensor  # (K,) long, which of the batch's F frames is in the slot
+    slot_positions: Tensor  # (K,) long, its index among the frames of the sequence
     slot_rows: Tensor  # (R,) long, the packed rows that are read: every slot's, or a first token's
     slot_targets: Tensor  # (T,) long, output row of every frame of every sequence
-    slot_sources: Tensor | None  # (T,) long, which of the R rows is added there; None: each its own
+    slot_sources: Tensor | None  # (T,) long, which of the R rows is added there; None: row by row
     token_ids: Tensor  # (Q,) long
     token_positions: Tensor  # (Q,) long
     order: Tensor  # (P,) long
@@ -58,11 +58,11 @@ class SubtitleSequences(TensorBatch):
 
 @dataclass
 class VideoBatch(TensorBatch):
-    """B videos; their frames one after the other."""
+    """B videos; their frames are concatenated."""
 
     vids: list[str]
     features: Tensor  # (F, D) float32; float16 as stored until it is on the device
-    frame_positions: Tensor  # (F,) long, a frame's place in its video
+    frame_positions: Tensor  # (F,) long, a frame's index in its video
     layout: PackedLayout  # B sequences of F frames in all
     subtitles: SubtitleSequences
 
@@ -74,7 +74,7 @@ class VideoBatch(TensorBatch):
 
 @dataclass
 class QueryBatch(TensorBatch):
-    """N queries to search with; ``vids`` and ``desc_ids`` are as the annotation gives them."""
+    """N queries for retrieval; ``vids`` and ``desc_ids`` are as the annotation gives them."""
 
     qids: list[str]
     desc_ids: list[str | int]
@@ -84,25 +84,26 @@ class QueryBatch(TensorBatch):
 
 @dataclass
 class MomentBatch(ItemBatch):
-    """Videos and the queries about them, laid out video by video, N/B each (training).
+    """Videos and the queries about them, video by video, N/B each (training).
 
-    Behind the videos' subtitles their sequences hold the queries as texts without frames, so that
-    the cross-modal transformer sees all of them at once.
+    ``video.subtitles`` ends with the queries, as texts without frames, so that the cross-modal
+    transformer runs once for all.
     """
 
     video: VideoBatch
     text: TextBatch  # the queries
     targets: Tensor  # (N, 2) long, first and last frame of the moment; −1 = none
-    query_video: Tensor  # (N,) long, place of the query's video in the batch
-    text_rows: Tensor  # (P,) long, where the queries stand in the sequences of ``video.subtitles``
+    query_video: Tensor  # (N,) long, index of the query's video in the batch
+    text_rows: Tensor  # (P,) long, packed rows of the queries in ``video.subtitles``
 
 
 @dataclass
 class CandidateBatch(TensorBatch):
     """B videos and C texts about them; every video is run once for each of its texts.
 
-    A video's features are there once. Copy k of the F frames (rows k·F … k·F + F − 1) belongs to
-    the k-th text of each video; ``video.subtitles`` adds its results to the rows of ``copies`` × F.
+    A video's features are stored once. Copy k of the F frames (rows k·F … k·F + F − 1) belongs to
+    the k-th text of each video; the outputs of ``video.subtitles`` are added to the rows of
+    ``copies`` × F.
     """
 
     video: VideoBatch  # its subtitles: each of a video's, once per text, with the text appended
@@ -113,20 +114,20 @@ class CandidateBatch(TensorBatch):
 
 @dataclass
 class JudgedBatch(ItemBatch):
-    """N items, each with one candidate text or several, and what is right."""
+    """N items, each with one or several candidate texts, and their labels."""
 
     candidates: CandidateBatch
-    targets: Tensor  # (N,) long; −1 = not known
+    targets: Tensor  # (N,) long; −1 = unknown
     counts: dict[str, int]  # items that have a target, by loss
 
 
 @dataclass
 class QuestionBatch(JudgedBatch):
-    """N questions with K answers each (C = N · K, question by question); a target is the place of
-    the right one."""
+    """N questions with K answers each (C = N · K, question by question); a target is the index of
+    the right answer."""
 
-    spans: Tensor  # (N, 2) long, first and last frame to look at; −1 = none
-    frame_runs: Tensor  # (F, K) long, rows of the candidates' frames that show each frame
+    spans: Tensor  # (N, 2) long, first and last frame to attend to; −1 = none
+    frame_runs: Tensor  # (F, K) long, rows of each frame's copies among the candidates' frames
 
 
 @dataclass
@@ -140,66 +141,66 @@ class MlmBatch(ItemBatch):
 
     video: VideoBatch  # its token ids are masked
     rows: Tensor  # (M,) long, packed positions of the chosen tokens
-    labels: Tensor  # (M,) long, what stood there
+    labels: Tensor  # (M,) long, the true tokens
 
 
 @dataclass
 class MfmBatch(ItemBatch):
     """Masked frame modelling: M chosen frames."""
 
-    video: VideoBatch  # its features are whole
+    video: VideoBatch  # its features are not masked
     frame_mask: Tensor  # (F,) bool, True = chosen
     chosen: Tensor  # (M,) long, among the batch's frames
-    others: Tensor  # (F − M,) long
+    others: Tensor  # (F − M,) long, the frames that are not chosen
 
 
 @dataclass
 class FomBatch(ItemBatch):
-    """Frame order modelling: M chosen frames change places among themselves."""
+    """Frame order modelling: M chosen frames are permuted."""
 
     video: VideoBatch
-    source: Tensor  # (F,) long, the frame that each slot shows
-    slots: Tensor  # (M,) long, where the chosen frames went
-    places: Tensor  # (M,) long, their place in the video before
+    source: Tensor  # (F,) long, the frame that is shown in each slot
+    slots: Tensor  # (M,) long, where the chosen frames are shown
+    targets: Tensor  # (M,) long, their true index in the video
 
 
 @dataclass
-class ObjectiveBatch(TensorBatch):
+class WrappedBatch(TensorBatch):
+    """A batch of one of several kinds."""
+
+    batch: ItemBatch
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the items, for error messages."""
+        return self.batch.ids
+
+
+@dataclass
+class ObjectiveBatch(WrappedBatch):
     """A batch of a pre-training objective."""
 
-    method: str  # of the model, which answers it
-    batch: ItemBatch
-
-    @property
-    def ids(self) -> list[str]:
-        """What to name when something goes wrong."""
-        return self.batch.ids
+    method: str  # of the model, for this objective
 
 
 @dataclass
-class SetBatch(TensorBatch):
+class SetBatch(WrappedBatch):
     """A batch of one of several data sets."""
 
-    data_set: str  # what its losses are called after
+    data_set: str  # prefix of its losses
     kind: Kind
-    batch: ItemBatch
-
-    @property
-    def ids(self) -> list[str]:
-        """What to name when something goes wrong."""
-        return self.batch.ids
 
 
 @dataclass
 class ClipBatch(TensorBatch):
-    """C clips: stretches of the batch's frames, each at least one frame long."""
+    """C clips: ranges of the batch's frames, each at least one frame long."""
 
     first: Tensor  # (C,) long, first row among the F frames
     lengths: Tensor  # (C,) long
     longest: int
 
     def grid(self) -> tuple[Tensor, Tensor]:
-        """Frame rows (C, M), padding repeats the first one; mask (C, M), True = a real frame."""
+        """Return frame rows (C, M), padded with the first one, and mask (C, M), True = a frame."""
         mask = length_mask(self.lengths, self.longest)
         steps = torch.arange(self.longest, device=self.first.device)
         return self.first[:, None] + steps * mask, mask
@@ -218,8 +219,8 @@ class CaptionBatch(ItemBatch):
 
 @dataclass
 class ClipsToCaption(TensorBatch):
-    """Videos and the clips of them that want a caption."""
+    """Videos and their clips to caption."""
 
-    places: list[int]  # of each clip in the list of all
+    indices: list[int]  # of each clip in the list of all
     video: VideoBatch
     clips: ClipBatch

@@ -1,7 +1,6 @@
-"""RoBERTa's byte-level BPE, from the files that transformers keeps a tokenizer in.
+"""RoBERTa's byte-level BPE, from a tokenizer's files of transformers.
 
-It gives the ids of ``transformers.RobertaTokenizer`` without loading that package, which takes
-seconds.
+Ids are those of ``transformers.RobertaTokenizer``; importing that package would take seconds.
 """
 
 import re
@@ -15,7 +14,7 @@ from tokenizers.models import BPE
 
 from utils.files import read_json
 
-# In the order in which those that the vocabulary lacks are added to it.
+# In the order in which tokens that the vocabulary lacks are added to it.
 _ROLES = {
     "bos": "<s>",
     "eos": "</s>",
@@ -25,11 +24,11 @@ _ROLES = {
     "cls": "<s>",
     "mask": "<mask>",
 }
-_MOST_PIECES = 1 << 18  # of texts, whose ids are kept
+_MOST_PIECES = 1 << 18  # of texts, whose ids are cached
 
 
 class BpeTokenizer:
-    """Text to token ids and back; special tokens are found in texts, none are added.
+    """Text to token ids and back; special tokens in texts are encoded, none are added.
 
     Args:
         folder: with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
@@ -38,7 +37,7 @@ class BpeTokenizer:
         name_or_path: the folder.
         backend_tokenizer: of the library ``tokenizers``.
         bos_token_id, eos_token_id, unk_token_id, sep_token_id, pad_token_id, cls_token_id,
-            mask_token_id: None for a role that the folder's files leave empty.
+            mask_token_id: None for a role that has no token in the folder's files.
 
     Raises:
         Exception: of any kind, for damaged files.
@@ -79,29 +78,27 @@ class BpeTokenizer:
         return self.backend_tokenizer.get_vocab_size()
 
     def get_vocab(self) -> dict[str, int]:
-        """Ids by token, added ones among them."""
+        """Return ids by token, with added tokens."""
         return self.backend_tokenizer.get_vocab()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text.
-
-        A space before a word begins a token, so words are encoded one by one, each once.
-        """
+        """Return the token ids of each text."""
+        # A space before a word begins a token: words are encoded separately, each once.
         split = [self._pieces(text) for text in texts]
         wanted = {piece: None for pieces in split for piece in pieces}
         if len(self._ids) > _MOST_PIECES:
             self._ids.clear()
         new = [piece for piece in wanted if piece not in self._ids]
-        found = self.backend_tokenizer.encode_batch_fast(new, add_special_tokens=False)
-        self._ids.update(zip(new, (encoding.ids for encoding in found), strict=True))
+        encodings = self.backend_tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        self._ids.update(zip(new, (encoding.ids for encoding in encodings), strict=True))
         return [list(chain.from_iterable(map(self._ids.__getitem__, of))) for of in split]
 
     def _pieces(self, text: str) -> list[str]:
-        """A text cut before its spaces; whole where several stand together or in added tokens."""
+        """Split a text before its spaces, unless it has double spaces or added tokens."""
         if "  " in text or self._added.search(text):
             return [text]
-        first, *others = text.split(" ")
-        return [first, *[f" {word}" for word in others]]
+        first, *words = text.split(" ")
+        return [first, *[f" {word}" for word in words]]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens and a leading space kept."""
@@ -109,7 +106,7 @@ class BpeTokenizer:
 
 
 def _backend(folder: Path, model: dict | None, config: dict) -> Tokenizer:
-    """The tokenizer without special tokens; ``model`` is that of ``tokenizer.json``."""
+    """Return the tokenizer without special tokens; ``model`` is that of ``tokenizer.json``."""
     if model is None:
         vocab, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     else:
@@ -124,7 +121,7 @@ def _backend(folder: Path, model: dict | None, config: dict) -> Tokenizer:
 
 
 def _listed_tokens(folder: Path, config: dict, serialized: dict) -> list[AddedToken]:
-    """Tokens found in a text before it is split, by id: of the first file that tells of any."""
+    """Return the tokens that are matched before a text is split, of the first file that has any."""
     if "added_tokens_decoder" in config:
         listed = {int(id_): token for id_, token in config["added_tokens_decoder"].items()}
     else:

@@ -1,13 +1,12 @@
-"""Texts to judge by a video: answers to a question, statements.
+"""Candidate texts about a video: answers to a question, statements.
 
-Every candidate text is run with the video once: it stands behind each subtitle's text, and behind
-the frames in the temporal transformer (paper, section 4.3).
+Every candidate is run with the video once: it follows each subtitle's text, and the frames in the
+temporal transformer (paper, section 4.3).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -28,12 +27,12 @@ UNKNOWN = -1
 
 @dataclass
 class CandidateItem:
-    """A video and the texts to judge by it."""
+    """A video and its candidate texts."""
 
     ids: list[str]
     video: VideoItem
     texts: list[list[int]]  # tokens of each candidate, ``</s>`` first
-    targets: list[int]  # what is right, for each id; UNKNOWN where nobody says
+    targets: list[int]  # label of each id, or UNKNOWN
 
 
 RecordT = TypeVar("RecordT", StatementRecord, QuestionRecord)
@@ -41,20 +40,20 @@ ItemT = TypeVar("ItemT", bound=CandidateItem)
 
 
 class CandidateDataset(ABC, Generic[RecordT, ItemT]):
-    """Access by place to the questions or statements of a database.
+    """The questions or statements of a database.
 
     Args:
         db: their database.
-        videos: where videos come from.
+        videos: reads videos.
         max_txt_len: longer texts are left out; −1 keeps all.
-        training: every item must say what is right.
+        training: every item must have a label.
 
     Raises:
         UserError: no text is short enough, or one has no video.
     """
 
-    kind: str  # what an item is, for messages
-    label: str  # what its target is
+    kind: str  # of items, for messages
+    label: str  # of an item, for messages
     record_type: type[RecordT]
 
     def __init__(
@@ -77,11 +76,7 @@ class CandidateDataset(ABC, Generic[RecordT, ItemT]):
         self.inspect((id_, db.read(id_, self.record_type)) for id_ in self.ids)
 
     def inspect(self, records: Iterable[tuple[str, RecordT]]) -> None:
-        """Look at all records once, before the first is needed.
-
-        Raises:
-            UserError: one is not what it must be.
-        """
+        """Check all records, before the first is needed; UserError if one is malformed."""
         for id_, record in records:
             self.target(id_, record)
 
@@ -97,17 +92,13 @@ class CandidateDataset(ABC, Generic[RecordT, ItemT]):
         """Pack items."""
 
     def positions(self) -> np.ndarray:
-        """(items,) positions of each item's video, once; every candidate runs as many and its own
-        tokens."""
-        count = cache(self.videos.positions)
-        return np.array([count(self.video_of[id_]) for id_ in self.ids])
+        """Return (items,) how many positions of each item's video the cross-modal transformer sees;
+        every candidate runs as many and its own tokens."""
+        return self.videos.count_positions(self.video_of[id_] for id_ in self.ids)
 
     def target(self, id_: str, record: RecordT) -> int:
-        """The right one of a record's choices, or UNKNOWN.
-
-        Raises:
-            UserError: it is out of range, or missing in training.
-        """
+        """Return the index of a record's right choice, or UNKNOWN; UserError if it is out of range,
+        or missing in training."""
         target = record.target
         if target is None and not self.training:
             return UNKNOWN

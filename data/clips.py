@@ -1,4 +1,4 @@
-"""Clips and captions of a database, seen without PyTorch: see :mod:`data.tvc`."""
+"""Clips and captions without PyTorch: see :mod:`data.tvc`."""
 
 import math
 from collections.abc import Container, Sequence
@@ -13,11 +13,8 @@ from utils.names import CLIP_NAMES, get_name
 
 
 def clip_frames(span: Sequence[float], interval: float, num_frames: int) -> tuple[int, int]:
-    """Return the first frame of a clip in seconds, and the one after its last: one at least.
-
-    A clip that starts after the last of ``num_frames`` collapses onto it, what lies before the
-    first one onto that.
-    """
+    """Return the first frame of a clip in seconds and the one after its last, clamped to the
+    video's frames (one at least)."""
     start, end = span
     first = min(max(math.floor(start / interval), 0), num_frames - 1)
     return first, min(max(round(end / interval), first + 1), num_frames)
@@ -29,7 +26,7 @@ def starts_beyond(start: float, interval: float, num_frames: int) -> bool:
 
 
 def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str, list[str]]:
-    """Ids of every video's captions, in database order.
+    """Return the ids of every video's captions, in database order.
 
     Args:
         captions: ``cap.db``.
@@ -45,14 +42,14 @@ def captions_by_video(captions: TextDb, known: Container[str] = ()) -> dict[str,
 
 
 def read_clip_lines(path: str | Path, whole_videos: bool = False) -> list[dict]:
-    """Lines of an annotation or submission file, checked; names as they stand there.
+    """Return the raw lines of an annotation or submission file, checked.
 
     Args:
         path: the file.
         whole_videos: a clip is a whole video; its line needs no ``ts``.
 
     Raises:
-        UserError: names file and line of what is missing, malformed or there twice.
+        UserError: a field is missing or malformed, or an id not unique; names file and line.
     """
     kind = VideoLine if whole_videos else ClipLine
 

@@ -1,4 +1,4 @@
-"""How much of a split is there, where only a part of its videos is (``--only_available``)."""
+"""How much of a split is available (``--only_available``)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,44 +14,38 @@ PARTIAL = "partial"  # what marks results and metrics
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What is there of a split, and what is named.
+    """What is available of a split."""
 
-    Attributes:
-        where: the split's database or file.
-        kind: of its items, in the plural.
-        videos, items: how many are there, and of how many.
-    """
-
-    where: str
-    kind: str
-    videos: tuple[int, int]
+    where: str  # its database or file
+    kind: str  # of its items, in the plural
+    videos: tuple[int, int]  # available, all
     items: tuple[int, int]
 
     @property
     def is_partial(self) -> bool:
         """Whether something is missing."""
-        return any(there < named for there, named in (self.videos, self.items))
+        return any(available < total for available, total in (self.videos, self.items))
 
     def __str__(self) -> str:
         (videos, all_videos), (items, all_items) = self.videos, self.items
         return f"{videos} of {all_videos} videos, {items} of {all_items} {self.kind}"
 
     def mark(self) -> dict[str, Any]:
-        """Return what results and metrics say of it; empty where nothing is missing."""
+        """Return the entry of results and metrics; empty where nothing is missing."""
         if not self.is_partial:
             return {}
         parts = (("videos", self.videos), (self.kind, self.items))
         return {PARTIAL: {name: {"used": used, "of": of} for name, (used, of) in parts}}
 
     def log(self, only_available: bool) -> None:
-        """Say, of a run with ``only_available``, how much of the split it reads."""
+        """Log how much of the split is read."""
         if self.is_partial:
             LOGGER.warning("%s: only %s are available and used", self.where, self)
         elif only_available:
             LOGGER.info("%s: all is available, %s", self.where, self)
 
     def warn_of_metrics(self) -> None:
-        """Say that metrics are those of a part, if they are."""
+        """Warn that metrics are those of a part, if they are."""
         if self.is_partial:
             LOGGER.warning("metrics of %s are partial: %s", self.where, self)
 
@@ -59,21 +53,19 @@ class Coverage:
 def available_items(
     ids: Sequence[str], video_of: Mapping[str, str], videos: "VideoSource", where: object, kind: str
 ) -> tuple[list[str], Coverage]:
-    """Return the items whose videos are there, and how many those are.
+    """Return the items whose videos are available, and how many those are.
 
     Args:
-        ids: of all items.
-        video_of: their videos.
-        videos: where videos come from; unless ``only_available`` it must have all.
-        where: database or file of the items.
-        kind: of the items, in the plural.
+        ids, video_of: all items, and their videos.
+        videos: reads videos; unless ``only_available`` it must have all.
+        where, kind: see :class:`Coverage`.
 
     Raises:
         UserError: videos are missing (with ``only_available``: all are).
     """
     named = dict.fromkeys(video_of[id_] for id_ in ids)
-    there = set(videos.require(named, str(where)))
-    kept = [id_ for id_ in ids if video_of[id_] in there]
-    coverage = Coverage(str(where), kind, (len(there), len(named)), (len(kept), len(ids)))
+    available = set(videos.require(named, str(where)))
+    kept = [id_ for id_ in ids if video_of[id_] in available]
+    coverage = Coverage(str(where), kind, (len(available), len(named)), (len(kept), len(ids)))
     coverage.log(videos.only_available)
     return kept, coverage

@@ -1,4 +1,4 @@
-"""Frame order modelling (paper, section 3.2): find out where shuffled frames came from."""
+"""Frame order modelling (paper, section 3.2): predict the true positions of shuffled frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from data.batch import FomBatch
-from data.loader import ItemKey
-from data.video import VideoItem, VideoSource, collate_videos
+from data.video import VideoDataset, VideoItem, collate_videos
 
 SHUFFLED_SHARE = 0.15
 
@@ -19,7 +18,7 @@ class FomItem:
 
     video: VideoItem
     order: np.ndarray  # (T,) the slot that each frame moves to
-    chosen: np.ndarray  # (M,) the frames that were shuffled, also those that stayed in place
+    chosen: np.ndarray  # (M,) the frames that were shuffled, also those that did not move
 
 
 def shuffle_some(
@@ -36,26 +35,13 @@ def shuffle_some(
     return order, chosen
 
 
-class FomDataset:
-    """A video with some frames out of order.
+class FomDataset(VideoDataset[FomItem]):
+    """Videos with some frames shuffled."""
 
-    Args:
-        vids: the videos.
-        source: reads them.
-        seed: of the shuffles.
-    """
-
-    def __init__(self, vids: Sequence[str], source: VideoSource, seed: int) -> None:
-        self.vids, self.source, self.seed = vids, source, seed
-
-    def __len__(self) -> int:
-        return len(self.vids)
-
-    def __getitem__(self, key: ItemKey | int) -> FomItem:
-        key = ItemKey.of(key)
-        video = self.source(self.vids[key.index])
-        order, chosen = shuffle_some(video.num_frames, SHUFFLED_SHARE, key.generator(self.seed))
-        return FomItem(video, order, chosen)
+    def item(self, vid: str, rng: np.random.Generator) -> FomItem:
+        """See :class:`data.video.VideoDataset`."""
+        video = self.source(vid)
+        return FomItem(video, *shuffle_some(video.num_frames, SHUFFLED_SHARE, rng))
 
 
 def collate_fom(items: Sequence[FomItem]) -> FomBatch:
@@ -71,5 +57,5 @@ def collate_fom(items: Sequence[FomItem]) -> FomBatch:
         video=collate_videos([item.video for item in items]),
         source=torch.from_numpy(np.concatenate(source)),
         slots=torch.from_numpy(np.concatenate(slots)),
-        places=torch.from_numpy(np.concatenate([item.chosen for item in items])),
+        targets=torch.from_numpy(np.concatenate([item.chosen for item in items])),
     )

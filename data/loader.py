@@ -1,7 +1,7 @@
-"""Batches in an order that depends on the seed alone, and can be taken up anywhere.
+"""Batches in an order that depends on the seed alone and can be resumed at any batch.
 
-What an item draws at random comes from (seed, epoch, index), never from a worker's generator: the
-number of workers and a restart change nothing.
+An item's random draws come from (seed, epoch, index), never from a worker's generator: the number
+of workers and a restart change nothing.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 OptionsT = TypeVar("OptionsT", bound=LoaderOptions, covariant=True)
 KeyT = TypeVar("KeyT", contravariant=True)
 BatchT = TypeVar("BatchT", bound=TensorBatch)
-Place = dict[str, Any]
+SamplerState = dict[str, Any]
 
 
 class ItemKey(NamedTuple):
@@ -43,30 +43,12 @@ class ItemKey(NamedTuple):
         return key if isinstance(key, ItemKey) else cls(key)
 
     def generator(self, seed: int) -> np.random.Generator:
-        """The item's own source of random numbers."""
+        """Return the item's own random generator."""
         return np.random.default_rng([seed, self.epoch, self.index])
 
 
-def first_usable(index: int, count: int, make: Callable[[int], Item | None]) -> Item:
-    """Return item ``index`` of ``count``, or the next, around, of which ``make`` makes something.
-
-    A video whose features are shorter than ``id2nframe.json`` says may turn out to have nothing to
-    learn from only when it is read. Every rank then takes the same one in its place.
-
-    Raises:
-        UserError: there is none.
-    """
-    for place in range(index, index + count):
-        item = make(place % count)
-        if item is not None:
-            return item
-    raise UserError(
-        "no video has anything to learn from within its features; convert the features again"
-    )
-
-
 class KeyedDataset(Protocol[KeyT]):
-    """Anything with a length and items by key."""
+    """A sized data set whose items are read by key."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, key: KeyT, /) -> Any: ...
@@ -75,30 +57,23 @@ class KeyedDataset(Protocol[KeyT]):
 SizedDataset = KeyedDataset[ItemKey]
 
 
-@runtime_checkable
-class MeasuredDataset(Protocol):
-    """A data set that knows the positions of each item."""
-
-    def positions(self) -> np.ndarray: ...
-
-
 class BatchSampler(ABC):
     """Endless batches of keys for one of ``size`` ranks.
 
-    A place says what is done, in plain values that can be saved. It counts items of all ranks, so
-    that another batch size or number of ranks goes on from it too. The first place is ``{}``.
+    Its state is its progress, in plain values that can be saved. It counts items of all ranks, so
+    that a run can resume with another batch size or number of ranks. The first state is ``{}``.
     """
 
     batch_size: int
     size: int
 
     @abstractmethod
-    def batches(self, place: Place) -> Iterator[tuple[list, Place]]:
-        """The batches from ``place`` on, each with the place behind it."""
+    def batches(self, state: SamplerState) -> Iterator[tuple[list, SamplerState]]:
+        """Yield the batches from ``state`` on, each with the state after it."""
 
 
 class RankBatches(BatchSampler):
-    """Endless batches of item keys for one rank; a place is an epoch and the items done in it.
+    """Endless batches of item keys for one rank; the state is an epoch and the items done.
 
     Each epoch all ranks shuffle alike and take every n-th item; the order wraps around so that all
     ranks have equally many. Together, the ranks' k-th batches are the k-th batch of one process
@@ -112,7 +87,7 @@ class RankBatches(BatchSampler):
         self.seed = seed
 
     def rows(self, epoch: int, done: int = 0) -> np.ndarray:
-        """(n, size): what every rank takes in an epoch of which ``done`` items are done."""
+        """Return (n, size) items of every rank, in an epoch of which ``done`` items are done."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
         left = math.ceil((self.count - done) / self.size) * self.size
         return order.take(np.arange(done, done + left), mode="wrap").reshape(-1, self.size)
@@ -122,10 +97,10 @@ class RankBatches(BatchSampler):
         for end in range(self.batch_size, len(rows) + self.batch_size, self.batch_size):
             yield min(end, len(rows))
 
-    def batches(self, place: Place) -> Iterator[tuple[list[ItemKey], Place]]:
+    def batches(self, state: SamplerState) -> Iterator[tuple[list[ItemKey], SamplerState]]:
         """See :class:`BatchSampler`."""
-        done = place.get("items", 0)
-        for epoch in itertools.count(place.get("epoch", 0)):
+        done = state.get("items", 0)
+        for epoch in itertools.count(state.get("epoch", 0)):
             rows, start = self.rows(epoch, done), 0
             for end in self.ends(rows):
                 keys = [ItemKey(int(index), epoch) for index in rows[start:end, self.rank]]
@@ -138,8 +113,8 @@ class RankBatches(BatchSampler):
 class BudgetBatches(RankBatches):
     """Batches bounded by the positions that the cross-modal transformer sees, not by items.
 
-    All ranks cut their items at the same places, as soon as one of them would exceed the budget:
-    they do the same number of steps. An item that exceeds it alone is a batch of its own.
+    All ranks end a batch as soon as one of them would exceed the budget, so that they do the same
+    number of steps. An item that exceeds it alone is a batch of its own.
 
     Args:
         positions: (count,) of every item.
@@ -167,7 +142,7 @@ class BudgetBatches(RankBatches):
 
 @dataclass
 class LoadingRun(Generic[OptionsT]):
-    """What loaders read of a run (:class:`engine.run.Run`)."""
+    """The part of a run (:class:`engine.run.Run`) that loaders read."""
 
     options: OptionsT
     comm: Communicator
@@ -180,8 +155,7 @@ def _load(
     batches: Iterable[list[KeyT]],
     run: LoadingRun[LoaderOptions],
 ) -> Iterator[BatchT]:
-    # More processes than cores only take turns, and more than batches have nothing to do; what they
-    # load does not depend on their number.
+    # Batches do not depend on the number of workers: no more than cores or batches are of use.
     workers = min(run.options.n_workers, len(os.sched_getaffinity(0)))
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]  # PyTorch needs no Dataset, only its methods
@@ -189,11 +163,10 @@ def _load(
         collate_fn=collate,
         num_workers=min(workers, len(batches)) if isinstance(batches, list) else workers,
         pin_memory=run.options.pin_mem and torch.cuda.is_available(),
-        # The loader seeds its workers from this; the global generator stays the model's alone, so
-        # that making a loader (at a restart, in validation) does not move dropout.
+        # Workers are not seeded from the global generator: making a loader (at a restart, in
+        # validation) must not change dropout.
         generator=torch.Generator(),
-        # PyTorch's own watch over the parent begins when a worker has started: too late where the
-        # parent is killed at that very moment.
+        # PyTorch's own watchdog starts with the worker: too late if the parent is killed then.
         worker_init_fn=_start_worker,
     )
     return _on_device(_with_plain_errors(iter(loader)), run.device)
@@ -204,11 +177,8 @@ def _start_worker(number: int) -> None:
 
 
 def _with_plain_errors(batches: Iterator[Item]) -> Iterator[Item]:
-    """The batches; a user's one line arrives as a worker wrote it.
-
-    The loader raises a worker's error with the worker's traceback, which ends in that line, as its
-    message.
-    """
+    """Yield the batches; a worker's UserError, to whose message the loader adds the worker's
+    traceback, is raised with the original message."""
     try:
         yield from batches
     except UserError as error:
@@ -217,7 +187,7 @@ def _with_plain_errors(batches: Iterator[Item]) -> Iterator[Item]:
 
 
 def _on_device(batches: Iterator[BatchT], device: torch.device) -> Iterator[BatchT]:
-    """The batches on the device; to a GPU the next is copied while this one is computed."""
+    """Yield the batches on the device; to a GPU, the next is copied while this one is computed."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
@@ -242,16 +212,17 @@ def _sampler(dataset: KeyedDataset[Any], run: LoadingRun[TrainingOptions]) -> Ba
     ranks = run.comm.rank, run.comm.size, options.seed
     if options.token_budget is None:
         return RankBatches(len(dataset), options.train_batch_size, *ranks)
-    if not isinstance(dataset, MeasuredDataset):
+    positions = getattr(dataset, "positions", None)
+    if positions is None:
         raise TypeError(f"{type(dataset).__name__} has no positions: it takes no token_budget")
-    return BudgetBatches(dataset.positions(), options.token_budget, *ranks)
+    return BudgetBatches(positions(), options.token_budget, *ranks)
 
 
 class TrainLoader:
-    """Endless training batches of this rank, on the device; its place can be saved.
+    """Endless training batches of this rank, on the device; its state can be saved.
 
     Args:
-        dataset: items by :class:`ItemKey`.
+        dataset: items by :class:`ItemKey`; with a token budget it has ``positions()`` (items,).
         collate: items → batch.
         run: rank, device, batch size, seed of the order, workers.
         sampler: batches of keys; None = all items in a new order each epoch.
@@ -266,7 +237,7 @@ class TrainLoader:
     ) -> None:
         self.dataset, self.collate, self.run = dataset, collate, run
         self.sampler = sampler or _sampler(dataset, run)
-        self.place: Place = {}
+        self.state: SamplerState = {}
         self._batches: Iterator[TensorBatch] | None = None
 
     def __iter__(self) -> Self:
@@ -274,33 +245,33 @@ class TrainLoader:
 
     def __next__(self) -> TensorBatch:
         if self._batches is None:
-            # Two views of one stream: workers are given keys ahead of what is handed out.
-            ahead, self._handed_out = itertools.tee(self.sampler.batches(self.place))
+            # Two views of one stream: workers prefetch keys.
+            ahead, self._returned = itertools.tee(self.sampler.batches(self.state))
             keys = (batch for batch, _ in ahead)
             self._batches = _load(self.dataset, self.collate, keys, self.run)
         batch = next(self._batches)
-        _, self.place = next(self._handed_out)
+        _, self.state = next(self._returned)
         return batch
 
-    def state_dict(self) -> Place:
-        """Place in the data, behind the last batch handed out."""
-        return self.place
+    def state_dict(self) -> SamplerState:
+        """Return the state after the last batch returned."""
+        return self.state
 
-    def load_state_dict(self, state: Place) -> None:
-        """Go on from a saved place, also with another batch size or number of ranks."""
+    def load_state_dict(self, state: SamplerState) -> None:
+        """Resume from a saved state, also with another batch size or number of ranks."""
         # Earlier restore points count batches of all epochs, and items as if all were full.
-        self.place = self._place_behind(state["items"]) if "batches" in state else state
-        if self.place:
-            next(self.sampler.batches(self.place))  # what is no place is found here
+        self.state = self._state_after(state["items"]) if "batches" in state else state
+        if self.state:
+            next(self.sampler.batches(self.state))  # raises for a malformed state
         self._batches = None
 
-    def _place_behind(self, items: int) -> Place:
-        place: Place = {}
-        batches = self.sampler.batches(place)
+    def _state_after(self, items: int) -> SamplerState:
+        state: SamplerState = {}
+        batches = self.sampler.batches(state)
         while items > 0:
-            keys, place = next(batches)
+            keys, state = next(batches)
             items -= max(len(keys), self.sampler.batch_size) * self.sampler.size
-        return place
+        return state
 
 
 def evaluation_batches(
@@ -310,10 +281,10 @@ def evaluation_batches(
     run: LoadingRun[LoaderOptions],
     progress: str = "evaluation",
 ) -> Iterator[BatchT]:
-    """One pass over this rank's part, on the device; rank 0 shows a bar called ``progress``.
+    """Return one pass over this rank's part, on the device; rank 0 shows a ``progress`` bar.
 
-    A rank takes every n-th of the batches that one process would make: what is computed together,
-    and so each result to its last bit, is the same on any number of ranks.
+    A rank takes every n-th of the batches that one process would make, so that each result is
+    bitwise the same on any number of ranks.
     """
     keys = [ItemKey(index) for index in range(len(dataset))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
@@ -322,7 +293,7 @@ def evaluation_batches(
 
 
 def _shown(batches: Iterable[Item], name: str, total: int, is_main: bool) -> Iterator[Item]:
-    """Batches, and from the first on a bar that is gone after the last."""
+    """Yield batches; from the first to the last a progress bar is shown."""
     yield from tqdm(
         batches, name, total, leave=False, unit="batch", disable=not is_main, dynamic_ncols=True
     )

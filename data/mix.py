@@ -1,7 +1,6 @@
-"""Several data sets trained in turn: one is drawn for each optimizer step.
+"""Training on several data sets: one is drawn for each optimizer step.
 
-Everything follows from the seed and the number of the step, so all ranks draw alike, and a
-restarted run draws what the unbroken one would have drawn.
+The draws depend on the seed and the step alone: all ranks draw alike, and so does a restarted run.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.loader import BatchSampler, ItemKey, Place, RankBatches, SizedDataset
+from data.loader import BatchSampler, ItemKey, RankBatches, SamplerState, SizedDataset
 
 DRAWN_AT_ONCE = 1024  # steps that share a random generator
 
@@ -22,19 +21,19 @@ class Part:
 
     name: str
     dataset: SizedDataset
-    weight: float  # chance to be drawn, relative to the others'
-    batch_size: int | None = None  # items per batch, None: as the others have
+    weight: float  # probability to be drawn, relative to the others'
+    batch_size: int | None = None  # items per batch; None: the mix's
 
 
 class MixKey(NamedTuple):
-    """Which part, and which of its items."""
+    """A part, and one of its items."""
 
     part: int
     item: ItemKey
 
 
 class TaskMix:
-    """Data sets as one, whose items are asked for by :class:`MixKey`."""
+    """The concatenation of data sets, indexed by :class:`MixKey`."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
@@ -49,9 +48,8 @@ class TaskMix:
 class MixedBatches(BatchSampler):
     """Endless batches of one rank; those of one optimizer step come from one part.
 
-    Each part has an order of its own (:class:`data.loader.RankBatches`), which goes on where it
-    was when the part was last drawn. A place is the number of steps and every part's place; within
-    a step it is that before the step.
+    Each part has its own order (:class:`data.loader.RankBatches`), which resumes each time the part
+    is drawn. The state is the number of steps and every part's state, before the current step.
 
     Args:
         parts: the data sets.
@@ -75,37 +73,31 @@ class MixedBatches(BatchSampler):
         self.names = [part.name for part in parts]
         weights = np.array([part.weight for part in parts], dtype=np.float64)
         self.chances = weights / weights.sum()
-        self.samplers = [
-            RankBatches(
-                len(part.dataset),
-                part.batch_size or batch_size,
-                rank,
-                size,
-                part_seed(seed, number),
-            )
-            for number, part in enumerate(parts)
-        ]
+        self.samplers = []
+        for number, part in enumerate(parts):
+            own = part.batch_size or batch_size, rank, size, part_seed(seed, number)
+            self.samplers.append(RankBatches(len(part.dataset), *own))
 
     def draw(self, step: int) -> int:
-        """The part of a step (they count from 0)."""
+        """Return the part of a step (from 0)."""
         block, number = divmod(step, DRAWN_AT_ONCE)
         rng = np.random.default_rng([self.seed, block])
         return int(rng.choice(len(self.chances), size=DRAWN_AT_ONCE, p=self.chances)[number])
 
-    def batches(self, place: Place) -> Iterator[tuple[list[MixKey], Place]]:
+    def batches(self, state: SamplerState) -> Iterator[tuple[list[MixKey], SamplerState]]:
         """See :class:`data.loader.BatchSampler`."""
-        done = {name: place.get("parts", {}).get(name, {}) for name in self.names}
+        done = {name: state.get("parts", {}).get(name, {}) for name in self.names}
         streams = [s.batches(done[name]) for s, name in zip(self.samplers, self.names, strict=True)]
-        for step in count(place.get("step", 0)):
+        for step in count(state.get("step", 0)):
             part = self.draw(step)
             before = {"step": step, "parts": done}
             taken = list(islice(streams[part], self.accumulation))
             done = done | {self.names[part]: taken[-1][1]}
-            behind = [before] * (self.accumulation - 1) + [{"step": step + 1, "parts": done}]
-            for (keys, _), here in zip(taken, behind, strict=True):
-                yield [MixKey(part, key) for key in keys], here
+            states = [before] * (self.accumulation - 1) + [{"step": step + 1, "parts": done}]
+            for (keys, _), after in zip(taken, states, strict=True):
+                yield [MixKey(part, key) for key in keys], after
 
 
 def part_seed(seed: int, part: int) -> int:
-    """A seed of its own for each part, so that two parts of the same videos differ."""
+    """Return a part's own seed, so that two parts of the same videos differ."""
     return int(np.random.SeedSequence([seed, part]).generate_state(1)[0])

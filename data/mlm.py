@@ -1,4 +1,4 @@
-"""Masked language modelling (paper, section 3.2): guess hidden words of the subtitles."""
+"""Masked language modelling (paper, section 3.2): predict masked words of the subtitles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from data.batch import MlmBatch
-from data.loader import ItemKey
 from data.tokenize import SPECIAL
 from data.video import (
     Subtitle,
     SubtitleSource,
     Transcript,
+    VideoDataset,
     VideoItem,
     collate_videos,
     cut_texts,
@@ -28,37 +28,28 @@ class MlmItem:
     """A video whose subtitles are masked."""
 
     video: VideoItem
-    labels: list[dict[int, int]]  # per subtitle: place in its text → the token that stood there
+    labels: list[dict[int, int]]  # of each subtitle: position in its text → true token
 
 
 @dataclass(frozen=True)
 class TokenMasking:
-    """How tokens are hidden.
+    """How tokens are masked."""
 
-    Attributes:
-        prob: share of tokens to choose; where none is drawn, the first one is masked.
-        mask_id: what replaces most of them.
-        replacements: the ids that a random replacement may be.
-    """
-
-    prob: float
-    mask_id: int
-    replacements: np.ndarray
+    prob: float  # of a token to be chosen; where none is drawn, the first one is masked
+    mask_id: int  # replaces most of the chosen tokens
+    replacements: np.ndarray  # ids that a random replacement may be
 
     @classmethod
     def of(cls, prob: float, meta: dict) -> "TokenMasking":
-        """Return the masking with the ids of a database's ``meta.json``: never a special one."""
+        """Return the masking for a database's ``meta.json``; special ids are no replacements."""
         special = [meta[name] for name in SPECIAL if isinstance(meta.get(name), int)]
         return cls(prob, meta["MASK"], np.setdiff1d(np.arange(*meta["v_range"]), special))
 
     def __call__(
         self, tokens: Sequence[int], rng: np.random.Generator
     ) -> tuple[list[int], dict[int, int]]:
-        """Hide some of ``tokens`` (one or more).
-
-        Returns:
-            The tokens to read, and the true token at every chosen place.
-        """
+        """Return ``tokens`` (one or more), some of them masked, and the true one of each chosen
+        position."""
         true = np.asarray(tokens)
         chosen = rng.random(len(true)) < self.prob
         fate = rng.random(len(true))
@@ -67,21 +58,21 @@ class TokenMasking:
         masked = chosen & (fate < MASKED_SHARE)
         random = chosen & ~masked & (fate < MASKED_SHARE + RANDOM_SHARE)
         read = np.where(masked, self.mask_id, true)
-        places = rng.integers(len(self.replacements), size=int(random.sum()))
-        read[random] = self.replacements[places]
-        return read.tolist(), {int(place): int(true[place]) for place in np.flatnonzero(chosen)}
+        drawn = rng.integers(len(self.replacements), size=int(random.sum()))
+        read[random] = self.replacements[drawn]
+        return read.tolist(), {int(i): int(true[i]) for i in np.flatnonzero(chosen)}
 
 
-class MlmDataset:
-    """A video with all of its subtitles that have text, also those without a frame.
+class MlmDataset(VideoDataset[MlmItem]):
+    """Videos with all of their subtitles that have text, also those without a frame.
 
     Args:
-        vids: the videos.
-        source: reads them.
-        mask_prob: share of tokens to choose.
-        max_txt_len: subtitles are cut to so many tokens each; −1 keeps all.
-        seed: of the masks.
+        vids, source, seed: see :class:`data.video.VideoDataset`.
+        mask_prob: probability of a token to be chosen.
+        max_txt_len: tokens that are kept of each subtitle; −1 keeps all.
     """
+
+    source: SubtitleSource
 
     def __init__(
         self,
@@ -91,29 +82,23 @@ class MlmDataset:
         max_txt_len: int,
         seed: int,
     ) -> None:
-        meta = source.subtitles.meta
-        self.vids, self.source, self.seed = vids, source, seed
+        super().__init__(vids, source, seed)
         self.max_txt_len = max_txt_len
-        self.cls_id = meta["CLS"]
-        self.masking = TokenMasking.of(mask_prob, meta)
+        self.cls_id = source.subtitles.meta["CLS"]
+        self.masking = TokenMasking.of(mask_prob, source.subtitles.meta)
 
-    def __len__(self) -> int:
-        return len(self.vids)
-
-    def __getitem__(self, key: ItemKey | int) -> MlmItem:
-        key = ItemKey.of(key)
-        vid = self.vids[key.index]
+    def item(self, vid: str, rng: np.random.Generator) -> MlmItem:
+        """See :class:`data.video.VideoDataset`."""
         features = read_features(self.source.features, vid)
-        whole = self.source.transcript(vid, len(features))
-        transcript = Transcript(cut_texts(whole.texts, self.max_txt_len), whole.frames)
-        rng = key.generator(self.seed)
+        full = self.source.transcript(vid, len(features))
+        transcript = Transcript(cut_texts(full.texts, self.max_txt_len), full.frames)
         subtitles, labels = [], []
         for subtitle in self.source.with_context(transcript):
             text = subtitle.tokens[1:]  # without the separator in front
             if text:
                 read, true = self.masking(text, rng)
                 subtitles.append(Subtitle([self.cls_id, *read], subtitle.frames))
-                labels.append({place + 1: token for place, token in true.items()})
+                labels.append({position + 1: token for position, token in true.items()})
         return MlmItem(VideoItem(vid, features, subtitles), labels)
 
 
@@ -124,9 +109,9 @@ def collate_mlm(items: Sequence[MlmItem]) -> MlmBatch:
     labels = [label for item in items for label in item.labels]
     starts = video.subtitles.layout.offsets.tolist()
     rows = [
-        start + len(subtitle.frames) + place
+        start + len(subtitle.frames) + position
         for start, subtitle, label in zip(starts, subtitles, labels)
-        for place in label
+        for position in label
     ]
     return MlmBatch(
         ids=[item.video.vid for item in items],

@@ -1,4 +1,4 @@
-"""Moments of databases, which may hold what no annotation should: read all the same, and said."""
+"""Moments of databases; invalid ones are read with a warning."""
 
 import math
 import re
@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from data.annotations import RecordError
 from data.stores.records import QueryRecord
+from utils.errors import RecordError
 from utils.logger import LOGGER
 
 NAMED = 5  # ids that a warning shows
@@ -23,7 +23,7 @@ def as_moment(value: Any) -> tuple[float, float] | None:
 
 
 def agreed_moment(moments: Iterable[Sequence[float]]) -> list[float]:
-    """Of several annotators' [start, end], the one that most chose, the first of equals."""
+    """Return the most frequent of several annotators' [start, end], the first of equals."""
     return list(Counter(map(tuple, moments)).most_common(1)[0][0])
 
 
@@ -39,17 +39,11 @@ def parse_seconds(ts: object) -> tuple[float, float] | None:
 
 
 def training_moment(record: QueryRecord) -> tuple[float, float] | None:
-    """Return the moment that a query teaches, in seconds; None where its database tells none.
-
-    Of several annotators' moments it is the one that most of them chose.
-    """
-    target = record.target
+    """Return a query's moment in seconds, the most frequent of several annotators'; None: none."""
+    target: Any = record.target  # [start, end], or a list of such
     if target is None:
         return None
-    if moment := as_moment(target):
-        return moment
-    start, end = agreed_moment([moment for moment in target if isinstance(moment, list)])
-    return start, end
+    return as_moment(target) or as_moment(agreed_moment(target))
 
 
 def is_clamped(moment: Sequence[float]) -> bool:
@@ -59,29 +53,28 @@ def is_clamped(moment: Sequence[float]) -> bool:
 
 
 def refuse_clamped(moment: Sequence[float]) -> None:
-    """Raise RecordError for a moment that readers would clamp: databases are written without."""
+    """Raise RecordError for a moment that readers would clamp; none is written to a database."""
     if is_clamped(moment):
         start, end = moment
         raise RecordError(f"the moment [{start:g}, {end:g}] is negative or ends before it starts")
 
 
 def warn_of_clamped(moments: Iterable[tuple[object, tuple[float, float]]], where: object) -> None:
-    """Say once which moments, of the ids in front of them, are clamped, if any are."""
-    odd = [
+    """Warn of those (id, moment) that are clamped, if any are."""
+    clamped = [
         f"{id_} [{start:g}, {end:g}]" for id_, (start, end) in moments if is_clamped((start, end))
     ]
-    if odd:
+    if clamped:
+        named = ", ".join(clamped[:NAMED]) + ", …" * (len(clamped) > NAMED)
         LOGGER.warning(
             "%s: %d moment(s) have a negative time or end before they start (%s): they begin at 0 "
             "at the earliest, and end after their start",
-            where,
-            len(odd),
-            ", ".join(odd[:NAMED]) + ", …" * (len(odd) > NAMED),
+            *(where, len(clamped), named),
         )
 
 
 def warn_of_units(moments: Iterable[tuple[Sequence[float], float]], where: object) -> None:
-    """Say once if most moments start after the end of their video, given in seconds too."""
+    """Warn if most of (moment, seconds of its video) start after the end of their video."""
     starts = [(start, end) for (start, _), end in moments]
     late = [(start, end) for start, end in starts if start >= end]
     if 2 * len(late) > len(starts):
@@ -93,7 +86,7 @@ def warn_of_units(moments: Iterable[tuple[Sequence[float], float]], where: objec
 
 
 def warn_of_single_moments(targets: Iterable[Any], where: object) -> None:
-    """Say once how many of DiDeMo's lines have one moment where several annotators' belong."""
+    """Warn of DiDeMo's lines that have one moment instead of several annotators'."""
     single = [as_moment(target) is not None for target in targets]
     if any(single):
         LOGGER.warning(

@@ -1,4 +1,4 @@
-"""Pre-training: its objectives, and from options to a data set per corpus, split and objective."""
+"""Pre-training objectives, and a data set of each corpus, split and objective of a run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from data.mix import Part, part_seed
 from data.mlm import MlmDataset, collate_mlm
 from data.run_features import open_features
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.usable import Features, require_features
+from data.usable import Features, require_videos
 from data.vcmr import collate_moments
 from data.video import SubtitleSource
 from data.video_pool import read_split
@@ -29,26 +29,17 @@ VALIDATION_SEED = 0  # the same masks in every validation of every run
 
 @dataclass(frozen=True)
 class Objective:
-    """A pre-training objective.
+    """A pre-training objective."""
 
-    Attributes:
-        dataset: class of its data set, made of videos, the source that reads them, ``options`` and
-            the seed of what is drawn.
-        options: names of the options (``config.pretraining.PretrainOptions``) that it is told.
-        collate: packs the items.
-        method: of ``model.pretrain.HeroForPretraining``, which answers a batch.
-        masks_text: whether it hides tokens of the subtitles.
-    """
-
-    dataset: Callable[..., SizedDataset]
-    options: tuple[str, ...]
+    dataset: Callable[..., SizedDataset]  # a data.video.VideoDataset with these options:
+    options: tuple[str, ...]  # names of PretrainOptions that are passed to the data set
     collate: Callable[[Sequence[Any]], ItemBatch]
-    method: str
-    masks_text: bool = False
+    method: str  # of model.pretrain.HeroForPretraining, for its batches
+    masks_text: bool = False  # whether it masks tokens of the subtitles
 
     def batch(self, items: Sequence[Any]) -> ObjectiveBatch:
         """Pack items of the data set."""
-        return ObjectiveBatch(self.method, self.collate(items))
+        return ObjectiveBatch(self.collate(items), self.method)
 
 
 OBJECTIVES = {
@@ -61,11 +52,7 @@ OBJECTIVES = {
 
 
 def find_objective(name: str) -> Objective:
-    """Return the objective of a name among a corpus's ``tasks``.
-
-    Raises:
-        UserError: there is none; names the nearest one.
-    """
+    """Return the objective that a corpus's ``tasks`` name; UserError, with a hint, if unknown."""
     if name not in OBJECTIVES:
         hint = nearest(name, OBJECTIVES) or f"there are {', '.join(OBJECTIVES)}"
         raise UserError(f"option targets: tasks: unknown objective {name!r}; {hint}")
@@ -73,13 +60,7 @@ def find_objective(name: str) -> Objective:
 
 
 class ObjectiveDataset:
-    """Data set of an objective whose items say which one they are of.
-
-    Args:
-        name: of the objective, among :data:`OBJECTIVES`.
-        vids, source, seed: see :class:`Objective`.
-        options: of the run.
-    """
+    """Data set of an objective, ``name`` in :data:`OBJECTIVES`; each item comes with the name."""
 
     def __init__(
         self,
@@ -90,9 +71,9 @@ class ObjectiveDataset:
         seed: int,
     ) -> None:
         objective = find_objective(name)
-        told = {option: getattr(options, option) for option in objective.options}
+        own = {option: getattr(options, option) for option in objective.options}
         self.name = name
-        self.data = objective.dataset(vids, source, **told, seed=seed)
+        self.data = objective.dataset(vids, source, **own, seed=seed)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -103,15 +84,15 @@ class ObjectiveDataset:
 
 def collate_objective(items: Sequence[tuple[str, Any]]) -> ObjectiveBatch:
     """Pack items of one :class:`ObjectiveDataset`."""
-    return find_objective(items[0][0]).batch([item for _, item in items])
+    return OBJECTIVES[items[0][0]].batch([item for _, item in items])
 
 
 class ShardedFeatures:
-    """Several feature databases read as one (:class:`data.stores.lmdb_io.FeatureDb`).
+    """Several feature databases read as one (:class:`data.usable.Features`).
 
     Args:
-        shards: the databases, of one version and interval. A video that is in several is read
-            from the first of them.
+        shards: the databases, of one version and interval. A video that is in several is read from
+            the first of them.
 
     Raises:
         UserError: shards have features of different widths.
@@ -124,31 +105,28 @@ class ShardedFeatures:
         self.path = ", ".join(str(shard.path) for shard in shards)
         self.width = shards[0].width
         self.id2nframe: dict[str, int] = {}
-        self._shard_of: dict[str, int] = {}
-        for number, shard in enumerate(shards):
-            self._add(number, shard)
-
-    def _add(self, number: int, shard: FeatureDb) -> None:
-        if shard.width != self.width:
-            raise UserError(
-                f"{shard.path} has features {shard.width} values wide, {self.shards[0].path} "
-                f"{self.width}: shards need features of the same extractors"
-            )
-        twice = self.id2nframe.keys() & shard.id2nframe.keys()
-        if twice:
-            LOGGER.warning(
-                "%d videos of %s (such as %s) are in a shard before it, and read from there",
-                *(len(twice), shard.path, min(twice)),
-            )
-        self.id2nframe = shard.id2nframe | self.id2nframe
-        self._shard_of = dict.fromkeys(shard.id2nframe, number) | self._shard_of
+        self._shard_of: dict[str, FeatureDb] = {}
+        for shard in shards:
+            if shard.width != self.width:
+                raise UserError(
+                    f"{shard.path} has features {shard.width} values wide, {shards[0].path} "
+                    f"{self.width}: shards need features of the same extractors"
+                )
+            twice = self.id2nframe.keys() & shard.id2nframe.keys()
+            if twice:
+                LOGGER.warning(
+                    "%d videos of %s (such as %s) are in a shard before it, and read from there",
+                    *(len(twice), shard.path, min(twice)),
+                )
+            self.id2nframe = shard.id2nframe | self.id2nframe
+            self._shard_of = dict.fromkeys(shard.id2nframe, shard) | self._shard_of
 
     def __getitem__(self, vid: str) -> np.ndarray:
-        """(T, D), as :meth:`data.stores.lmdb_io.FeatureDb.__getitem__`."""
-        return self.shards[self._shard_of[vid]][vid]
+        """Return (T, D), as :class:`data.stores.lmdb_io.FeatureDb` does."""
+        return self._shard_of[vid][vid]
 
     def __contains__(self, vid: str) -> bool:
-        return vid in self._shard_of
+        return vid in self._shard_of and vid in self._shard_of[vid]
 
 
 @dataclass
@@ -160,11 +138,7 @@ class Corpus:
     source: SubtitleSource
 
     def parts(self, train: bool) -> Iterator[tuple[str, str, float, list[str]]]:
-        """(loader name, objective, weight, videos) of the training or validation loaders.
-
-        Raises:
-            UserError: a list of videos is unusable, or names videos that no database has.
-        """
+        """Yield (loader name, objective, weight, videos) of the training or validation loaders."""
         for split in self.options.splits:
             vids = self._videos(split.train_idx if train else split.val_idx)
             for objective, ratio in zip(split.tasks, split.ratio, strict=True):
@@ -172,14 +146,14 @@ class Corpus:
                 yield name, objective, self.weight * ratio, vids
 
     def _videos(self, files: str | list[str]) -> list[str]:
-        """The videos of all files; with one file per shard, those of a file are in its shard."""
+        """Return the videos of all files; one file per shard must list videos of that shard."""
         shards = getattr(self.source.features, "shards", [])
         per_shard = isinstance(files, list) and len(files) == len(shards)
         vids = []
         for number, file in enumerate([files] if isinstance(files, str) else files):
             listed = read_split(file)
             if per_shard and not self.source.only_available:
-                require_features(shards[number], listed, file)
+                require_videos(shards[number], listed, file)
             there = self.source.require(listed, file)
             if len(there) < len(listed):
                 LOGGER.warning(
@@ -190,11 +164,7 @@ class Corpus:
 
 
 def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> list[Corpus]:
-    """Open the databases of all corpora.
-
-    Args:
-        options: of the run.
-        vocab_size: of its model; None: tokens are not checked against it.
+    """Open the databases of all corpora; tokens are checked against ``vocab_size``, if given.
 
     Raises:
         UserError: one is missing or damaged, or features of two corpora differ in width.
@@ -219,10 +189,11 @@ def open_corpora(options: PretrainOptions, vocab_size: int | None = None) -> lis
 
 
 def make_parts(corpora: Sequence[Corpus], options: PretrainOptions, train: bool) -> list[Part]:
-    """One part per corpus, split and objective, named ``{objective}_{corpus}_{split}``.
+    """Return one part per corpus, split and objective, named ``{objective}_{corpus}_{split}``.
 
     Raises:
-        UserError: a list of videos is unusable, an objective unknown, or a part's name taken.
+        UserError: a list of videos is malformed or names videos that no database has, an objective
+            is unknown, or a name not unique.
     """
     parts: dict[str, Part] = {}
     seed = options.seed if train else VALIDATION_SEED
@@ -230,7 +201,7 @@ def make_parts(corpora: Sequence[Corpus], options: PretrainOptions, train: bool)
         for name, objective, weight, vids in corpus.parts(train):
             if name in parts:
                 raise UserError(f"two loaders are called {name}; rename a corpus or a split")
-            own_seed = part_seed(seed, len(parts))
-            dataset = ObjectiveDataset(objective, vids, corpus.source, options, own_seed)
+            own = part_seed(seed, len(parts))
+            dataset = ObjectiveDataset(objective, vids, corpus.source, options, seed=own)
             parts[name] = Part(name, dataset, weight)
     return list(parts.values())

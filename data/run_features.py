@@ -5,16 +5,8 @@ from data.stores.lmdb_io import FeatureDb
 
 
 def open_features(options: VideoOptions, folder: str, interval: float) -> FeatureDb:
-    """Open a feature database; numbers of frames that it lacks may be kept in the run's folder.
-
-    Args:
-        options: of a run.
-        folder: the data set's folder.
-        interval: seconds per frame.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """Open the feature database of a data set's folder; frame counts that it lacks may be saved in
+    the run's folder. UserError if it is missing or damaged."""
     return FeatureDb(
         folder,
         options.vfeat_version,
@@ -26,5 +18,5 @@ def open_features(options: VideoOptions, folder: str, interval: float) -> Featur
 
 
 def channel_of(task: str) -> Channel:
-    """Return what of a video a task reads: its name may end in a channel's."""
+    """Return the channel of a task, by the end of its name."""
     return next((each for each in Channel if task.endswith(f"_{each}")), Channel.VIDEO_SUB)

@@ -1,4 +1,4 @@
-"""The video source that a task's options ask for."""
+"""The video source that a task's options name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from utils.logger import LOGGER
 
 
 class QueryTokens(Protocol):
-    """What a query database says of its tokens."""
+    """The tokens of a query database."""
 
     @property
     def meta(self) -> Mapping[str, Any]: ...
@@ -39,29 +39,30 @@ def open_videos(
 
     Args:
         options: of a run.
-        queries: a query database. Subtitles must have tokens of its ``vocab_size``; where there are
-            none, it says which token ``<s>`` is.
-        channel: what of them is read.
+        queries: a query database, with the ``vocab_size`` of the subtitles' tokens, too; without
+            subtitles, with the id of ``<s>``.
+        channel: what is read of videos.
 
     Raises:
         UserError: a database is missing or damaged.
     """
     features = open_features(options, options.vfeat_db, options.vfeat_interval)
     subtitles = TextDb(options.sub_txt_db, queries.vocab_size) if options.sub_txt_db else None
-    # Training says it in its data check.
+    # Training warns of it in its data check.
     if subtitles is not None and getattr(options, "skip_data_check", True):
-        told = subtitles.meta.get("frame_length")
-        if told not in (None, features.interval):
+        interval = subtitles.meta.get("frame_length")
+        if interval not in (None, features.interval):
             LOGGER.warning(
                 "%s was made for %g seconds a frame, vfeat_interval is %g: subtitles lie over "
                 "other frames than they were spoken over",
-                *(subtitles.path, told, features.interval),
+                *(subtitles.path, interval, features.interval),
             )
+    source: VideoSource
     if channel == Channel.VIDEO_ONLY:
-        frames = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
-        return VideoData(features, subtitles, frames)
-    kind = SubtitleOnlySource if channel == Channel.SUB_ONLY else SubtitleSource
-    if subtitles is None:
+        source = VideoOnlySource(features, queries.meta["CLS"], options.only_available)
+    elif subtitles is None:
         raise UserError(f"missing options: --sub_txt_db (channel {channel} reads subtitles)")
-    source = kind(subtitles, features, options.sub_ctx_len, options.only_available)
+    else:
+        kind = SubtitleOnlySource if channel == Channel.SUB_ONLY else SubtitleSource
+        source = kind(subtitles, features, options.sub_ctx_len, options.only_available)
     return VideoData(features, subtitles, source)

@@ -1,7 +1,7 @@
-"""Text to token ids: RoBERTa's byte-level BPE and the rules applied to text before it.
+"""Text to token ids: normalization, then RoBERTa's byte-level BPE.
 
-White space around a text is stripped last of all: the published weights have never read a token
-that begins with a space at the front of a text.
+White space around a text is stripped last: the published weights were trained on texts that do not
+begin with a space.
 """
 
 import hashlib
@@ -20,17 +20,14 @@ from utils.hub import fetch_folder
 # Names of the special tokens' ids in meta.json.
 SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
 FINGERPRINT = "tokenizer_sha256"
-# Entries of meta.json that tell one tokenizer from another.
+# Entries of meta.json that identify a tokenizer.
 IDENTITY = (*SPECIAL, "v_range", FINGERPRINT)
 DEFAULT_TOKENIZER = "roberta-base"
 
 
 def tokenizer_folder(name_or_folder: str) -> Path:
-    """A local folder with a tokenizer, which is given or, by name, from the hub (or its cache).
-
-    Raises:
-        UserError: the folder holds no tokenizer, or the name cannot be fetched.
-    """
+    """Return a local folder with a tokenizer: the given one, or of a name on the hub (or cached);
+    UserError if there is none, or it cannot be fetched."""
     folder = Path(name_or_folder)
     if not folder.is_dir():
         folder = fetch_folder(
@@ -48,24 +45,20 @@ def tokenizer_folder(name_or_folder: str) -> Path:
 
 
 def load_tokenizer(name_or_folder: str) -> BpeTokenizer:
-    """A RoBERTa tokenizer from a :func:`tokenizer_folder`.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
+    """Load a RoBERTa tokenizer from a :func:`tokenizer_folder`; UserError if it is damaged."""
     folder = tokenizer_folder(name_or_folder)
     try:
         return BpeTokenizer(folder)
-    except Exception as error:  # tokenizers raises all sorts for a damaged file
+    except Exception as error:  # tokenizers raises any exception for a damaged file
         raise UserError(f"the tokenizer in {folder} cannot be read ({error})") from error
 
 
 def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int] | None]:
-    """Return the ids that ``meta.json`` records; None of a role that the tokenizer leaves empty.
+    """Return the ids that ``meta.json`` records; None of a role without a token.
 
-    ``v_range`` = [first, last + 1] are the ids that a random replacement may take: "." up to
-    "<|endoftext|>", or, in a tokenizer without those two, from the first id that is not special to
-    the last. (Special ids in between are never drawn: :class:`data.mlm.TokenMasking`.)
+    ``v_range`` = [first, last + 1] are the ids that a random replacement may be: "." to
+    "<|endoftext|>", or, in a tokenizer without those, the first to the last id that is not special.
+    (Special ids in between are never drawn: :class:`data.mlm.TokenMasking`.)
     """
     vocabulary = tokenizer.get_vocab()
     if "." in vocabulary and "<|endoftext|>" in vocabulary:
@@ -73,36 +66,25 @@ def special_ids(tokenizer: BpeTokenizer) -> dict[str, int | list[int] | None]:
     else:
         ordinary = set(vocabulary.values()) - set(tokenizer.all_special_ids)
         v_range = [min(ordinary), max(ordinary) + 1]
-    return {
-        "BOS": tokenizer.bos_token_id,
-        "EOS": tokenizer.eos_token_id,
-        "SEP": tokenizer.sep_token_id,
-        "CLS": tokenizer.cls_token_id,
-        "PAD": tokenizer.pad_token_id,
-        "MASK": tokenizer.mask_token_id,
-        "UNK": tokenizer.unk_token_id,
-        "v_range": v_range,
-    }
+    ids = {role: getattr(tokenizer, f"{role.lower()}_token_id") for role in SPECIAL}
+    return {**ids, "v_range": v_range}
 
 
 def tokenizer_meta(tokenizer: BpeTokenizer) -> dict[str, Any]:
     """Return :data:`IDENTITY` of a tokenizer, as ``meta.json`` records it."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    return {
-        **special_ids(tokenizer),
-        FINGERPRINT: fingerprint(tokenizer.get_vocab(), model["merges"]),
-    }
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    return {**special_ids(tokenizer), FINGERPRINT: fingerprint(tokenizer.get_vocab(), merges)}
 
 
 def fingerprint(vocabulary: Mapping[str, int], merges: Iterable[str | Sequence[str]]) -> str:
-    """Return a hash of what decides about ids: tokens, and merges in their order."""
+    """Return a hash of tokens, and of merges in their order."""
     joined = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
     return hashlib.sha256(json.dumps([sorted(vocabulary.items()), joined]).encode()).hexdigest()
 
 
 def other_tokenizer(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return what tells the tokenizers of two ``meta.json`` apart, of what both have; None:
-    nothing."""
+    """Return the first difference of two tokenizers in entries that both ``meta.json`` have, or
+    None."""
     for name in IDENTITY:
         if name in one and name in other and one[name] != other[name]:
             return f"{name} is {one[name]}, there {other[name]}"
@@ -114,8 +96,8 @@ def tokenizer_name(meta: Mapping[str, Any], place: Path | None = None) -> str | 
 
     Args:
         meta: its content.
-        place: the database. A folder given relative to where that was made is looked for from here
-            and from every folder above the database.
+        place: the database. The relative path of a folder is tried from the working directory and
+            from every folder above the database.
     """
     name = meta.get("toker") or meta.get("tokenizer")
     if not name or place is None:
@@ -127,7 +109,7 @@ def tokenizer_name(meta: Mapping[str, Any], place: Path | None = None) -> str | 
 
 
 def named_in_environment() -> str | None:
-    """The tokenizer, hub name or folder, of commands without ``--toker``: ``$HERO_TOKER``."""
+    """Return ``$HERO_TOKER``: the tokenizer (hub name or folder) if ``--toker`` is not given."""
     return os.environ.get("HERO_TOKER") or None
 
 

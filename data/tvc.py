@@ -1,12 +1,11 @@
-"""Clips and their captions: TVC, and whole videos: YC2C, VATEX-EN-C.
+"""Captions of clips (TVC) and of whole videos (YC2C, VATEX-EN-C).
 
-An item of TVC is one video with its clips, so that a video is encoded once however many clips it
-has; one of the others is a caption with its video.
+An item of TVC is a video with all of its clips, so that it is encoded once; an item of the others
+is a caption with its video.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -15,14 +14,21 @@ import torch
 
 from data.batch import CaptionBatch, ClipBatch, ClipsToCaption
 from data.clips import captions_by_video, clip_frames, read_clip_lines, starts_beyond
-from data.coverage import Coverage, available_items
-from data.loader import ItemKey, first_usable
+from data.coverage import available_items
+from data.loader import ItemKey
 from data.moments import warn_of_clamped
 from data.stores.lmdb_io import TextDb
 from data.stores.records import CaptionRecord, QueryRecord
 from data.tokenize import other_tokenizer
 from data.vcmr import learnable_queries
-from data.video import VideoItem, VideoSource, collate_texts, collate_videos, cut_texts
+from data.video import (
+    VideoDataset,
+    VideoItem,
+    VideoSource,
+    collate_texts,
+    collate_videos,
+    cut_texts,
+)
 from data.video_pool import feature_name
 from utils.errors import UserError
 from utils.logger import LOGGER
@@ -30,30 +36,15 @@ from utils.names import CLIP_NAMES, get_name
 from utils.packing import PackedLayout
 
 
-def warn_of_clips_beyond(clip_ids: Sequence[str | int], consequence: str) -> None:
-    """Say which clips start after the last kept frame, if any do."""
-    if clip_ids:
-        named = ", ".join(map(str, clip_ids[:5])) + (", …" if len(clip_ids) > 5 else "")
+def warn_of_clips_beyond(clip_ids: Iterable[str | int], consequence: str) -> None:
+    """Warn of clips that start after the last kept frame, if any do."""
+    ids = [*map(str, clip_ids)]
+    if ids:
         LOGGER.warning(
             "%d clip(s) start after the last kept frame (%s) and %s; a longer max_clip_len may "
             "reach them",
-            len(clip_ids),
-            named,
-            consequence,
+            *(len(ids), ", ".join(ids[:5]) + ", …" * (len(ids) > 5), consequence),
         )
-
-
-class CaptionDb:
-    """A caption database: captions in ``cap.db``, ``meta.json`` above it."""
-
-    def __init__(self, path: str | Path, vocab_size: int | None = None) -> None:
-        self.path = Path(path)
-        self.captions = TextDb(self.path / "cap.db", vocab_size)
-
-    @property
-    def meta(self) -> dict:
-        """Ids of the special tokens."""
-        return self.captions.meta
 
 
 @dataclass
@@ -66,18 +57,17 @@ class CaptionItem:
     captions: list[list[list[int]]]  # token ids; of every clip, one or more
 
 
-class CaptionDataset:
-    """Videos with captions to learn from.
+class CaptionDataset(VideoDataset[CaptionItem]):
+    """Videos with captions of their clips to train on.
 
-    Captions of clips that start after the last kept frame are left out, and it is said. Longer
-    captions are cut: ``<s>`` and tokens, and tokens and ``</s>``, at so many each.
+    Captions of clips that start after the last kept frame are left out, with a warning. Longer
+    captions are cut: ``<s>`` and tokens, and tokens and ``</s>``, to ``max_txt_len`` each.
 
     Args:
-        db: caption database.
-        videos: where videos come from.
-        max_cap_per_vid: captions drawn of each video, −1: all.
+        db: the captions, ``cap.db`` of a caption database.
+        source, seed: see :class:`data.video.VideoDataset`.
+        max_cap_per_vid: captions drawn of each video; −1: all.
         max_txt_len: tokens that are kept of a caption; −1 keeps all.
-        seed: of the draws.
 
     Raises:
         UserError: no caption is left, or a database lacks a video.
@@ -85,70 +75,52 @@ class CaptionDataset:
 
     def __init__(
         self,
-        db: CaptionDb,
-        videos: VideoSource,
+        db: TextDb,
+        source: VideoSource,
         max_cap_per_vid: int = -1,
         max_txt_len: int = -1,
         seed: int = 0,
     ) -> None:
-        self.db = db.captions
-        self.videos = videos
+        self.db = db
         self.max_cap_per_vid = max_cap_per_vid
         self.max_txt_len = max_txt_len
-        self.seed = seed
-        self._passed: set[str] = set()
-        self.groups = self._usable()
-        self.vids = list(self.groups)  # item by item
+        self._shortened: set[str] = set()  # videos of which it was said
+        self.groups = self._usable(source)
+        super().__init__(list(self.groups), source, seed)
         if not self.groups:
             raise UserError(
-                f"{db.path} has no caption to learn from (of clips within max_clip_len); take a "
-                "split with captions, or raise max_clip_len"
+                f"{db.path.parent} has no caption to learn from (of clips within max_clip_len); "
+                "take a split with captions, or raise max_clip_len"
             )
 
-    def _usable(self) -> dict[str, list[str]]:
-        """Ids of the usable captions by video, in database order."""
+    def _usable(self, source: VideoSource) -> dict[str, list[str]]:
+        """Return the ids of the usable captions by video, in database order."""
         groups: dict[str, list[str]] = {}
         beyond: dict[str, None] = {}
         spans: dict[str, tuple[float, float]] = {}
-        interval = self.videos.interval
-        of_video = captions_by_video(self.db, self.videos.features.id2nframe)
+        of_video = captions_by_video(self.db, source.features.id2nframe)
+        video_of = {id_: vid for vid, ids in of_video.items() for id_ in ids}
         where = str(self.db.path.parent)
-        there = self.videos.require(of_video, where)
-        captions = sum(len(of_video[vid]) for vid in there), sum(map(len, of_video.values()))
-        coverage = Coverage(where, "captions", (len(there), len(of_video)), captions)
-        coverage.log(self.videos.only_available)
-        for vid in there:
-            frames = self.videos.num_frames(vid)
-            for caption_id in of_video[vid]:
-                record = self.db.read(caption_id, CaptionRecord)
-                clip_id, (start, end) = str(record.clip_id), record.ts
-                spans[clip_id] = start, end
-                if starts_beyond(start, interval, frames):
-                    beyond[clip_id] = None
-                else:
-                    groups.setdefault(vid, []).append(caption_id)
-        warn_of_clips_beyond(list(beyond), "are skipped")
-        warn_of_clamped(spans.items(), self.db.path.parent)
+        available, _ = available_items(list(video_of), video_of, source, where, "captions")
+        for id_ in available:
+            vid, record = video_of[id_], self.db.read(id_, CaptionRecord)
+            clip_id, (start, end) = str(record.clip_id), record.ts
+            spans[clip_id] = start, end
+            if starts_beyond(start, source.interval, source.num_frames(vid)):
+                beyond[clip_id] = None
+            else:
+                groups.setdefault(vid, []).append(id_)
+        warn_of_clips_beyond(beyond, "are skipped")
+        warn_of_clamped(spans.items(), where)
         return groups
 
-    def __len__(self) -> int:
-        return len(self.groups)
-
     def positions(self) -> np.ndarray:
-        """(items,) positions that the cross-modal transformer sees of each video."""
-        return np.array([self.videos.positions(vid) for vid in self.vids])
+        """Return (items,) how many positions of each video the cross-modal transformer sees."""
+        return self.source.count_positions(self.vids)
 
-    def __getitem__(self, key: ItemKey | int) -> CaptionItem:
-        key = ItemKey.of(key)
-
-        def make(place: int) -> CaptionItem | None:
-            return self._read(self.vids[place], key.generator(self.seed))
-
-        return first_usable(key.index, len(self.vids), make)
-
-    def _read(self, vid: str, rng: np.random.Generator) -> CaptionItem | None:
-        """The item of a video; None if its features have fewer frames than any clip needs."""
-        video, interval = self.videos(vid), self.videos.interval
+    def item(self, vid: str, rng: np.random.Generator) -> CaptionItem | None:
+        """See :class:`data.video.VideoDataset`; None if all clips start after the features."""
+        video, interval = self.source(vid), self.source.interval
         records = {id_: self.db.read(id_, CaptionRecord) for id_ in self.groups[vid]}
         ids = [
             id_
@@ -156,9 +128,9 @@ class CaptionDataset:
             if not starts_beyond(record.ts[0], interval, video.num_frames)
         ]
         lost = {str(records[id_].clip_id): None for id_ in records.keys() - set(ids)}
-        if lost and vid not in self._passed:
-            self._passed.add(vid)
-            warn_of_clips_beyond(list(lost), f"are skipped: the features of {vid} are shorter")
+        if lost and vid not in self._shortened:
+            self._shortened.add(vid)
+            warn_of_clips_beyond(lost, f"are skipped: the features of {vid} are shorter")
         if not ids:
             return None
         if 0 <= self.max_cap_per_vid < len(ids):
@@ -166,15 +138,10 @@ class CaptionDataset:
         by_clip: dict[str, list[CaptionRecord]] = {}
         for id_ in ids:
             by_clip.setdefault(str(records[id_].clip_id), []).append(records[id_])
-        return CaptionItem(
-            video,
-            ids,
-            [
-                clip_frames(of_clip[0].ts, interval, video.num_frames)
-                for of_clip in by_clip.values()
-            ],
-            [[record.input_ids for record in of_clip] for of_clip in by_clip.values()],
-        )
+        clips = by_clip.values()
+        frames = [clip_frames(of_clip[0].ts, interval, video.num_frames) for of_clip in clips]
+        texts = [[record.input_ids for record in of_clip] for of_clip in clips]
+        return CaptionItem(video, ids, frames, texts)
 
     def collate(self, items: Sequence[CaptionItem]) -> CaptionBatch:
         """Pack items."""
@@ -182,14 +149,12 @@ class CaptionDataset:
 
 
 class WholeVideoCaptions:
-    """Captions of whole videos to learn from: queries of one database or more, taken for captions.
-
-    Longer captions are left out.
+    """Captions of whole videos to train on: the queries of one or several databases.
 
     Args:
         dbs: query databases of one tokenizer, with videos.
-        videos: where videos come from.
-        max_txt_len: tokens that a caption may have; −1 keeps all.
+        videos: reads videos.
+        max_txt_len: longer captions are left out; −1 keeps all.
 
     Raises:
         UserError: no caption is left in a database, one has no video, a database lacks a video, or
@@ -215,9 +180,8 @@ class WholeVideoCaptions:
         return len(self.items)
 
     def positions(self) -> np.ndarray:
-        """(items,) positions that the cross-modal transformer sees of each item's video."""
-        count = cache(self.videos.positions)
-        return np.array([count(vid) for _, _, vid in self.items])
+        """Return (items,) how many positions of each video the cross-modal transformer sees."""
+        return self.videos.count_positions(vid for _, _, vid in self.items)
 
     def __getitem__(self, key: ItemKey | int) -> CaptionItem:
         db, id_, vid = self.items[ItemKey.of(key).index]
@@ -231,14 +195,12 @@ class WholeVideoCaptions:
 
 
 def caption_texts(path: str | Path, vocab_size: int | None = None) -> TextDb:
-    """The captions of a caption database, or a query database of whole videos."""
-    path = Path(path)
-    return TextDb(path / "cap.db" if _has_clips(path) else path, vocab_size)
+    """Open the captions of a caption database (``cap.db``), or a query database of whole videos."""
+    return TextDb(Path(path, "cap.db") if _has_clips(path) else path, vocab_size)
 
 
 def _has_clips(path: str | Path) -> bool:
-    """Return whether a database is one of captions of clips."""
-    return (Path(path) / "cap.db").is_dir()
+    return Path(path, "cap.db").is_dir()
 
 
 def open_captions(
@@ -247,11 +209,11 @@ def open_captions(
     vocab_size: int | None = None,
     max_txt_len: int = -1,
 ) -> CaptionDataset | WholeVideoCaptions:
-    """Captions to learn from: one caption database, or query databases of whole videos.
+    """Open captions to train on: one caption database, or query databases of whole videos.
 
     Args:
         paths: of the databases.
-        videos: where videos come from.
+        videos: reads videos.
         vocab_size: of the model.
         max_txt_len: tokens that are kept of a caption, or that one may have; −1: all.
 
@@ -266,19 +228,14 @@ def open_captions(
             f"{of_clips[0]} is a caption database: captions of clips are read from one alone; give "
             "one database (cap_txt_db)"
         )
-    return CaptionDataset(CaptionDb(paths[0], vocab_size), videos, max_txt_len=max_txt_len)
+    return CaptionDataset(caption_texts(paths[0], vocab_size), videos, max_txt_len=max_txt_len)
 
 
 def pack_captions(
     items: Sequence[CaptionItem], meta: Mapping[str, int], max_txt_len: int = -1
 ) -> CaptionBatch:
-    """Pack items; captions stand clip by clip, clips video by video.
-
-    Args:
-        items: videos with their captions.
-        meta: ids of the special tokens.
-        max_txt_len: longer inputs and targets are cut; −1: none.
-    """
+    """Pack items; captions are packed clip by clip, clips video by video, inputs and targets of at
+    most ``max_txt_len`` tokens (−1: all)."""
     begin, end = meta["BOS"], meta["EOS"]
     clips = [captions for item in items for captions in item.captions]
     captions = [caption for clip in clips for caption in clip]
@@ -298,7 +255,7 @@ def pack_captions(
 
 
 def collate_clips(videos: Iterable[tuple[VideoItem, Sequence[tuple[int, int]]]]) -> ClipBatch:
-    """Place clips, given in frames of their video, among the frames of all videos."""
+    """Pack clips, given in frames of their video, as rows of the frames of all videos."""
     first, lengths, offset = [], [], 0
     for video, clips in videos:
         first += [offset + start for start, _ in clips]
@@ -309,11 +266,11 @@ def collate_clips(videos: Iterable[tuple[VideoItem, Sequence[tuple[int, int]]]])
 
 @dataclass
 class TargetItem:
-    """A video and the clips of it to caption."""
+    """A video and its clips to caption."""
 
     video: VideoItem
     clips: list[tuple[int, int]]  # first frame, frame after the last
-    places: list[int]  # of the clips in the list of all
+    indices: list[int]  # of the clips in the list of all
 
 
 class TargetClips:
@@ -321,11 +278,11 @@ class TargetClips:
 
     Args:
         path: the file.
-        videos: where videos come from.
-        whole_videos: a clip is a whole video, whatever ``ts`` says.
+        videos: reads videos.
+        whole_videos: a clip is a whole video, whatever its ``ts``.
 
     Raises:
-        UserError: a line lacks one of them, a clip stands there twice, or a database lacks a video.
+        UserError: a line lacks a field, a clip is there twice, or a database lacks a video.
     """
 
     def __init__(self, path: str | Path, videos: VideoSource, whole_videos: bool = False) -> None:
@@ -340,8 +297,8 @@ class TargetClips:
         ids, self.coverage = available_items(list(lines), video_of, videos, path, "clips")
         self.lines = [lines[id_] for id_ in ids]
         by_video: dict[str, list[int]] = {}
-        for place, id_ in enumerate(ids):
-            by_video.setdefault(video_of[id_], []).append(place)
+        for index, id_ in enumerate(ids):
+            by_video.setdefault(video_of[id_], []).append(index)
         self.by_video = list(by_video.items())
         if whole_videos:
             return
@@ -357,20 +314,20 @@ class TargetClips:
         return len(self.by_video)
 
     def __getitem__(self, key: ItemKey | int) -> TargetItem:
-        vid, places = self.by_video[ItemKey.of(key).index]
+        vid, indices = self.by_video[ItemKey.of(key).index]
         video = self.videos(vid)
         if self.whole_videos:
-            return TargetItem(video, [(0, video.num_frames)] * len(places), places)
+            return TargetItem(video, [(0, video.num_frames)] * len(indices), indices)
         interval = self.videos.interval
-        spans = (self.lines[place]["ts"] for place in places)
+        spans = (self.lines[index]["ts"] for index in indices)
         clips = [clip_frames(span, interval, video.num_frames) for span in spans]
-        return TargetItem(video, clips, places)
+        return TargetItem(video, clips, indices)
 
     @staticmethod
     def collate(items: Sequence[TargetItem]) -> ClipsToCaption:
         """Pack items."""
         return ClipsToCaption(
-            places=[place for item in items for place in item.places],
+            indices=[index for item in items for index in item.indices],
             video=collate_videos([item.video for item in items]),
             clips=collate_clips([(item.video, item.clips) for item in items]),
         )

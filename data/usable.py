@@ -1,4 +1,4 @@
-"""Whether databases are of use to a run, seen without PyTorch."""
+"""Checks whether databases are of use to a run, without PyTorch."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -25,12 +25,8 @@ class Features(Protocol):
     def __contains__(self, vid: str, /) -> bool: ...
 
 
-def require_features(db: Features, vids: Iterable[str], wanted_by: str) -> None:
-    """Check that a feature database has all of ``vids``.
-
-    Raises:
-        UserError: some are missing; names the first and who wants them.
-    """
+def require_videos(db: Features, vids: Iterable[str], wanted_by: str) -> None:
+    """Raise UserError, which names the first, if the database lacks any of ``vids``."""
     vids = list(vids)
     missing = [vid for vid in vids if vid not in db.id2nframe]
     if missing:
@@ -42,14 +38,13 @@ def require_features(db: Features, vids: Iterable[str], wanted_by: str) -> None:
 
 
 def subtitle_fault(db: TextDb) -> str | None:
-    """Return what makes every subtitle of a database useless, None if some is of use: one is
-    enough."""
+    """Return what makes every subtitle of a database useless; None if one is of use."""
     texts = videos = 0
     for vid in db.keys():  # noqa: SIM118 (a database, not a dictionary)
         try:
             record = db.read(vid, SubtitleRecord)
         except UserError:
-            continue  # said where it is needed
+            continue  # raised when the record is needed
         shown = (number for number, frames in record.unique_sub2frames if frames)
         if any(record.input_ids[number] for number in shown):
             return None

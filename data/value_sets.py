@@ -1,7 +1,7 @@
 """VALUE's data sets, opened to train or to validate on, over one corpus of videos or several."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from utils.logger import LOGGER
 
 
 class Databases:
-    """The databases of a run's lists. Videos are opened once for a corpus and channel.
+    """The databases of a run's lists; videos are opened once per corpus and channel.
 
     Args:
         options: of the run.
@@ -34,15 +34,11 @@ class Databases:
         self._videos: dict[tuple, VideoData] = {}
 
     def texts(self, path: str) -> TextDb:
-        """A text database."""
+        """Open a text database."""
         return TextDb(path, self.vocab_size)
 
     def videos(self, entry: DataSet, texts: TextDb) -> VideoData:
-        """The videos of an entry.
-
-        Args:
-            entry: of the lists.
-            texts: one of its databases of texts.
+        """Return the videos of an entry, one of whose databases is ``texts``.
 
         Raises:
             UserError: a database is missing or damaged, or its features have another width than
@@ -69,19 +65,11 @@ class Databases:
 
 @dataclass
 class OpenSet:
-    """An entry of the lists with its items, which know the set that they are of.
+    """An entry of the lists with its items; each comes with the set."""
 
-    Attributes:
-        label: what its losses are called after.
-        entry: of the lists.
-        texts: a database that its texts are from.
-        dataset: its items.
-        collate: items → batch.
-    """
-
-    label: str
+    label: str  # prefix of its losses
     entry: DataSet
-    texts: TextDb
+    texts: TextDb  # one of its databases of texts
     dataset: SizedDataset
     collate: Callable[[Sequence[Any]], ItemBatch]
 
@@ -92,7 +80,7 @@ class OpenSet:
         return self, self.dataset[key]
 
     def part(self) -> Part:
-        """Its part in a mix."""
+        """Return it as a part of a mix."""
         return Part(self.label, self, self.entry.ratio, self.entry.batch_size)
 
 
@@ -100,12 +88,11 @@ def collate_set(items: Sequence[tuple[OpenSet, Any]]) -> SetBatch:
     """Pack items of one set."""
     owner = items[0][0]
     batch = owner.collate([item for _, item in items])
-    return SetBatch(owner.label, owner.entry.kind, batch)
+    return SetBatch(batch, owner.label, owner.entry.kind)
 
 
-def labels(entries: Iterable[DataSet]) -> dict[str, str]:
-    """Entry's name → what metrics call it: the data set, or its name where another has that."""
-    entries = list(entries)
+def labels(entries: Sequence[DataSet]) -> dict[str, str]:
+    """Return {entry's name: label in metrics}: its data set, or its name if that is not unique."""
     count = Counter(entry.data_set for entry in entries)
     return {
         entry.name: entry.data_set if count[entry.data_set] == 1 else entry.name
@@ -114,10 +101,10 @@ def labels(entries: Iterable[DataSet]) -> dict[str, str]:
 
 
 def open_training_sets(databases: Databases) -> list[OpenSet]:
-    """The sets to train on.
+    """Open the sets to train on.
 
     Raises:
-        UserError: a database is missing or damaged, or has nothing to learn from.
+        UserError: a database is missing or damaged, or has nothing to train on.
     """
     entries = databases.options.train_datasets
     if both := databases.options.validated_captions:
@@ -127,54 +114,34 @@ def open_training_sets(databases: Databases) -> list[OpenSet]:
             ", ".join(both),
         )
     names = labels(entries)
-    opened = []
-    for entry in entries:
-        texts, dataset, collate = open_items(databases, entry, training=True)
-        opened.append(OpenSet(names[entry.name], entry, texts, dataset, collate))
-        LOGGER.info("%s: %d items to train on", entry.name, len(dataset))
+    opened = [_open_set(databases, entry, names[entry.name]) for entry in entries]
+    for data in opened:
+        LOGGER.info("%s: %d items to train on", data.entry.name, len(data))
     return opened
 
 
-def open_items(
-    databases: Databases, entry: DataSet, training: bool
-) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], ItemBatch]]:
-    """A database of an entry's texts, its items, and what makes a batch of them.
-
-    Args:
-        databases: of the run.
-        entry: of its lists.
-        training: leave out long texts; items must say what is right.
-
-    Raises:
-        UserError: as :func:`open_training_sets`.
-    """
-    options = databases.options
-    longest = options.max_txt_len if training else -1
+def _open_set(databases: Databases, entry: DataSet, label: str) -> OpenSet:
+    options, longest = databases.options, databases.options.max_txt_len
     if entry.kind is Kind.CAPTIONS:
-        return _open_captions(databases, entry)
+        texts = caption_texts(entry.caption_dbs[0], databases.vocab_size)
+        source = databases.videos(entry, texts).source
+        captions = open_captions(entry.caption_dbs, source, databases.vocab_size, longest)
+        return OpenSet(label, entry, texts, captions, captions.collate)
     if entry.kind in (Kind.QUESTIONS, Kind.STATEMENTS):
-        judged = open_judged(databases, entry, training)
-        return judged.db, judged, judged.collate
+        judged = open_judged(databases, entry, training=True)
+        return OpenSet(label, entry, judged.db, judged, judged.collate)
     texts = databases.texts(entry.given("query_txt_db"))
     source = databases.videos(entry, texts).source
-    return texts, MomentDataset(texts, source, longest, seed=options.seed), collate_moments
+    moments = MomentDataset(texts, source, longest, seed=options.seed)
+    return OpenSet(label, entry, texts, moments, collate_moments)
 
 
 def open_judged(databases: Databases, entry: DataSet, training: bool) -> CandidateDataset:
-    """The questions or statements of an entry; arguments and errors as of :func:`open_items`."""
+    """Open the questions or statements of an entry; in ``training`` without long texts, and items
+    must have labels. UserError as for :func:`open_training_sets`."""
     texts = databases.texts(entry.given("query_txt_db"))
     source = databases.videos(entry, texts).source
     longest = databases.options.max_txt_len if training else -1
     if entry.kind is Kind.STATEMENTS:
         return SingleStatementDataset(texts, source, longest, training)
     return question_dataset(entry.data_set)(texts, source, longest, training)
-
-
-def _open_captions(
-    databases: Databases, entry: DataSet
-) -> tuple[TextDb, SizedDataset, Callable[[Sequence[Any]], ItemBatch]]:
-    texts = caption_texts(entry.caption_dbs[0], databases.vocab_size)
-    source = databases.videos(entry, texts).source
-    longest = databases.options.max_txt_len
-    dataset = open_captions(entry.caption_dbs, source, databases.vocab_size, longest)
-    return texts, dataset, dataset.collate

@@ -1,13 +1,12 @@
-"""Moments and videos that match a query: TVR, How2R, DiDeMo, MSR-VTT.
+"""Retrieval of moments and videos: TVR, How2R, DiDeMo, MSR-VTT.
 
-One dataset serves them all: a :data:`data.video.VideoSource` (with subtitles or without) and the
-query database make the difference. Evaluation is a view of the same databases.
+One data set serves them all, with a :class:`data.video.VideoSource` (with or without subtitles) and
+a query database.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -26,41 +25,38 @@ QUERIES_PER_VIDEO = 5  # where a training item is a video
 
 
 def moment_frames(start: float, end: float, interval: float, num_frames: int) -> tuple[int, int]:
-    """Return the first and last frame of a moment in seconds.
-
-    What lies beyond the last frame collapses onto it, what lies before the first one onto that.
-    """
+    """Return the first and last frame of a moment in seconds, clamped to the video's frames."""
     last = num_frames - 1
     first = min(max(math.floor(start / interval), 0), last)
     return first, min(max(math.ceil(end / interval) - 1, first + 1), last)
 
 
 def query_tokens(input_ids: Sequence[int], meta: dict) -> list[int]:
-    """``<s>`` and the query, no ``</s>``."""
+    """Return ``<s>`` and the query, without ``</s>``."""
     return [meta["CLS"], *input_ids]
 
 
 def usable_query_ids(db: TextDb, max_txt_len: int = -1, shared: int | None = None) -> list[str]:
-    """Ids in database order, without those whose text is longer than ``max_txt_len`` (−1: all).
+    """Return ids in database order, without those of texts longer than ``max_txt_len`` (−1: all).
 
     A question's length is that of the question plus its longest answer.
 
     Args:
         db: of the queries.
         max_txt_len: tokens.
-        shared: they have several texts, so many of which (a question) stand before each of the
-            others; None: one text.
+        shared: how many of an id's texts (the question, if any) are read with each of the others;
+            None: an id has one text.
 
     Raises:
-        UserError: none is left, one has no record, or they are none of the kind.
+        UserError: none is left, one has no record, or they are of another kind.
     """
     lengths = db.side("id2len.json")
     parts = shared is not None
-    odd = next((i for i, value in lengths.items() if isinstance(value, list) != parts), None)
-    if odd is not None:
+    wrong = next((i for i, value in lengths.items() if isinstance(value, list) != parts), None)
+    if wrong is not None:
         wanted = "of a question and its answers" if parts else "of one text"
         raise UserError(
-            f"{db.path / 'id2len.json'}: {brief(odd)} has {brief(lengths[odd])}, no length "
+            f"{db.path / 'id2len.json'}: {brief(wrong)} has {brief(lengths[wrong])}, no length "
             f"{wanted}; give a database of this task"
         )
     lost = lengths.keys() - set(db.keys())
@@ -82,15 +78,10 @@ def usable_query_ids(db: TextDb, max_txt_len: int = -1, shared: int | None = Non
 
 
 def learnable_queries(db: TextDb, videos: VideoSource, max_txt_len: int = -1) -> dict[str, str]:
-    """The queries to train on or to compute losses of, and their videos, in database order.
-
-    Args:
-        db: of the queries.
-        videos: where videos come from.
-        max_txt_len: longer queries are left out; −1 keeps all.
+    """Return {query: video} to train on or to compute losses of, in database order.
 
     Raises:
-        UserError: none is left, or one has no video.
+        UserError: none of at most ``max_txt_len`` tokens (−1: any) is left, or one has no video.
     """
     ids, video_of = usable_query_ids(db, max_txt_len), query_videos(db, videos.features.id2nframe)
     without = [i for i in ids if i not in video_of]
@@ -118,10 +109,10 @@ class MomentDataset:
 
     Args:
         db: query database with videos.
-        videos: where videos come from.
+        videos: reads videos.
         max_txt_len: longer queries are left out; −1 keeps all.
         sampled_by_q: an item is a query with its video; otherwise a video with five of its queries
-            (some again, at random, where it has fewer).
+            (of fewer, some are repeated at random).
         seed: of the draws.
     """
 
@@ -168,15 +159,14 @@ class MomentDataset:
         )
 
     def positions(self) -> np.ndarray:
-        """(items,) positions that the cross-modal transformer sees of each item's video."""
-        count = cache(self.videos.positions)
-        return np.array([count(self.video_of[ids[0]]) for ids in self.groups])
+        """Return (items,) how many positions of each video the cross-modal transformer sees."""
+        return self.videos.count_positions(self.video_of[ids[0]] for ids in self.groups)
 
     def _draw(self, ids: list[str], rng: np.random.Generator) -> list[str]:
         if len(ids) >= QUERIES_PER_VIDEO:
             return [ids[i] for i in rng.permutation(len(ids))[:QUERIES_PER_VIDEO]]
-        again = rng.integers(len(ids), size=QUERIES_PER_VIDEO - len(ids))
-        return ids + [ids[i] for i in again]
+        repeated = rng.integers(len(ids), size=QUERIES_PER_VIDEO - len(ids))
+        return ids + [ids[i] for i in repeated]
 
     def _target(self, record: QueryRecord, video: VideoItem) -> tuple[int, int]:
         moment = training_moment(record)
@@ -186,7 +176,7 @@ class MomentDataset:
 
 
 def collate_moments(items: Sequence[MomentItem]) -> MomentBatch:
-    """Pack items; queries lie video by video."""
+    """Pack items; queries are packed video by video."""
     counts = torch.tensor([len(item.queries) for item in items])
     queries = [query for item in items for query in item.queries]
     text = collate_texts(queries)
@@ -217,12 +207,12 @@ class CorpusVideos:
 
 
 class CorpusQueries:
-    """All queries of a split to search with, in database order.
+    """All queries of a split, in database order.
 
     Args:
         db: query database, with or without videos.
         raw_ids: results name a query by its raw ``desc_id`` (a number in TVR), not by a string.
-        video_of: the queries' videos; None: as the database names them.
+        video_of: the queries' videos; None: those that the database names.
     """
 
     def __init__(
@@ -244,10 +234,10 @@ class CorpusQueries:
         """Pack ids and records of the database."""
         return QueryBatch(
             qids=[id_ for id_, _ in items],
-            desc_ids=[self._result_id(id_, record) for id_, record in items],
+            desc_ids=[
+                record.desc_id if self.raw_ids and record.desc_id is not None else id_
+                for id_, record in items
+            ],
             vids=[self.video_of.get(id_) for id_, _ in items],
             text=collate_texts([query_tokens(r.input_ids, self.db.meta) for _, r in items]),
         )
-
-    def _result_id(self, id_: str, record: QueryRecord) -> str | int:
-        return record.desc_id if self.raw_ids and record.desc_id is not None else id_

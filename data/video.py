@@ -1,33 +1,38 @@
-"""Videos as the model reads them: frames, and the subtitles spoken over them.
+"""Videos as the model reads them: frames with their subtitles.
 
-A source turns a video's name into a :class:`VideoItem`; :func:`collate_videos` packs items into a
-:class:`data.batch.VideoBatch`. Everything is indexed here, in the loader's worker, so that a
+A source reads a video by name as a :class:`VideoItem`; :func:`collate_videos` packs items into a
+:class:`data.batch.VideoBatch`. All indices are computed here, in the loader's workers, so that a
 forward pass has no Python loop over subtitles or frames.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
-from typing import Protocol
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 
 from data.batch import SubtitleSequences, TextBatch, VideoBatch
+from data.loader import ItemKey
 from data.stores.lmdb_io import TextDb
 from data.stores.records import SubtitleRecord
-from data.usable import Features, require_features, subtitle_fault
+from data.usable import Features, require_videos, subtitle_fault
 from utils.errors import UserError
 from utils.logger import LOGGER
 from utils.packing import PackedLayout, segment_positions
 
+ItemT = TypeVar("ItemT")
+
 
 @dataclass
 class Subtitle:
-    """What the cross-modal transformer reads at once: a few frames and a text.
+    """A sequence of the cross-modal transformer: a few frames and a text.
 
-    Where the frames are ``unseen`` it reads the text alone, and all of them get what it says of the
-    text's first token.
+    Of ``unseen`` frames the text alone is in the sequence; all of them get the output of its first
+    token.
     """
 
     tokens: list[int]
@@ -36,7 +41,7 @@ class Subtitle:
 
     @property
     def positions(self) -> int:
-        """How many the transformer sees; none of a subtitle without frames."""
+        """Length of the sequence; a subtitle without frames is not read (0)."""
         if not self.frames:
             return 0
         return len(self.tokens) + (0 if self.unseen else len(self.frames))
@@ -60,92 +65,91 @@ class Transcript:
     """A video's subtitles as stored."""
 
     texts: Sequence[Sequence[int]]  # tokens of every subtitle
-    frames: list[tuple[int, list[int]]]  # number and frames of each that is kept
+    frames: list[tuple[int, list[int]]]  # number and frames of each kept subtitle
 
 
-class VideoSource(Protocol):
-    """Where videos come from: with subtitles, or without."""
+class VideoSource(ABC):
+    """Videos of a feature database, with subtitles or without.
 
-    features: Features
-    interval: float  # seconds a frame covers
-    only_available: bool  # videos that are not there are left out
+    Args:
+        features: feature database; it cuts videos to its ``max_clip_len``.
+        only_available: leave out videos that are missing.
 
-    def __call__(self, vid: str) -> VideoItem: ...
+    Attributes:
+        interval: seconds that a frame covers.
+    """
 
-    def __contains__(self, vid: str) -> bool:
-        """Return whether a video is there, and has a frame."""
+    def __init__(self, features: Features, only_available: bool = False) -> None:
+        self.features, self.only_available = features, only_available
+        self.interval = features.interval
 
-    def num_frames(self, vid: str) -> int:
-        """Return how many frames :meth:`__call__` will read of a video that is there.
-
-        They are not read: where the features have fewer than ``id2nframe.json`` says, fewer are.
-        """
-
-    def positions(self, vid: str) -> int:
-        """Frames and tokens that the cross-modal transformer sees of a video; reads no features."""
-
-    def seconds(self, vid: str) -> float:
-        """Return how long a video is, before any cut."""
-
-    def require(self, vids: Iterable[str], wanted_by: str) -> list[str]:
-        """Check at the start, not in the middle of a run, that videos are there.
-
-        Returns:
-            Those that are there: all, unless ``only_available``.
+    @abstractmethod
+    def __call__(self, vid: str) -> VideoItem:
+        """Read one video.
 
         Raises:
-            UserError: some are not (with ``only_available``: none is); names the first and who
-                wants them.
+            UserError: a database lacks the video, or it has no frame.
         """
 
+    @abstractmethod
+    def positions(self, vid: str) -> int:
+        """Return how many frames and tokens the cross-modal transformer sees of a video, without
+        reading its features."""
 
-class _FromFeatures:
-    """A source with a feature database."""
-
-    features: Features
-    interval: float
-    only_available: bool
+    def count_positions(self, vids: Iterable[str]) -> np.ndarray:
+        """Return (videos,) :meth:`positions` of each video, computed once per name."""
+        return np.array([*map(cache(self.positions), vids)])
 
     def __contains__(self, vid: str) -> bool:
-        """See :class:`VideoSource`."""
+        """Return whether a video is available: it is in the databases and has a frame."""
         return self.features.id2nframe.get(vid, 0) > 0 and vid in self.features
 
     def num_frames(self, vid: str) -> int:
-        """See :class:`VideoSource`."""
+        """Return the number of frames that :meth:`__call__` reads of an available video.
+
+        It is that of the frame counts: where the features have fewer, fewer are read.
+        """
         return cut_frames(self.features, vid)
 
     def seconds(self, vid: str) -> float:
-        """See :class:`VideoSource`."""
+        """Return the duration of a video, before any cut."""
         return self.features.id2nframe[vid] * self.interval
 
     def require(self, vids: Iterable[str], wanted_by: str) -> list[str]:
-        """See :class:`VideoSource`."""
+        """Check at the start of a run that videos are available.
+
+        Returns:
+            The available videos: all, unless ``only_available``.
+
+        Raises:
+            UserError: some are missing (with ``only_available``: all are); names the first, and
+                ``wanted_by``, the file that lists them.
+        """
         vids = list(vids)
         if not self.only_available:
             self.require_all(vids, wanted_by)
             return vids
-        there = [vid for vid in vids if vid in self]
-        if vids and not there:
+        available = [vid for vid in vids if vid in self]
+        if vids and not available:
             raise UserError(
                 f"none of the {len(vids)} videos of {wanted_by} (first: {vids[0]}) is there, even "
                 f"with --only_available: does the feature database {self.features.path} belong to "
                 "them?"
             )
-        return there
+        return available
 
     def require_all(self, vids: Sequence[str], wanted_by: str) -> None:
-        """Raise UserError if one is not there."""
-        require_features(self.features, vids, wanted_by)
+        """Raise UserError if a video is missing."""
+        require_videos(self.features, vids, wanted_by)
 
 
-class SubtitleSource(_FromFeatures):
+class SubtitleSource(VideoSource):
     """Videos with their subtitles.
 
     Args:
         subtitles: subtitle database.
-        features: feature database; it cuts videos to its ``max_clip_len``.
-        context: how many previous subtitles' tokens stand before a subtitle's own.
-        only_available: leave out videos that are not there.
+        features, only_available: see :class:`VideoSource`.
+        context: how many previous subtitles' tokens are put before a subtitle's own.
     """
 
     def __init__(
@@ -155,21 +159,15 @@ class SubtitleSource(_FromFeatures):
         context: int = 0,
         only_available: bool = False,
     ) -> None:
+        super().__init__(features, only_available)
         self.subtitles = subtitles
-        self.features = features
         self.context = context
-        self.only_available = only_available
-        self.interval = features.interval
         fault = subtitle_fault(subtitles)
         if fault:
             LOGGER.warning("%s: %s", subtitles.path, fault)
 
     def __call__(self, vid: str) -> VideoItem:
-        """Read one video.
-
-        Raises:
-            UserError: a database lacks the video.
-        """
+        """See :class:`VideoSource`."""
         features = read_features(self.features, vid)
         transcript = self.transcript(vid, len(features))
         return VideoItem(vid, features, self.with_context(transcript))
@@ -179,7 +177,7 @@ class SubtitleSource(_FromFeatures):
         return super().__contains__(vid) and vid in self.subtitles
 
     def require_all(self, vids: Sequence[str], wanted_by: str) -> None:
-        """Raise UserError if one is not there."""
+        """See :class:`VideoSource`."""
         super().require_all(vids, wanted_by)
         missing = [vid for vid in vids if vid not in self.subtitles]
         if missing:
@@ -196,22 +194,14 @@ class SubtitleSource(_FromFeatures):
         return sum(subtitle.positions for subtitle in subtitles)
 
     def transcript(self, vid: str, num_frames: int) -> Transcript:
-        """Return what is said over a video whose features have ``num_frames`` frames.
-
-        Raises:
-            UserError: the database lacks the video.
-        """
-        if vid not in self.subtitles:
-            raise UserError(
-                f"video {vid} is not in the subtitle database {self.subtitles.path}; "
-                "make the database again from subtitles that cover it (scripts/prepro_sub.py)"
-            )
+        """Return the subtitles of a video whose features have ``num_frames`` frames; UserError if
+        the database lacks it."""
         record = self.subtitles.read(vid, SubtitleRecord)
         kept = kept_frames(record.unique_sub2frames, num_frames, self.features.max_clip_len)
         return Transcript(record.input_ids, kept)
 
     def with_context(self, transcript: Transcript) -> list[Subtitle]:
-        """The kept subtitles, each with the text of those before it in front of its own."""
+        """Return the kept subtitles, each with the text of previous ones before its own."""
         separator = self.subtitles.meta["SEP"]
         return [
             Subtitle(context_tokens(transcript.texts, number, self.context, separator), frames)
@@ -219,19 +209,17 @@ class SubtitleSource(_FromFeatures):
         ]
 
 
-class VideoOnlySource(_FromFeatures):
+class VideoOnlySource(VideoSource):
     """Videos without subtitles: one pseudo-subtitle of the token ``<s>`` over all frames."""
 
     def __init__(self, features: Features, cls_id: int, only_available: bool = False) -> None:
-        self.features = features
+        super().__init__(features, only_available)
         self.cls_id = cls_id
-        self.only_available = only_available
-        self.interval = features.interval
 
     def __call__(self, vid: str) -> VideoItem:
+        """See :class:`VideoSource`."""
         features = read_features(self.features, vid)
-        every = list(range(len(features)))
-        return VideoItem(vid, features, [Subtitle([self.cls_id], every)])
+        return VideoItem(vid, features, [Subtitle([self.cls_id], list(range(len(features))))])
 
     def positions(self, vid: str) -> int:
         """See :class:`VideoSource`."""
@@ -239,17 +227,15 @@ class VideoOnlySource(_FromFeatures):
 
 
 class SubtitleOnlySource(SubtitleSource):
-    """Subtitles over frames that are not read: their features are zero, and a text begins with
-    ``<s>``."""
+    """Subtitles over frames whose features are zero (none are read); texts begin with ``<s>``."""
 
     def __call__(self, vid: str) -> VideoItem:
-        """Read one video.
-
-        Raises:
-            UserError: a database lacks the video.
-        """
-        item = super().__call__(vid)
-        return replace(item, features=np.zeros_like(item.features))
+        """See :class:`VideoSource`."""
+        frames = self.num_frames(vid)
+        if frames == 0:
+            read_features(self.features, vid)  # raises
+        features = np.zeros((frames, self.features.width), dtype=np.float32)
+        return VideoItem(vid, features, self.with_context(self.transcript(vid, frames)))
 
     def with_context(self, transcript: Transcript) -> list[Subtitle]:
         """See :class:`SubtitleSource`."""
@@ -260,24 +246,53 @@ class SubtitleOnlySource(SubtitleSource):
         ]
 
 
+class VideoDataset(ABC, Generic[ItemT]):
+    """One item per video, drawn at random.
+
+    Args:
+        vids: the videos.
+        source: reads them.
+        seed: of the draws.
+    """
+
+    def __init__(self, vids: Sequence[str], source: VideoSource, seed: int) -> None:
+        self.vids, self.source, self.seed = list(vids), source, seed
+
+    def __len__(self) -> int:
+        return len(self.vids)
+
+    def __getitem__(self, key: ItemKey | int) -> ItemT:
+        """Return the item of a video, or of the next one (cyclically) that has any; UserError if
+        none has."""
+        key = ItemKey.of(key)
+        for index in range(key.index, key.index + len(self.vids)):
+            vid = self.vids[index % len(self.vids)]
+            if (item := self.item(vid, key.generator(self.seed))) is not None:
+                return item
+        raise UserError(
+            "no video has anything to learn from within its features; convert the features again"
+        )
+
+    @abstractmethod
+    def item(self, vid: str, rng: np.random.Generator) -> ItemT | None:
+        """Return the item of a video, drawn with ``rng``; None if its features, shorter than its
+        frame count, leave nothing to learn from: another video is read instead."""
+
+
 def cut_frames(db: Features, vid: str) -> int:
-    """Frames of a video after the cut to ``max_clip_len``."""
+    """Return the number of frames of a video after the cut to ``max_clip_len``."""
     frames = db.id2nframe[vid]
     return frames if db.max_clip_len < 0 else min(frames, db.max_clip_len)
 
 
 def longest_video(*databases: Features) -> int:
-    """Return the frames of the longest video of all, after the cut to ``max_clip_len``."""
+    """Return the number of frames of the longest video, after the cut to ``max_clip_len``."""
     counts = (cut_frames(db, vid) for db in databases for vid in db.id2nframe)
     return max(counts, default=0)
 
 
 def read_features(db: Features, vid: str) -> np.ndarray:
-    """Features (T, D) of a video.
-
-    Raises:
-        UserError: the database lacks the video, or it has no frame.
-    """
+    """Return the features (T, D) of a video; UserError if it is missing or has no frame."""
     features = db[vid]
     if len(features) == 0:
         raise UserError(f"video {vid} has no frame in {db.path}; leave it out or extract it again")
@@ -287,7 +302,7 @@ def read_features(db: Features, vid: str) -> np.ndarray:
 def context_tokens(
     texts: Sequence[Sequence[int]], number: int, context: int, separator: int
 ) -> list[int]:
-    """``</s>``, then the tokens of subtitles number−context … number, with none between."""
+    """Return ``</s>`` and the tokens of subtitles number−context … number, concatenated."""
     tokens = [separator]
     for text in texts[max(0, number - context) : number + 1]:
         tokens.extend(text)
@@ -295,7 +310,7 @@ def context_tokens(
 
 
 def cut_texts(texts: Sequence[Sequence[int]], max_txt_len: int) -> list[Sequence[int]]:
-    """Texts of at most ``max_txt_len`` tokens each; −1 keeps all."""
+    """Cut texts to ``max_txt_len`` tokens each; −1 keeps all."""
     return [text[:max_txt_len] if max_txt_len >= 0 else text for text in texts]
 
 
@@ -304,14 +319,13 @@ def kept_frames(
 ) -> list[tuple[int, list[int]]]:
     """Return the subtitles that are kept, with those of their frames that exist.
 
-    Subtitles after the first one that loses a frame to ``max_clip_len`` (−1: no cut) are dropped,
-    as is one that loses all of its frames to it. Frames that only the features lack are left out
-    one by one.
+    The first subtitle that loses a frame to ``max_clip_len`` is the last one kept, and is dropped
+    too if it loses all of them. Frames that only the features lack are left out one by one.
 
     Args:
         sub2frames: number and frames of each subtitle.
         num_frames: of the features, after the cut.
-        max_clip_len: frames that are kept of a video.
+        max_clip_len: frames that are kept of a video; −1: all.
     """
     kept: list[tuple[int, list[int]]] = []
     for number, frames in sub2frames:
@@ -340,9 +354,8 @@ def collate_videos(
 
     Args:
         items: the videos.
-        text_alone: run subtitles without a frame too, as masked language modelling reads them;
-            nothing else reads their output.
-        texts: token ids of others to run with them, such as queries; they come last.
+        text_alone: run subtitles without a frame too, for masked language modelling.
+        texts: token ids of further texts to run, such as queries; they come last.
     """
     lengths = np.array([item.num_frames for item in items], dtype=np.int64)
     first_frame = np.cumsum(lengths) - lengths
@@ -368,8 +381,8 @@ def pack_sequences(
 
     Args:
         sequences: (first frame of its video among the batch's frames, subtitle).
-        targets_from: where the output rows of each sequence's video begin; None = where its frames
-            do. (Candidate answers run the same frames several times, into rows of their own.)
+        targets_from: first output row of each sequence's video; None = its first frame.
+            (Candidate answers run the same frames several times, each time into other rows.)
     """
     subtitles = [subtitle for _, subtitle in sequences]
     unseen = np.array([subtitle.unseen for subtitle in subtitles], dtype=bool)
@@ -393,8 +406,8 @@ def pack_sequences(
     if unseen.any():  # one row, that of the first token, for all frames of a sequence
         rows = np.where(unseen, np.minimum(shown, 1), shown)
         slot_rows = np.repeat(starts, rows) + segment_positions(rows)
-        places = np.where(np.repeat(unseen, shown), 0, segment_positions(shown))
-        sources = torch.from_numpy(np.repeat(np.cumsum(rows) - rows, shown) + places)
+        offsets = np.where(np.repeat(unseen, shown), 0, segment_positions(shown))
+        sources = torch.from_numpy(np.repeat(np.cumsum(rows) - rows, shown) + offsets)
     return SubtitleSequences(
         slot_frames=in_slots + torch.from_numpy(np.repeat(firsts, slots)),
         slot_positions=torch.from_numpy(slot_positions),

@@ -1,7 +1,7 @@
 # ruff: noqa: N999 (the name under which the task is published)
-"""Questions about a video with several answers, one of them right: TVQA (5), How2QA (4).
+"""Multiple-choice questions about videos: TVQA (5 answers), How2QA (4).
 
-Events, one of which comes next, are answers without a question: VLEP (2).
+VLEP's items are two events, one of which comes next: answers without a question.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ NO_SPAN = (UNKNOWN, UNKNOWN)
 class QuestionItem(CandidateItem):
     """One question; its candidates are its answers."""
 
-    span: tuple[int, int]  # first and last frame that tell the answer, or NO_SPAN
+    span: tuple[int, int]  # first and last frame that show the answer, or NO_SPAN
 
 
 class QuestionDataset(CandidateDataset[QuestionRecord, QuestionItem]):
@@ -101,5 +101,5 @@ class EventDataset(QuestionDataset):
 
 
 def question_dataset(data_set: str) -> type[QuestionDataset]:
-    """Return how a data set's questions are read: those of VLEP are events."""
+    """Return the class that reads a data set's questions."""
     return EventDataset if data_set == "vlep" else QuestionDataset

@@ -1,6 +1,6 @@
 """``vid2dur_idx.json``: {split: {video: [seconds, index]}}.
 
-The index is an id: in results files a video of the split is known by it.
+The index is the id of a video of the split in results files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ from data.annotations import is_seconds
 from utils.errors import UserError, brief, shorten
 
 VIDEO_INDICES = "vid2dur_idx.json"
-# Published parts of splits that TVR's file does not have as a whole.
+# Splits that TVR's file has in parts only.
 PARTS = {"test": ("test_public", "test_challenge")}
 _END = 2**53  # predictions are float64 rows: larger whole numbers would be rounded
 
 
 @dataclass(frozen=True, slots=True)
 class IndexFault:
-    """What makes a split's indices useless."""
+    """An error in a split's indices."""
 
     split: str
     text: str
@@ -28,7 +28,7 @@ class IndexFault:
 
 
 def split_faults(split: str, entries: Any) -> Iterator[IndexFault]:
-    """Yield what is wrong with a split: entries of another form, and videos that share an index."""
+    """Yield what is wrong with a split: malformed entries, and videos that share an index."""
     if not isinstance(entries, dict):
         text = f"it must hold {{video: [seconds, index]}}, not {brief(entries)}"
         yield IndexFault(split, text)
@@ -45,36 +45,27 @@ def split_faults(split: str, entries: Any) -> Iterator[IndexFault]:
 
 
 def table_faults(table: Any, where: object) -> Iterator[IndexFault]:
-    """Yield what is wrong with any split; UserError if the table is none."""
+    """Yield what is wrong with any split; UserError if it is no table."""
     for split, entries in _splits(table, where).items():
         yield from split_faults(split, entries)
 
 
-def split_indices(table: Any, split: str, where: object) -> dict[str, int]:
-    """Index of every video of a split; empty where the table lacks the split.
+def split_indices(table: Any, split: str, where: object, required: bool = False) -> dict[str, int]:
+    """Return the index of every video of a split; empty where the table lacks it.
 
     Args:
         table: the parsed file.
-        split: which.
+        split: its name.
         where: the file, for messages.
+        required: the table must have the split, as a whole or in :data:`PARTS`.
 
     Raises:
-        UserError: an entry is of another form, or two videos share an index.
-    """
-    entries = _splits(table, where).get(split, {})
-    _require_none(split_faults(split, entries), where)
-    return {vid: int(index) for vid, (_, index) in entries.items()}
-
-
-def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
-    """:func:`split_indices` of a split that must be there, be it in parts.
-
-    Raises:
-        UserError: also where the table lacks it; names those that it has.
+        UserError: an entry is malformed, two videos share an index, or a ``required`` split is
+            missing (names those that the table has).
     """
     splits = _splits(table, where)
-    parts = split_parts(splits, split)
-    if not parts:
+    parts = split_parts(splits, split) if required or split in splits else []
+    if required and not parts:
         named = shorten(", ".join(splits)) or "none"
         raise UserError(
             f"{where} has no split {split!r}; it has {named}: name one of these, or give the file "
@@ -83,31 +74,28 @@ def required_indices(table: Any, split: str, where: object) -> dict[str, int]:
     for part in parts:
         _require_none(split_faults(part, splits[part]), where)
     entries = {vid: entry for part in parts for vid, entry in splits[part].items()}
-    return split_indices({split: entries}, split, where)
+    _require_none(split_faults(split, entries), where)
+    return {vid: int(index) for vid, (_, index) in entries.items()}
 
 
 def has_split(table: Any, split: str, where: object) -> bool:
-    """Return whether a table has a split, be it in parts; UserError if it is no table."""
+    """Return whether a table has a split, maybe in parts; UserError if it is no table."""
     return bool(split_parts(_splits(table, where), split))
 
 
 def split_parts(splits: Mapping[str, Any], split: str) -> list[str]:
-    """The names under which a table has a split; empty where it lacks it."""
+    """Return the names under which a table has a split; empty where it lacks it."""
     parts = [split] if split in splits else PARTS.get(split, [])
     return list(parts) if all(part in splits for part in parts) else []
 
 
 def require_indices(table: Any, where: object) -> None:
-    """Check all splits.
-
-    Raises:
-        UserError: as :func:`split_indices`.
-    """
+    """Check all splits; UserError as for :func:`split_indices`."""
     _require_none(table_faults(table, where), where)
 
 
 def shared_between_splits(table: dict[str, Any]) -> Iterator[tuple[int, list[str]]]:
-    """Indices that different videos have in different splits, with the videos."""
+    """Yield indices that different videos have in different splits, with the videos."""
     owners: dict[int, dict[str, None]] = {}
     for entries in table.values():
         alone = {i: vids[0] for i, vids in _by_index(entries).items() if len(vids) == 1}
@@ -128,7 +116,7 @@ def _require_none(faults: Iterator[IndexFault], where: object) -> None:
 
 
 def _by_index(entries: Any) -> dict[int, list[str]]:
-    """Videos of every index, of well-formed entries."""
+    """Return the videos of every index, of well-formed entries."""
     videos: dict[int, list[str]] = {}
     for vid, entry in entries.items() if isinstance(entries, dict) else ():
         if _is_entry(entry):

@@ -1,4 +1,4 @@
-"""Which videos a split's queries are about, which are searched, and the number of each."""
+"""The videos of a split's queries, the videos that are searched, and the number of each."""
 
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.stores.lmdb_io import TextDb, read_side
-from data.video_indices import VIDEO_INDICES, required_indices, split_indices
+from data.video_indices import VIDEO_INDICES, split_indices
 from utils.errors import UserError
 from utils.files import read_json
 from utils.logger import LOGGER
@@ -27,7 +27,7 @@ VIDEO_SUFFIXES = (  # of video files that FFmpeg reads
 
 
 def feature_name(vid: str, known: Container[str]) -> str:
-    """A video's name, without a video file's ending where ``known`` has it only without."""
+    """Return a video's name, without a video file's suffix where ``known`` has it only without."""
     stem, dot, ending = vid.rpartition(".")
     if stem and (dot + ending).lower() in VIDEO_SUFFIXES and vid not in known and stem in known:
         return stem
@@ -35,7 +35,7 @@ def feature_name(vid: str, known: Container[str]) -> str:
 
 
 def query_videos(db: TextDb, known: Container[str] = ()) -> dict[str, str]:
-    """Video of every query; empty for a split that does not tell.
+    """Return the video of every query; empty for a split that names none.
 
     Args:
         db: query database.
@@ -50,24 +50,8 @@ def query_videos(db: TextDb, known: Container[str] = ()) -> dict[str, str]:
     return {q: feature_name(str(vid), known) for q, vid in table.items() if vid is not None}
 
 
-def _indexed_videos(
-    split: str, file: Path, known: Container[str], required: bool
-) -> dict[str, int]:
-    """Index of a split's videos in a ``vid2dur_idx.json``."""
-    read = required_indices if required else split_indices
-    indices = read(read_side(file), split, file)
-    return {feature_name(vid, known): index for vid, index in indices.items()}
-
-
-def indices_file(subtitles: TextDb | None) -> Path | None:
-    """The subtitle database's ``vid2dur_idx.json``; None where it has none."""
-    if subtitles is None or not subtitles.has_side(VIDEO_INDICES):
-        return None
-    return subtitles.path / VIDEO_INDICES
-
-
 def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
-    """Videos that a split's queries name; where they name none, those of ``video_ids.json``."""
+    """Return the videos that a split's queries name, or else those of ``video_ids.json``."""
     named = list(query_videos(queries, known).values())
     if not named and queries.has_side("video_ids.json"):
         named = [feature_name(str(vid), known) for vid in queries.side("video_ids.json")]
@@ -76,15 +60,10 @@ def named_videos(queries: TextDb, known: Container[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class VideoPool:
-    """Videos to search.
+    """Videos to search."""
 
-    Attributes:
-        file: which says so.
-        numbers: what a results file calls each.
-    """
-
-    file: Path
-    numbers: dict[str, int]
+    file: Path  # that lists them
+    numbers: dict[str, int]  # of each video in results files
 
 
 def numbered_videos(
@@ -96,38 +75,41 @@ def numbered_videos(
     required: bool = False,
     indices: str | Path | None = None,
 ) -> VideoPool:
-    """Videos to search for a split's queries, and the number that a results file gives each.
+    """Return the videos to search for a split's queries, with their numbers in results files.
 
-    They are the split's videos in the subtitle database's ``vid2dur_idx.json``, by the index there
-    (``own_indices``); where that lacks the split, and for tasks that search the videos that their
-    queries name, these, by their place among the sorted names of the features (``known``; −1 for
-    one that is not there).
+    They are the split's videos in ``vid2dur_idx.json``, by the index there; without ``own_indices``
+    or where that file lacks the split, the videos that the queries name, by their index among the
+    sorted names of the features (−1: no features).
 
     Args:
-        split, queries, subtitles, known, own_indices: see above.
-        required: as VALUE has it, whatever the task and the channel: the split must be in the file
-            of indices, where there is one.
+        split: name of the split.
+        queries, subtitles: its databases.
+        known: names of the feature database.
+        own_indices: ``vid2dur_idx.json`` lists the videos.
+        required: rule of VALUE: ``vid2dur_idx.json``, if there is one, must have the split.
         indices: that file; None: the subtitle database's.
 
     Raises:
-        UserError: a list or table of videos is malformed, two videos have one index, or the split
-            is not where it must be.
+        UserError: a list or table of videos is malformed, two videos share an index, or a
+            ``required`` split is missing.
     """
-    place = {vid: number for number, vid in enumerate(sorted(known))}
-    file = Path(indices) if indices else indices_file(subtitles)
+    order = {vid: number for number, vid in enumerate(sorted(known))}
+    file = Path(indices) if indices else None
+    if file is None and subtitles is not None and subtitles.has_side(VIDEO_INDICES):
+        file = subtitles.path / VIDEO_INDICES
     if file and (own_indices or required):
-        indexed = _indexed_videos(split, file, place, required)
+        indexed = split_indices(read_side(file), split, file, required)
         if indexed:
-            return VideoPool(file, indexed)
+            return VideoPool(file, {feature_name(vid, order): i for vid, i in indexed.items()})
     if required:
         LOGGER.warning(
-            "no %s of the videos that %s searches (it lies in the subtitle database): results "
+            "no %s of the videos that %s searches (it belongs in the subtitle database): results "
             "number them by their sorted names, which no server reads",
             *(VIDEO_INDICES, queries.path),
         )
-    numbers = {vid: place.get(vid, -1) for vid in named_videos(queries, place)}
+    numbers = {vid: order.get(vid, -1) for vid in named_videos(queries, order)}
     lists = ("query2video.json", "video_ids.json")
-    by_ids = not query_videos(queries, place) and queries.has_side(lists[1])
+    by_ids = not query_videos(queries, order) and queries.has_side(lists[1])
     return VideoPool(queries.path / lists[by_ids], numbers)
 
 
@@ -140,11 +122,11 @@ def video_pool(
     required: bool = False,
     indices: str | Path | None = None,
 ) -> tuple[VideoPool, dict[str, int]]:
-    """:func:`numbered_videos`, and the numbers of those that are there: all, as a rule (see
-    :meth:`data.video.VideoSource.require`).
+    """Return :func:`numbered_videos`, and the numbers of those that ``source`` has available.
 
     Raises:
-        UserError: also where no videos are named, or some are not there.
+        UserError: also where no videos are named, or some are missing (see
+            :meth:`data.video.VideoSource.require`).
     """
     known = source.features.id2nframe
     pool = numbered_videos(split, queries, subtitles, known, own_indices, required, indices)
@@ -160,17 +142,8 @@ def video_pool(
 def check_own_videos(
     where: object, qids: Collection[str], video_of: Mapping[str, str], pool: VideoPool
 ) -> None:
-    """Say which queries have no video to be judged by, or one that is not searched.
-
-    Args:
-        where: the query database.
-        qids: its queries.
-        video_of: their videos.
-        pool: the videos to search.
-
-    Raises:
-        UserError: none of the videos is searched.
-    """
+    """Warn of queries of a database (``where``) without a video, or whose video is not searched;
+    UserError if none is."""
     unknown = [qid for qid in qids if qid not in video_of]
     if 0 < len(unknown) < len(qids):
         LOGGER.warning(
@@ -196,11 +169,7 @@ def check_own_videos(
 
 
 def read_split(file: str) -> list[str]:
-    """A JSON list of video names, as text.
-
-    Raises:
-        UserError: it is something else, or empty.
-    """
+    """Read a JSON list of video names, as text; UserError if it is something else, or empty."""
     vids = read_json(file)
     if not isinstance(vids, list) or not vids:
         raise UserError(

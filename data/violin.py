@@ -12,9 +12,9 @@ from utils.names import partner_id
 
 
 class StatementDataset(CandidateDataset[StatementRecord, CandidateItem]):
-    """Statements with their video; in training each brings its partner, of whatever length.
+    """Statements with their video; in training with the partner, of any length, too.
 
-    A statement whose partner the database lacks, or has about another video, comes alone.
+    A statement whose partner is missing or about another video comes alone.
     """
 
     kind, label, record_type = "statement", "label", StatementRecord
@@ -50,6 +50,6 @@ class StatementDataset(CandidateDataset[StatementRecord, CandidateItem]):
 
 
 class SingleStatementDataset(StatementDataset):
-    """The same, each alone in training too, as VALUE has it."""
+    """Statements one by one, also in training, as in VALUE."""
 
     in_pairs = False

@@ -1,4 +1,4 @@
-"""The words a model may write: the tokenizer that a database was made with."""
+"""The vocabulary of generated text: the tokenizer that a database was made with."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -17,7 +17,7 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer, and what decoding needs to know of it."""
+    """A tokenizer, and its ids for decoding."""
 
     tokenizer: BpeTokenizer
     begin: int  # <s>
@@ -26,11 +26,8 @@ class Vocabulary:
 
     @classmethod
     def of(cls, db: TextDb, toker: str | None = None) -> Self:
-        """``toker`` (hub name or folder), ``$HERO_TOKER``, or else the tokenizer that made ``db``.
-
-        Raises:
-            UserError: it cannot be loaded, or is another than the database's.
-        """
+        """Load ``toker`` (hub name or folder), ``$HERO_TOKER``, or the tokenizer that made ``db``;
+        UserError if it cannot be loaded, or is not the database's."""
         tokenizer = load_tokenizer(toker or named_in_environment() or named_tokenizer(db))
         if difference := other_tokenizer(tokenizer_meta(tokenizer), db.meta):
             raise UserError(
@@ -46,16 +43,12 @@ class Vocabulary:
         return cls(tokenizer, db.meta["BOS"], db.meta["EOS"], known)
 
     def text(self, ids: list[int]) -> str:
-        """The text of token ids, its leading space kept."""
+        """Return the text of token ids; a leading space is kept."""
         return self.tokenizer.decode(ids)
 
 
 def named_tokenizer(db: TextDb) -> str:
-    """The tokenizer that made a database.
-
-    Raises:
-        UserError: ``meta.json`` does not say.
-    """
+    """Return the tokenizer that made a database; UserError if ``meta.json`` does not name it."""
     name = tokenizer_name(db.meta, db.path)
     if not name:
         raise UserError(

@@ -1,6 +1,5 @@
-"""A task's model from the options of a run."""
+"""Build a task's model from the options of a run."""
 
-from functools import partial
 from typing import Any, TypeVar
 
 from config.evaluation import RunOptions
@@ -31,24 +30,27 @@ def build_for_training(
     longest: int,
     **arguments: Any,
 ) -> ModelT:
-    """A model with the start that the options ask for, on the run's device.
+    """Return a model on the run's device, initialized as its options say.
 
     Args:
         cls: the task's model.
         run: its options give ``checkpoint``, ``dropout``, ``max_clip_len``.
-        feature_size: width D of the frame features at hand.
-        longest: frames of the longest video at hand.
+        feature_size: width D of the frame features.
+        longest: frames of the longest video.
         arguments: further arguments of ``cls``.
 
     Raises:
         UserError: the checkpoint cannot be used.
     """
-    build = partial(cls, run.model_config, **arguments)
+
+    def build(width: int) -> ModelT:
+        return cls(run.model_config, width, **arguments)
+
     model = build(feature_size)
     _initialise(model, run.options, build)
     set_dropout(model, run.options.dropout)
     set_activation_checkpointing(model, run.options.activation_checkpointing)
-    return _placed(model, run, longest)
+    return _finish(model, run, longest)
 
 
 def build_for_evaluation(
@@ -58,24 +60,23 @@ def build_for_evaluation(
     longest: int,
     **arguments: Any,
 ) -> ModelT:
-    """A trained model, the run's ``checkpoint``, in evaluation mode.
+    """Return the run's ``checkpoint`` as a model in evaluation mode.
 
-    Its weights are those of the file: no random ones are drawn first.
-
-    Args:
-        feature_size: as for :func:`build_for_training`; None: as the checkpoint has it.
-        longest: as for :func:`build_for_training`.
+    Arguments are those of :func:`build_for_training`; ``feature_size`` None is the checkpoint's.
 
     Raises:
         UserError: the checkpoint lacks weights of the model, or cannot be used.
     """
-    build = partial(cls, run.model_config, **arguments)
+
+    def build(width: int) -> ModelT:
+        return cls(run.model_config, width, **arguments)
+
     path = run.folder.find_checkpoint(run.evaluated.name)
     state = read_state_dict(path)
-    with without_values():
+    with without_values():  # no random weights are drawn
         model = build(feature_size or feature_width(state) or FEATURE_SIZE)
     load_checkpoint(model, path, build, state=state).require_complete(path)
-    return _placed(model, run, longest).eval()
+    return _finish(model, run, longest).eval()
 
 
 def _initialise(model: HeroModel, options: ModelOptions, build: Build) -> None:
@@ -89,10 +90,10 @@ def _initialise(model: HeroModel, options: ModelOptions, build: Build) -> None:
         load_checkpoint(model, path, build, options.reinit_feature_layers)
 
 
-def _placed(model: ModelT, run: Run[TrainingOptions | RunOptions], longest: int) -> ModelT:
+def _finish(model: ModelT, run: Run[TrainingOptions | RunOptions], longest: int) -> ModelT:
     frames = model.v_encoder.f_encoder.img_embeddings.position_embeddings
     limit = run.options.max_clip_len
-    # A subtitle may lie over all frames of its video.
+    # A subtitle may cover all frames of its video.
     grow_rows(frames, longest if limit < 0 else limit)
     model = model.to(run.device)
     if run.options.apex:

@@ -1,4 +1,4 @@
-"""How a run ended: its best validation, and what to do with it."""
+"""The end of a run: its best validation, and what to do next."""
 
 import shlex
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from utils.errors import UserError
 from utils.files import read_jsonl
 from utils.logger import LOGGER
 
-BEST = "best"  # the name of that checkpoint on command lines
-# Main metric of a task: of those that a validation gave, the first. All are better when higher.
+BEST = "best"  # that checkpoint on command lines
+# Main metrics of tasks, higher is better; the first that a validation has is used.
 MAIN_METRICS = ("VCMR/0.7-r1", "SVMR/0.7-r1", "VR/r1", "accuracy", "CIDEr", "Meta-Ave")
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A step that was validated, and one of its metrics."""
+    """A validated step and one of its metrics."""
 
     step: int
     metric: str
@@ -25,7 +25,7 @@ class Validation:
 
 
 def _lines(folder: RunFolder) -> Iterator[tuple[int, str, float | str]]:
-    """Step, name and value of all metrics of all validations; some are notes."""
+    """Yield step, name and value of all metrics of all validations; some values are texts."""
     path = folder.log / "metrics.jsonl"
     for _, line in read_jsonl(path) if path.is_file() else ():
         step, name, value = (line.get(key) for key in ("step", "name", "value"))
@@ -34,7 +34,7 @@ def _lines(folder: RunFolder) -> Iterator[tuple[int, str, float | str]]:
 
 
 def validations(folder: RunFolder) -> list[Validation]:
-    """Validations of a run's main metric, in the order of their steps."""
+    """Return the validations of a run's main metric, in the order of their steps."""
     lines = [
         Validation(step, metric, value)
         for step, metric, value in _lines(folder)
@@ -45,7 +45,7 @@ def validations(folder: RunFolder) -> list[Validation]:
 
 
 def validated_metrics(folder: RunFolder, step: int | None) -> dict[str, float | str]:
-    """All metrics of the validation after ``step``, without losses."""
+    """Return all metrics of the validation after ``step``, without losses."""
     return {
         metric: value
         for validated, metric, value in _lines(folder)
@@ -54,7 +54,8 @@ def validated_metrics(folder: RunFolder, step: int | None) -> dict[str, float | 
 
 
 def best_validation(folder: RunFolder) -> Validation:
-    """The first of the validations with the highest main metric whose checkpoint is there.
+    """Return the validation with the highest main metric whose checkpoint exists (the first of
+    equals).
 
     Raises:
         UserError: there is none.
@@ -63,11 +64,9 @@ def best_validation(folder: RunFolder) -> Validation:
     best = _best_kept(folder, found)
     if best is None:
         metrics = folder.log / "metrics.jsonl"
-        lacking = (
-            f"{folder.checkpoints} has no checkpoint of a validated step"
-            if found
-            else f"{metrics} has no {' or '.join(MAIN_METRICS)} of a validation"
-        )
+        lacking = f"{metrics} has no {' or '.join(MAIN_METRICS)} of a validation"
+        if found:
+            lacking = f"{folder.checkpoints} has no checkpoint of a validated step"
         raise UserError(f"{lacking}, so none is the best: name a step or a file")
     if any(each.value > best.value for each in found):
         LOGGER.warning("checkpoints of better validations than step %d's are gone", best.step)
@@ -80,22 +79,13 @@ def _best_kept(folder: RunFolder, found: list[Validation]) -> Validation | None:
 
 
 def log_best(folder: RunFolder, best: Validation) -> None:
-    """Say which checkpoint is the best."""
+    """Log which checkpoint is the best."""
     path = folder.checkpoint(best.step)
     LOGGER.info("best validation: step %d, %s %.2f: %s", best.step, best.metric, best.value, path)
 
 
-def log_finished(folder: RunFolder, total: int) -> None:
-    """Say that a run of ``total`` steps that was started again has nothing left to do."""
-    LOGGER.info(
-        "%s is finished, all %d steps are done; to train on, start it again with more of them: "
-        "--num_train_steps %d --allow_changed_options",
-        *(folder.path, total, 2 * total),
-    )
-
-
 def log_summary(folder: RunFolder, options: TrainingOptions) -> None:
-    """Say which checkpoint of a finished run is the best, and the command that evaluates it."""
+    """Log which checkpoint of a finished run is the best, and the command that evaluates it."""
     last = options.num_train_steps
     LOGGER.info("training ended after step %d: %s", last, folder.checkpoint(last))
     best = _best_kept(folder, validations(folder))

@@ -1,4 +1,4 @@
-"""The networks that make features of films, as options name them."""
+"""The networks that extract features of videos, as options name them."""
 
 import argparse
 from pathlib import Path
@@ -21,14 +21,14 @@ from utils.tensor_files import weights_file
 
 
 def add_extractors(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name networks, their weights, and how they compute."""
+    """Add the options for networks, their weights, and how they compute."""
     parser.add_argument(
         "--models",
         nargs="+",
         type=_extractor,
         metavar="MODEL",
         default=list(HERO_EXTRACTORS),
-        help=f"which to run: {', '.join(EXTRACTORS)}, or a class of yours, package.module:Class "
+        help=f"which to run: {', '.join(EXTRACTORS)}, or your own class, package.module:Class "
         f"(default: {' '.join(HERO_EXTRACTORS)})",
     )
     for name, kind in EXTRACTORS.items():
@@ -47,7 +47,7 @@ def add_extractors(parser: argparse.ArgumentParser) -> None:
 
 
 def _extractor(word: str) -> str:
-    """A name of an extractor, as far as that can be seen without loading anything."""
+    """Return the name of an extractor; whether a class exists is checked later."""
     if word not in EXTRACTORS and ":" not in word:
         names = ", ".join(map(repr, EXTRACTORS))
         raise argparse.ArgumentTypeError(
@@ -57,11 +57,10 @@ def _extractor(word: str) -> str:
 
 
 def check_extractors(options: argparse.Namespace) -> None:
-    """Refuse networks that are untrained though nobody asked for that.
+    """Check that networks have weights, or ``--random_weights`` is given.
 
     Raises:
-        UserError: neither weights nor ``--random_weights`` are given; says where weights are. Or a
-            number is too small.
+        UserError: they have not (the message says where weights are), or a number is too small.
     """
     if options.batch_size < 1:
         raise UserError("--batch_size must be at least 1")
@@ -77,10 +76,10 @@ def check_extractors(options: argparse.Namespace) -> None:
 
 
 def choose_device(name: str | None, half: bool, workers: int) -> torch.device:
-    """The device, and threads that leave a core to the decoders.
+    """Return the device; on a CPU, leave one of its threads' cores to the decoders.
 
     Raises:
-        UserError: there is no such device, or --half is asked of a CPU.
+        UserError: there is no such device, or --half is given for a CPU.
     """
     default = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -99,7 +98,7 @@ def choose_device(name: str | None, half: bool, workers: int) -> torch.device:
 def build_extractors(
     options: argparse.Namespace, interval: float, device: torch.device
 ) -> tuple[FeatureExtractor, dict[str, Provenance]]:
-    """The networks, and what will have made the features of each.
+    """Return the networks, and the provenance of the features of each.
 
     Raises:
         UserError: one cannot be built, or they do not see the same pictures.
@@ -128,11 +127,11 @@ def _weights_of(options: argparse.Namespace, name: str) -> str | None:
 
 
 def describe(model: Extractor, weights: str | None, interval: float) -> Provenance:
-    """Return what will have made the features of a network."""
+    """Return the provenance of a network's features."""
     if isinstance(model, ClipFeatures):
         digest = model.sha256
     elif not isinstance(model, PublishedExtractor) or type(model) not in EXTRACTORS.values():
-        # Of the user's: its code is what makes them.
+        # The user's own class: its source file identifies it.
         weights = f"{type(model).__module__}:{type(model).__name__}"
         digest = file_sha256(source_file(type(model)))
         return Provenance(model.name, weights, digest, interval, model.width)

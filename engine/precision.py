@@ -1,7 +1,7 @@
 """Number format of a run: fp32, bf16 or fp16 with dynamic loss scaling.
 
-Parameters stay fp32; autocast chooses per operation. Losses, softmax and normalisations that need
-fp32 have it (autocast's lists, and ``.float()`` in the models).
+Parameters stay fp32; autocast chooses the format per operation. Losses, softmax and normalisations
+that need fp32 have it (autocast's lists, and ``.float()`` in the models).
 """
 
 from contextlib import AbstractContextManager
@@ -23,17 +23,17 @@ MOST_OVERFLOWS_IN_A_ROW = 30  # from 2^16 down to 2^-14: no scale would help
 
 @dataclass
 class LossScale:
-    """A factor on losses that follows the gradients that they have."""
+    """A dynamic factor on losses, and how often in a row their gradients overflowed."""
 
     scaler: torch.amp.GradScaler
-    overflows: int = 0  # in a row
+    overflows: int = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes up."""
+        """Return the state for :meth:`load_state_dict`."""
         return {"scaler": self.scaler.state_dict(), "overflows": self.overflows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved scale."""
+        """Restore a saved scale."""
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.overflows = state["overflows"]
@@ -42,11 +42,8 @@ class LossScale:
 class Precision:
     """Autocast, loss scaling and the optimizer step of one number format.
 
-    Losses of different kinds, trained in turn, may have a scale each (:meth:`choose_scale`).
-
-    Args:
-        mode: number format.
-        device: of the run.
+    Tasks that are trained in turn may have a loss scale each (:meth:`choose_scale`); ``scale`` is
+    the current one.
     """
 
     def __init__(self, mode: Mode, device: torch.device) -> None:
@@ -58,7 +55,7 @@ class Precision:
 
     @classmethod
     def from_options(cls, options: PrecisionOptions, device: torch.device) -> "Precision":
-        """From ``bf16`` and ``fp16`` (None: where there is CUDA), which a CPU does without."""
+        """Choose the format by ``bf16`` and ``fp16`` (None: on CUDA); fp16 needs CUDA."""
         on_gpu = device.type == "cuda"
         if options.fp16 and not on_gpu:
             LOGGER.warning(
@@ -68,56 +65,44 @@ class Precision:
         return cls("bf16" if options.bf16 else "fp16" if fp16 else "fp32", device)
 
     def autocast(self) -> AbstractContextManager:
-        """Context in which models and losses are computed."""
+        """Return the context for models and losses."""
         dtype = torch.float16 if self.mode == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.mode != "fp32")
 
     def choose_scale(self, name: str) -> None:
-        """Let a loss scale hold from now on; one that is new starts at the first scale."""
+        """Use the loss scale ``name`` from now on; a new one starts at FIRST_LOSS_SCALE."""
         if name not in self._scales:
             fp16 = self.mode == "fp16"
-            scaler = torch.amp.GradScaler(
-                self.device.type, init_scale=FIRST_LOSS_SCALE, enabled=fp16
-            )
+            scaler = torch.amp.GradScaler(self.device.type, FIRST_LOSS_SCALE, enabled=fp16)
             self._scales[name] = LossScale(scaler)
-        self._scale = self._scales[name]
-
-    @property
-    def loss_scale(self) -> float:
-        """Present factor on the loss (1 unless fp16)."""
-        return self._scale.scaler.get_scale()
-
-    @property
-    def overflows(self) -> int:
-        """Steps in a row that the present scale has skipped."""
-        return self._scale.overflows
+        self.scale = self._scales[name]
 
     @property
     def loss_scales(self) -> dict[str, float]:
-        """All factors by their names, that of the only one being ""."""
+        """All factors by name; "" where there is only one."""
         named = {name: scale for name, scale in self._scales.items() if name} or self._scales
         return {name: scale.scaler.get_scale() for name, scale in named.items()}
 
     def backward(self, loss: Tensor) -> None:
-        """Backward of the (scaled) loss."""
-        self._scale.scaler.scale(loss).backward()
+        """Compute the gradients of the (scaled) loss."""
+        self.scale.scaler.scale(loss).backward()
 
     def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the loss scale out of the gradients, after they were reduced over ranks."""
-        self._scale.scaler.unscale_(optimizer)
+        """Divide gradients by the loss scale, after they were reduced over ranks."""
+        self.scale.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Step the optimizer; False where gradients overflowed (fp16) and nothing was updated.
+        """Step the optimizer; False if gradients overflowed (fp16) and nothing was updated.
 
-        All ranks hold the same reduced gradients, so they skip alike.
+        All ranks have the same reduced gradients, so all of them skip or none.
 
         Raises:
             UserError: too many overflows in a row.
         """
-        # Asked of the optimizer, not of the scale: reading that would wait for the device.
+        # A hook of the optimizer tells, as reading the scale would wait for the device.
         taken: list[bool] = []
         hook = optimizer.register_step_post_hook(lambda *_: taken.append(True))
-        scale = self._scale
+        scale = self.scale
         scale.scaler.step(optimizer)
         hook.remove()
         scale.scaler.update()
@@ -133,16 +118,15 @@ class Precision:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Loss scales and overflow counts."""
+        """Return loss scales and overflow counts."""
         first, *others = self._scales.items()
         return first[1].state_dict() | {"scales": {n: each.state_dict() for n, each in others}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from saved loss scales."""
-        # Earlier restore points hold one.
+        """Restore saved loss scales; earlier restore points have only one."""
         for name, saved in {"": state, **state.get("scales", {})}.items():
             self.choose_scale(name)
-            self._scale.load_state_dict(saved)
+            self.scale.load_state_dict(saved)
         self.choose_scale("")
 
 

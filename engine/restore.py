@@ -1,7 +1,7 @@
 """A run's folder and its restore points.
 
-A restore point holds everything that the rest of a run depends on. Files are written beside and
-renamed, and the point before stays as a backup: a kill at any instant leaves a loadable one.
+A restore point holds everything that the rest of a run depends on. Files are replaced atomically,
+and the previous point is kept as a backup: after a kill at any instant one of them is complete.
 """
 
 import os
@@ -15,24 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import UserError, shorten
 from utils.files import atomic_write, check_output, named_path, remove_leftovers
 from utils.locks import FileLock, HeldError
 from utils.logger import LOGGER
 from utils.tensor_files import UnreadableFileError, load_tensors
 
-# Of a restore point: this program's, and those of the published code.
-OWN_KEYS = {"step", "metrics", "model", "optimizer", "precision", "loader", "random", "running"}
-OWN_TYPES = dict.fromkeys(OWN_KEYS, dict) | {"step": int, "random": list, "running": list}
+# Keys of a restore point: ours, and those of the published code.
+OWN_TYPES: dict[str, type] = {"step": int, "random": list, "running": list}
+OWN_TYPES |= dict.fromkeys(("metrics", "model", "optimizer", "precision", "loader"), dict)
 ORIGINAL_KEYS = {"global_step", "model_state_dict", "optim_state_dict"}
 # The published code saves the last step of a run a second time, as final.
 STEP = re.compile(r"([0-9]{1,18})(_final)?")
-# Temporary files, also as they were once called.
+# Temporary files, also as earlier versions named them.
 LEFTOVER = re.compile(r"\..+\.\d+(\.[0-9a-f]{8})?\.tmp")
 MOST_NAMED = 8
 LOCK_TIMEOUT_SECONDS = 3.0  # the ranks of a killed launcher may outlive it by moments
 
-# Those that this process holds: several calls of a script in one process follow one another.
+# Held by this process, in which a script may be called several times in turn.
 _owned: "weakref.WeakValueDictionary[Path, FileLock]" = weakref.WeakValueDictionary()
 
 
@@ -47,16 +47,17 @@ class RunFolder:
         self.checkpoints = self.path / "ckpt"
         self.restore = self.path / "restore.pt"
         self.backup = self.path / "restore_backup.pt"
-        self.taken_from: Path | None = None  # the restore point that was gone on from
+        self.resumed_from: Path | None = None  # a restore point
         self._lock: FileLock | None = None
 
     def claim(self) -> None:
-        """See that the run's files can be written, and be the only process that trains here.
+        """Check that the run can be resumed and written, and lock the folder for this process.
 
         Raises:
             OSError: a file or folder cannot be written.
-            UserError: another process trains here; the message names it and its host.
+            UserError: as :func:`check_restore_points`, or another process trains here.
         """
+        check_restore_points(self)  # before a file is written
         log = ("log.txt", "metrics.jsonl", "hps.json", "model_config.json", "git_info.json")
         check_output(self.restore, self.backup, *(self.log / name for name in log))
         check_output(self.checkpoint(0), self.results / "results.json")
@@ -76,7 +77,7 @@ class RunFolder:
         self._lock = _owned[key] = lock
 
     def release(self) -> None:
-        """Let other processes train here."""
+        """Unlock the folder."""
         if self._lock is not None:
             _owned.pop(self.path.resolve(), None)
             self._lock.release()
@@ -84,25 +85,25 @@ class RunFolder:
 
     @property
     def restore_points(self) -> list[Path]:
-        """The restore points there are, the latest first."""
+        """Existing restore points, the latest first."""
         return [path for path in (self.restore, self.backup) if os.path.lexists(path)]
 
     def remove_leftovers(self) -> None:
-        """Delete files that killed processes had begun to write."""
+        """Delete temporary files of killed processes."""
         for folder in (self.path, self.checkpoints, self.log, self.results):
             remove_leftovers(folder, LEFTOVER)
 
     def checkpoint(self, step: int | str) -> Path:
-        """Return where the weights after ``step`` optimizer steps lie."""
+        """Return the file of the weights after ``step`` optimizer steps."""
         return self.checkpoints / f"model_step_{step}.pt"
 
     def find_checkpoint(self, step_or_file: str) -> Path:
-        """A step of this run, or any file of weights, also by its name within the run's folder.
+        """Return the file of a step of this run, or a file, also by its name in the run's folder.
 
-        ``4800`` and ``4800_final`` are the same weights: either takes the other where it is alone.
+        ``4800`` and ``4800_final`` are the same weights: if only one exists, either name finds it.
 
         Raises:
-            UserError: it does not exist; the steps that do are named.
+            UserError: it does not exist; the message names the steps that do.
         """
         if step := STEP.fullmatch(step_or_file):
             number = int(step[1])
@@ -115,13 +116,13 @@ class RunFolder:
             try:
                 if path.is_file():
                     return path
-            except OSError:  # no file has so long a name
+            except OSError:  # the name is too long for a file
                 continue
-        named = str(paths[0]) if len(str(paths[0])) <= 300 else f"{str(paths[0])[:300]}…"
+        named = shorten(paths[0], 300)
         raise UserError(f"checkpoint {named} does not exist ({self._describe_checkpoints()})")
 
     def steps(self) -> list[tuple[int, str]]:
-        """Return (4800, "4800_final") of every checkpoint of a step."""
+        """Return (4800, "4800_final") for every checkpoint of a step."""
         names = [path.stem.removeprefix("model_step_") for path in self._weights("model_step_*.pt")]
         return sorted((int(step[1]), step[0]) for step in map(STEP.fullmatch, names) if step)
 
@@ -132,22 +133,22 @@ class RunFolder:
         steps = self.steps()
         named = {self.checkpoint(name).name for _, name in steps}
         others = [path.name for path in self._weights("[!.]*.pt") if path.name not in named]
-        there = ", ".join(name for _, name in steps)
-        said = f"the run has steps {there}" if steps else "the run has no step"
+        names = ", ".join(name for _, name in steps)
+        found = f"the run has steps {names}" if steps else "the run has no step"
         if not others:
-            return said
+            return found
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        return f"{said}; beside them in ckpt/: {', '.join(others[:MOST_NAMED])}{more}"
+        return f"{found}; also in ckpt/: {', '.join(others[:MOST_NAMED])}{more}"
 
 
 def save_tensors(path: Path, value: Any) -> None:
-    """``torch.save``, whole or not at all."""
+    """Save like ``torch.save``, but atomically."""
     with atomic_write(path) as temporary:
         torch.save(value, temporary)
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every random generator of this process."""
+    """Return the state of every random generator of this process."""
     version, keys, gauss = random.getstate()
     mersenne = np.random.get_state(legacy=False)
     key, position = mersenne["state"]["key"].tolist(), mersenne["state"]["pos"]
@@ -155,13 +156,13 @@ def random_states() -> dict[str, Any]:
         "python": [version, list(keys), gauss],
         "numpy": {**mersenne, "state": {"key": key, "pos": position}},
         "torch": torch.get_rng_state(),
-        # Of this rank's own device: each rank saves its own.
+        # Of this rank's device only: every rank saves its own.
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put every generator where :func:`random_states` found it."""
+    """Restore the states that :func:`random_states` returned."""
     version, keys, gauss = states["python"]
     random.setstate((version, tuple(keys), gauss))
     mersenne = states["numpy"]
@@ -173,7 +174,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 def _set_cuda_state(saved: Tensor | list[Tensor] | None) -> None:
     on_gpu = torch.cuda.is_available()
-    if isinstance(saved, list):  # of every device of the host: older restore points have it so
+    if isinstance(saved, list):  # of every device of the host, in older restore points
         own = torch.cuda.current_device() if on_gpu else 0
         saved = saved[own] if own < len(saved) else None
     if on_gpu and saved is not None:
@@ -182,8 +183,7 @@ def _set_cuda_state(saved: Tensor | list[Tensor] | None) -> None:
         before, now = ("CPU", "GPU") if on_gpu else ("GPU", "CPU")
         LOGGER.warning(
             "the restore point holds the generator of a %s, this is a %s: dropout draws again",
-            before,
-            now,
+            *(before, now),
         )
 
 
@@ -191,17 +191,17 @@ def save_restore_point(run: RunFolder, state: dict[str, Any]) -> None:
     """Write a restore point; the previous one becomes the backup."""
     with atomic_write(run.restore) as temporary:
         torch.save(state, temporary)
-        # Beside a backup that was taken, the restore point is damaged.
-        if run.restore.exists() and run.taken_from != run.backup:
+        # If the run was resumed from the backup, the restore point is damaged.
+        if run.restore.exists() and run.resumed_from != run.backup:
             run.restore.replace(run.backup)
-    run.taken_from = None
+    run.resumed_from = None
 
 
 def check_restore_points(run: RunFolder) -> None:
-    """See that a run can go on from its restore points, before anything in its folder is touched.
+    """Check that a run can be resumed, before anything in its folder is changed.
 
     Raises:
-        UserError: one of them is another program's, or none is whole.
+        UserError: a restore point is another program's, or none is complete.
     """
     problems = [_read_point(path, mapped=True)[1] for path in run.restore_points]
     if problems and all(problems):
@@ -209,10 +209,10 @@ def check_restore_points(run: RunFolder) -> None:
 
 
 def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
-    """The last whole restore point, on the CPU, or None where the run has none.
+    """Return the last complete restore point, on the CPU; None if the run has none.
 
     Raises:
-        UserError: there are files, but none is whole, or it is another program's.
+        UserError: there are files, but none is complete, or it is another program's.
     """
     problems = []
     for path in run.restore_points:
@@ -220,9 +220,9 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
         if problem:
             problems.append(problem)
             continue
-        run.taken_from = path
+        run.resumed_from = path
         if problems:
-            LOGGER.warning("%s; going on from %s, after step %d", *problems, path, point["step"])
+            LOGGER.warning("%s; resuming from %s, after step %d", *problems, path, point["step"])
         return point
     if problems:
         raise _damaged(run, problems)
@@ -230,7 +230,7 @@ def load_restore_point(run: RunFolder) -> dict[str, Any] | None:
 
 
 def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
-    """A restore point, and what is wrong with it: nothing, or its file is damaged.
+    """Return a restore point and "", or the problem of a damaged file.
 
     Raises:
         UserError: it is something else.
@@ -244,22 +244,20 @@ def _read_point(path: Path, mapped: bool = False) -> tuple[dict[str, Any], str]:
     keys = point.keys() if isinstance(point, dict) else set()
     if keys >= ORIGINAL_KEYS:
         raise UserError(
-            f"{path} is a restore point of the original program, from which a run cannot go on: "
-            f"choose another --output_dir; --checkpoint {path} takes its weights"
+            f"{path} is a restore point of the original program, from which a run cannot be "
+            f"resumed: choose another --output_dir; --checkpoint {path} takes its weights"
         )
-    if not keys >= OWN_KEYS:
-        raise UserError(
-            f"{path} is no restore point of this program (it lacks "
-            f"{', '.join(sorted(OWN_KEYS - keys))}): move it away, or choose another --output_dir"
-        )
-    for key, kind in OWN_TYPES.items():
-        wrong = not isinstance(point[key], kind) or (key == "step" and point[key] < 0)
-        if wrong:
+    lacking = sorted(OWN_TYPES.keys() - keys)
+    problem = f"it lacks {', '.join(lacking)}" if lacking else ""
+    for key, kind in () if lacking else OWN_TYPES.items():
+        if not isinstance(point[key], kind) or (key == "step" and point[key] < 0):
             shown = point[key] if isinstance(point[key], int) else type(point[key]).__name__
-            raise UserError(
-                f"{path} is no restore point of this program (its {key} is {shown}): move it away, "
-                "or choose another --output_dir"
-            )
+            problem = f"its {key} is {shown}"
+    if problem:
+        raise UserError(
+            f"{path} is no restore point of this program ({problem}): move it away, or choose "
+            "another --output_dir"
+        )
     return point, ""
 
 

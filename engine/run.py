@@ -1,7 +1,7 @@
-"""Starting a run: ranks, device, precision, folder, and whether it may go on."""
+"""Start a run: ranks, device, precision, folder, and whether it may be resumed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +20,7 @@ from data.stores.lmdb_io import TextDb, read_side
 from data.tokenize import IDENTITY, other_tokenizer, tokenizer_name
 from engine.endings import BEST, best_validation, log_best
 from engine.precision import Precision
-from engine.restore import RunFolder, check_restore_points
+from engine.restore import RunFolder
 from utils.distributed import Communicator, setup
 from utils.errors import UserError, as_user_error
 from utils.files import read_json, write_json
@@ -33,10 +33,10 @@ EvaluationT = TypeVar("EvaluationT", bound=RunOptions)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What to evaluate.
+    """Weights to evaluate.
 
     Attributes:
-        name: a step of the run, or a file; whether it exists shows when it is loaded.
+        name: a step of the run, or a file, which may be missing.
         label: part of the names of results.
     """
 
@@ -45,7 +45,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, folder: RunFolder, wanted: str) -> "Checkpoint":
-        """Return what ``--checkpoint`` names: a step of the run, its best, or a file.
+        """Return the checkpoint that ``--checkpoint`` names: a step, the best one, or a file.
 
         Raises:
             UserError: the run has no best one.
@@ -59,18 +59,24 @@ class Checkpoint:
 
 @dataclass
 class Run(LoadingRun[OptionsT], Generic[OptionsT]):
-    """What a script stands on."""
+    """What a script needs to train or evaluate a model.
+
+    Attributes:
+        emulated_ranks: ranks of the recipe that each rank emulates by accumulation.
+        checkpoint: to evaluate; None in training.
+        tokenizer: what is known of the one that made the databases.
+    """
 
     model_config: ModelConfig
     precision: Precision
     folder: RunFolder
-    stand_in: int = 1  # ranks of the recipe that each rank stands in for
-    checkpoint: Checkpoint | None = None  # to evaluate
-    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # what is known of it
+    emulated_ranks: int = 1
+    checkpoint: Checkpoint | None = None
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def vocab_size(self) -> int:
-        """Of the model: token ids lie below it."""
+        """Vocabulary size of the model: token ids lie below it."""
         return self.model_config.f_config.num_words
 
     @property
@@ -83,16 +89,16 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
     @property
     def accumulation(self: "Run[TrainingOptions]") -> int:
         """Batches per optimizer step."""
-        return self.options.gradient_accumulation_steps * self.stand_in
+        return self.options.gradient_accumulation_steps * self.emulated_ranks
 
     def keep_tokenizer(self, db: TextDb) -> None:
-        """Note in the run's folder which tokenizer made a database that it learns from."""
+        """Save in the run's folder which tokenizer made a training database."""
         self.tokenizer = _of_tokenizer(db.meta, db.path)
         if self.comm.is_main:
             write_json(self.folder.tokenizer, self.tokenizer, indent=2)
 
     def warn_of_other_tokenizer(self, *databases: TextDb | None) -> None:
-        """Warn of databases that another tokenizer made than the one that the model learnt from."""
+        """Warn of databases that were made with another tokenizer than the run's."""
         for db in databases:
             if db is not None and (difference := other_tokenizer(db.meta, self.tokenizer)):
                 LOGGER.warning(
@@ -100,10 +106,10 @@ class Run(LoadingRun[OptionsT], Generic[OptionsT]):
                 )
 
     def require_tokenizer(self, what: str, meta: Mapping[str, Any]) -> None:
-        """Refuse a tokenizer, or what it made, by its ``meta.json``, that is not the run's.
+        """Check that the tokenizer of a ``meta.json`` is the run's, as far as is known.
 
         Raises:
-            UserError: it is not, as far as both are known.
+            UserError: it is another; the message begins with ``what``.
         """
         if difference := other_tokenizer(meta, self.tokenizer):
             raise UserError(
@@ -122,8 +128,8 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     set_deterministic(options.deterministic)
     comm, device = setup(options.seed)
     folder = RunFolder(options.output_dir)
-    # Rank 0's folder alone counts: other hosts need not share it.
-    on_main(comm, lambda: _claim(folder))
+    # Only rank 0 uses the folder: other hosts need not share it.
+    on_main(comm, folder.claim)
     require_reachable(options, options.storage)
     model_config = ModelConfig.from_json(options.model_config)
     setup_logging(comm.is_main, folder.log / "log.txt")
@@ -132,24 +138,19 @@ def start_training(options: TrainingT) -> Run[TrainingT]:
     if comm.is_main:
         folder.remove_leftovers()
         save_run_info(folder.path, options_to_dict(options), model_config.to_dict())
-    LOGGER.info(
-        "%s: %d rank(s) (%s) on %s, %s",
-        folder.path,
-        comm.size,
-        comm.backend,
-        device,
-        precision.mode,
-    )
-    run = Run(options, comm, device, model_config, precision, folder, _stand_in(options, comm))
+    facts = folder.path, comm.size, comm.backend, device, precision.mode
+    LOGGER.info("%s: %d rank(s) (%s) on %s, %s", *facts)
+    emulated = _emulated_ranks(options, comm)
+    run = Run(options, comm, device, model_config, precision, folder, emulated)
     _log_batch_sizes(run)
     return run
 
 
 def on_main(comm: Communicator, action: Callable[[], object]) -> None:
-    """Do something on rank 0; what is wrong there ends all ranks at once.
+    """Run an action on rank 0; a user's mistake there ends all ranks at once.
 
     Raises:
-        UserError: what rank 0 says is wrong.
+        UserError: of rank 0.
     """
     problem = None
     try:
@@ -180,7 +181,7 @@ def start_evaluation(options: EvaluationT) -> Run[EvaluationT]:
 def finished_run(
     options: EvaluationT, comm: Communicator, device: torch.device
 ) -> Run[EvaluationT]:
-    """A finished run, or an exported model, to compute with.
+    """Return a finished run, or an exported model as one.
 
     Raises:
         UserError: it has no best checkpoint.
@@ -194,45 +195,26 @@ def finished_run(
         model_config = ModelConfig.from_json(folder.log / "model_config.json")
         tokenizer = known_tokenizer(folder, options.storage)
         checkpoint = Checkpoint.of(folder, options.checkpoint)
-    return Run(
-        options,
-        comm,
-        device,
-        model_config,
-        Precision.from_options(options, device),
-        folder,
-        checkpoint=checkpoint,
-        tokenizer=tokenizer,
-    )
+    run = Run(options, comm, device, model_config, Precision.from_options(options, device), folder)
+    return replace(run, checkpoint=checkpoint, tokenizer=tokenizer)
 
 
 def known_tokenizer(folder: RunFolder, storage: str | None) -> dict[str, Any]:
-    """Return what a run noted of its tokenizer, or else what its own databases say, if they are
-    here.
-
-    Args:
-        folder: of the run.
-        storage: where its paths of the container lie.
-    """
+    """Return what a run, or else one of its databases, tells of its tokenizer."""
     if folder.tokenizer.is_file():
         return read_json(folder.tokenizer, dict[str, Any])
     saved = from_container(read_json(folder.log / "hps.json", dict[str, Any]), storage)
     names = ("train_query_txt_db", "train_db", "val_query_txt_db", "query_txt_db", "sub_txt_db")
-    places = [saved, *saved.get("train_datasets", [])]
-    for own in (place.get(name) for place in places for name in names):
-        if isinstance(own, str) and Path(own, "meta.json").is_file():
-            return _of_tokenizer(read_side(Path(own, "meta.json")), Path(own))
+    sources = [saved, *saved.get("train_datasets", [])]
+    for path in (source.get(name) for source in sources for name in names):
+        if isinstance(path, str) and Path(path, "meta.json").is_file():
+            return _of_tokenizer(read_side(Path(path, "meta.json")), Path(path))
     return {}
 
 
-def _of_tokenizer(meta: Mapping[str, Any], place: Path) -> dict[str, Any]:
+def _of_tokenizer(meta: Mapping[str, Any], database: Path) -> dict[str, Any]:
     known = {name: meta[name] for name in IDENTITY if name in meta}
-    return {"toker": tokenizer_name(meta, place), **known}
-
-
-def _claim(folder: RunFolder) -> None:
-    check_restore_points(folder)  # before the first file in it is written
-    folder.claim()
+    return {"toker": tokenizer_name(meta, database), **known}
 
 
 def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
@@ -243,21 +225,19 @@ def _check_options(options: TrainingOptions, folder: RunFolder) -> None:
     if changes and not options.allow_changed_options:
         raise UserError(
             f"{folder.path} holds a run with other options ({'; '.join(changes)}); choose another "
-            "--output_dir, or go on with --allow_changed_options"
+            "--output_dir, or resume with --allow_changed_options"
         )
     if changes:
-        LOGGER.warning("going on with changed options: %s", "; ".join(changes))
+        LOGGER.warning("resuming with changed options: %s", "; ".join(changes))
 
 
-def _stand_in(options: OptimizerOptions, comm: Communicator) -> int:
-    """Return how many of the recipe's ranks one rank stands in for.
+def _emulated_ranks(options: OptimizerOptions, comm: Communicator) -> int:
+    """Return how many of the recipe's ranks each rank emulates.
 
     Raises:
-        UserError: the recipe's ranks cannot be shared out evenly.
+        UserError: the number of ranks does not divide the recipe's.
     """
-    recipe = options.num_gpus_of_recipe
-    if recipe is None:
-        return 1
+    recipe = options.num_gpus_of_recipe or comm.size
     if recipe % comm.size:
         raise UserError(
             f"num_gpus_of_recipe {recipe} cannot be shared out evenly over {comm.size} ranks; "
@@ -267,7 +247,7 @@ def _stand_in(options: OptimizerOptions, comm: Communicator) -> int:
 
 
 def _log_batch_sizes(run: Run[TrainingOptions]) -> None:
-    options = run.options
+    options, ranks = run.options, run.comm.size
     sizes, ranked = {"": options.train_batch_size}, isinstance(options, RankingLossOptions)
     if isinstance(options, ValueOptions):
         sizes = {
@@ -278,23 +258,19 @@ def _log_batch_sizes(run: Run[TrainingOptions]) -> None:
     for name, size in sizes.items():
         LOGGER.info(
             "%seffective batch %d (%d a rank × %d rank(s) × %d accumulation steps)",
-            name,
-            size * run.comm.size * run.accumulation,
-            size,
-            run.comm.size,
-            run.accumulation,
+            *(name, size * ranks * run.accumulation, size, ranks, run.accumulation),
         )
-    if run.stand_in > 1:
-        LOGGER.info("each rank stands in for %d of the recipe's", run.stand_in)
+    if run.emulated_ranks > 1:
+        LOGGER.info("each rank emulates %d of the recipe's", run.emulated_ranks)
     if ranked and isinstance(options, RankingLossOptions):
-        at_once = [size * run.comm.size for size in sizes.values()]
+        at_once = [size * ranks for size in sizes.values()]
         LOGGER.info("ranking losses draw their negatives from %s items at once", show(at_once))
-        if run.stand_in > 1:
-            recipe = [size * run.stand_in for size in at_once]
+        if run.emulated_ranks > 1:
+            recipe = [size * run.emulated_ranks for size in at_once]
             LOGGER.info("the recipe's drew them from %s items", show(recipe))
-        if options.ranking_gradient == "published" and run.comm.size * run.stand_in > 1:
+        if options.ranking_gradient == "published" and ranks * run.emulated_ranks > 1:
             LOGGER.info(
                 "the gradient of the ranking losses is divided by %d, as in the published training "
                 "on so many GPUs (--ranking_gradient undivided: it is not)",
-                run.comm.size * run.stand_in,
+                ranks * run.emulated_ranks,
             )

@@ -1,4 +1,4 @@
-"""Two runs of VALUE that are evaluated together: one reads frames alone, one subtitles alone."""
+"""Two runs of VALUE that are evaluated together: one reads frames only, one subtitles only."""
 
 import sys
 from contextlib import suppress
@@ -16,7 +16,7 @@ from engine.run import Run, finished_run, start_evaluation
 from utils.errors import UserError
 
 STREAMS = (Channel.VIDEO_ONLY, Channel.SUB_ONLY)
-ENDING = "_two_stream"  # of the results' folder, which lies in the run that reads frames
+ENDING = "_two_stream"  # of the results' folder, within the run that reads frames
 
 OptionsT = TypeVar("OptionsT", bound=EvalOptions | TvcInferenceOptions, covariant=True)
 ReadT = TypeVar("ReadT", bound=EvalOptions | TvcInferenceOptions)
@@ -24,27 +24,22 @@ ReadT = TypeVar("ReadT", bound=EvalOptions | TvcInferenceOptions)
 
 @dataclass(frozen=True)
 class TwoRuns(Generic[OptionsT]):
-    """Options of both runs.
-
-    Attributes:
-        video, sub: of each.
-        task: the data set as it was given, for the results' folder.
-    """
+    """Options of both runs."""
 
     video: OptionsT
     sub: OptionsT
-    task: str
+    task: str  # name of the data set in the results' folder
 
     @staticmethod
     def parse(options_class: type[ReadT], argv: list[str] | None) -> "TwoRuns[ReadT]":
-        """Read ``--{video,sub}_only_model_dir``, ``--{video,sub}_only_checkpoint`` (of captions
-        also ``…_ckpt_step``), and the options of a script that evaluates one run, for both.
+        """Read ``--{video,sub}_only_model_dir``, ``--{video,sub}_only_checkpoint`` (or
+        ``…_ckpt_step``), and for both the options of a script that evaluates one run.
 
         A task may be ``{data set}_{channel}``.
 
         Raises:
             UserError: as :func:`config.config.parse_options`, or a run is none of VALUE's, or they
-                are of two data sets and none is named.
+                are of two data sets and none is given.
         """
         words = sys.argv[1:] if argv is None else argv
         parser = script_parser("Two runs, one of each channel; further options hold for both:")
@@ -70,7 +65,7 @@ class TwoRuns(Generic[OptionsT]):
             return parse_options(options_class, [*more, *rest, "--channel", channel.value, *own])
 
         sub = read(Channel.SUB_ONLY)
-        # A run that reads no subtitles may not know where the indices of videos are.
+        # The database has the indices of videos too; a run without subtitles may not name it.
         subtitles = ["--sub_txt_db", sub.sub_txt_db] if sub.sub_txt_db else []
         video = read(Channel.VIDEO_ONLY, *subtitles)
         if video.task != sub.task:
@@ -81,11 +76,11 @@ class TwoRuns(Generic[OptionsT]):
         return TwoRuns(video, sub, given.task or video.task)
 
     def start(self) -> tuple[Run[OptionsT], Run[OptionsT]]:
-        """Set up the evaluation of both."""
+        """Set up the evaluation of both runs."""
         require_reachable(self.sub, self.sub.storage)
         video = start_evaluation(self.video)
         return video, finished_run(self.sub, video.comm, video.device)
 
     def folder(self, run: Run[OptionsT], split: str) -> Path:
-        """Return where results go."""
+        """Return the folder of the results."""
         return run.folder.path / f"results_{self.task}_{split}{ENDING}"

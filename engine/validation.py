@@ -1,4 +1,4 @@
-"""What validating tasks have in common: mean losses, and several splits at a time."""
+"""Validation of any task: mean losses, and several splits at a time."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -14,13 +14,12 @@ from utils.distributed import Communicator
 def mean_losses(
     model: nn.Module, batches: Iterable[Any], weights: Mapping[str, float], comm: Communicator
 ) -> dict[str, float]:
-    """Weighted losses averaged over all ranks' items, as ``loss/name``, and their sum.
+    """Return weighted losses averaged over all ranks' items, as ``loss/name``, and their sum.
 
     Args:
         model: in evaluation mode its losses are sums or one value per item.
-        batches: this rank's share; ``ids`` counts the items of a batch.
+        batches: this rank's share; items are counted by ``ids``.
         weights: factor of every loss.
-        comm: the ranks.
     """
     model.eval()
     sums: dict[str, float] = defaultdict(float)
@@ -35,22 +34,16 @@ def mean_losses(
         name: weights[name] * sum(share.get(name, 0.0) for share, _ in shares) / total
         for name in weights
     }
-    return {f"loss/{name}": mean for name, mean in means.items()} | {
-        "loss/total": sum(means.values())
-    }
+    means["total"] = sum(means.values())
+    return {f"loss/{name}": mean for name, mean in means.items()}
 
 
 def validate_splits(
     splits: Mapping[str, Callable[[int], Mapping[str, float | str]]], step: int
 ) -> dict[str, float | str]:
-    """Validate several splits.
+    """Return the metrics of several splits' validation functions, which get the step.
 
-    Args:
-        splits: what validates each, given the step.
-        step: optimizer steps done.
-
-    Returns:
-        Metrics of all: those of ``val`` by their names, others' as ``split/name``.
+    Metrics of ``val`` keep their names, others are called ``split/name``.
     """
     return {
         name if split == "val" else f"{split}/{name}": value
@@ -60,5 +53,5 @@ def validate_splits(
 
 
 def split_label(split: str, step: int) -> str:
-    """Return what names a validation's files: ``{step}`` of ``val``, else ``{split}_{step}``."""
+    """Return the label of a validation's files: ``{step}`` for ``val``, else ``{split}_{step}``."""
     return str(step) if split == "val" else f"{split}_{step}"

@@ -1,7 +1,8 @@
-"""A split whose questions or statements are to be answered."""
+"""Answer and score a split of questions or statements."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from config.evaluation import AnswerEvalOptions
 from config.training import AnswerOptions
@@ -10,18 +11,19 @@ from data.candidates import CandidateDataset
 from data.loader import evaluation_batches
 from engine.run import Run, on_main
 from engine.validation import split_label
-from evaluation.answers import AnsweredSplit, answer_split, check_answers, save_answers
+from evaluation.answers import AnsweredSplit, answer_files, answer_split, save_answers
 from evaluation.two_streams import average_answers
 from model.candidates import CandidateModel
+from utils.files import check_output
 
 
 class AnswerSplit:
-    """Answers all items of a dataset.
+    """All items of a dataset.
 
     Args:
-        name: of the split; results go to ``results_{name}`` of the run.
+        name: of the split.
         data: its items.
-        weights: factors of the losses to report, that of the answers first.
+        weights: factors of the losses to report; answers are chosen by the first.
         run: batch size, ranks, folder.
     """
 
@@ -33,14 +35,15 @@ class AnswerSplit:
         run: Run[AnswerOptions | SetOptions | AnswerEvalOptions],
     ) -> None:
         self.name, self.data, self.weights, self.run = name, data, weights, run
+        self.main_loss = next(iter(weights))
 
     def answer(self, model: CandidateModel) -> AnsweredSplit:
         """Answer everything; all ranks take part."""
-        run, size = self.run, self.run.options.val_batch_size
-        progress = f"{self.name} answers"
-        batches = evaluation_batches(self.data, self.data.collate, size, run, progress)
+        run, data = self.run, self.data
+        size, progress = run.options.val_batch_size, f"{self.name} answers"
+        batches = evaluation_batches(data, data.collate, size, run, progress)
         with run.precision.autocast():
-            return answer_split(model, batches, run.comm, self.data.ids)
+            return answer_split(model, batches, run.comm, data.ids)
 
     def evaluate(
         self,
@@ -53,12 +56,10 @@ class AnswerSplit:
         """Answer; write results (and metrics where the split has ground truth) on rank 0.
 
         Args:
-            model: of the task.
             checkpoint: for the files' names.
-            folder: where to, ``{folder}_w_logit`` with the scores; None = ``results_{name}`` of the
-                run.
-            save_logits: also write the scores of all answers.
-            others: what other models answer, whose probabilities are averaged with this one's.
+            folder: where to write; default: ``results_{name}`` of the run.
+            save_logits: also write the scores of all answers, all to ``{folder}_w_logit``.
+            others: give the answers of other models, whose probabilities are averaged with these.
 
         Returns:
             ``accuracy`` and ``loss/name``; empty without ground truth and on other ranks.
@@ -67,8 +68,8 @@ class AnswerSplit:
         folder = folder or run.folder.path / f"results_{self.name}"
         if save_logits:
             folder = folder.with_name(f"{folder.name}_w_logit")
-        label = Path(str(checkpoint)).stem
-        on_main(run.comm, lambda: check_answers(folder, label, save_logits, value))
+        files = answer_files(folder, Path(str(checkpoint)).stem, save_logits, value)
+        on_main(run.comm, lambda: check_output(*files.values()))
         answered = self.answer(model)
         if others:
             answered = average_answers([answered, *(other() for other in others)], self.main_loss)
@@ -76,24 +77,13 @@ class AnswerSplit:
             return {}
         metrics = answered.metrics(self.weights)
         self.data.coverage.warn_of_metrics()
-        mark = self.data.coverage.mark()
-        accuracy = answered.accuracy
-        scores = None
-        if value and accuracy is not None:
-            scores = self._value_scores(metrics, accuracy)
-        save_answers(answered, folder, label, metrics, save_logits, mark, scores)
+        saved: Mapping[str, Any] = metrics
+        if value and metrics:
+            prefix = f"valid/{self.name}_" if self.main_loss == "violin" else "valid/"
+            loss = metrics[f"loss/{self.main_loss}"]
+            saved = {f"{prefix}loss": loss, f"{prefix}acc": answered.accuracy}
+        save_answers(answered, files, metrics, {**self.data.coverage.mark(), **saved})
         return metrics
-
-    @property
-    def main_loss(self) -> str:
-        """The loss that answers are chosen by."""
-        return next(iter(self.weights))
-
-    def _value_scores(self, metrics: Mapping[str, float], accuracy: float) -> dict[str, float]:
-        """Metrics under VALUE's names."""
-        prefix = f"valid/{self.name}_" if self.main_loss == "violin" else "valid/"
-        loss = metrics[f"loss/{self.main_loss}"]
-        return {f"{prefix}loss": loss, f"{prefix}acc": accuracy}
 
     def validate(self, model: CandidateModel, step: int) -> dict[str, float]:
         """:meth:`evaluate` into ``results/``, with the sum of the losses."""

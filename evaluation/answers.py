@@ -1,4 +1,4 @@
-"""Answering every question or statement of a split, on one rank or several, and what comes out.
+"""Answer every question or statement of a split, on one rank or several, and save the answers.
 
 A results file is ``{id: answer}`` in the order of the split: an answer's index, or 0 | 1.
 """
@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from data.batch import JudgedBatch
 from model.candidates import Answers, CandidateModel
 from utils.distributed import Communicator
-from utils.files import check_output, write_json
+from utils.files import write_json
 
 UNKNOWN = -1
 
@@ -27,7 +26,7 @@ class AnsweredItem:
 
     id: str
     answer: int
-    target: int  # UNKNOWN where nobody says
+    target: int  # UNKNOWN without ground truth
     scores: float | list[float]
     losses: dict[str, float]  # 0 where it has no target
 
@@ -46,12 +45,8 @@ class AnsweredSplit:
         return sum(hits) / len(hits) if hits else None
 
     def metrics(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """``accuracy`` in percent and weighted mean losses as ``loss/name``, over the items that
-        have a target; empty where no answer is known.
-
-        Args:
-            weights: factor of every loss to report.
-        """
+        """Return ``accuracy`` in percent and mean losses times ``weights`` as ``loss/name``, over
+        the items that have a target; nothing if none has."""
         if self.accuracy is None:
             return {}
         losses = {
@@ -64,18 +59,12 @@ class AnsweredSplit:
 
 
 def answered_items(batch: JudgedBatch, answers: Answers) -> list[AnsweredItem]:
-    """The items of one batch, on the host."""
-    columns = {name: loss.tolist() for name, loss in answers.losses.items()}
-    rows = zip(
-        batch.ids,
-        answers.chosen.tolist(),
-        batch.targets.tolist(),
-        answers.scores.tolist(),
-        strict=True,
-    )
+    """Return the items of one batch, on the host."""
+    columns = (answers.chosen, batch.targets, answers.scores, *answers.losses.values())
+    rows = zip(batch.ids, *(column.tolist() for column in columns), strict=True)
     return [
-        AnsweredItem(*row, {name: values[number] for name, values in columns.items()})
-        for number, row in enumerate(rows)
+        AnsweredItem(id_, answer, target, scores, dict(zip(answers.losses, losses, strict=True)))
+        for id_, answer, target, scores, *losses in rows
     ]
 
 
@@ -83,13 +72,9 @@ def answered_items(batch: JudgedBatch, answers: Answers) -> list[AnsweredItem]:
 def answer_split(
     model: CandidateModel, batches: Iterable[JudgedBatch], comm: Communicator, ids: Sequence[str]
 ) -> AnsweredSplit:
-    """Answer this rank's share and merge all ranks'.
+    """Answer this rank's share of a split and merge the shares of all ranks, in the order ``ids``.
 
-    Args:
-        model: left in evaluation mode.
-        batches: this rank's share of the split.
-        comm: the ranks.
-        ids: the order of the split; together the ranks answer each once.
+    Together the ranks answer each item once; the model is left in evaluation mode.
     """
     model.eval()
     items: list[AnsweredItem] = []
@@ -98,49 +83,37 @@ def answer_split(
         items += answered_items(batch, model.answer(batch))
         counts.update(batch.counts)
     shares = comm.all_gather_object((items, counts))
-    found = {item.id: item for share, _ in shares for item in share}
-    return AnsweredSplit([found[id_] for id_ in ids], sum((n for _, n in shares), Counter()))
+    by_id = {item.id: item for share, _ in shares for item in share}
+    return AnsweredSplit([by_id[id_] for id_ in ids], sum((n for _, n in shares), Counter()))
 
 
-def _name_file(folder: Path, kind: str, checkpoint: str) -> Path:
-    return folder / f"{kind}_{checkpoint}{'_all' if kind in ('results', 'logits') else ''}.json"
-
-
-def check_answers(folder: Path, checkpoint: str, save_logits: bool, value: bool = False) -> None:
-    """See, before the work, that :func:`save_answers` can write.
-
-    Raises:
-        OSError: it cannot.
-    """
-    metrics = "scores" if value else "metrics"
-    kinds = ("results", metrics, *(("logits",) if save_logits else ()))
-    check_output(*(_name_file(folder, kind, checkpoint) for kind in kinds))
+def answer_files(
+    folder: Path, checkpoint: str, save_logits: bool, value: bool = False
+) -> dict[str, Path]:
+    """Return the files of an evaluation: ``results``, ``metrics`` (by VALUE's rules called
+    ``scores_{checkpoint}.json``) and, on demand, ``logits``."""
+    files = {"results": folder / f"results_{checkpoint}_all.json"}
+    if save_logits:
+        files["logits"] = folder / f"logits_{checkpoint}_all.json"
+    return files | {"metrics": folder / f"{'scores' if value else 'metrics'}_{checkpoint}.json"}
 
 
 def save_answers(
     split: AnsweredSplit,
-    folder: Path,
-    checkpoint: str,
+    files: Mapping[str, Path],
     metrics: Mapping[str, float],
-    save_logits: bool = False,
-    mark: Mapping[str, Any] = MappingProxyType({}),
-    value_scores: Mapping[str, float] | None = None,
+    saved_metrics: Mapping[str, Any],
 ) -> None:
-    """Write ``results_{checkpoint}_all.json``, on demand ``logits_{checkpoint}_all.json``, and,
-    where there are any, print metrics and write ``metrics_{checkpoint}.json``, with ``mark``; in
-    its place ``scores_{checkpoint}.json`` where VALUE's names of the metrics are given."""
-    files: dict[str, Mapping[str, Any]] = {
-        "results": {item.id: item.answer for item in split.items}
-    }
-    if save_logits:
-        files["logits"] = {item.id: item.scores for item in split.items}
-    for kind, content in files.items():
-        write_json(_name_file(folder, kind, checkpoint), content)
+    """Write the files of :func:`answer_files`; print metrics, which are empty without ground truth,
+    and write them as ``saved_metrics``."""
+    write_json(files["results"], {item.id: item.answer for item in split.items})
+    if "logits" in files:
+        write_json(files["logits"], {item.id: item.scores for item in split.items})
     if metrics:
-        kind, scores = ("metrics", metrics) if value_scores is None else ("scores", value_scores)
-        write_json(_name_file(folder, kind, checkpoint), {**mark, **scores}, indent=2)
-    for kind in files:  # last: nobody may read it any more, and then this process ends
-        print(f"wrote {_name_file(folder, kind, checkpoint)}")
+        write_json(files["metrics"], saved_metrics, indent=2)
+    for kind in ("results", "logits"):  # printed last: a closed pipe ends this process
+        if kind in files:
+            print(f"wrote {files[kind]}")
     if metrics:
         names = [name.replace("accuracy", "accuracy (%)") for name in metrics]
         print(tabulate([list(metrics.values())], headers=names, floatfmt=".2f"))

@@ -1,7 +1,7 @@
 """Caption metrics: BLEU-1…4, METEOR 1.5, ROUGE-L and CIDEr over PTB tokens, in percent.
 
-Scorers and Java programs are those of the ``pycocoevalcap`` package. The programs are run from
-here, since its own wrappers write into the installed package, and hang after an error.
+Scorers and Java programs are those of the ``pycocoevalcap`` package; its wrappers of the programs
+are not used: they write into the installed package, and hang after an error.
 """
 
 import os
@@ -32,13 +32,13 @@ _PUNCTUATION = frozenset(ptbtokenizer.PUNCTUATIONS)
 _FIELD = "|||"  # METEOR's separator
 _NAMED = 5  # ids that a message lists
 
-# METEOR reads its own numbers back, and not with a comma.
+# METEOR parses its own numbers, which must have a decimal point.
 _LOCALE = ("-Duser.language=en", "-Duser.country=US")
-# What the virtual machine says of its options, and the frames of a stack.
+# Notes of the virtual machine on its options, and stack frames.
 _NO_ERROR = re.compile(r"Picked up |NOTE: |\s+at |\s+\.\.\. \d+ more")
 
-# Sets the signal that comes when the parent dies (PR_SET_PDEATHSIG = 1, SIGKILL = 9), then becomes
-# the program. Done in a process of its own: after a fork, a program with threads may only exec.
+# Sets the signal to receive when the parent dies (PR_SET_PDEATHSIG = 1, SIGKILL = 9), then becomes
+# the program. In a process of its own: after a fork, a program with threads may only exec.
 _TIED_TO_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -48,11 +48,7 @@ if os.getppid() == int(sys.argv[1]):
 
 
 def require_java() -> str:
-    """The path of ``java``.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the path of ``java``, or raise UserError if there is none."""
     java = shutil.which("java")
     if java is None:
         raise UserError(
@@ -63,11 +59,7 @@ def require_java() -> str:
 
 
 def try_scorers() -> None:
-    """Score a made-up caption, so that what ails the programs shows before the work.
-
-    Raises:
-        UserError: Java is missing, or a program fails.
-    """
+    """Score a trial caption: raise UserError before the work if Java is missing or fails."""
     _try_scorers(require_java())
 
 
@@ -77,46 +69,34 @@ def _try_scorers(java: str) -> None:
 
 
 def score_lines(captions: Iterable[Mapping], references: Iterable[Mapping]) -> dict[str, float]:
-    """:func:`caption_scores` of JSON lines ``{"clip_id", "descs": [{"desc"}, …]}``.
+    """Score JSON lines ``{"clip_id", "descs": [{"desc"}, …]}`` with :func:`caption_scores`.
 
-    Of a clip's captions the first counts; its references all do.
+    Only the first caption of a clip counts, but all of its references.
 
     Raises:
         UserError: as :func:`caption_scores`.
     """
-    return caption_scores(
-        first_texts(captions), {str(line["clip_id"]): line_texts(line) for line in references}
-    )
+    return caption_scores(texts_by_clip(captions, 1), texts_by_clip(references))
 
 
-def first_texts(lines: Iterable[Mapping]) -> dict[str, list[str]]:
-    """The first caption of each JSON line, by clip id, as lists of one."""
-    return {str(line["clip_id"]): line_texts(line)[:1] for line in lines}
-
-
-def line_texts(line: Mapping) -> list[str]:
-    """Captions of a JSON line.
+def texts_by_clip(lines: Iterable[Mapping], limit: int | None = None) -> dict[str, list[str]]:
+    """Return the captions of JSON lines, at most ``limit`` of each, by clip id.
 
     Raises:
-        UserError: it has none.
+        UserError: a line has none.
     """
-    texts = [desc["desc"] for desc in line.get("descs", [])]
-    if not texts:
-        raise UserError(f"clip {line['clip_id']} has no captions (descs) to score with")
+    texts: dict[str, list[str]] = {}
+    for line in lines:
+        texts[str(line["clip_id"])] = own = [desc["desc"] for desc in line.get("descs", [])][:limit]
+        if not own:
+            raise UserError(f"clip {line['clip_id']} has no captions (descs) to score with")
     return texts
 
 
 def caption_scores(
     captions: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Score one caption per clip against the references of the clip.
-
-    Args:
-        captions: by clip id, lists of one.
-        references: by clip id, one or more.
-
-    Returns:
-        :data:`METRICS` × 100.
+    """Return :data:`METRICS` × 100 of captions (by clip id, lists of one) with their references.
 
     Raises:
         UserError: the clips differ (names those missing), or Java is missing or fails.
@@ -129,11 +109,11 @@ def paragraph_scores(
     references: Mapping[str, Sequence[str]],
     paragraphs: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """:func:`caption_scores`, and the same of paragraphs, each one caption with one reference.
+    """Return :func:`caption_scores` of clips, and of paragraphs with one reference each.
 
     Args:
         captions, references: by clip id, lists of one.
-        paragraphs: of each the ids of its clips, in the order in which their tokens are joined.
+        paragraphs: clip ids of each, in the order in which their tokens are joined.
 
     Raises:
         UserError: as :func:`caption_scores`.
@@ -154,47 +134,41 @@ def _tokenized(
 ) -> tuple[Tokenized, Tokenized]:
     _require_same_clips(captions, references)
     require_java()
-    ids = list(references)
-    tokenized = iter(_tokenize([text for i in ids for text in (*captions[i], *references[i])]))
-    own, wanted = {}, {}
-    for i in ids:
-        own[i] = [next(tokenized) for _ in captions[i]]
-        wanted[i] = [next(tokenized) for _ in references[i]]
-    return own, wanted
+    sides = [{i: side[i] for i in references} for side in (captions, references)]
+    tokenized = iter(_tokenize([text for side in sides for own in side.values() for text in own]))
+    own, true = ({i: [next(tokenized) for _ in side[i]] for i in side} for side in sides)
+    return own, true
 
 
-def _scores(own: Tokenized, wanted: Tokenized) -> dict[str, float]:
-    bleu, _ = Bleu(4).compute_score(wanted, own, verbose=0)
-    rouge, _ = Rouge().compute_score(wanted, own)
-    cider, _ = Cider().compute_score(wanted, own)
-    values = (*bleu, _meteor_score(wanted, own), rouge, cider)
+def _scores(captions: Tokenized, references: Tokenized) -> dict[str, float]:
+    bleu, _ = Bleu(4).compute_score(references, captions, verbose=0)
+    rouge, _ = Rouge().compute_score(references, captions)
+    cider, _ = Cider().compute_score(references, captions)
+    values = (*bleu, _meteor_score(references, captions), rouge, cider)
     return {name: 100 * float(value) for name, value in zip(METRICS, values, strict=True)}
 
 
 def _require_same_clips(captions: Mapping[str, Sequence], references: Mapping) -> None:
-    problems = [
-        f"{len(missing)} clip(s) of the {there} are missing from the {here} ({_name(missing)})"
-        for here, there, missing in (
-            ("captions", "references", [i for i in references if i not in captions]),
-            ("references", "captions", [i for i in captions if i not in references]),
-        )
-        if missing
-    ]
+    sides = {"captions": captions, "references": references}
+    problems = []
+    for here, there in (("captions", "references"), ("references", "captions")):
+        missing = [id_ for id_ in sides[there] if id_ not in sides[here]]
+        if missing:
+            named = ", ".join(missing[:_NAMED]) + ", …" * (len(missing) > _NAMED)
+            problems.append(
+                f"{len(missing)} clip(s) of the {there} are missing from the {here} ({named})"
+            )
     if problems:
         raise UserError(f"{'; '.join(problems)}; captions and references must be of one split")
     if not references:
         raise UserError("there are no captions to score")
 
 
-def _name(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
-
-
 # --- Java -----------------------------------------------------------------------------------
 
 
 def _java(*arguments: str | Path) -> list[str]:
-    """A command line; on Linux the program dies with this process, however that ends."""
+    """Return a command line; on Linux the program dies with this process, however that ends."""
     command = [require_java(), *_LOCALE, *map(str, arguments)]
     if sys.platform != "linux":
         return command
@@ -202,7 +176,7 @@ def _java(*arguments: str | Path) -> list[str]:
 
 
 def _tokenize(texts: Sequence[str]) -> list[str]:
-    """PTB tokens in lower case, joined by spaces, without punctuation."""
+    """Return PTB tokens in lower case, joined by spaces, without punctuation."""
     command = _java("-cp", _PTB, "edu.stanford.nlp.process.PTBTokenizer")
     lines = "".join(f"{_clean(text)}\n" for text in texts)
     done = subprocess.run(
@@ -221,7 +195,7 @@ def _tokenize(texts: Sequence[str]) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    """One line of ASCII: anything else becomes spaces, and none are left at the ends."""
+    """Return one line of ASCII: anything else becomes spaces, which are stripped at the ends."""
     ascii_only = "".join(char if char.isascii() and char.isprintable() else " " for char in text)
     return ascii_only.replace(_FIELD, " ").strip()
 
@@ -229,16 +203,17 @@ def _clean(text: str) -> str:
 def _meteor_score(
     references: Mapping[str, Sequence[str]], captions: Mapping[str, Sequence[str]]
 ) -> float:
-    """METEOR of the whole set (not the mean over clips), from 0 to 1."""
-    with _Meteor() as meteor_program:
-        statistics = [meteor_program.ask("SCORE", *references[i], captions[i][0]) for i in captions]
-        values = [meteor_program.ask("EVAL", *statistics)]
-        values += [meteor_program.answer() for _ in statistics]  # one per clip, then the whole
-    return float(values[-1])
+    """Return METEOR of the whole set (not the mean over clips), from 0 to 1."""
+    with _Meteor() as program:
+        statistics = [program.ask("SCORE", *references[i], captions[i][0]) for i in captions]
+        value = program.ask("EVAL", *statistics)
+        for _ in statistics:  # one value per clip, then the whole set's
+            value = program.answer()
+    return float(value)
 
 
 class _Meteor:
-    """METEOR's program: answers a line with a line; ended and waited for when the block is left."""
+    """METEOR's program, which answers a line with a line; it ends with the ``with`` block."""
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile()
@@ -254,24 +229,20 @@ class _Meteor:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
-        with suppress(BrokenPipeError):  # what it did not live to read
+        with suppress(BrokenPipeError):  # it ended before reading all
             self._questions.close()
         self._answers.close()
         self._errors.close()
 
     def ask(self, *fields: str) -> str:
-        """Write one line; returns the first line of the answer."""
-        with suppress(BrokenPipeError):  # answer() tells why
+        """Write one line; return the first line of the answer."""
+        with suppress(BrokenPipeError):  # answer() raises the error
             self._questions.write(f" {_FIELD} ".join(fields).encode("ascii") + b"\n")
             self._questions.flush()
         return self.answer()
 
     def answer(self) -> str:
-        """One line.
-
-        Raises:
-            UserError: the program has ended.
-        """
+        """Read one line, or raise UserError if the program has ended."""
         line = self._answers.readline().decode("ascii").strip()
         if not line:
             self._process.wait()
@@ -282,8 +253,8 @@ class _Meteor:
 
 
 def _exception(errors: str) -> str:
-    """Return what a Java program died of: its exception and the first cause, not the frames of its
-    stack; of another, the last line."""
+    """Return a Java program's exception and its first cause, without the stack, or the last line
+    of another error."""
     lines = [line.strip() for line in errors.splitlines() if line and not _NO_ERROR.match(line)]
     thrown = [line for line in lines if line.startswith(("Exception in", "Caused by:", "Error:"))]
     if not thrown:

@@ -1,4 +1,4 @@
-"""Clips to caption, and the references to score the captions with where there are any."""
+"""Caption the clips of a split, and score the captions if there are references."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,18 +6,19 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor
 
 from config.evaluation import TvcInferenceOptions
 from config.training import TvcOptions
 from config.value import SetOptions
-from data.batch import ClipsToCaption
+from data.batch import CaptionBatch, ClipsToCaption
 from data.loader import evaluation_batches
 from data.tvc import CaptionDataset, TargetClips
 from data.video import VideoSource
 from data.vocabulary import Vocabulary
 from engine.run import Run, on_main
 from evaluation.caption_metrics import score_lines
+from evaluation.objectives import measure
 from evaluation.two_streams import AveragedStepper
 from evaluation.value_metrics import PARAGRAPH, segment_metrics
 from model.decoding import DecodingSettings
@@ -27,12 +28,12 @@ from utils.files import check_output, write_jsonl
 
 
 class CaptionSplit:
-    """Captions all clips of a file.
+    """All clips of a file.
 
     Args:
         target: JSON lines of the clips.
-        videos: where videos come from.
-        vocabulary: what may be written.
+        videos: of the clips.
+        vocabulary: of the captions.
         run: decoding options, batch size (in videos), ranks.
         need_references: whether every clip must have captions to score with.
 
@@ -62,27 +63,22 @@ class CaptionSplit:
     def caption(
         self, model: HeroForTvc, others: Sequence[tuple["CaptionSplit", HeroForTvc]] = ()
     ) -> list[dict[str, Any]]:
-        """Write a caption for every clip; all ranks take part.
+        """Caption every clip; all ranks take part.
 
         Args:
-            model: gives the logits.
-            others: the same clips as other models read them, whose logits are averaged with those
-                of this one.
+            model: of the task.
+            others: splits of the same clips and their models, whose logits are averaged with these.
 
         Returns:
             Lines for the task's server, in the target's order.
-
-        Raises:
-            UserError: another one's clips are others.
         """
         if any(split.clips.lines != self.clips.lines for split, _ in others):
             raise UserError(
                 "the two runs caption other clips: name the file for both (--target_clip)"
             )
-        run = self.run
         streams = [(self, model), *others]
         texts: dict[int, str] = {}
-        with run.precision.autocast():
+        with self.run.precision.autocast():
             for batches in zip(*(split._batches() for split, _ in streams), strict=True):
                 steppers = [
                     one.stepper(batch.video, batch.clips, self.settings)
@@ -90,8 +86,8 @@ class CaptionSplit:
                 ]
                 stepper = AveragedStepper(steppers) if others else steppers[0]
                 captions = write_captions(stepper, batches[0].clips, self.settings)
-                texts |= zip(batches[0].places, map(self.vocabulary.text, captions), strict=True)
-        for share in run.comm.all_gather_object(texts):
+                texts |= zip(batches[0].indices, map(self.vocabulary.text, captions), strict=True)
+        for share in self.run.comm.all_gather_object(texts):
             texts |= share
         moment = () if self.clips.whole_videos else ("ts",)
         return [
@@ -112,15 +108,12 @@ class CaptionSplit:
     ) -> dict[str, float]:
         """Write the captions of all clips to ``output``, then score them if there are references.
 
-        Args:
-            model, others: see :meth:`caption`.
-            output: JSON lines.
-
         Returns:
             Metrics in percent; empty without references and on ranks other than 0.
 
         Raises:
-            UserError: Java, which the metrics need, is missing; the captions are written by then.
+            UserError: a split of ``others`` (see :meth:`caption`) has other clips, or Java, which
+                the metrics need, is missing; then the captions are still written.
         """
         on_main(self.run.comm, lambda: check_output(output))
         lines = self.caption(model, others)
@@ -134,25 +127,22 @@ class CaptionSplit:
         return score(lines, self.clips.lines)
 
     def validate(self, model: HeroForTvc, data: CaptionDataset, step: int) -> dict[str, float]:
-        """Mean loss of ``data``'s captions, then :meth:`evaluate` into ``results/``."""
-        loss = self.mean_loss(model, data)
+        """Return the mean loss per token of ``data``'s captions and the metrics of
+        :meth:`evaluate`, which writes into ``results/``; the model is in evaluation mode."""
+
+        def sums(batch: CaptionBatch) -> tuple[int, dict[str, Tensor]]:
+            losses = model(batch)["caption"]
+            return len(losses), {"caption": losses.sum(dtype=torch.float64)}
+
+        size = self.run.options.val_batch_size
+        batches = evaluation_batches(data, data.collate, size, self.run, "val losses")
+        loss = measure(sums, batches, self.run.comm).means["caption"]
         output = self.run.folder.results / f"results_{step}_all.jsonl"
         return {"loss/caption": loss} | self.evaluate(model, output)
 
-    def mean_loss(self, model: nn.Module, data: CaptionDataset) -> float:
-        """Mean over all ranks' tokens; the model is in evaluation mode."""
-        size = self.run.options.val_batch_size
-        batches = evaluation_batches(data, data.collate, size, self.run, "val losses")
-        total = torch.zeros(2, dtype=torch.float64, device=self.run.device)
-        for batch in batches:
-            losses = model(batch)["caption"]
-            total += torch.stack([losses.sum(dtype=torch.float64), total.new_tensor(len(losses))])
-        self.run.comm.all_reduce_(total, "sum")
-        return (total[0] / total[1]).item()
-
 
 def show_metrics(metrics: Mapping[str, float]) -> str:
-    """A table: a row of all clips and, where there are such metrics, one of paragraphs."""
+    """Return a table: a row of all clips and, if there are such metrics, one of paragraphs."""
     headers = [name for name in metrics if not name.startswith(PARAGRAPH)]
     rows: list[list[float | str]] = [[metrics[name] for name in headers]]
     if len(metrics) > len(headers):

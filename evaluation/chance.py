@@ -1,4 +1,4 @@
-"""What a ranking at random would score: the level that a trained model must leave behind.
+"""What a ranking at random would score: the baseline of a trained model.
 
 The random ranking draws without replacement, each candidate as likely as any other: the videos of
 the corpus (VR), the allowed moments of the query's video (SVMR) or those of all videos (VCMR).
@@ -6,13 +6,11 @@ the corpus (VR), the allowed moments of the query's video (SVMR) or those of all
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from evaluation.nms import temporal_iou
-
-_AGREEING_ANNOTATORS = 2  # of four or more: how many spans a right moment must hit (DiDeMo)
-_MANY_ANNOTATORS = 4
+from evaluation.retrieval_metrics import IOU_THRESHOLDS, TOP_K, GroundTruth
 
 
 @dataclass(frozen=True)
@@ -24,36 +22,21 @@ class MomentBounds:
     max_pred_l: int
 
 
-@dataclass(frozen=True)
-class QueryTruth:
-    """A query's right answer.
-
-    Attributes:
-        video: name of its video.
-        spans: [start, end] in seconds, one for each annotator.
-    """
-
-    video: str
-    spans: Sequence[Sequence[float]]
-
-
 def allowed_moments(frames: int, bounds: MomentBounds) -> np.ndarray:
-    """Every moment of a video of ``frames`` frames: (M, 2) seconds, start and end."""
+    """Return every moment of a video of ``frames`` frames: (M, 2) seconds, start and end."""
     first, last = np.triu_indices(frames, k=bounds.min_pred_l)
     kept = last - first < bounds.max_pred_l
     return bounds.interval * np.stack([first[kept], last[kept] + 1], axis=1)
 
 
-def right_moments(moments: np.ndarray, spans: Sequence[Sequence[float]], iou: float) -> int:
-    """Return how many of the moments (M, 2) hit: with four annotators or more, two must agree."""
-    start, end = moments.T[:, :, None].astype(np.float32)  # (M, 1) each
-    overlap = temporal_iou(start, end, *np.asarray(spans, np.float32).T[:, None])  # (M, annotators)
-    needed = _AGREEING_ANNOTATORS if len(spans) >= _MANY_ANNOTATORS else 1
-    return int(((overlap >= np.float32(iou)).sum(axis=1) >= needed).sum())
+def right_moments(moments: np.ndarray, query: GroundTruth, iou: float) -> int:
+    """Return how many moments (M, 2) of its video are right for a query (a truth of one)."""
+    return int(query.hits(np.insert(moments, 0, query.videos, axis=1)[None], iou).sum())
 
 
 def random_recall(right: int, candidates: int, k: int) -> float:
-    """Chance that the first ``k`` of randomly ordered ``candidates`` hold one of the ``right``."""
+    """Return the probability that the first ``k`` of randomly ordered ``candidates`` contain one of
+    the ``right``."""
     if k >= candidates:
         return float(right > 0)
     wrong = candidates - right
@@ -61,35 +44,36 @@ def random_recall(right: int, candidates: int, k: int) -> float:
     return float(1.0 - miss)
 
 
+def random_video_recall(videos: int, ranks: Sequence[int] = TOP_K) -> dict[str, float]:
+    """Return the expected recall in percent of a random ranking of so many videos, by ``r{k}``."""
+    return {f"r{k}": 100.0 * random_recall(1, videos, k) for k in ranks}
+
+
 def chance_recall(
-    queries: Iterable[QueryTruth],
+    queries: Iterable[Mapping[str, Any]],
     frames: Mapping[str, int],
     bounds: MomentBounds,
-    ranks: Sequence[int] = (1, 5, 10, 100),
-    ious: Sequence[float] = (0.5, 0.7),
+    ranks: Sequence[int] = TOP_K,
+    ious: Sequence[float] = IOU_THRESHOLDS,
 ) -> dict[str, dict[str, float]]:
-    """Expected recall in percent of random rankings, under the names of the retrieval metrics.
+    """Return the expected recall in percent of random rankings, named as the retrieval metrics:
+    {"VCMR": {"0.5-r1": …}, "SVMR": {…}, "VR": {"r1": …}}.
 
     Args:
-        queries: their right answers.
+        queries: annotation lines.
         frames: T of every video of the corpus.
-        bounds: which moments a model may predict.
-
-    Returns:
-        {"VCMR": {"0.5-r1": …}, "SVMR": {…}, "VR": {"r1": …}}.
     """
-    moments = {vid: allowed_moments(count, bounds) for vid, count in frames.items()}
+    position = {vid: place for place, vid in enumerate(frames)}
+    moments = dict(enumerate(allowed_moments(count, bounds) for count in frames.values()))
     corpus = sum(map(len, moments.values()))
-    queries = list(queries)
-    recall: dict[str, dict[str, float]] = {"VCMR": {}, "SVMR": {}, "VR": {}}
+    truths = [GroundTruth.from_records([query], position) for query in queries]
+    own = [moments[int(truth.videos[0])] for truth in truths]
+    recall: dict[str, dict[str, float]] = {"VCMR": {}, "SVMR": {}}
     for iou in ious:
-        right = [right_moments(moments[query.video], query.spans, iou) for query in queries]
-        own = [len(moments[query.video]) for query in queries]
+        right = [right_moments(*pair, iou) for pair in zip(own, truths, strict=True)]
         for k in ranks:
-            name = f"{iou}-r{k}"
             in_corpus = [random_recall(count, corpus, k) for count in right]
-            in_video = [random_recall(*pair, k) for pair in zip(right, own, strict=True)]
-            recall["VCMR"][name] = 100.0 * float(np.mean(in_corpus))
-            recall["SVMR"][name] = 100.0 * float(np.mean(in_video))
-    recall["VR"] = {f"r{k}": 100.0 * random_recall(1, len(frames), k) for k in ranks}
-    return recall
+            in_video = [random_recall(n, len(all_), k) for n, all_ in zip(right, own, strict=True)]
+            recall["VCMR"][f"{iou}-r{k}"] = 100.0 * float(np.mean(in_corpus))
+            recall["SVMR"][f"{iou}-r{k}"] = 100.0 * float(np.mean(in_video))
+    return recall | {"VR": random_video_recall(len(frames), ranks)}

@@ -1,4 +1,4 @@
-"""Evaluate a retrieval model on a corpus: every video is encoded once, queries stream through."""
+"""Evaluate retrieval models on a corpus: videos are encoded once, queries batch by batch."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,12 +21,9 @@ from utils.tensor_files import infinite_weights
 
 @dataclass
 class Stream:
-    """A model, and this rank's share of the videos as it reads them.
+    """A model, and this rank's share of its input; shares may overlap, and may be empty."""
 
-    Shares of ranks may overlap, and may be empty.
-    """
-
-    model: MomentRetrievalModel  # left in the mode (training or not) that it came in
+    model: MomentRetrievalModel
     videos: Iterable[VideoBatch]
 
 
@@ -41,22 +38,21 @@ def evaluate_corpus(
     """Search the corpus for all queries of a split.
 
     Encoding runs under the caller's autocast, if any; ranking is always float32. All ranks take
-    part and all return the same results, those of a single process.
+    part and all return the same results, those of a single process. A query whose own video is
+    unknown, or not in the pool, has no list of SVMR.
 
     Args:
         streams: one, or several whose weights and probabilities are averaged.
-        query_batches: this rank's share, as those of videos.
-        settings: what to list.
+        query_batches: this rank's share.
+        settings: which lists to make.
         comm: the ranks.
         video2idx: the pool, in the order that breaks ties, and each video's index in the results.
         qids: all queries of the split, in its order.
 
-    A query whose own video is unknown, or not in the pool, has no list of SVMR.
-
     Raises:
         UserError: the embeddings or scores are not finite.
-        KeyError: no rank was given a video of the pool.
-        ValueError: no rank was given a query of ``qids``.
+        KeyError: a video of the pool is in no rank's share.
+        ValueError: a query of ``qids`` is in no rank's share.
     """
     models = [stream.model for stream in streams]
     with ExitStack() as modes:
@@ -66,14 +62,14 @@ def evaluate_corpus(
         index: CorpusIndex | AveragedIndex = indices[0]
         if len(indices) > 1:
             index = AveragedIndex(indices, settings.q2c_alpha)
-        found = list(_search(models, index, query_batches, settings, video2idx))
-    parts = comm.all_gather_object(found)
+        predictions = list(_search(models, index, query_batches, settings, video2idx))
+    parts = comm.all_gather_object(predictions)
     return assemble_results(video2idx, parts, qids, settings.tasks)
 
 
 @contextmanager
 def _evaluation_mode(model: MomentRetrievalModel) -> Iterator[None]:
-    """No dropout, no gradients; the model's mode is restored."""
+    """Disable dropout and gradients; restore the model's mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -115,7 +111,7 @@ def _encode_corpus(
 def not_finite(
     model: MomentRetrievalModel, vids: Sequence[str], encoded: Sequence[Tensor]
 ) -> UserError:
-    """Return what to say of encoded videos (T, H) that hold NaN or infinite values."""
+    """Return the error of encoded videos (T, H) that have NaN or infinite values."""
     if infinite := infinite_weights(model.state_dict()):
         return UserError(
             f"the model's weights hold NaN or infinite values, such as {infinite[0]}; take an "
@@ -141,12 +137,14 @@ def _search(
         vids = batch.vids or [None] * len(batch.qids)
         own = [vid if vid in index.position else None for vid in vids]
         lists = _search_batch(models, index, batch, own, settings)
-        for place, (qid, desc_id, vid) in enumerate(zip(batch.qids, batch.desc_ids, own)):
-            predictions = {}
-            for task, found in lists.items():
-                if task != "SVMR" or vid is not None:
-                    predictions[task] = found[place]
-                    predictions[task][:, 0] = indices[found[place][:, 0].astype(np.int64)]
+        for number, (qid, desc_id, vid) in enumerate(zip(batch.qids, batch.desc_ids, own)):
+            predictions = {
+                task: tables[number]
+                for task, tables in lists.items()
+                if task != "SVMR" or vid is not None
+            }
+            for table in predictions.values():
+                table[:, 0] = indices[table[:, 0].astype(np.int64)]
             yield QueryPredictions(qid, desc_id, predictions)
 
 
@@ -157,23 +155,21 @@ def _search_batch(
     own: Sequence[str | None],
     settings: SearchSettings,
 ) -> dict[str, list[np.ndarray]]:
-    """Lists by task; that of SVMR means nothing for a query whose own video is unknown."""
+    """Return lists by task; that of SVMR is undefined for a query whose own video is unknown."""
     device = _device(models[0])
     vectors = [model.encode_queries(batch.to(device)) for model in models]
     span_queries = true_videos = None
     if set(settings.tasks) != {"VR"}:
-        span_queries = [
-            model.span_queries(own).float() for model, own in zip(models, vectors, strict=True)
-        ]
-    if "SVMR" in settings.tasks:
-        if any(own):
-            places = [0 if vid is None else index.position[vid] for vid in own]
-            true_videos = torch.tensor(places, device=device)
-        else:
-            tasks = tuple(task for task in settings.tasks if task != "SVMR")
-            settings = dataclasses.replace(settings, tasks=tasks)
+        pairs = zip(models, vectors, strict=True)
+        span_queries = [model.span_queries(vector).float() for model, vector in pairs]
+    if any(own):
+        positions = [0 if vid is None else index.position[vid] for vid in own]
+        true_videos = torch.tensor(positions, device=device)
+    else:
+        tasks = tuple(task for task in settings.tasks if task != "SVMR")
+        settings = dataclasses.replace(settings, tasks=tasks)
     with torch.autocast(device.type, enabled=False):
-        queries = [own.float() for own in vectors]
+        queries = [vector.float() for vector in vectors]
         if isinstance(index, AveragedIndex):
             return index.search(queries, settings, span_queries, true_videos)
         spans = span_queries[0] if span_queries else None

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from tabulate import tabulate
@@ -29,20 +27,14 @@ Metrics = Mapping[str, float | str]
 
 @dataclass
 class ListedSet:
-    """An entry of the list to validate on.
+    """A data set to validate on."""
 
-    Attributes:
-        label: what its metrics are called after.
-        entry: of the list.
-        validate: metrics of a model of its task, given (model, step).
-    """
-
-    label: str
-    entry: DataSet
-    validate: Callable[[Any, int], Metrics]
+    label: str  # prefix of its metrics
+    entry: DataSet  # of the list
+    validate: Callable[[Any, int], Metrics]  # of a model of its task, and a step
 
     def score(self, metrics: Metrics) -> float | None:
-        """The score that counts on the leaderboard; None without ground truth."""
+        """Return the leaderboard's score; None without ground truth."""
         metric = self.entry.value_task.metric
         if metric == AVERAGE_RECALL:
             ranking = "VCMR" if self.entry.kind is Kind.MOMENTS else "VR"
@@ -51,11 +43,7 @@ class ListedSet:
 
 
 def open_validation(run: Run[ValueOptions], databases: Databases) -> list[ListedSet]:
-    """Open the sets to validate on.
-
-    Raises:
-        UserError: a database is missing or damaged.
-    """
+    """Open the sets to validate on; UserError if a database is missing or damaged."""
     entries = run.options.val_datasets
     names = labels(entries)
     return [
@@ -67,7 +55,7 @@ def open_validation(run: Run[ValueOptions], databases: Databases) -> list[Listed
 def _open(
     run: Run[ValueOptions], databases: Databases, entry: DataSet, label: str
 ) -> Callable[[Any, int], Metrics]:
-    """Return what validates an entry."""
+    """Return the function that validates an entry."""
     options = run.options.of(entry)
     own: Run[SetOptions] = replace(cast("Run[Any]", run), options=options, folder=copy(run.folder))
     if len(run.options.val_datasets) > 1:
@@ -75,8 +63,12 @@ def _open(
     weights = set_weights(entry, options)
     if entry.kind is Kind.CAPTIONS:
         clips = _open_clips(own, databases, entry)
-        output = partial(_captions_file, own.folder.results, entry.split)
-        return lambda model, step: clips.evaluate(model, output(step))
+
+        def evaluate(model: Any, step: int) -> Metrics:
+            name = f"results_{split_label(entry.split, step)}_all.jsonl"
+            return clips.evaluate(model, own.folder.results / name)
+
+        return evaluate
     if entry.kind in (Kind.QUESTIONS, Kind.STATEMENTS):
         judged = open_judged(databases, entry, training=False)
         return AnswerSplit(entry.split, judged, weights, own).validate
@@ -88,14 +80,9 @@ def _open(
     return lambda model, step: split.validate(model, weights, step)
 
 
-def _captions_file(folder: Path, split: str, step: int) -> Path:
-    return folder / f"results_{split_label(split, step)}_all.jsonl"
-
-
 def _open_clips(run: Run[SetOptions], databases: Databases, entry: DataSet) -> CaptionSplit:
-    training = databases.options.train_datasets
-    learnt = [path for each in training for path in each.caption_dbs]
-    texts = caption_texts(learnt[0], databases.vocab_size)
+    training = (path for each in databases.options.train_datasets for path in each.caption_dbs)
+    texts = caption_texts(next(training), databases.vocab_size)
     videos = databases.videos(entry, texts)
     vocabulary = Vocabulary.of(texts, run.options.toker)
     target = entry.given("gt_anno")
@@ -110,35 +97,34 @@ def validate_listed(
     Returns:
         Metrics as ``{label}/{name}``; on rank 0 also the scores, and their mean.
     """
-    found = {each.label: each.validate(model.parts[each.entry.kind], step) for each in sets}
-    scored = {each.label: each.score(found[each.label]) for each in sets}
-    scores = {label: score for label, score in scored.items() if score is not None}
+    by_set = {each.label: each.validate(model.parts[each.entry.kind], step) for each in sets}
+    scores = {
+        each.label: score for each in sets if (score := each.score(by_set[each.label])) is not None
+    }
     metrics = {
-        f"{label}/{name}": value
-        for label, values in found.items()
-        for name, value in values.items()
+        f"{label}/{name}": value for label, own in by_set.items() for name, value in own.items()
     }
     if not scores:
         return metrics
     total = meta_average(scores)
-    LOGGER.info("validation after step %d\n%s", step, format_table(sets, found, scores, total))
+    LOGGER.info("validation after step %d\n%s", step, format_table(sets, by_set, scores, total))
     return {META_AVERAGE: total, **metrics}
 
 
 def format_table(
     sets: Sequence[ListedSet],
-    found: Mapping[str, Metrics],
+    by_set: Mapping[str, Metrics],
     scores: Mapping[str, float],
     total: float,
 ) -> str:
-    """A line per set: its losses, what it is scored by, and its score."""
-    losses = dict.fromkeys(n for each in found.values() for n in each if n.startswith("loss/"))
+    """Return a table with a line per set: its losses, its metric, and its score."""
+    losses = dict.fromkeys(n for each in by_set.values() for n in each if n.startswith("loss/"))
     names = sorted(losses, key="loss/total".__eq__)
     rows = [
         [
             each.label,
             each.entry.split,
-            *(found[each.label].get(name) for name in names),
+            *(by_set[each.label].get(name) for name in names),
             each.entry.value_task.metric,
             scores.get(each.label),
         ]

@@ -6,10 +6,9 @@ import numpy as np
 def temporal_iou(
     start: np.ndarray, end: np.ndarray, other_start: np.ndarray, other_end: np.ndarray
 ) -> np.ndarray:
-    """Intersection over union of time spans (arrays that broadcast); 0 between two empty spans.
+    """Return the IoU of time spans (arrays that broadcast); 0 between two empty spans.
 
-    The arithmetic is done in the type of the arguments. Where two spans meet, their union is the
-    span that covers both.
+    It is computed in the type of the arguments. Of spans that intersect, the union is their hull.
     """
     intersection = np.minimum(end, other_end) - np.maximum(start, other_start)
     union = np.maximum(end, other_end) - np.minimum(start, other_start)
@@ -17,13 +16,11 @@ def temporal_iou(
 
 
 def temporal_nms(predictions: np.ndarray, threshold: float) -> np.ndarray:
-    """Drop predictions that overlap a better one of the same video.
-
-    Greedy by score: a prediction goes if its temporal IoU with a kept one exceeds ``threshold``.
+    """Drop predictions that overlap a better one of the same video, greedily by score.
 
     Args:
         predictions: (n, 4) float64, columns video, start, end, score.
-        threshold: highest IoU that two kept predictions of a video may have.
+        threshold: highest temporal IoU that two kept predictions of a video may have.
 
     Returns:
         The kept rows, best first; equal scores in the order given.
@@ -35,6 +32,6 @@ def temporal_nms(predictions: np.ndarray, threshold: float) -> np.ndarray:
     clash = iou > threshold
     kept = np.ones(len(predictions), dtype=bool)
     for first, second in zip(better[clash].tolist(), worse[clash].tolist()):
-        if kept[first]:  # settled by now: pairs come in the order of the better one
+        if kept[first]:  # final: pairs are in the order of the better one
             kept[second] = False
     return predictions[kept]

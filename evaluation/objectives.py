@@ -1,4 +1,4 @@
-"""Validation of several objectives: losses, how good the answers are, and how fast they come."""
+"""Validation of several objectives: losses, metrics and throughput."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from utils.distributed import Communicator
 from utils.logger import LOGGER
 
-Sums = tuple[int, dict[str, Tensor]]  # of how many things; fp64 scalars on the device
+Sums = tuple[int, dict[str, Tensor]]  # a count, and fp64 scalars on the device
 
 
 @dataclass
@@ -21,26 +21,19 @@ class Measured:
 
     count: int
     means: dict[str, float]
-    rate: float  # things asked for per second
+    rate: float  # counted things per second
 
 
 @torch.no_grad()
 def measure(sums_of: Callable[[Any], Sums], batches: Iterable[Any], comm: Communicator) -> Measured:
-    """Means over all ranks' batches.
-
-    Args:
-        sums_of: one batch.
-        batches: this rank's share.
-        comm: the ranks.
-    """
+    """Return the means over all ranks' batches, given this rank's share."""
     start = time.perf_counter()
     count = 0
     sums: dict[str, Tensor] = {}
     for batch in batches:
-        asked, parts = sums_of(batch)
-        count += asked
-        for name, value in parts.items():
-            sums[name] = sums[name] + value if name in sums else value
+        number, parts = sums_of(batch)
+        count += number
+        sums |= {name: sums.get(name, 0) + value for name, value in parts.items()}
     own = {name: value.item() for name, value in sums.items()}
     shares = comm.all_gather_object((count, own, time.perf_counter() - start))
     total = sum(count for count, _, _ in shares)
@@ -60,13 +53,11 @@ def validate_objectives(
     """Validate every loader; log one table.
 
     Args:
-        sums_of: one batch, the model being in evaluation mode.
-        loaders: one pass over this rank's share of each loader, by name.
-        comm: the ranks.
+        sums_of: gives the sums of a batch, the model being in evaluation mode.
+        loaders: each starts one pass over this rank's share, by name.
 
     Returns:
-        Means as ``{loader}/{name}``. Rates (things asked for, in a second) are in the table only:
-        metrics are the same in every repetition of a run.
+        Means as ``{loader}/{name}``. Rates are in the table only: metrics are reproducible.
     """
     results = {name: measure(sums_of, batches(), comm) for name, batches in loaders.items()}
     LOGGER.info("validation\n%s", format_table(results))
@@ -78,7 +69,7 @@ def validate_objectives(
 
 
 def format_table(results: Mapping[str, Measured]) -> str:
-    """One line per loader, one column per measure."""
+    """Return a table with one line per loader and one column per measure."""
     names = list(dict.fromkeys(name for result in results.values() for name in result.means))
     rows = [
         [loader, result.count, *[result.means.get(name) for name in names], result.rate]

@@ -5,13 +5,13 @@ A moment's score is the product of a video score and the probabilities of its fi
 all frames nor the (query × video × T × T) tensor of all frame pairs is ever built: scores are
 pooled block of videos by block, spans are computed for the best videos only, and only starts that
 can be among the best moments are paired with ends, along the diagonals that the length bounds
-allow. What makes a score of cosines, and probabilities of similarities, is given by the model.
+allow. The model maps cosines to scores and similarities to probabilities.
 
-Letters: N queries · V videos · F frames of all videos · H hidden size · M videos searched for one
+Shapes: N queries · V videos · F frames of all videos · H hidden size · M videos searched for one
 query · T frames of the longest video.
 
-Everything is ranked by score, descending; ties go to the video that stands earlier in the corpus,
-then to the earlier start, then to the earlier end.
+Everything is ranked by score, descending; ties by the order of the videos in the corpus, then by
+start, then by end.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ from utils.errors import UserError
 
 BLOCK_FRAMES = 4096  # a block's scores for a batch of queries stay in the processor's cache
 BLOCK_VIDEOS = 128
-MAX_LISTED_VIDEOS = 100  # a list of videos beside moments is no longer than this
+MAX_LISTED_VIDEOS = 100  # of a list of videos in addition to moments
 
 Value = TypeVar("Value")
 VectorsT = TypeVar("VectorsT")  # query vectors: a tensor (N, H), or one of each stream
@@ -44,31 +44,21 @@ SpanProbabilities = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What to list for a query.
-
-    Attributes:
-        tasks: which of ``VCMR`` (moments in the corpus), ``SVMR`` (moments in the query's own
-            video) and ``VR`` (videos).
-        listed_videos: length of a VR list.
-        searched_videos: how many of the best videos are searched for moments.
-        listed_moments: length of a VCMR or SVMR list.
-        min_pred_l, max_pred_l: a moment (a, b) in frames has min_pred_l ≤ b − a < max_pred_l.
-        interval: seconds a frame covers.
-        q2c_alpha: a video weighs exp(q2c_alpha · score); None: VR lists the score itself.
-    """
+    """Which lists to make for a query: of moments in the corpus (``VCMR``), of moments in its own
+    video (``SVMR``), of videos (``VR``)."""
 
     tasks: tuple[str, ...]
-    listed_videos: int
-    searched_videos: int = 0
-    listed_moments: int = 0
-    min_pred_l: int = 0
+    listed_videos: int  # length of a VR list
+    searched_videos: int = 0  # how many of the best videos are searched for moments
+    listed_moments: int = 0  # length of a VCMR or SVMR list
+    min_pred_l: int = 0  # a moment (a, b) in frames has min_pred_l ≤ b − a < max_pred_l
     max_pred_l: int = 1
-    interval: float = 1.0
-    q2c_alpha: float | None = None
+    interval: float = 1.0  # seconds per frame
+    q2c_alpha: float | None = None  # video weights are exp(q2c_alpha · score); None: the score
 
     @classmethod
     def for_moments(cls, options: MomentOptions) -> Self:
-        """Corpus moment retrieval: the lists that are submitted, cut to ``max_after_nms``."""
+        """Return those of corpus moment retrieval, with lists cut to ``max_after_nms``."""
         return cls(
             tasks=tuple(options.full_eval_tasks),
             listed_videos=min(options.max_vcmr_video, MAX_LISTED_VIDEOS, options.max_after_nms),
@@ -82,13 +72,11 @@ class SearchSettings:
 
     def weights(self, scores: Tensor) -> Tensor:
         """Return how much the moments of videos with these scores count: exp(q2c_alpha · score)."""
-        if self.q2c_alpha is None:
-            raise ValueError("a search for moments needs q2c_alpha")
-        return torch.exp(self.q2c_alpha * scores)
+        return torch.exp(_needed(self.q2c_alpha, "q2c_alpha") * scores)
 
     @classmethod
     def for_videos(cls, options: VideoRankingOptions) -> Self:
-        """Video retrieval alone."""
+        """Return those of video retrieval alone."""
         return cls(tasks=("VR",), listed_videos=options.max_vr_video)
 
 
@@ -105,31 +93,26 @@ class _Block:
         return (self.unit @ unit_queries.T).transpose(1, 2)
 
     def similarities(self, vectors: Tensor, query: Tensor, video: Tensor) -> Tensor:
-        """Dot products of a query and the frames of a video, for P pairs of them: (P, T).
+        """Return dot products of a query and the frames of a video, for P pairs of them: (P, T).
 
         Args:
             vectors: (N, H).
             query, video: (P,) long; ``video`` counts from the block's first, ascending.
         """
-        wanted = torch.bincount(video, minlength=len(self.unit))
-        place = torch.arange(len(video), device=video.device)
-        place = place - (wanted.cumsum(0) - wanted)[video]
-        grouped = vectors.new_zeros(len(self.unit), int(wanted.max()), vectors.shape[1])
-        grouped[video, place] = vectors[query]
+        counts = torch.bincount(video, minlength=len(self.unit))  # queries of each video
+        column = torch.arange(len(video), device=video.device)
+        column -= (counts.cumsum(0) - counts)[video]
+        grouped = vectors.new_zeros(len(self.unit), int(counts.max()), vectors.shape[1])
+        grouped[video, column] = vectors[query]
         products = grouped @ self.unit.transpose(1, 2)  # (n, queries of a video, T)
-        return products[video, place] * self.norms[video]
+        return products[video, column] * self.norms[video]
 
 
 class RankingIndex(ABC, Generic[VectorsT]):
-    """Videos to be ranked, and their moments, for query vectors.
-
-    Attributes:
-        video_ids: the videos.
-        position: place of each.
-    """
+    """Videos, and their moments, to rank for query vectors."""
 
     video_ids: list[str]
-    position: dict[str, int]
+    position: dict[str, int]  # of each video
 
     @abstractmethod
     def video_scores(self, query_vectors: VectorsT, /) -> Tensor:
@@ -150,15 +133,14 @@ class RankingIndex(ABC, Generic[VectorsT]):
 
         Args:
             query_vectors: (N, H) float32.
-            settings: what to list.
             span_queries: (N, H) float32, compared with the frames of the videos that are searched;
                 needed for moments.
-            true_videos: (N,) long, place of each query's own video in the corpus; needed for SVMR.
+            true_videos: (N,) long, position of each query's own video; needed for SVMR.
 
         Returns:
-            For each of ``settings.tasks`` N float64 arrays (number of predictions, 4), whose
-            columns are: place of the video in the corpus, start and end in seconds, score. A list
-            is shorter than asked for where there are not so many videos or allowed moments.
+            For each of ``settings.tasks`` N float64 arrays (number of predictions, 4) with columns
+            position of the video, start and end in seconds, score. Lists are shorter than in the
+            settings where there are fewer videos or allowed moments.
 
         Raises:
             UserError: the scores are not finite.
@@ -187,19 +169,15 @@ class RankingIndex(ABC, Generic[VectorsT]):
         weights: dict[str, Tensor],
         settings: SearchSettings,
     ) -> dict[str, list[np.ndarray]]:
-        """For each task the best moments of its videos (N, M), each weighted (N, M)."""
+        """Return for each task the best moments of its videos (N, M), each weighted (N, M)."""
         widths = [videos.shape[1] for videos in searched.values()]
         start, end = self.spans(span_queries, torch.cat(list(searched.values()), dim=1))
+        bounds = settings.min_pred_l, settings.max_pred_l
         lists = {}
         parts = zip(searched, start.split(widths, dim=1), end.split(widths, dim=1))
-        for task, task_start, task_end in parts:
-            best = top_moments(
-                weights[task][..., None] * task_start,
-                task_end,
-                settings.min_pred_l,
-                settings.max_pred_l,
-                settings.listed_moments,
-            )
+        for task, starts, ends in parts:
+            starts = weights[task][..., None] * starts
+            best = top_moments(starts, ends, *bounds, settings.listed_moments)
             lists[task] = _tables(
                 searched[task].gather(1, best.row),
                 best.first.double() * settings.interval,
@@ -218,8 +196,8 @@ class CorpusIndex(RankingIndex[Tensor]):
 
     Args:
         videos: frame embeddings (T, H) of every video, by name; T at least 1. They are copied.
-        pool_scores, span_probabilities: methods of :class:`model.vcmr.MomentRetrievalModel`. The
-            second only finds moments.
+        pool_scores, span_probabilities: methods of :class:`model.vcmr.MomentRetrievalModel`; the
+            second is for moments.
     """
 
     def __init__(
@@ -231,10 +209,10 @@ class CorpusIndex(RankingIndex[Tensor]):
         self.pool_scores = pool_scores
         self.span_probabilities = span_probabilities
         self.video_ids = list(videos)
-        self.position = {vid: place for place, vid in enumerate(self.video_ids)}
+        self.position = {vid: index for index, vid in enumerate(self.video_ids)}
         lengths = [len(frames) for frames in videos.values()]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        self._blocks = list(_blocks([videos[self.video_ids[place]] for place in order]))
+        self._blocks = list(_blocks([videos[self.video_ids[index]] for index in order]))
 
         device = self._blocks[0].unit.device
         self.lengths = torch.tensor(lengths, device=device)  # (V,)
@@ -259,14 +237,13 @@ class CorpusIndex(RankingIndex[Tensor]):
 
         Past the end of a video the end probability is −1.
         """
-        steps = torch.arange(self.max_length, device=videos.device)
-        mask = steps < self.lengths[videos, None]
+        mask = torch.arange(self.max_length, device=videos.device) < self.lengths[videos, None]
         start, end = self.span_probabilities(self._similarities(queries, videos), mask)
         require_finite("span", start, end)
         return start, torch.where(mask, end, -1)
 
     def _similarities(self, vectors: Tensor, videos: Tensor) -> Tensor:
-        """Dot products with the frames of ``videos`` (N, M): (N, M, T), 0 past a video's end."""
+        """Return dot products with the frames of ``videos`` (N, M): (N, M, T), 0 past the end."""
         slots, pairs = self._slots[videos.flatten()].sort()
         result = vectors.new_zeros(videos.numel(), self.max_length)
         counts = torch.bincount(self._block_of_slot[slots], minlength=len(self._blocks)).tolist()
@@ -285,7 +262,7 @@ def _needed(value: Value | None, name: str) -> Value:
 
 
 def require_finite(what: str, *scores: Tensor) -> None:
-    """Refuse scores that a sort would put anywhere; the videos they are of are finite."""
+    """Raise UserError if scores of finite videos are not finite."""
     if not all(values.isfinite().all() for values in scores):
         raise UserError(
             f"{what} scores are not finite: the weights of the queries' side hold NaN or infinite "
@@ -296,7 +273,7 @@ def require_finite(what: str, *scores: Tensor) -> None:
 def _blocks(videos: list[Tensor]) -> Iterator[_Block]:
     """Yield the frames (T, H) of videos sorted by length, in blocks of equally long videos."""
     lengths = [len(frames) for frames in videos]
-    # One piece of memory, filled in place: a search of many pieces was a twentieth slower.
+    # One piece of memory, filled in place: searching many pieces takes 5 % longer.
     free = videos[0].new_empty(sum(lengths), videos[0].shape[1], dtype=torch.float32)
     first = end = 0
     for length, count in zip(*np.unique(lengths, return_counts=True)):
@@ -304,33 +281,26 @@ def _blocks(videos: list[Tensor]) -> Iterator[_Block]:
         end += int(count)
         while first < end:
             unit, norms = unit_vectors(torch.stack(videos[first : min(first + size, end)]))
-            place, free = free.tensor_split([norms.numel()])
-            yield _Block(first, place.view(unit.shape).copy_(unit), norms[..., 0])
+            own, free = free.tensor_split([norms.numel()])
+            yield _Block(first, own.view(unit.shape).copy_(unit), norms[..., 0])
             first += len(unit)
 
 
 @dataclass
 class RankedMoments:
-    """The K best moments for each of N queries, best first; all tensors (N, K).
+    """The K best moments for each of N queries, best first; all tensors (N, K) but ``counts``."""
 
-    Attributes:
-        row: which of the M videos.
-        first, last: frames, both inclusive.
-        scores: products of probabilities.
-        counts: (N,), how many of the K are moments; what follows them is to be ignored.
-    """
-
-    row: Tensor
-    first: Tensor
-    last: Tensor
-    scores: Tensor
-    counts: Tensor
+    row: Tensor  # which of the M videos
+    first: Tensor  # frame
+    last: Tensor  # frame, inclusive
+    scores: Tensor  # products of probabilities
+    counts: Tensor  # (N,), how many of the K are moments; the rest is padding
 
 
 def top_moments(
     start: Tensor, end: Tensor, min_pred_l: int, max_pred_l: int, count: int
 ) -> RankedMoments:
-    """The best ``count`` pairs (a, b), min_pred_l ≤ b − a < max_pred_l, by start[a] · end[b].
+    """Rank the best ``count`` pairs (a, b), min_pred_l ≤ b − a < max_pred_l, by start[a] · end[b].
 
     A pair among the best ``count`` has a start whose own best pair is among them too. So the starts
     are ranked by their best pair first, and the others never meet an end.
@@ -345,12 +315,12 @@ def top_moments(
     ends = F.pad(end, (0, max_pred_l - 1), value=-1)  # (N, M, T + max_pred_l − 1)
     best_end = F.max_pool1d(ends[..., min_pred_l:], spans, stride=1)  # (N, M, T)
     best = torch.where(best_end < 0, -1, start * best_end).flatten(1)
-    starts = top_columns(best, count)  # (N, K), a place among the M·T, ascending
+    starts = top_columns(best, count)  # (N, K), of the M·T, ascending
     row, first = starts // frames, starts % frames
 
     last = first[..., None] + torch.arange(min_pred_l, max_pred_l, device=start.device)
-    places = row[..., None] * ends.shape[-1] + last  # (N, K, spans)
-    probability = ends.flatten(1).gather(1, places.flatten(1)).view_as(places)
+    columns = row[..., None] * ends.shape[-1] + last  # (N, K, spans)
+    probability = ends.flatten(1).gather(1, columns.flatten(1)).view_as(columns)
     scores = start.flatten(1).gather(1, starts)[..., None] * probability
     scores = torch.where(probability < 0, -1, scores).flatten(1)
     scores, pairs = _stable_top(scores, count)
@@ -365,7 +335,7 @@ def top_moments(
 
 
 def top_columns(values: Tensor, count: int) -> Tensor:
-    """Columns of the ``count`` highest values of every row, ascending; of equals the leftmost.
+    """Return the columns of the ``count`` highest values of each row, ascending; ties leftmost.
 
     (``torch.topk`` takes any of equals, and a stable sort of everything costs four times as much.)
     """
@@ -381,7 +351,7 @@ def top_columns(values: Tensor, count: int) -> Tensor:
 
 
 def _stable_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` highest values of every row and their columns, ordered; ties leftmost first."""
+    """Return the ``count`` highest values of each row and their columns, ties leftmost first."""
     columns = top_columns(values, count)
     values, order = values.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return values, columns.gather(1, order)
@@ -390,13 +360,13 @@ def _stable_top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _list_videos(scores: Tensor, settings: SearchSettings) -> list[np.ndarray]:
     scores, videos = _stable_top(scores, settings.listed_videos)
     if settings.q2c_alpha is not None:
-        scores = torch.exp(settings.q2c_alpha * scores)
+        scores = settings.weights(scores)
     no_time = torch.zeros_like(scores)
     counts = torch.full((len(scores),), scores.shape[1])
     return _tables(videos, no_time, no_time, scores, counts=counts)
 
 
 def _tables(*columns: Tensor, counts: Tensor) -> list[np.ndarray]:
-    """Columns (N, K) and how many of their rows count (N,) → N arrays (count, columns)."""
+    """Return N arrays (count, columns) of columns (N, K) and the counts (N,) of valid rows."""
     table = torch.stack([column.double() for column in columns], dim=-1).cpu().numpy()
     return [rows[:count] for rows, count in zip(table, counts.tolist())]

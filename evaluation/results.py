@@ -1,4 +1,4 @@
-"""What a search of a corpus found, as the results file has it.
+"""Results of a search of a corpus: merged, written, scored.
 
 A results object is ``{"video2idx": {vid: index}, "VCMR": [entry, …], "SVMR": […], "VR": […]}`` with
 entries ``{"desc_id", "desc": "", "predictions"}`` in the order of the split, and, where only a part
@@ -36,7 +36,7 @@ Results = dict[str, Any]
 
 @dataclass
 class QueryPredictions:
-    """What was found for one query: a list for every task, (n, 4) as in a results object."""
+    """One query's lists by task, (n, 4) as in a results object."""
 
     qid: str
     desc_id: str | int
@@ -49,45 +49,37 @@ def assemble_results(
     qids: Sequence[str],
     tasks: Iterable[str],
 ) -> Results:
-    """Merge what the ranks found into one results object.
+    """Merge the predictions of the ranks into one results object.
 
-    Args:
-        video2idx: index of every video of the pool.
-        parts: predictions of each rank; a query that several ranks answered counts once.
-        qids: the order of the split.
-        tasks: what to list; a task that has no list for any query (SVMR of a split that hides the
-            true videos) is left out.
+    A query that several ranks answered counts once; a task that no query has a list of (SVMR of a
+    split that hides the true videos) is left out. Entries are in the order of ``qids``.
 
     Raises:
-        ValueError: nobody answered a query of ``qids``.
+        ValueError: no rank answered a query of ``qids``.
     """
-    found = {query.qid: query for part in parts for query in part}
-    missing = [qid for qid in qids if qid not in found]
+    by_id = {query.qid: query for part in parts for query in part}
+    missing = [qid for qid in qids if qid not in by_id]
     if missing:
         raise ValueError(f"{len(missing)} queries were not answered, the first is {missing[0]}")
     results: Results = {"video2idx": dict(video2idx)}
     for task in sorted(tasks, key=TASKS.index):
-        answered = [found[qid] for qid in qids if task in found[qid].lists]
-        if answered:
-            results[task] = [
-                {"desc_id": query.desc_id, "desc": "", "predictions": query.lists[task]}
-                for query in answered
-            ]
+        entries = [
+            {"desc_id": query.desc_id, "desc": "", "predictions": query.lists[task]}
+            for query in map(by_id.__getitem__, qids)
+            if task in query.lists
+        ]
+        results |= {task: entries} if entries else {}
     return results
 
 
 def suppress_overlaps(results: Results, nms_thd: float) -> Results:
-    """Results with temporal NMS applied to every list of moments."""
+    """Return results with temporal NMS applied to every list of moments."""
 
-    moments = {
-        task: [
-            entry | {"predictions": temporal_nms(_as_array(entry), nms_thd)}
-            for entry in results[task]
-        ]
-        for task in ("VCMR", "SVMR")
-        if task in results
-    }
-    return results | moments
+    def suppress(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**entry, "predictions": temporal_nms(_as_array(entry), nms_thd)}
+
+    tasks = {"VCMR", "SVMR"} & results.keys()
+    return results | {task: [suppress(entry) for entry in results[task]] for task in tasks}
 
 
 def _as_array(entry: Mapping[str, Any]) -> np.ndarray:
@@ -95,84 +87,61 @@ def _as_array(entry: Mapping[str, Any]) -> np.ndarray:
 
 
 def write_results(path: str | Path, results: Results, value: bool = False) -> None:
-    """Write a results file, entry by entry: the text of a whole split never lies in memory.
-
-    Args:
-        path: where to.
-        results: what.
-        value: in the form of VALUE's submissions.
-    """
-    heads = [] if value else ["video2idx"]
-    heads += [PARTIAL] if PARTIAL in results else []
-    as_json = _as_value_json if value else _as_json
+    """Write a results file, in VALUE's form on demand, entry by entry: the text of a whole split is
+    never in memory."""
+    heads = [name for name in (() if value else ("video2idx",)) + (PARTIAL,) if name in results]
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         parts = [f'"{name}": {json.dumps(results[name])}' for name in heads]
         out.write("{" + ", ".join(parts))
         for number, task in enumerate((task for task in TASKS if task in results), len(parts)):
             out.write(f'{", " * (number > 0)}"{task}": [')
             for place, entry in enumerate(results[task]):
-                out.write(", " * (place > 0) + as_json(entry, task))
+                out.write(", " * (place > 0) + json.dumps(_in_file(entry, task, value)))
             out.write("]")
         out.write("}")
 
 
-def _as_json(entry: dict, task: str) -> str:
+def _in_file(entry: dict, task: str, value: bool) -> dict[str, Any]:
+    """Return an entry of a results file: VALUE's have no scores, and VR's no times."""
     rows = [[int(video), *rest] for video, *rest in _as_array(entry).tolist()]
-    return json.dumps(entry | {"predictions": rows})
-
-
-def _as_value_json(entry: dict, task: str) -> str:
-    rows = _as_array(entry).tolist()
-    predictions: list[int] | list[list[float]]
-    if task == "VR":
-        predictions = [int(video) for video, *_ in rows]
-    else:
-        predictions = [[int(video), start, end] for video, start, end, _ in rows]
-    return json.dumps({"desc_id": entry["desc_id"], "predictions": predictions})
+    if not value:
+        return entry | {"predictions": rows}
+    predictions = [video if task == "VR" else [video, *rest[:2]] for video, *rest in rows]
+    return {"desc_id": entry["desc_id"], "predictions": predictions}
 
 
 @dataclass(frozen=True)
 class ResultsFiles:
-    """The files of an evaluation.
-
-    Attributes:
-        folder: where they go.
-        checkpoint: part of their names.
-        nms_thd: of a variant with non-maximum suppression; −1 = none.
-        value_split: of an evaluation by VALUE's rules, the split's name in ``scores_{checkpoint}
-            .json``, which takes the place of ``metrics_{checkpoint}.json``.
-    """
+    """The files of an evaluation."""
 
     folder: Path
-    checkpoint: str
-    nms_thd: float = -1
+    checkpoint: str  # part of their names
+    nms_thd: float = -1  # of a variant with non-maximum suppression; −1: none
+    # By VALUE's rules, the split's name in scores_{checkpoint}.json, which replaces
+    # metrics_{checkpoint}.json.
     value_split: str | None = None
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """Of every variant's file names."""
+        """Endings of the variants' file names."""
         return ("",) if self.nms_thd == -1 else ("", f"_nms_{self.nms_thd}")
 
     def results(self, ending: str) -> Path:
-        """The results of a variant."""
+        """Return the path of a variant's results."""
         return self.folder / f"results_{self.checkpoint}_all{ending}.json"
 
     def metrics(self, ending: str) -> Path:
-        """The metrics of a variant."""
+        """Return the path of a variant's metrics."""
         kind = "metrics" if self.value_split is None else "scores"
         return self.folder / f"{kind}_{self.checkpoint}{ending}.json"
 
     def check(self) -> None:
-        """See, before the search, that they can be written.
-
-        Raises:
-            OSError: they cannot.
-        """
+        """Raise OSError if they cannot be written."""
         for ending in self.endings:
             check_output(self.results(ending), self.metrics(ending))
 
     def in_metrics_file(self, metrics: Metrics) -> Mapping[str, Any]:
-        """Metrics as their file has them."""
+        """Return metrics in the form of their file."""
         if self.value_split is None:
             return metrics
         return {
@@ -188,12 +157,10 @@ def save_results(
     ground_truth: Iterable[Mapping[str, Any]] | None = None,
     by_type: bool = False,
 ) -> dict[str, Metrics]:
-    """Write the submission, its NMS variant, and the metrics of both; print the metrics.
+    """Write the results, their NMS variant, and the metrics of both; print the metrics.
 
     Args:
-        results: what to write.
-        files: where to, and in which form.
-        ground_truth: annotation lines of the split; None where it has none: no metrics.
+        ground_truth: annotation lines of the split; without them there are no metrics.
         by_type: also metrics per query type.
 
     Returns:
@@ -201,28 +168,22 @@ def save_results(
     """
     value = files.value_split is not None
     truth = None if ground_truth is None else list(ground_truth)
-    metrics, said = {}, []  # said last: nobody may read it any more, and then this process ends
+    metrics, lines = {}, []  # printed last: a closed pipe ends this process
     for ending in files.endings:
         variant = suppress_overlaps(results, files.nms_thd) if ending else results
         write_results(files.results(ending), variant, value)
-        said.append(f"wrote {files.results(ending)}")
+        lines.append(f"wrote {files.results(ending)}")
         if truth is not None:
-            found = retrieval_metrics(variant, truth, by_type)
-            metrics[ending] = with_average_recall(found) if value else found
+            metrics[ending] = retrieval_metrics(variant, truth, by_type)
+            if value:
+                for task in metrics[ending].keys() & set(TASKS):
+                    metrics[ending][task][AVERAGE_RECALL] = average_recall(metrics[ending][task])
             mark = {PARTIAL: variant[PARTIAL]} if PARTIAL in variant else {}
             content = {**mark, **files.in_metrics_file(metrics[ending])}
             write_json(files.metrics(ending), content, indent=2)
-            said.append(format_metrics(metrics[ending]))
-    tqdm.write("\n".join(said))
+            lines.append(format_metrics(metrics[ending]))
+    tqdm.write("\n".join(lines))
     return metrics
-
-
-def with_average_recall(metrics: Metrics) -> Metrics:
-    """Metrics with the ``AveR`` of every list of all queries."""
-    return {
-        task: {**values, AVERAGE_RECALL: average_recall(values)} if task in TASKS else values
-        for task, values in metrics.items()
-    }
 
 
 def format_metrics(metrics: Metrics) -> str:
@@ -242,10 +203,6 @@ def format_metrics(metrics: Metrics) -> str:
             iou = next((part for part in parts if part not in ("", kind)), "")
             lines.setdefault((task.removesuffix(BY_TYPE), kind, iou), []).append(value)
     headers = ["task", "queries", "IoU ≥", *(f"R@{k} (%)" for k in TOP_K)]
-    table = tabulate(
-        [[*key, *values] for key, values in lines.items()],
-        headers=headers,
-        floatfmt=".2f",
-        disable_numparse=[0, 1, 2],
-    )
+    rows = [[*key, *values] for key, values in lines.items()]
+    table = tabulate(rows, headers=headers, floatfmt=".2f", disable_numparse=[0, 1, 2])
     return "\n".join([table, *notes])

@@ -16,8 +16,8 @@ from utils.names import QUERY_NAMES, NameFields, get_name
 TASKS = ("VCMR", "SVMR", "VR")
 TOP_K = (1, 5, 10, 100)
 IOU_THRESHOLDS = (0.5, 0.7)
-BY_TYPE = "_by_type"  # ending of a task's name, of recalls per query type
-QUERY_TYPES = ("v", "t", "vt")  # answered by what is seen, said, or both
+BY_TYPE = "_by_type"  # ending of a task's name for recalls per query type
+QUERY_TYPES = ("v", "t", "vt")  # about what is seen, spoken, or both
 MIN_ANNOTATORS = 4  # from so many spans on, two must be hit
 
 Metrics = dict[str, dict[str, float | str]]
@@ -25,22 +25,15 @@ Metrics = dict[str, dict[str, float | str]]
 
 @dataclass
 class GroundTruth:
-    """What is right for each of Q queries.
+    """The ground truth of Q queries."""
 
-    Attributes:
-        ids: the queries' ids, as strings (databases and annotations differ in their type).
-        videos: (Q,) index of the right video; −1 = not in the corpus.
-        spans: (Q, S, 2) float32 start and end in seconds by each of S annotators, NaN where there
-            are fewer; None where the annotation has no times.
-        annotators: (Q,) how many there are, where there are spans.
-        types: (Q,) ``v``, ``t``, ``vt``; empty where unknown.
-    """
-
-    ids: list[str]
-    videos: np.ndarray
+    ids: list[str]  # as strings: databases and annotations differ in their type
+    videos: np.ndarray  # (Q,) index of the right video; −1 = not in the corpus
+    # (Q, S, 2) float32 start and end in seconds by each of S annotators, NaN where there are
+    # fewer; None without times.
     spans: np.ndarray | None
-    annotators: np.ndarray
-    types: np.ndarray
+    annotators: np.ndarray  # (Q,) their number, where there are spans
+    types: np.ndarray  # (Q,) v, t, vt; empty if unknown
 
     @classmethod
     def from_records(
@@ -49,12 +42,7 @@ class GroundTruth:
         video2idx: Mapping[str, int],
         names: NameFields = QUERY_NAMES,
     ) -> "GroundTruth":
-        """Read annotation lines.
-
-        Args:
-            records: the lines.
-            video2idx: index of every video of the corpus.
-            names: fields of a line's id and video.
+        """Read annotation lines, given the index of every video and the names of their fields.
 
         Raises:
             UserError: there are none, or one lacks its id or video.
@@ -62,7 +50,7 @@ class GroundTruth:
         records = list(records)
         if not records:
             raise UserError("the ground truth has no queries; give a split with annotations")
-        moments = [_spans(record["ts"]) for record in records if record.get("ts")]
+        moments = [annotated_spans(record["ts"]) for record in records if record.get("ts")]
         spans = None
         if len(moments) == len(records):
             spans = np.full((len(records), max(map(len, moments)), 2), np.nan, dtype=np.float32)
@@ -77,7 +65,7 @@ class GroundTruth:
         )
 
     def hits(self, predictions: np.ndarray, iou_threshold: float | None) -> np.ndarray:
-        """Return which predictions (Q, K, 4) are right: (Q, K) bool; None: the video is enough."""
+        """Return which predictions (Q, K, 4) are right: (Q, K) bool; None compares videos only."""
         right = predictions[..., 0] == self.videos[:, None]
         if iou_threshold is None:
             return right
@@ -91,8 +79,8 @@ class GroundTruth:
         return right & (spans_hit >= needed[:, None])
 
 
-def _spans(ts: Sequence) -> list:
-    """One span [st, ed], or several annotators' → a list of spans."""
+def annotated_spans(ts: Sequence) -> list:
+    """Return the spans [st, ed] of a ``ts``: of one annotator, or of several (DiDeMo)."""
     return list(ts) if isinstance(ts[0], Sequence) else [ts]
 
 
@@ -115,7 +103,7 @@ def retrieval_metrics(
         results: ``{"video2idx": {…}, "VCMR"|"SVMR"|"VR": [{"desc_id", "predictions": [[video, st,
             ed, score], …]}]}``; predictions may be lists or arrays, best first, and at most 100
             count. A query without an entry has no right answer.
-        ground_truth: annotation lines; every one of them counts.
+        ground_truth: annotation lines; all of them count.
         by_type: also per query type, as ``{task}_by_type``, where the ground truth names types.
         names: fields of a ground truth line's id and video.
 
@@ -148,7 +136,7 @@ def retrieval_metrics(
 
 
 def _aligned_predictions(entries: Iterable[Mapping], ids: Sequence[str], task: str) -> np.ndarray:
-    """Predictions of the queries ``ids``: (Q, K, 4), K the longest list, video −2 where shorter."""
+    """Return predictions of queries: (Q, K, 4), K the longest list, video −2 as padding."""
     listed = {_name(entry, ("desc_id",)): entry["predictions"][: TOP_K[-1]] for entry in entries}
     lists = [listed.get(id_, ()) for id_ in ids]
     if not any(id_ in listed for id_ in ids):
@@ -165,20 +153,20 @@ def _aligned_predictions(entries: Iterable[Mapping], ids: Sequence[str], task: s
 
 
 def _first_hits(hits: np.ndarray) -> np.ndarray:
-    """Place of the first hit of every row, from 0; beyond every K where there is none."""
+    """Return the position of each row's first hit, from 0; ``TOP_K[-1]`` without one."""
     if not hits.shape[1]:
         return np.full(len(hits), TOP_K[-1])
     return np.where(hits.any(axis=1), hits.argmax(axis=1), TOP_K[-1])
 
 
-def _percent(part: int | np.integer, whole: int) -> float:
-    return round(100 * (part / whole), 2)
+def _percent(chosen: np.ndarray) -> float:
+    return round(100 * (np.count_nonzero(chosen) / len(chosen)), 2)
 
 
 def _recalls(first_hits: Mapping[str, np.ndarray]) -> dict[str, float | str]:
     return {
-        f"{criterion}r{k}": _percent(np.count_nonzero(places < k), len(places))
-        for criterion, places in first_hits.items()
+        f"{criterion}r{k}": _percent(first < k)
+        for criterion, first in first_hits.items()
         for k in TOP_K
     }
 
@@ -187,11 +175,9 @@ def _recalls_by_type(
     first_hits: Mapping[str, np.ndarray], query_types: np.ndarray, types: Sequence[str]
 ) -> dict[str, float | str]:
     recalls: dict[str, float | str] = {}
+    ratios = []
     for kind in types:
         chosen = query_types == kind
-        recalls |= _recalls({f"{kind}-{c}": places[chosen] for c, places in first_hits.items()})
-    recalls["desc_type_ratio"] = " ".join(
-        f"{kind} {_percent(np.count_nonzero(query_types == kind), len(query_types))}"
-        for kind in types
-    )
-    return recalls
+        recalls |= _recalls({f"{kind}-{c}": first[chosen] for c, first in first_hits.items()})
+        ratios.append(f"{kind} {_percent(chosen)}")
+    return recalls | {"desc_type_ratio": " ".join(ratios)}

@@ -1,4 +1,4 @@
-"""One split to search: its videos, its queries, what is known to be right."""
+"""A split to search: its videos, its queries, its ground truth."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -10,7 +10,7 @@ from config.groups import BatchOptions, Channel, MomentEvalOptions
 from config.training import RetrievalOptions
 from config.value import SetOptions
 from data.annotations import read_lines
-from data.batch import QueryBatch, VideoBatch
+from data.batch import QueryBatch
 from data.coverage import Coverage
 from data.loader import evaluation_batches
 from data.moments import warn_of_single_moments
@@ -34,16 +34,16 @@ from utils.names import find_name, get_name, names_of_task
 
 
 class RetrievalSplit:
-    """Searches a split's pool of videos for its queries.
+    """A split's pool of videos, and the queries to search it for.
 
     Args:
-        name: of the split, as ``vid2dur_idx.json`` has it.
+        name: of the split, as in ``vid2dur_idx.json``.
         queries: its query database.
-        videos: where its videos are.
+        videos: its videos.
         run: batch sizes, ranks, folder.
-        settings: what to list. Results of video retrieval alone name queries by strings, as its
-            published files do. There, and without subtitles, the videos that the queries name are
-            searched, numbered by their sorted names; VALUE's are those of the file of indices.
+        settings: which lists to make. Results of video retrieval alone identify queries by strings,
+            as its published files do. There, and without subtitles, the pool are the videos of the
+            queries, numbered by their sorted names; VALUE's are those of the file of indices.
 
     Raises:
         UserError: no videos are named, the feature database lacks some, or no query is about one
@@ -58,11 +58,8 @@ class RetrievalSplit:
         run: Run[RetrievalOptions | SetOptions | CorpusEvalOptions],
         settings: SearchSettings,
     ) -> None:
-        self.name = name
-        self.queries = queries
-        self.videos = videos
-        self.run = run
-        self.settings = settings
+        self.name, self.queries, self.videos = name, queries, videos
+        self.run, self.settings = run, settings
         moments = settings.searched_videos > 0
         own_indices = moments and channel_of(run.options.task) != Channel.VIDEO_ONLY
         pool, self.video2idx = video_pool(
@@ -81,17 +78,13 @@ class RetrievalSplit:
         self.truth = self.ground_truth()
 
     def _leave_out(self, pool: VideoPool) -> set[str]:
-        """Leave out the queries whose own video is not there, where that is asked for.
-
-        Returns:
-            Their ids.
-        """
-        corpus, source, gone = self.corpus, self.videos.source, set()
+        """With ``only_available``, drop queries whose own video is missing; return their ids."""
+        corpus, source, total = self.corpus, self.videos.source, len(self.corpus.ids)
+        left_out = set()
         if source.only_available:
-            named = ((qid, self.video_of.get(qid)) for qid in corpus.ids)
-            gone = {qid for qid, vid in named if vid is not None and vid not in source}
-        total = len(corpus.ids)
-        corpus.ids = [qid for qid in corpus.ids if qid not in gone]
+            own = ((qid, self.video_of.get(qid)) for qid in corpus.ids)
+            left_out = {qid for qid, vid in own if vid is not None and vid not in source}
+        corpus.ids = [qid for qid in corpus.ids if qid not in left_out]
         self.coverage = Coverage(
             f"{self.queries.path} ({self.name})",
             "queries",
@@ -101,7 +94,7 @@ class RetrievalSplit:
         self.coverage.log(source.only_available)
         if not corpus.ids:
             raise UserError(f"no query of {self.queries.path} is about a video that is available")
-        return gone
+        return left_out
 
     def evaluate(
         self,
@@ -113,16 +106,23 @@ class RetrievalSplit:
         """Search, write results (and metrics where the split has ground truth) on rank 0.
 
         Args:
-            model: of the task.
             checkpoint: for the files' names.
-            folder: where to; None = ``results_{split}`` of the run.
-            others: models that answer together with this one.
+            folder: where to write; default: ``results_{split}`` of the run.
+            others: models whose weights and probabilities are averaged with this one's.
 
         Returns:
-            Metrics as ``TASK/name`` (``TASK/AveR`` of VALUE's among them), NMS variants as
+            Metrics as ``TASK/name`` (by VALUE's rules with ``TASK/AveR``), NMS variants as
             ``TASK_nms_{thd}/name``; empty without ground truth.
         """
-        files = self._files(checkpoint, folder)
+        options = self.run.options
+        searched = self.settings.searched_videos > 0
+        moments = options if searched and isinstance(options, MomentEvalOptions) else None
+        files = ResultsFiles(
+            folder or self.run.folder.path / f"results_{self.name}",
+            Path(str(checkpoint)).stem,
+            moments.nms_thd if moments else -1,
+            self.name if options.VALUE else None,
+        )
         on_main(self.run.comm, files.check)
         with self.run.precision.autocast():
             results = evaluate_corpus(
@@ -140,7 +140,7 @@ class RetrievalSplit:
             results | self.coverage.mark(),
             files,
             self.truth,
-            by_type=self._moments is not None and self._moments.eval_with_query_type,
+            by_type=moments is not None and moments.eval_with_query_type,
         )
         return {
             f"{task}{ending}/{name}": value
@@ -149,26 +149,10 @@ class RetrievalSplit:
             for name, value in values.items()
         }
 
-    @property
-    def _moments(self) -> MomentEvalOptions | None:
-        """What is said of moments, where they are searched."""
-        options = self.run.options
-        if isinstance(options, MomentEvalOptions) and self.settings.searched_videos > 0:
-            return options
-        return None
-
-    def _files(self, checkpoint: str | int, folder: Path | None) -> ResultsFiles:
-        return ResultsFiles(
-            folder or self.run.folder.path / f"results_{self.name}",
-            Path(str(checkpoint)).stem,
-            self._moments.nms_thd if self._moments else -1,
-            self.name if self.run.options.VALUE else None,
-        )
-
     def ground_truth(self) -> list[dict[str, Any]] | None:
-        """Annotation lines to score with, by ``desc_id`` and ``vid_name`` as the database has them.
+        """Return annotation lines to score with, as ``desc_id`` and ``vid_name`` of the database.
 
-        Lines of queries without a video are left out. None where no query has one.
+        Lines of queries without a video are left out. None if no query has one.
         """
         if not self.video_of:
             LOGGER.info("no metrics: the queries of %s name no video", self.queries.path)
@@ -193,37 +177,33 @@ class RetrievalSplit:
     def validate(
         self, model: MomentRetrievalModel, weights: Mapping[str, float], step: int
     ) -> dict[str, float | str]:
-        """Weighted mean losses of the split's queries where it has ground truth, then
-        :meth:`evaluate` into ``results/``."""
-        losses = self._losses(model, weights) if query_videos(self.queries) else {}
+        """Return weighted mean losses, where there is ground truth, and the metrics of
+        :meth:`evaluate`, which writes into ``results/``."""
+        losses: dict[str, float] = {}
+        options = self.run.options
+        if isinstance(options, BatchOptions) and query_videos(self.queries):
+            batches = evaluation_batches(
+                self._items,
+                collate_moments,
+                options.val_batch_size,
+                self.run,
+                f"{self.name} losses",
+            )
+            losses = mean_losses(model, batches, weights, self.run.comm)
         label = split_label(self.name, step)
         return losses | self.evaluate(model, label, self.run.folder.results)
 
     @cached_property
     def _items(self) -> MomentDataset:
-        """What losses are computed of."""
+        """Items to compute losses of."""
         return MomentDataset(self.queries, self.videos.source)
 
-    def _losses(
-        self, model: MomentRetrievalModel, weights: Mapping[str, float]
-    ) -> dict[str, float]:
-        options = self.run.options
-        if not isinstance(options, BatchOptions):
-            raise TypeError("losses are computed in training alone")
-        size, progress = options.val_batch_size, f"{self.name} losses"
-        batches = evaluation_batches(self._items, collate_moments, size, self.run, progress)
-        return mean_losses(model, batches, weights, self.run.comm)
-
     def stream(self, model: MomentRetrievalModel) -> Stream:
-        """The split's videos, and the model that reads them."""
-        return Stream(model, self._video_batches())
-
-    def _video_batches(self) -> Iterator[VideoBatch]:
+        """Return the model and batches of the split's videos."""
         data = CorpusVideos(list(self.video2idx), self.videos.source)
-        size = self.run.options.vcmr_eval_video_batch_size
-        return evaluation_batches(data, collate_videos, size, self.run, f"{self.name} videos")
+        size, progress = self.run.options.vcmr_eval_video_batch_size, f"{self.name} videos"
+        return Stream(model, evaluation_batches(data, collate_videos, size, self.run, progress))
 
     def _query_batches(self) -> Iterator[QueryBatch]:
-        size = self.run.options.vcmr_eval_q_batch_size
-        queries = self.corpus
-        return evaluation_batches(queries, queries.collate, size, self.run, f"{self.name} queries")
+        size, progress = self.run.options.vcmr_eval_q_batch_size, f"{self.name} queries"
+        return evaluation_batches(self.corpus, self.corpus.collate, size, self.run, progress)

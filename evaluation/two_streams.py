@@ -1,7 +1,6 @@
-"""Two models that answer together: one reads frames alone, one subtitles alone.
+"""Ensembles of two models: one reads frames only, one subtitles only.
 
-What they say is averaged where it is a probability (or weight, or logit of a token) of the same
-thing: see :func:`average`, the only place that knows how.
+Their probabilities (or weights, or token logits) are averaged with :func:`average`.
 """
 
 import math
@@ -18,12 +17,12 @@ from utils.errors import UserError
 
 
 def average(streams: Sequence[Tensor]) -> Tensor:
-    """Return the mean of what every stream says, elementwise."""
+    """Return the elementwise mean of the streams' outputs."""
     return torch.stack(list(streams)).mean(dim=0)
 
 
 class AveragedIndex(RankingIndex[Sequence[Tensor]]):
-    """A corpus as several models encoded it; queries are one tensor (N, H) of each.
+    """A corpus encoded by several models; queries are one tensor (N, H) of each.
 
     Args:
         streams: an index of the same videos for each model.
@@ -45,10 +44,8 @@ class AveragedIndex(RankingIndex[Sequence[Tensor]]):
 
     def video_scores(self, query_vectors: Sequence[Tensor]) -> Tensor:
         """Return scores (N, V) whose weights are the average of the streams'."""
-        scores = [
-            stream.video_scores(vectors)
-            for stream, vectors in zip(self.streams, query_vectors, strict=True)
-        ]
+        pairs = zip(self.streams, query_vectors, strict=True)
+        scores = [stream.video_scores(vectors) for stream, vectors in pairs]
         if self.q2c_alpha is None:
             return average(scores)
         weights = average([torch.exp(self.q2c_alpha * one) for one in scores])
@@ -56,40 +53,34 @@ class AveragedIndex(RankingIndex[Sequence[Tensor]]):
 
     def spans(self, queries: Sequence[Tensor], videos: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`evaluation.ranking.CorpusIndex.spans`."""
-        found = [
-            stream.spans(vectors, videos)
-            for stream, vectors in zip(self.streams, queries, strict=True)
-        ]
-        start, end = map(average, zip(*found, strict=True))
+        pairs = zip(self.streams, queries, strict=True)
+        spans = [stream.spans(vectors, videos) for stream, vectors in pairs]
+        start, end = map(average, zip(*spans, strict=True))
         return start, end
 
 
 @dataclass
 class AveragedStepper:
-    """Writes texts by the average of several models' logits (:class:`model.decoding.Stepper`)."""
+    """Averages several models' logits (:class:`model.decoding.Stepper`)."""
 
     streams: Sequence[Stepper]
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Last tokens (R,) → logits of the next ones (R, V)."""
+        """Return logits of the next tokens (R, V) after the last ones (R,)."""
         return average([stream(tokens) for stream in self.streams])
 
     def reorder(self, rows: Tensor) -> None:
-        """Row r goes on from what row ``rows[r]`` holds."""
+        """Continue row r from the state of row ``rows[r]``."""
         for stream in self.streams:
             stream.reorder(rows)
 
 
 def average_answers(streams: Sequence[AnsweredSplit], loss: str) -> AnsweredSplit:
-    """Choose by the average of the probabilities: the softmax over answers, or of a statement's
-    being true the sigmoid. They take the place of the scores.
-
-    Args:
-        streams: the same items, as each model answered them.
-        loss: which loss to give: that of the averaged probabilities.
+    """Choose by averaged probabilities (softmax over answers, or sigmoid of a statement), which
+    replace the scores, and from which the loss of that name is computed.
 
     Raises:
-        UserError: a model answered other items.
+        UserError: the models answered different items.
     """
     first, *others = ([item.id for item in stream.items] for stream in streams)
     if any(ids != first for ids in others):
@@ -97,19 +88,19 @@ def average_answers(streams: Sequence[AnsweredSplit], loss: str) -> AnsweredSpli
             "the two runs answer other questions or statements: name the database for both "
             "(--query_txt_db)"
         )
-    items = [_average_item(found, loss) for found in zip(*(s.items for s in streams), strict=True)]
+    items = [_average_item(same, loss) for same in zip(*(s.items for s in streams), strict=True)]
     return AnsweredSplit(items, {loss: streams[0].counts[loss]})
 
 
-def _average_item(found: Sequence[AnsweredItem], loss: str) -> AnsweredItem:
-    first = found[0]
-    scores = [torch.tensor(item.scores, dtype=torch.float64) for item in found]
-    if scores[0].dim():
-        chances = average([one.softmax(dim=0) for one in scores])
-        answer, of_answers = int(chances.argmax()), chances.tolist()
-        given: float | list[float] = of_answers
+def _average_item(same: Sequence[AnsweredItem], loss: str) -> AnsweredItem:
+    logits = [torch.tensor(item.scores, dtype=torch.float64) for item in same]
+    scores: float | list[float]
+    if logits[0].dim():
+        scores = by_answer = average([one.softmax(dim=0) for one in logits]).tolist()
+        answer = by_answer.index(max(by_answer))
     else:
-        true = float(average([one.sigmoid() for one in scores]))
-        answer, of_answers, given = int(true > 0.5), [1 - true, true], true
-    value = 0.0 if first.target == UNKNOWN else -math.log(max(of_answers[first.target], 1e-45))
-    return replace(first, answer=answer, scores=given, losses={loss: value})
+        scores = float(average([one.sigmoid() for one in logits]))
+        answer, by_answer = int(scores > 0.5), [1 - scores, scores]
+    target = same[0].target
+    value = 0.0 if target == UNKNOWN else -math.log(max(by_answer[target], 1e-45))
+    return replace(same[0], answer=answer, scores=scores, losses={loss: value})

@@ -1,4 +1,4 @@
-"""Scores of VALUE's submissions: predictions, as a file of one holds them, beside annotations."""
+"""Score the predictions of VALUE's submissions with annotations."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,19 +20,14 @@ Lines = Mapping[str, Mapping[str, Any]]  # annotations by id
 
 @dataclass(frozen=True)
 class Score:
-    """A task's score on a split.
+    """A task's score on a split."""
 
-    Attributes:
-        value: AveR, accuracy or CIDEr-D, in percent.
-        detail: the metrics behind it.
-    """
-
-    value: float
-    detail: Mapping[str, Any]
+    value: float  # AveR, accuracy or CIDEr-D, in percent
+    detail: Mapping[str, Any]  # all metrics
 
 
 def truth_fields(task: ValueTask) -> tuple[tuple[str, ...], ...]:
-    """Return what a line of annotations must have to score with: one field of each tuple."""
+    """Return the fields an annotation needs for scoring: one of each tuple."""
     return {
         Kind.MOMENTS: (("vid_name",), ("ts",)),
         Kind.VIDEOS: (("vid_name",),),
@@ -43,13 +38,11 @@ def truth_fields(task: ValueTask) -> tuple[tuple[str, ...], ...]:
 def score_split(
     task: ValueTask, predictions: Any, lines: Lines, indices: Mapping[str, int] | None = None
 ) -> Score:
-    """Score a task's predictions.
+    """Score a task's predictions (content of a submission's file) with annotations.
 
     Args:
-        task: the task.
-        predictions: as a file of a submission holds them.
         lines: annotations, which have all of :func:`truth_fields`.
-        indices: of the videos to search, in retrieval.
+        indices: of the corpus of videos, in retrieval.
 
     Raises:
         UserError: a line of annotations is malformed, or captions cannot be scored.
@@ -66,13 +59,13 @@ def _score_rankings(
 ) -> Score:
     for id_, line in lines.items():
         _check(line, TruthLine, id_)
-    results = {name: [_padded(entry) for entry in found] for name, found in rankings.items()}
+    results = {name: [_padded(entry) for entry in entries] for name, entries in rankings.items()}
     metrics = retrieval_metrics({"video2idx": indices, **results}, lines.values())
     return Score(average_recall(metrics["VCMR" if "VCMR" in metrics else "VR"]), metrics)
 
 
 def _padded(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A ranking whose rows have four columns: video, start, end, score."""
+    """Return a ranking whose rows have four columns: video, start, end, score."""
     rows = (row if isinstance(row, list) else [row] for row in entry["predictions"])
     return {**entry, "predictions": [(row + [0.0] * 4)[:4] for row in rows]}
 
@@ -88,11 +81,11 @@ def _score_answers(answers: Mapping[str, int], lines: Lines) -> Score:
 
 def _score_captions(captions: Iterable[Mapping], lines: Lines, by_source: bool) -> Score:
     captions = list(captions)
-    written = {str(line["clip_id"]) for line in captions}
-    wanted = [line for id_, line in lines.items() if id_ in written]
-    for line in wanted:
+    captioned = {str(line["clip_id"]) for line in captions}
+    references = [line for id_, line in lines.items() if id_ in captioned]
+    for line in references:
         _check(line["descs"], list[Description], f"clip {line['clip_id']}: descs")
-    metrics = (segment_metrics if by_source else score_lines)(captions, wanted)
+    metrics = (segment_metrics if by_source else score_lines)(captions, references)
     return Score(metrics[CIDER], metrics)
 
 

@@ -1,4 +1,4 @@
-"""apex's fused layer norm in place of PyTorch's, where it is installed."""
+"""apex's fused layer norm instead of PyTorch's."""
 
 from torch import nn
 
@@ -8,11 +8,11 @@ from utils.packages import require_package
 
 
 def use_fused_layer_norm(model: nn.Module) -> int:
-    """Let apex's ``FusedLayerNorm`` compute every layer norm; weights keep their names.
+    """Replace every layer norm by apex's ``FusedLayerNorm``; weights keep their names.
 
     Returns:
-        How many were replaced: none, and a warning, where apex is not installed or the model is
-        not on a GPU.
+        How many were replaced: 0, with a warning, if apex is not installed or the model is not on
+        a GPU.
     """
     try:
         norm_class = require_package("apex.normalization").FusedLayerNorm
@@ -26,11 +26,8 @@ def use_fused_layer_norm(model: nn.Module) -> int:
 
 
 def replace_layer_norms(model: nn.Module, norm_class: type[nn.Module]) -> int:
-    """Put ``norm_class(shape, eps=…)`` with the same weights in the place of every LayerNorm.
-
-    Returns:
-        How many were replaced.
-    """
+    """Replace every LayerNorm by ``norm_class(shape, eps=…)`` with the same weights; return how
+    many there were."""
     count = 0
     for parent in list(model.modules()):
         for name, child in parent.named_children():

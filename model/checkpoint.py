@@ -1,13 +1,12 @@
-"""Loading weights by name: published and own checkpoints.
+"""Loading weights by name, from published and own checkpoints.
 
-Nothing is dropped in silence: :class:`LoadReport` tells what was loaded, what is new, what was
-ignored and what nobody expected.
+:class:`LoadReport` lists every name: loaded, new, ignored, missing or unexpected.
 """
 
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
@@ -22,21 +21,17 @@ from torch.overrides import TorchFunctionMode
 from model.embed import grow_rows
 from utils.errors import UserError
 from utils.logger import LOGGER
-from utils.tensor_files import (
-    UnreadableFileError,
-    infinite_weights,
-    is_unzipped,
-    read_weights,
-)
+from utils.tensor_files import UnreadableFileError, infinite_weights, is_unzipped, read_weights
 
-# Buffers that hold no knowledge, found in published files; RoBERTa's second name of lm_head.bias.
+# Constant buffers of published files; RoBERTa's second name of lm_head.bias.
 IGNORED = re.compile(
     r"(^|\.)(pad|vocab_padded|tri_mask|one_hot|position_ids|lm_head\.decoder\.bias)$"
 )
-OLD_NAMES = {"gamma": "weight", "beta": "bias"}
+OLD_NAME = re.compile(r"(?<![^.])(gamma|beta)$")
+NEW_NAMES = {"gamma": "weight", "beta": "bias"}
 FRAME_POSITIONS = "img_embeddings.position_embeddings.weight"
 FEATURE_PROJECTION = "img_embeddings.img_linear.weight"
-# Tables whose rows a model may have more of than the file; the new rows start at zero.
+# Tables that may have more rows in the model than in the file; the new rows start at zero.
 GROWING = re.compile(
     r"(word_embeddings\.weight|lm_head\.decoder\.weight|lm_head\.bias"
     r"|img_embeddings\.position_embeddings\.weight)$"
@@ -45,54 +40,68 @@ TYPE_TABLE = re.compile(r"token_type_embeddings\.weight$")
 SHARED_ENCODER = "v_encoder."
 ROBERTA_NAME = re.compile(r"(^|\.)roberta\.|^(encoder\.layer\.0|embeddings)\.")
 Build = Callable[[int], nn.Module]  # a model for features of a width
-# Kinds of names in a report that a run may not want to have.
-MISSING, UNEQUAL = "MISSING", "UNEQUAL"
+MISSING, UNEQUAL = "MISSING", "UNEQUAL"  # kinds of names that are logged as warnings
 ALIGNMENT = 64  # bytes, of PyTorch's own memory
 MOST_LISTED = 1000  # names, of a kind
+# Of the lists of a report, in the log.
+TITLES = {
+    "loaded": "loaded",
+    "grown": "loaded, zero rows added",
+    "renamed": "read under another name",
+    "tied": "tied to a loaded weight",
+    "left_out": "left out, of further layers",
+    "reinitialised": "reinitialised, as wide as the features",
+    "new_heads": "new head, initialised",
+    "ignored": "ignored (buffer, or no tensor)",
+    "missing": f"{MISSING} from the checkpoint, initialised",
+    "unexpected": "UNEXPECTED in the checkpoint, not used",
+    "unequal": f"{UNEQUAL} to the weight that it is tied to, not used",
+}
 
 
 @dataclass
 class LoadReport:
-    """What became of every name."""
+    """The names of weights by what happened to them."""
 
-    prefix: str = ""  # taken off all names
+    prefix: str = ""  # removed from all names
     loaded: list[str] = field(default_factory=list)
-    grown: list[str] = field(default_factory=list)  # loaded, and padded with zero rows
-    renamed: list[str] = field(default_factory=list)  # "name of the file → the model's name"
-    tied: list[str] = field(default_factory=list)  # not in the file, but the same as one that is
-    left_out: list[str] = field(default_factory=list)  # layers that a smaller model does not take
-    afresh: list[str] = field(default_factory=list)  # as wide as the features, by wish not loaded
-    ignored: list[str] = field(default_factory=list)  # buffers without knowledge, and no tensors
+    grown: list[str] = field(default_factory=list)
+    renamed: list[str] = field(default_factory=list)  # "file's name → model's name"
+    tied: list[str] = field(default_factory=list)  # not in the file
+    left_out: list[str] = field(default_factory=list)  # layers that a smaller model lacks
+    reinitialised: list[str] = field(default_factory=list)
     new_heads: list[str] = field(default_factory=list)  # not in the file, outside the encoder
+    ignored: list[str] = field(default_factory=list)  # constant buffers and other entries
     missing: list[str] = field(default_factory=list)  # not in the file, within the encoder
-    unexpected: list[str] = field(default_factory=list)  # in the file, unknown to the model
-    unequal: list[str] = field(default_factory=list)  # tied here, other values in the file
+    unexpected: list[str] = field(default_factory=list)  # not in the model
+    unequal: list[str] = field(default_factory=list)  # tied in the model, not in the file
 
     def require_encoder(self, path: str | Path) -> None:
-        """Refuse a file that holds nothing of the encoder.
+        """Refuse a file without weights of the encoder.
 
         Raises:
-            UserError: says what the file seems to be.
+            UserError: with a guess at what the file is.
         """
-        fitting = self.loaded + self.grown
-        if any(name.startswith(SHARED_ENCODER) for name in fitting):
+        loaded = self.loaded + self.grown
+        if any(name.startswith(SHARED_ENCODER) for name in loaded):
             return
         if any(ROBERTA_NAME.search(name) for name in self.unexpected):
             raise UserError(
                 f"{path} seems to be RoBERTa, not a HERO checkpoint: --load_partial_pretrained "
                 "starts the cross-modal transformer from it"
             )
-        if fitting:
-            found = f"has no weight of the encoder ({SHARED_ENCODER}*), only {fitting[0]}"
+        if loaded:
+            problem = f"has no weight of the encoder ({SHARED_ENCODER}*), only {loaded[0]}"
         else:
-            found = f"has no weight of this model (its first is {(self.unexpected or ['none'])[0]})"
-        raise UserError(f"{path} {found}: it is no HERO checkpoint; choose another --checkpoint")
+            first = (self.unexpected or ["none"])[0]
+            problem = f"has no weight of this model (its first is {first})"
+        raise UserError(f"{path} {problem}: it is no HERO checkpoint; choose another --checkpoint")
 
     def require_complete(self, path: str | Path) -> None:
-        """Refuse a trained model whose file lacks weights.
+        """Refuse the file of a trained model that lacks weights.
 
         Raises:
-            UserError: names what is missing.
+            UserError: names one of them.
         """
         absent = self.missing + self.new_heads
         if absent:
@@ -102,54 +111,32 @@ class LoadReport:
             )
 
     def lines(self) -> list[str]:
-        """For the log: one line per kind that occurred."""
-        kinds = {
-            "loaded": self.loaded,
-            "loaded, zero rows added": self.grown,
-            "read under another name": self.renamed,
-            "tied to a loaded weight": self.tied,
-            "left out, of further layers": self.left_out,
-            "started afresh, as wide as the features": self.afresh,
-            "new head, initialised": self.new_heads,
-            "ignored (buffer, or no tensor)": self.ignored,
-            f"{MISSING} from the checkpoint, initialised": self.missing,
-            "UNEXPECTED in the checkpoint, not used": self.unexpected,
-            f"{UNEQUAL} to the weight that it is tied to, not used": self.unequal,
-        }
-        counted = (self.loaded, self.left_out)
-        lines = [
-            f"{kind}: {len(names)}"
-            + ("" if any(names is each for each in counted) else f" ({_listed(names)})")
-            for kind, names in kinds.items()
-            if names
-        ]
-        return [f"names without their prefix {self.prefix}", *lines] if self.prefix else lines
+        """Return lines for the log, one per kind of names that occurred."""
+        lines = [f"names without their prefix {self.prefix}"] if self.prefix else []
+        for kind, title in TITLES.items():
+            if names := getattr(self, kind):
+                more = [f"… {len(names) - MOST_LISTED} more"] if len(names) > MOST_LISTED else []
+                listed = f" ({', '.join([*names[:MOST_LISTED], *more])})"
+                counted = kind in ("loaded", "left_out")
+                lines.append(f"{title}: {len(names)}" + ("" if counted else listed))
+        return lines
 
     def log(self, path: str | Path, partial: bool = False) -> None:
-        """Log :meth:`lines`; what a run may not want is a warning.
-
-        Args:
-            path: of the file.
-            partial: it is known to lack a part of the encoder.
-        """
+        """Log :meth:`lines`; unequal and missing names (unless the file is ``partial``, known to
+        lack a part of the encoder) as warnings."""
         for line in self.lines():
             doubtful = line.startswith(UNEQUAL if partial else (MISSING, UNEQUAL))
             LOGGER.log(logging.WARNING if doubtful else logging.INFO, "%s: %s", path, line)
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = [f"… {len(names) - MOST_LISTED} more"] if len(names) > MOST_LISTED else []
-    return ", ".join([*names[:MOST_LISTED], *more])
-
-
 def read_state_dict(path: str | Path) -> dict[str, Any]:
     """Read a ``.pt``/``.bin`` or ``.safetensors`` file of weights, to the CPU.
 
-    Weights that lie beside training code's own state (a restore point, published or own) are taken
-    out of it.
+    Weights are taken out of a restore point (published or own), where they are one entry of
+    several.
 
     Returns:
-        Tensors by name; a file may hold other entries beside them.
+        Tensors by name, and possibly other entries.
 
     Raises:
         UserError: the file is missing, damaged, or holds no dictionary of tensors.
@@ -180,14 +167,9 @@ def _why_no_file(path: Path) -> str:
 
 
 def normalise_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Old names (``gamma``, ``beta``) become today's; floating tensors become fp32."""
-
-    def today(name: str) -> str:
-        head, _, last = name.rpartition(".")
-        return f"{head}.{OLD_NAMES[last]}" if last in OLD_NAMES else name
-
+    """Replace old names (``gamma``, ``beta``), and convert floating tensors to fp32."""
     return {
-        today(name): value.float()
+        OLD_NAME.sub(lambda match: NEW_NAMES[match[0]], name): value.float()
         if isinstance(value, Tensor) and value.is_floating_point()
         else value
         for name, value in state.items()
@@ -197,14 +179,14 @@ def normalise_names(state: Mapping[str, Any]) -> dict[str, Any]:
 def strip_prefix(
     state: Mapping[str, Any], known: Callable[[str], bool]
 ) -> tuple[dict[str, Any], str]:
-    """Take off the prefix (``module.``) that all weights share, where more names fit without it.
+    """Remove the prefix (``module.``) that all weights share, if more names are known without it.
 
     Args:
         state: weights, and possibly other entries.
-        known: whether a name fits.
+        known: whether the model has a name.
 
     Returns:
-        The entries by their new names, and the prefix ("" where nothing was taken off).
+        The entries by their new names, and the prefix ("" if none was removed).
     """
     names = [name for name, value in state.items() if isinstance(value, Tensor)]
     columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
@@ -214,9 +196,8 @@ def strip_prefix(
     return {name.removeprefix(prefix): value for name, value in state.items()}, prefix
 
 
-class _NoInitialValues(TorchFunctionMode):
-    """Skips what draws the first values of weights: on the meta device, PyTorch would load its
-    compiler for them."""
+class _NoInitialisation(TorchFunctionMode):
+    """Skips ``torch.nn.init``: for the meta device, PyTorch would load its compiler."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -227,40 +208,38 @@ class _NoInitialValues(TorchFunctionMode):
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Models that are built here have weights with shapes only (on the meta device)."""
-    with torch.device("meta"), _NoInitialValues():
+    """Build models on the meta device, whose weights have shapes but no values."""
+    with torch.device("meta"), _NoInitialisation():
         yield
 
 
 def feature_axes(build: Build) -> dict[str, int]:
-    """Return the weights whose shape follows the width D of the features: name → dimension.
+    """Return {name: dimension} of the weights whose shape depends on the width D of the features.
 
     Args:
-        build: called twice, on the meta device: the models have shapes only.
+        build: called twice, on the meta device.
     """
     with without_values():
-        one, other = (build(width).state_dict() for width in (1, 2))
+        narrow, wide = (build(width).state_dict() for width in (1, 2))
     return {
         name: axis
-        for name, value in one.items()
+        for name, value in narrow.items()
         for axis, size in enumerate(value.shape)
-        if size != other[name].shape[axis]
+        if size != wide[name].shape[axis]
     }
 
 
 def feature_width(state: Mapping[str, Any]) -> int | None:
-    """Return the width D of the features that a file's weights are for; None: it does not tell."""
-    widths = (
-        value.shape[-1]
-        for name, value in state.items()
-        if name.endswith(FEATURE_PROJECTION) and isinstance(value, Tensor) and value.dim() == 2
-    )
-    return next(widths, None)
+    """Return the width D of the features of a file's model, or None if it is unknown."""
+    for name, value in state.items():
+        if name.endswith(FEATURE_PROJECTION) and isinstance(value, Tensor) and value.dim() == 2:
+            return value.shape[1]
+    return None
 
 
 @contextmanager
 def named_errors(path: str | Path) -> Iterator[None]:
-    """Let the file's name stand in front of what is wrong with its weights."""
+    """Add the file's name to error messages about its weights."""
     try:
         yield
     except UserError as error:
@@ -275,15 +254,15 @@ def load_checkpoint(
     reinit_features: bool = False,
     state: Mapping[str, Any] | None = None,
 ) -> LoadReport:
-    """:func:`load_weights` of a file of HERO's, and log what became of its names.
+    """Load a HERO checkpoint by :func:`load_weights`, and log the report.
 
     Args:
-        model, build, reinit_features: as there.
+        model, build, reinit_features: see :func:`load_weights`.
         path: of the file.
-        state: what :func:`read_state_dict` gave of it; None: it is read.
+        state: its content by :func:`read_state_dict`; None: it is read here.
 
     Raises:
-        UserError: the file cannot be read, has other shapes, or nothing of the encoder.
+        UserError: the file cannot be read, has other shapes, or no weights of the encoder.
     """
     with named_errors(path):
         if state is None:
@@ -300,19 +279,19 @@ def load_weights(
     build: Build | None = None,
     reinit_features: bool = False,
 ) -> LoadReport:
-    """Load by name, without a prefix that all names have in common.
+    """Load weights by name, without a prefix that all names share.
 
-    Tables grow: where the model has more words or frame positions than the file, its further rows
-    become zero; where the file has more frame positions, the model's table grows.
+    Where the model has more words or frame positions than the file, its additional rows become
+    zero; where the file has more frame positions, the model's table grows.
 
     Args:
-        model: to be filled. One on the meta device takes the tensors of ``state`` themselves.
+        model: one on the meta device takes the tensors of ``state`` without a copy.
         state: weights, and possibly other entries.
-        build: makes this model for features of a width; tells which weights depend on it.
+        build: builds this model for features of a width, to find the weights that depend on it.
         reinit_features: leave those as the model initialised them, whatever width the file has.
 
     Raises:
-        UserError: a weight has another shape or kind of number than the model's, or is not finite.
+        UserError: a weight has another shape or dtype than the model's, or is not finite.
     """
     report = LoadReport()
     state, report.prefix = strip_prefix(normalise_names(state), model.state_dict().__contains__)
@@ -321,15 +300,14 @@ def load_weights(
     report.ignored = [name for name in state if name not in tensors]
     _grow_frame_positions(model, tensors)
     own = model.state_dict()
-    afresh = feature_axes(build) if reinit_features and build else {}
-    report.afresh = list(afresh)
+    by_width = feature_axes(build) if reinit_features and build else {}
+    report.reinitialised = list(by_width)
     usable, clashes = {}, []
     _check_numbers(tensors, own)
     for name, value in tensors.items():
         if name not in own:
-            known = report.ignored if IGNORED.search(name) else report.unexpected
-            known.append(name)
-        elif name in afresh and _differ_only_in(afresh[name], value.shape, own[name].shape):
+            (report.ignored if IGNORED.search(name) else report.unexpected).append(name)
+        elif name in by_width and _differ_only_in(by_width[name], value.shape, own[name].shape):
             continue
         elif (fitted := _fit(name, value, own[name].shape)) is None:
             clashes.append((name, tuple(value.shape), tuple(own[name].shape)))
@@ -338,30 +316,29 @@ def load_weights(
             usable[name] = fitted
     if clashes:
         raise UserError(_describe_clashes(clashes, feature_axes(build) if build else {}))
-    _settle_ties(model, usable, report)
-    _name_absent(own, usable, report)
-    empty = any(parameter.is_meta for parameter in model.parameters())
-    model.load_state_dict(_to_take(model, usable) if empty else usable, False, assign=empty)
+    _resolve_ties(model, usable, report)
+    _report_absent(own, usable, report)
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    values = _assignable(model, usable) if on_meta else usable
+    model.load_state_dict(values, strict=False, assign=on_meta)
     return report
 
 
 def _by_own_names(model: nn.Module, state: Mapping[str, Any], report: LoadReport) -> dict[str, Any]:
-    """Weights whose names begin as in the model's ``OTHER_NAMES`` {beginning: its own} get the
-    model's, unless the file has those too."""
-
-    def own(name: str) -> str:
-        for beginning, ours in getattr(model, "OTHER_NAMES", {}).items():
-            renamed = ours + name.removeprefix(beginning)
-            if name.startswith(beginning) and renamed not in state:
-                report.renamed.append(f"{name} → {renamed}")
-                return renamed
-        return name
-
-    return {own(name): value for name, value in state.items()}
+    """Replace the beginnings of names in the model's ``OTHER_NAMES`` {beginning: its own}, unless
+    the file has the model's names too."""
+    renamed = dict(state)
+    for beginning, own in getattr(model, "OTHER_NAMES", {}).items():
+        for name in state:
+            new = own + name.removeprefix(beginning)
+            if name.startswith(beginning) and new not in state:
+                report.renamed.append(f"{name} → {new}")
+                renamed[new] = renamed.pop(name)
+    return renamed
 
 
 def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are no finite floating-point numbers where the model's are."""
+    """Refuse weights whose kind of number differs from the model's, or that are not finite."""
     for name, value in tensors.items():
         if name in own and value.is_floating_point() != own[name].is_floating_point():
             raise UserError(
@@ -376,41 +353,40 @@ def _check_numbers(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
         )
 
 
-def _name_absent(own: Iterable[str], usable: Collection[str], report: LoadReport) -> None:
-    """Tell of the model's weights that got no value whether the encoder lacks them, or a head."""
-    accounted = {*usable, *report.tied, *report.unequal, *report.afresh}
+def _report_absent(own: Iterable[str], usable: Iterable[str], report: LoadReport) -> None:
+    """Report the model's names without a value, as missing in the encoder or as a new head."""
+    accounted = {*usable, *report.tied, *report.unequal, *report.reinitialised}
     for name in own:
         if name not in accounted:
             (report.missing if name.startswith(SHARED_ENCODER) else report.new_heads).append(name)
 
 
 def _names_of_parameters(model: nn.Module) -> Iterable[list[str]]:
-    """The names of each parameter: several where it is tied."""
+    """Return the names of each parameter: several if it is tied."""
     names_of = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names_of[id(parameter)].append(name)
     return names_of.values()
 
 
-def _to_take(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that a model may keep, under every name that it has for them.
+def _assignable(model: nn.Module, usable: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights that a model may keep, under every name that it has for them.
 
-    What lies in memory as PyTorch itself would not put it is copied: products of it would be
-    rounded otherwise than those of the same weights from another kind of file.
+    Tensors with another alignment than PyTorch's are copied: their products would be rounded
+    differently from those of the same weights of another kind of file.
     """
-    given = {
+    aligned = {
         name: value if value.data_ptr() % ALIGNMENT == 0 else value.clone()
         for name, value in usable.items()
     }
     for names in _names_of_parameters(model):
-        values = [given[name] for name in names if name in given]
-        if values:
-            given |= dict.fromkeys(names, values[0])
-    return given
+        if given := [name for name in names if name in usable]:
+            aligned |= dict.fromkeys(names, aligned[given[0]])
+    return aligned
 
 
-def _settle_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
-    """Of the names of one weight, one is enough; where several differ, the first holds."""
+def _resolve_ties(model: nn.Module, usable: dict[str, Tensor], report: LoadReport) -> None:
+    """Use the first value of a tied weight; report its other names, and other values."""
     for names in _names_of_parameters(model):
         given = [name for name in names if name in usable]
         if not given:
@@ -433,7 +409,7 @@ def _grow_frame_positions(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
-    """``value`` with the rows that the model has more, or None where the shapes clash."""
+    """Return ``value`` with the additional rows of the model, or None if the shapes clash."""
     if value.shape == shape:
         return value
     missing = shape[0] - len(value) if value.dim() == len(shape) > 0 else 0
@@ -447,31 +423,28 @@ def _fit(name: str, value: Tensor, shape: torch.Size) -> Tensor | None:
 
 
 def _differ_only_in(axis: int, one: Sequence[int], other: Sequence[int]) -> bool:
-    """Return whether two shapes are equal but, at most, for the dimension ``axis``."""
+    """Return whether two shapes are equal except, at most, for the dimension ``axis``."""
     return len(one) == len(other) and all(n == axis or one[n] == other[n] for n in range(len(one)))
 
 
 def _describe_clashes(
     clashes: list[tuple[str, tuple[int, ...], tuple[int, ...]]], axes: Mapping[str, int]
 ) -> str:
-    widths, others, by_width = set(), [], []
-    for name, theirs, ours in clashes:
-        listed = f"{name}: file {theirs}, model {ours}"
-        if name in axes and _differ_only_in(axes[name], theirs, ours):
-            widths.add((theirs[axes[name]], ours[axes[name]]))
-            by_width.append(listed)
-        else:
-            others.append(listed)
-    if not others and len(widths) == 1:
+    def by_width(clash: tuple[str, tuple[int, ...], tuple[int, ...]]) -> bool:
+        return clash[0] in axes and _differ_only_in(axes[clash[0]], *clash[1:])
+
+    clashes = sorted(clashes, key=by_width)  # others first
+    widths = {(theirs[axes[n]], ours[axes[n]]) for n, theirs, ours in filter(by_width, clashes)}
+    if by_width(clashes[0]) and len(widths) == 1:
         ((width, own),) = widths
         return (
             f"the checkpoint was trained on features {width} values wide, these are {own} wide: "
             "use features of the same extractors, or another checkpoint, or train with "
-            "--reinit_feature_layers, which starts the layers that depend on the width afresh"
+            "--reinit_feature_layers, which reinitialises the layers that depend on the width"
         )
+    listed = [f"{name}: file {theirs}, model {ours}" for name, theirs, ours in clashes[:8]]
     more = f" and {len(clashes) - 8} more" if len(clashes) > 8 else ""
     return (
         f"{len(clashes)} weights of the checkpoint have another shape than the model "
-        f"({'; '.join((others + by_width)[:8])}{more}): do model_config and checkpoint belong "
-        "together?"
+        f"({'; '.join(listed)}{more}): do model_config and checkpoint belong together?"
     )

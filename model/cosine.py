@@ -1,9 +1,9 @@
-"""Vectors of length one, whose dot products are cosines."""
+"""Unit vectors, whose dot products are cosines."""
 
 import torch
 from torch import Tensor
 
-NORM_EPS = 1e-5  # of the published models; a shorter vector stays shorter than one
+NORM_EPS = 1e-5  # of the published models: least length that a vector is divided by
 
 
 def unit_vectors(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """The caption decoder: causal self-attention, then attention to the clip's frames.
 
-In training all captions run at once, packed; in generation one token at a time, with the keys and
-values of what was written before, and of the frames, kept. Weight names are those of the published
-checkpoints, misspelling included.
+A transformer decoder (arXiv 1706.03762, for TVC 2001.09099). In training all captions run at once,
+packed; in generation one token at a time, with cached keys and values of earlier tokens and of the
+frames. Weight names are those of the published checkpoints, misspelling included.
 """
 
 from dataclasses import dataclass
@@ -20,38 +20,38 @@ from utils.packing import PackedLayout, pick
 
 @dataclass
 class ClipMemory:
-    """Keys and values of C clips' frames for one layer."""
+    """Keys and values of the frames of C clips, for one layer."""
 
     keys: Tensor  # (C, heads, M, H / heads)
     values: Tensor  # (C, heads, M, H / heads)
     mask: Tensor  # (C, 1, 1, M) bool, True = a real frame
 
 
-class StepCache:
-    """Keys and values of the tokens that R rows hold so far, for one layer.
+class KeyValueCache:
+    """Keys and values of the tokens of R rows so far, for one layer.
 
     Args:
-        steps: tokens per row at most.
+        steps: most tokens per row.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.length = 0
-        self.kept: list[Tensor] = []  # keys, values: (R, heads, steps, H / heads)
+        self.buffers: list[Tensor] = []  # keys, values: (R, heads, steps, H / heads)
 
     def append(self, *new: Tensor) -> list[Tensor]:
-        """Add one token's keys and values (R, heads, H / heads); returns all, (…, length, …)."""
-        if not self.kept:
-            self.kept = [x.new_empty(*x.shape[:2], self.steps, x.shape[2]) for x in new]
-        for cache, x in zip(self.kept, new, strict=True):
-            cache[:, :, self.length] = x
+        """Add one token's keys and values (R, heads, H / heads); return all, (…, length, …)."""
+        if not self.buffers:
+            self.buffers = [x.new_empty(*x.shape[:2], self.steps, x.shape[2]) for x in new]
+        for buffer, x in zip(self.buffers, new, strict=True):
+            buffer[:, :, self.length] = x
         self.length += 1
-        return [cache[:, :, : self.length] for cache in self.kept]
+        return [buffer[:, :, : self.length] for buffer in self.buffers]
 
     def reorder(self, rows: Tensor) -> None:
-        """Row r goes on from row ``rows[r]``."""
-        for cache in self.kept:
-            cache[:, :, : self.length] = cache[:, :, : self.length].index_select(0, rows)
+        """Let row r continue row ``rows[r]``."""
+        for buffer in self.buffers:
+            buffer[:, :, : self.length] = buffer[:, :, : self.length].index_select(0, rows)
 
 
 class CausalSelfAttention(SelfAttention):
@@ -59,22 +59,22 @@ class CausalSelfAttention(SelfAttention):
 
     causal = True
 
-    def step(self, x: Tensor, cache: StepCache) -> Tensor:
-        """One more token of every row: (R, H) → (R, H)."""
-        rows = len(x)
+    def step(self, x: Tensor, cache: KeyValueCache) -> Tensor:
+        """Attend from one more token of every row: (R, H) → (R, H)."""
         query, key, value = (
-            layer(x).view(rows, self.num_heads, -1) for layer in (self.query, self.key, self.value)
+            layer(x).unflatten(1, (self.num_heads, -1))
+            for layer in (self.query, self.key, self.value)
         )
         keys, values = cache.append(key, value)
         result = F.scaled_dot_product_attention(query[:, :, None], keys, values)
-        return result.reshape(rows, -1)
+        return result.reshape(x.shape)
 
 
 class ClipAttention(AttentionProjections):
     """Tokens attend to the frames of their clip."""
 
-    def remember(self, frames: Tensor, clips: ClipBatch) -> ClipMemory:
-        """Project every frame once, then lay out each clip's: frames (F, H)."""
+    def project_clips(self, frames: Tensor, clips: ClipBatch) -> ClipMemory:
+        """Return keys and values of clips; every one of the frames (F, H) is projected once."""
         rows, mask = clips.grid()
         both = F.linear(
             frames,
@@ -86,7 +86,7 @@ class ClipAttention(AttentionProjections):
         return ClipMemory(keys, values, mask[:, None, None, :])
 
     def forward(self, x: Tensor, memory: ClipMemory, by_clip: PackedLayout) -> Tensor:
-        """Tokens (P, H), packed clip by clip as ``by_clip`` says → (P, H)."""
+        """Attend from tokens (P, H), packed by ``by_clip``, to their clips' frames → (P, H)."""
         query, _ = by_clip.pad(self.query(x))  # (C, L, H)
         result = F.scaled_dot_product_attention(
             query.unflatten(2, (self.num_heads, -1)).transpose(1, 2),
@@ -114,15 +114,15 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, layout: PackedLayout, memory: ClipMemory, by_clip: PackedLayout
     ) -> Tensor:
-        """Whole captions, packed: (P, H) → (P, H)."""
+        """Run complete captions, packed: (P, H) → (P, H)."""
         bins = layout.attention
         attended = pick(self.self_attention(bins.spread(x), bins), bins.to_rows)
         return self._attend_clip(x, attended, memory, by_clip)
 
     def step(
-        self, x: Tensor, cache: StepCache, memory: ClipMemory, by_clip: PackedLayout
+        self, x: Tensor, cache: KeyValueCache, memory: ClipMemory, by_clip: PackedLayout
     ) -> Tensor:
-        """One more token of every caption: (R, H) → (R, H)."""
+        """Run one more token of every caption: (R, H) → (R, H)."""
         return self._attend_clip(x, self.self_attention.step(x, cache), memory, by_clip)
 
     def _attend_clip(
@@ -140,9 +140,8 @@ class CaptionDecoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
 
-    @property
     def layers(self) -> list[DecoderLayer]:
-        """The layers, from the first to the last."""
+        """Return the layers, from the first to the last."""
         return cast("list[DecoderLayer]", list(self.layer))
 
     def forward(
@@ -153,50 +152,14 @@ class CaptionDecoder(nn.Module):
         clips: ClipBatch,
         by_clip: PackedLayout,
     ) -> Tensor:
-        """Run all layers.
+        """Run all layers on embedded tokens (P, H) → (P, H).
 
         Args:
-            x: (P, H) embedded tokens of N captions, packed clip by clip.
-            layout: the captions.
+            layout: N captions, packed clip by clip.
             frames: (F, H) frame embeddings.
-            clips: C stretches of them.
+            clips: C ranges of frames.
             by_clip: the tokens of each clip's captions.
-
-        Returns:
-            (P, H)
         """
-        for layer in self.layers:
-            x = layer(x, layout, layer.dec_enc_attention.remember(frames, clips), by_clip)
+        for layer in self.layers():
+            x = layer(x, layout, layer.dec_enc_attention.project_clips(frames, clips), by_clip)
         return x
-
-
-class DecoderSteps:
-    """The decoder's memory while it writes, K captions for each of C clips.
-
-    Args:
-        decoder: the layers.
-        frames: (F, H) frame embeddings.
-        clips: C stretches of them.
-        beam: K.
-        steps: tokens written at most.
-    """
-
-    def __init__(
-        self, decoder: CaptionDecoder, frames: Tensor, clips: ClipBatch, beam: int, steps: int
-    ) -> None:
-        self.layers = decoder.layers
-        by_clip = PackedLayout.from_lengths([beam] * len(clips.first), attended=False)
-        self.by_clip = by_clip.to(frames.device)
-        self.memories = [layer.dec_enc_attention.remember(frames, clips) for layer in self.layers]
-        self.caches = [StepCache(steps) for _ in self.layers]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """One more token of every caption: (C × K, H) → (C × K, H)."""
-        for layer, cache, memory in zip(self.layers, self.caches, self.memories, strict=True):
-            x = layer.step(x, cache, memory, self.by_clip)
-        return x
-
-    def reorder(self, rows: Tensor) -> None:
-        """Caption r goes on from what caption ``rows[r]`` holds."""
-        for cache in self.caches:
-            cache.reorder(rows)

@@ -1,8 +1,8 @@
 """Writing sequences token by token: greedily, or with a beam.
 
-The searches know no model: a :class:`Stepper` takes the last token of every row and gives the
-logits of the next. All rows advance together on the device; the host waits for it once a step, to
-learn whether all have ended.
+The searches are independent of the model: a :class:`Stepper` takes the last token of every row and
+returns the logits of the next. All rows advance together on the device; the host waits for it once
+per step, to check whether all have ended.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from config.groups import DecodingOptions
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How to write.
+    """Settings of the search.
 
     Attributes:
-        begin, end: ids of ``<s>`` and ``</s>``; neither is part of the answer.
-        known_ids: ids that may be written (the tokenizer's own; ``end`` is one of them).
-        max_steps: tokens written at most.
-        beam: hypotheses kept per sequence; 1 = greedy.
-        length_penalty: a hypothesis of log-probability p and n tokens (``end`` counts) has the
-            score p / n^length_penalty; 0 = plain p, which favours short ones.
+        begin, end: ids of ``<s>`` and ``</s>``; neither is part of the result.
+        known_ids: ids that may be written (the tokenizer's own, including ``end``).
+        max_steps: most tokens written.
+        beam: hypotheses per sequence; 1 = greedy.
+        length_penalty: a hypothesis of log-probability p and n tokens (including ``end``) has the
+            score p / n^length_penalty; 0 = p itself, which favours short ones.
     """
 
     begin: int
@@ -40,46 +40,37 @@ class DecodingSettings:
     def from_options(
         cls, options: DecodingOptions, begin: int, end: int, known_ids: Sequence[int]
     ) -> Self:
-        """From the options and what the tokenizer says."""
-        return cls(
-            begin,
-            end,
-            tuple(known_ids),
-            options.max_gen_step,
-            options.beam,
-            options.length_penalty,
-        )
+        """Return the settings of options, with the tokenizer's ids."""
+        steps, beam, penalty = options.max_gen_step, options.beam, options.length_penalty
+        return cls(begin, end, tuple(known_ids), steps, beam, penalty)
 
     def forbidden(self, vocab_size: int, device: torch.device) -> Tensor:
-        """(V,) bool, True where an id must not be written."""
+        """Return (V,) bool, True where an id must not be written."""
         forbidden = torch.ones(vocab_size, dtype=torch.bool)
         forbidden[[i for i in self.known_ids if i < vocab_size]] = False
         return forbidden.to(device)
 
 
 class Stepper(Protocol):
-    """A model that writes R rows; it remembers what they hold so far."""
+    """A model that writes R rows, and stores their state."""
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Last tokens (R,) → logits of the next ones (R, V)."""
+        """Return logits (R, V) after the last tokens (R,)."""
 
     def reorder(self, rows: Tensor) -> None:
-        """Row r goes on from what row ``rows[r]`` holds; (R,) long."""
+        """Let row r continue row ``rows[r]``; (R,) long."""
 
 
 def search(
     stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
 ) -> Tensor:
-    """Write ``count`` sequences.
+    """Write ``count`` = C sequences.
 
     Args:
-        stepper: with ``count × settings.beam`` rows, those of a sequence side by side.
-        count: C.
-        device: of the stepper.
-        settings: how.
+        stepper: with C × ``settings.beam`` rows on ``device``, ordered by sequence.
 
     Returns:
-        (C, ≤ max_steps) ids; what stands at and after ``end`` means nothing.
+        (C, ≤ max_steps) ids; those after the first ``end`` are undefined.
     """
     if settings.beam > 1:
         return beam_search(stepper, count, device, settings)
@@ -89,7 +80,7 @@ def search(
 def greedy_search(
     stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
 ) -> Tensor:
-    """The likeliest token at every step; see :func:`search`."""
+    """Write the most likely token at every step; see :func:`search`."""
     tokens = torch.full((count,), settings.begin, device=device)
     ended = torch.zeros(count, dtype=torch.bool, device=device)
     written, forbidden = [], None
@@ -108,16 +99,16 @@ def greedy_search(
 def beam_search(
     stepper: Stepper, count: int, device: torch.device, settings: DecodingSettings
 ) -> Tensor:
-    """The best hypothesis that ``settings.beam`` at a time find; see :func:`search`.
+    """Write the best hypothesis of a beam search; see :func:`search`.
 
-    A hypothesis that has ended keeps its place, and its score, among those still growing until
-    better ones push it out; the best of them is remembered even then. The search is over when no
-    growing hypothesis can become better than that one.
+    A hypothesis that has ended stays in the beam with its score until better ones replace it; the
+    best of them is stored even then. The search ends when no growing hypothesis can become better
+    than that one.
     """
     beam = _Beam(count, device, settings)
     for step in range(1, settings.max_steps + 1):
         beam.advance(stepper, step)
-        beam.remember_ended()
+        beam.store_ended()
         if beam.is_decided():
             break
     return beam.best()
@@ -131,7 +122,7 @@ class _Beam:
         self.settings = settings
         self.first_row = torch.arange(count, device=device)[:, None] * settings.beam
         self.sums = torch.full(shape, float("-inf"), device=device)
-        self.sums[:, 0] = 0.0  # all begin alike: only one of them may branch
+        self.sums[:, 0] = 0.0  # all K are equal at first: only one may branch
         self.lengths = torch.zeros(shape, device=device)
         self.ended = torch.zeros(shape, dtype=torch.bool, device=device)
         self.tokens = torch.full((*shape, 1), settings.begin, device=device)
@@ -158,9 +149,9 @@ class _Beam:
         stepper.reorder((self.first_row + parents).view(count * size))
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The likeliest next tokens of every hypothesis: log-probabilities and ids (C, K, k).
+        """Return log-probabilities and ids (C, K, k) of the most likely next tokens.
 
-        One that has ended goes on with ``end``, at no cost, and with nothing else.
+        A hypothesis that has ended continues with ``end`` only, at log-probability 0.
         """
         if self.forbidden is None:
             self.forbidden = self.settings.forbidden(logits.shape[-1], logits.device)
@@ -176,8 +167,8 @@ class _Beam:
     def _penalty(self, lengths: Tensor) -> Tensor:
         return lengths.clamp(min=1) ** self.settings.length_penalty
 
-    def remember_ended(self) -> None:
-        """Keep the best hypothesis that has ended, should it be pushed out later."""
+    def store_ended(self) -> None:
+        """Store the best hypothesis that has ended, in case it is replaced later."""
         scores, tokens = self._best_of(self.sums.masked_fill(~self.ended, float("-inf")))
         better = scores > self.ended_scores
         kept = F.pad(self.ended_tokens, (0, 1), value=self.settings.end)
@@ -185,27 +176,26 @@ class _Beam:
         self.ended_tokens = torch.where(better[:, None], tokens, kept)
 
     def is_decided(self) -> bool:
-        """Return whether in every sequence no growing hypothesis can still win.
+        """Return whether no growing hypothesis can still win, in any sequence.
 
-        It would have to lose no more probability, and be as long as is allowed.
+        Its best possible score: no further loss of probability, and the largest length.
         """
         growing = self.sums.masked_fill(self.ended, float("-inf")).amax(dim=1)
         longest = self.settings.max_steps**self.settings.length_penalty
         return bool((self.ended_scores >= growing / longest).all())
 
     def best(self) -> Tensor:
-        """(C, steps) ids of the hypothesis with the best score, growing ones among them."""
+        """Return ids (C, steps) of the hypothesis with the best score, ended or growing."""
         scores, tokens = self._best_of(self.sums)
         growing = (scores > self.ended_scores)[:, None]
         return torch.where(growing, tokens, self.ended_tokens)[:, 1:]
 
     def _best_of(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (C,) and tokens (C, 1 + steps) of the best hypotheses by these sums (C, K)."""
-        scores, places = (sums / self._penalty(self.lengths)).max(dim=1)
-        picked = places[:, None, None].expand(-1, 1, self.tokens.shape[-1])
-        return scores, self.tokens.gather(1, picked)[:, 0]
+        """Return scores (C,) and tokens (C, 1 + steps) of the best hypotheses by sums (C, K)."""
+        scores, best = (sums / self._penalty(self.lengths)).max(dim=1)
+        return scores, self.tokens[torch.arange(len(best), device=best.device), best]
 
 
 def until_end(ids: Tensor, end: int) -> list[list[int]]:
-    """Each row (C, S) up to its first ``end``, without it."""
+    """Return each row (C, S) up to its first ``end``, without it."""
     return [row[: row.index(end)] if end in row else row for row in ids.tolist()]

@@ -1,7 +1,6 @@
 """Embeddings of tokens, frames and time steps.
 
-Tokens and frames of one subtitle meet in the cross-modal transformer; both take row 1 of the same
-token-type table (the published models were trained so).
+Tokens and frames of a subtitle both use row 1 of one token-type table, as the published models do.
 """
 
 import torch
@@ -15,12 +14,11 @@ from utils.errors import UserError
 TYPE_ROW = 1
 LAST_TEXT_POSITION = 511
 FRAME_POSITIONS = 100
-VOCABULARY_MULTIPLE = 8  # rows of the word embedding: a multiple of 8 suits tensor cores
 
 
 def padded_vocabulary(vocab_size: int) -> int:
-    """Rows of the word embedding: the next multiple of 8."""
-    return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    """Return the rows of the word embedding: a multiple of 8, for tensor cores."""
+    return -(-vocab_size // 8) * 8
 
 
 class TextEmbeddings(nn.Module):
@@ -31,13 +29,13 @@ class TextEmbeddings(nn.Module):
         hidden = config.hidden_size
         self.word_embeddings = nn.Embedding(padded_vocabulary(config.num_words), hidden)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, hidden)
-        # RoBERTa has one type; HERO reads the second row, so there are always two.
+        # RoBERTa has one type; HERO uses the second row, so there are always two.
         self.token_type_embeddings = nn.Embedding(max(2, config.type_vocab_size), hidden)
         self.LayerNorm = nn.LayerNorm(hidden, eps=HEAD_NORM_EPS)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        """(P,) ids and places within their text (from 0; they stop growing at 511) → (P, H)."""
+        """Embed (P,) ids and positions in their text (from 0, clamped to 511) → (P, H)."""
         last = min(LAST_TEXT_POSITION, self.position_embeddings.num_embeddings - 1)
         embedded = self.word_embeddings(token_ids)
         embedded = embedded + self.position_embeddings(positions.clamp(max=last))
@@ -45,7 +43,7 @@ class TextEmbeddings(nn.Module):
 
     @property
     def type_row(self) -> Tensor:
-        """(H,) the type embedding of tokens and frames alike."""
+        """(H,) the type embedding of tokens and frames."""
         return self.token_type_embeddings.weight[TYPE_ROW]
 
 
@@ -63,10 +61,8 @@ class FrameEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def project(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(F, D) features, (F,) frame mask of masked frame modelling or None → (F, H).
-
-        Acts on a frame alone, so it runs once per frame however many sequences show the frame.
-        """
+        """Project features (F, D), with masked frames (F,) or None, to (F, H): once per frame,
+        however many sequences contain it."""
         if mask is not None:
             features = features + self.mask_embedding(mask.long())
         return self.img_linear(self.img_LayerNorm(features))
@@ -74,17 +70,8 @@ class FrameEmbeddings(nn.Module):
     def forward(
         self, projected: Tensor, frames: Tensor, positions: Tensor, type_row: Tensor
     ) -> Tensor:
-        """Embed frame slots.
-
-        Args:
-            projected: (F, H) from :meth:`project`.
-            frames: (K,) which frame stands in each slot.
-            positions: (K,) its place among the frames of its sequence, from 0.
-            type_row: (H,) shared with the tokens.
-
-        Returns:
-            (K, H)
-        """
+        """Embed frame slots: projected frames (F, H), the frame of each slot (K,), its position in
+        its sequence (K,) from 0, type embedding (H,) → (K, H)."""
         slots = projected.index_select(0, frames) + self.position_embeddings(positions)
         return self.dropout(self.LayerNorm(slots + type_row))
 
@@ -99,12 +86,12 @@ class PositionEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """(P, H) rows and their places in time (P,) → (P, H)."""
+        """Embed rows (P, H) at positions in time (P,) → (P, H)."""
         return self.dropout(self.LayerNorm(x + self.position_embeddings(positions)))
 
 
-def check_positions(longest: int, table: nn.Embedding, what: str, cure: str) -> None:
-    """Refuse sequences that a position table cannot number.
+def check_positions(longest: int, table: nn.Embedding, what: str, advice: str) -> None:
+    """Refuse sequences that are longer than a position table.
 
     Raises:
         UserError: ``longest`` exceeds the table's rows.
@@ -112,7 +99,7 @@ def check_positions(longest: int, table: nn.Embedding, what: str, cure: str) -> 
     if longest > table.num_embeddings:
         raise UserError(
             f"{what} of {longest} positions is longer than the model's table of "
-            f"{table.num_embeddings}; {cure}"
+            f"{table.num_embeddings}; {advice}"
         )
 
 
@@ -125,6 +112,6 @@ def grow_rows(table: nn.Embedding, rows: int) -> None:
 
 
 def zero_padding_row(table: nn.Embedding) -> None:
-    """Row 0 of a mask embedding means "not masked": it is zero and stays so (no gradient)."""
+    """Zero row 0 of a mask embedding, "not masked"; as the padding row it has no gradient."""
     with torch.no_grad():
         table.weight[0].zero_()

@@ -1,4 +1,4 @@
-"""The two levels of the hierarchy: cross-modal and temporal (paper, section 3.1)."""
+"""The two levels of the hierarchy: cross-modal and temporal (arXiv 2005.00200, section 3.1)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,23 +6,18 @@ from torch import Tensor, nn
 
 from config.model_config import BlockConfig
 from data.batch import SubtitleSequences, TextBatch
-from model.embed import (
-    FrameEmbeddings,
-    PositionEmbeddings,
-    TextEmbeddings,
-    check_positions,
-)
+from model.embed import FrameEmbeddings, PositionEmbeddings, TextEmbeddings, check_positions
 from model.layers import HEAD_NORM_EPS, Pooler, TransformerEncoder
 from utils.packing import PackedLayout
 
 
 class LanguageModelHead(nn.Module):
-    """Dense, gelu, LayerNorm, then logits by the word embedding (tied) plus a bias."""
+    """Dense, gelu, LayerNorm, then logits by the tied word embedding, plus a bias."""
 
     def __init__(self, config: BlockConfig, word_embeddings: nn.Embedding) -> None:
         super().__init__()
         rows, hidden = word_embeddings.weight.shape
-        self.vocab_size = config.num_words  # rows past it only pad the table
+        self.vocab_size = config.num_words  # further rows are padding
         self.dense = nn.Linear(hidden, hidden)
         self.LayerNorm = nn.LayerNorm(hidden, eps=HEAD_NORM_EPS)
         self.decoder = nn.Linear(hidden, rows, bias=False)
@@ -30,12 +25,12 @@ class LanguageModelHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(rows))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(P, H) → logits (P, V), V being all rows of the word embedding."""
+        """Return logits (P, V) of rows (P, H); V: all rows of the word embedding."""
         return self.decoder(self.LayerNorm(F.gelu(self.dense(x)))) + self.bias
 
 
 class CrossModalTransformer(nn.Module):
-    """Frames and text of one subtitle attend to each other; a query goes through alone."""
+    """Attention between the frames and the text of one subtitle; a query has no frames."""
 
     def __init__(self, config: BlockConfig, feature_size: int) -> None:
         super().__init__()
@@ -48,35 +43,28 @@ class CrossModalTransformer(nn.Module):
     def forward(
         self, sequences: SubtitleSequences, projected: Tensor, rows: Tensor | None = None
     ) -> Tensor:
-        """Contextualise the frames and tokens of every subtitle.
+        """Encode the frames and tokens of S subtitles.
 
         Args:
-            sequences: S packed sequences.
             projected: (F, H) frames from ``img_embeddings.project``.
-            rows: (R,) packed positions to return; None = all.
-
-        Returns:
-            (R, H) or (P, H).
+            rows: (R,) packed positions to return, as (R, H); None: all, (P, H).
         """
         slots = self.img_embeddings(
-            projected,
-            sequences.slot_frames,
-            sequences.slot_positions,
-            self.embeddings.type_row,
+            projected, sequences.slot_frames, sequences.slot_positions, self.embeddings.type_row
         )
         tokens = self.embeddings(sequences.token_ids, sequences.token_positions)
         return self.encoder(sequences.join(slots, tokens), sequences.layout, rows)
 
     def encode_text(self, text: TextBatch) -> Tensor:
-        """Texts without frames → (P, H)."""
+        """Encode texts without frames → (P, H)."""
         return self.encoder(self.embeddings(text.token_ids, text.positions), text.layout)
 
 
 class TemporalTransformer(nn.Module):
-    """Attention over the frames of a whole video.
+    """Attention over all frames of a video.
 
-    The rest of the model calls :meth:`forward` and :meth:`with_texts` only: any other way of
-    letting frames know of each other is a class with these two.
+    The rest of the model calls :meth:`forward` and :meth:`with_texts` only: another temporal
+    encoder is a class with these two.
     """
 
     def __init__(self, config: BlockConfig) -> None:
@@ -86,25 +74,16 @@ class TemporalTransformer(nn.Module):
         self.pooler = Pooler(config)
 
     def forward(self, frames: Tensor, positions: Tensor, layout: PackedLayout) -> Tensor:
-        """(F, H) frames, their places in time (F,), B videos → (F, H)."""
+        """Encode frames (F, H) at positions in time (F,) of B videos → (F, H)."""
         return self.encoder(self._embed(frames, positions, layout.max_length), layout)
 
     def with_texts(self, frames: Tensor, tokens: Tensor, sequences: SubtitleSequences) -> Tensor:
-        """Run the frames of whole videos, each video with a text behind them.
-
-        Args:
-            frames: (F, H).
-            tokens: (Q, H) of all texts, embedded.
-            sequences: C sequences ``[all frames of a video, tokens of its text]``.
-
-        Returns:
-            (K, H) of the frame slots, sequence after sequence.
-        """
+        """Encode C sequences ``[all frames of a video, tokens of its text]``: frames (F, H) and
+        embedded tokens (Q, H) → frame slots (K, H), sequence after sequence."""
         frames = frames.index_select(0, sequences.slot_frames)
         slots = self._embed(frames, sequences.slot_positions, sequences.longest_slots)
-        return self.encoder(
-            sequences.join(slots, tokens), sequences.layout, rows=sequences.slot_rows
-        )
+        x = sequences.join(slots, tokens)
+        return self.encoder(x, sequences.layout, sequences.slot_rows)
 
     def _embed(self, frames: Tensor, positions: Tensor, longest: int) -> Tensor:
         table = self.embeddings.position_embeddings

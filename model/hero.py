@@ -1,8 +1,8 @@
-"""The hierarchical encoder that every task shares (paper, section 3.1).
+"""The hierarchical encoder that every task shares (arXiv 2005.00200, section 3.1).
 
-Local first: frames meet the subtitle spoken over them (cross-modal transformer). Then global: all
-frames of the video meet each other (temporal transformer). Its output, one vector a frame, is "the
-frame embeddings".
+Locally, frames and the subtitle spoken over them attend to each other (cross-modal transformer).
+Globally, all frames of the video attend to each other (temporal transformer). The outputs, one
+vector per frame, are called frame embeddings.
 """
 
 import torch
@@ -15,7 +15,7 @@ from model.encoder import CrossModalTransformer, TemporalTransformer
 from model.layers import HEAD_NORM_EPS, LinearProjection, PredictionHead
 
 FEATURE_SIZE = 4352  # ResNet-152's 2048 values, then SlowFast's 2304
-ORDER_CLASSES = 100  # frame order modelling classifies a frame's place
+ORDER_CLASSES = 100  # positions that frame order modelling tells apart
 
 
 class FeatureRegression(nn.Module):
@@ -60,55 +60,50 @@ class HierarchicalEncoder(nn.Module):
         zero_padding_row(self.f_encoder.img_embeddings.mask_embedding)
 
     def forward(self, video: VideoBatch) -> Tensor:
-        """Frame embeddings (F, H), video after video."""
+        """Return frame embeddings (F, H), video after video."""
         return self.temporal(self.frame_vectors(video), video)
 
     def with_texts(self, video: VideoBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode videos, and texts alone that are packed behind their subtitles, in one pass.
-
-        Args:
-            video: the batch.
-            rows: (P,) packed positions of the texts.
+        """Encode videos, and texts packed behind their subtitles at positions ``rows`` (P,).
 
         Returns:
-            Frame embeddings (F, H), and what the cross-modal transformer makes of the texts (P, H).
+            Frame embeddings (F, H), and the cross-modal transformer's output of the texts (P, H).
         """
         slots = video.subtitles.slot_rows
         vectors = self.subtitle_vectors(video, video.features, None, torch.cat([slots, rows]))
         shown, texts = vectors.split([len(slots), len(rows)])
         residual = self._transform(video.features, None).float()
-        return self.temporal(self._add_up(residual, shown, video), video), texts
+        return self.temporal(self._add_to_frames(residual, shown, video), video), texts
 
     def frame_vectors(
         self, video: VideoBatch, frame_mask: Tensor | None = None, copies: int = 1
     ) -> Tensor:
-        """Frames after the cross-modal transformer, before the temporal one.
+        """Return frames after the cross-modal transformer, before the temporal one.
 
         Args:
-            video: the batch.
-            frame_mask: (F,) bool, frames whose features are hidden (masked frame modelling).
-            copies: how many times each video was run, with a text of its own each time
-                (candidate answers); slot targets then point into ``copies`` × F rows.
+            frame_mask: (F,) bool, masked frames.
+            copies: times that each video is run, with another text each time (candidate answers);
+                slot targets then point into ``copies`` × F rows.
 
         Returns:
-            (copies × F, H): the transformer's outputs, added up over the subtitles that show a
-            frame, plus a projection of the frame's features; in fp32 under any autocast.
+            (copies × F, H): the transformer's outputs, summed over the subtitles that contain a
+            frame, plus a projection of the frame's features; fp32 under any autocast.
         """
         features = video.features
         if frame_mask is not None:
             features = features.masked_fill(frame_mask[:, None], 0)
-        residual = self._transform(features, frame_mask).float()  # sums are in fp32
+        residual = self._transform(features, frame_mask).float()
         if copies > 1:
             residual = residual.repeat(copies, 1)
         rows = video.subtitles.slot_rows
         if len(rows) == 0:
             return residual
         slots = self.subtitle_vectors(video, features, frame_mask, rows)
-        return self._add_up(residual, slots, video)
+        return self._add_to_frames(residual, slots, video)
 
     @staticmethod
-    def _add_up(residual: Tensor, vectors: Tensor, video: VideoBatch) -> Tensor:
-        """Add what the transformer says of the slots' rows (R, H) to the frames (F, H)."""
+    def _add_to_frames(residual: Tensor, vectors: Tensor, video: VideoBatch) -> Tensor:
+        """Add the transformer's outputs (R, H) to their frames (F, H)."""
         subtitles = video.subtitles
         if subtitles.slot_sources is not None:
             vectors = vectors.index_select(0, subtitles.slot_sources)
@@ -117,22 +112,15 @@ class HierarchicalEncoder(nn.Module):
     def subtitle_vectors(
         self, video: VideoBatch, features: Tensor, frame_mask: Tensor | None, rows: Tensor
     ) -> Tensor:
-        """The cross-modal transformer over all subtitles.
+        """Run the cross-modal transformer over all subtitles; return the packed ``rows`` (R, H).
 
         Args:
-            video: the batch.
-            features: (F, D), hidden frames zeroed.
-            frame_mask: (F,) bool, hidden frames.
-            rows: (R,) packed positions to return.
-
-        Returns:
-            (R, H)
+            features: (F, D), masked frames zeroed.
+            frame_mask: (F,) bool, masked frames.
         """
-        embedding = self.f_encoder.img_embeddings
-        longest = video.subtitles.longest_slots
-        check_positions(
-            longest, embedding.position_embeddings, "a run of frames", "set max_clip_len"
-        )
+        embedding, longest = self.f_encoder.img_embeddings, video.subtitles.longest_slots
+        table = embedding.position_embeddings
+        check_positions(longest, table, "a run of frames", "set max_clip_len")
         projected = embedding.project(features, frame_mask)
         return self.f_encoder(video.subtitles, projected, rows)
 
@@ -142,15 +130,28 @@ class HierarchicalEncoder(nn.Module):
         return self.frame_transform(features)
 
     def temporal(self, frames: Tensor, video: VideoBatch) -> Tensor:
-        """The temporal transformer over each video's frames: (F, H) → (F, H)."""
+        """Run the temporal transformer over each video's frames: (F, H) → (F, H)."""
         return self.c_encoder(frames, video.frame_positions, video.layout)
 
     def encode_text(self, text: TextBatch) -> Tensor:
-        """Texts alone through the cross-modal transformer → (P, H)."""
+        """Run texts without frames through the cross-modal transformer → (P, H)."""
         return self.f_encoder.encode_text(text)
 
 
 class HeroModel(nn.Module):
-    """A model around the hierarchical encoder."""
+    """Base class of the tasks' models: the hierarchical encoder, to which they add heads.
 
-    v_encoder: HierarchicalEncoder
+    Args:
+        config: sizes of all blocks.
+        feature_size: D.
+        encoder: one to share with another model; None: a new one.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        feature_size: int = FEATURE_SIZE,
+        encoder: HierarchicalEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)

@@ -1,21 +1,25 @@
-"""Transformer layers made ready for inference on a processor, where weights do not change."""
+"""Weights packed for inference on a CPU, where they do not change."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.layers import Intermediate, ResidualNorm, SelfAttention
 
-ROWS = 256  # of a product, for which oneDNN chooses how weights lie; the same layouts suit others
+ROWS = 256  # of a product for which oneDNN chooses the layout of weights; it suits others too
 
 
 class PackedLinear(nn.Module):
-    """A linear layer whose weights lie in the order in which oneDNN's products read them.
+    """A linear layer with weights in the layout that oneDNN's products read.
 
-    It takes any number of rows, in single precision. (A product of few rows, one sentence, costs
-    half the time, one of several hundred four fifths: the library that multiplies plain matrices
-    copies them into such an order every time.)
+    For any number of rows, in single precision. A product of few rows (one sentence) takes half the
+    time, one of several hundred four fifths: plain products copy weights into such a layout at
+    every call.
+
+    Raises:
+        AttributeError, RuntimeError: PyTorch lacks the operators, which are private.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -24,28 +28,38 @@ class PackedLinear(nn.Module):
         self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in) → (…, out)."""
+        """Map (…, in) to (…, out)."""
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
 def pack_weights(model: nn.Module) -> None:
-    """Pack the linear layers of all transformer blocks; the plain weights are given up.
+    """Replace the linear layers of all transformer blocks by packed ones.
 
-    Nothing changes where there is no oneDNN, or where the model is not on a processor in single
-    precision. A packed model computes what it computed, to rounding; it cannot be trained, saved or
-    moved.
+    A packed model computes the same up to rounding; it cannot be trained, saved or moved. Layers
+    stay plain if they are not on a CPU in single precision, or if this PyTorch has no oneDNN or not
+    its private operators.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not _can_multiply_packed():
         return
     for module in model.modules():
-        if type(module) is SelfAttention and _can_pack(module.query.weight):
-            module.joint = PackedLinear(*module.joined())
+        if type(module) is SelfAttention and _is_plain(module.query.weight):
+            module.packed_qkv = PackedLinear(*module.qkv_weights())
             for name in ("query", "key", "value"):
                 module.register_module(name, None)
-        elif isinstance(module, Intermediate | ResidualNorm) and _can_pack(module.dense.weight):
+        elif isinstance(module, Intermediate | ResidualNorm) and _is_plain(module.dense.weight):
             packed = PackedLinear(module.dense.weight, module.dense.bias)
             module.register_module("dense", packed)
 
 
-def _can_pack(weight: Tensor) -> bool:
+def _can_multiply_packed() -> bool:
+    """Return whether a packed layer computes what a plain one does."""
+    weight, x = torch.arange(6.0, device="cpu").view(3, 2), torch.ones(1, 2, device="cpu")
+    try:
+        packed = PackedLinear(weight, None)(x)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(packed, F.linear(x, weight))
+
+
+def _is_plain(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32

@@ -1,7 +1,7 @@
 """Transformer blocks over packed sequences, and small heads.
 
-Layers run on cells (C, H): sequences side by side in the :class:`utils.packing.Bins` in which they
-attend. Blocks are BERT's, post-norm (arXiv 1810.04805), and so are the names of their weights.
+Layers run on cells (C, H): sequences next to each other in :class:`utils.packing.Bins`, in which
+they attend. Blocks and names of weights are BERT's, post-norm (arXiv 1810.04805).
 """
 
 import torch
@@ -28,22 +28,22 @@ class AttentionProjections(nn.Module):
 
 
 class SelfAttention(AttentionProjections):
-    """Multi-head attention within each sequence; padding does not exist for it."""
+    """Multi-head attention within each sequence (arXiv 1706.03762, section 3.2)."""
 
-    causal = False  # whether a cell sees what comes after it in its sequence
+    causal = False  # whether a cell attends to earlier cells of its sequence only
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config)
-        self.joint: nn.Module | None = None  # all projections, where weights no longer change
+        self.packed_qkv: nn.Module | None = None  # all projections, for inference only
 
-    def joined(self) -> tuple[Tensor, Tensor]:
-        """Weight (3H, H) and bias (3H,) of the three projections."""
+    def qkv_weights(self) -> tuple[Tensor, Tensor]:
+        """Return weight (3H, H) and bias (3H,) of the three projections."""
         layers = (self.query, self.key, self.value)
         return torch.cat([x.weight for x in layers]), torch.cat([x.bias for x in layers])
 
     def forward(self, x: Tensor, bins: Bins) -> Tensor:
-        """Cells (C, H) → (C, H)."""
-        qkv = self.joint(x) if self.joint else F.linear(x, *self.joined())
+        """Attend: cells (C, H) → (C, H)."""
+        qkv = self.packed_qkv(x) if self.packed_qkv else F.linear(x, *self.qkv_weights())
         heads = (bins.count, bins.width, 3, self.num_heads, -1)
         query, key, value = (part.transpose(1, 2) for part in qkv.view(heads).unbind(2))
         result = F.scaled_dot_product_attention(
@@ -57,7 +57,7 @@ class SelfAttention(AttentionProjections):
 
 
 class ResidualNorm(nn.Module):
-    """LayerNorm(residual + dropout(dense(x))): how every sub-layer of a block ends."""
+    """LayerNorm(residual + dropout(dense(x))): the end of every sub-layer."""
 
     def __init__(self, in_size: int, config: BlockConfig) -> None:
         super().__init__()
@@ -77,13 +77,13 @@ class AttentionBlock(nn.Module):
         self.self = SelfAttention(config)
         self.output = ResidualNorm(config.hidden_size, config)
 
-    def forward(self, x: Tensor, bins: Bins, wanted: Tensor | None = None) -> Tensor:
-        """Cells (C, H) → (C, H), or (R, H) of the ``wanted`` cells."""
-        return self.output(pick(self.self(x, bins), wanted), pick(x, wanted))
+    def forward(self, x: Tensor, bins: Bins, selected: Tensor | None = None) -> Tensor:
+        """Map cells (C, H) to (C, H), or to (R, H) of the ``selected`` cells."""
+        return self.output(pick(self.self(x, bins), selected), pick(x, selected))
 
 
 class Intermediate(nn.Module):
-    """The widening half of a feed-forward: dense, then the exact (erf) gelu."""
+    """First half of a feed-forward network: dense, then exact (erf) gelu."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -102,9 +102,9 @@ class TransformerLayer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = ResidualNorm(config.intermediate_size, config)
 
-    def forward(self, x: Tensor, bins: Bins, wanted: Tensor | None = None) -> Tensor:
-        """Cells (C, H) → (C, H), or (R, H) of the ``wanted`` cells."""
-        x = self.attention(x, bins, wanted)
+    def forward(self, x: Tensor, bins: Bins, selected: Tensor | None = None) -> Tensor:
+        """Map cells (C, H) to (C, H), or to (R, H) of the ``selected`` cells."""
+        x = self.attention(x, bins, selected)
         return self.output(self.intermediate(x), x)
 
 
@@ -119,31 +119,24 @@ class TransformerEncoder(nn.Module):
         self.recompute = False  # activation checkpointing: keep layer inputs only
 
     def forward(self, x: Tensor, layout: PackedLayout, rows: Tensor | None = None) -> Tensor:
-        """Run all layers.
+        """Run all layers on packed rows (P, H) → (P, H), or (R, H) with distinct ``rows`` (R,).
 
-        Args:
-            x: (P, H) packed rows.
-            layout: the sequences.
-            rows: (R,) the rows that anybody reads, each once. The last layer computes only those:
-                exact, since a row of the last layer feeds no other.
-
-        Returns:
-            (P, H), or (R, H) with ``rows``.
+        The last layer computes ``rows`` only: exact, since its rows do not depend on each other.
         """
         bins = layout.attention
-        x, wanted = bins.spread(x), bins.cells_of(rows)
+        x, selected = bins.spread(x), bins.cells_of(rows)
         last = len(self.layer) - 1
         for number, layer in enumerate(self.layer):
-            inputs = (x, bins, wanted if number == last else None)
+            inputs = (x, bins, selected if number == last else None)
             if self.recompute and self.training:
                 x = checkpoint(layer, *inputs, use_reentrant=False)
             else:
                 x = layer(*inputs)
-        return x if last >= 0 else pick(x, wanted)
+        return x if last >= 0 else pick(x, selected)
 
 
 class Pooler(nn.Module):
-    """BERT's pooler. No task reads it; its weights belong to the checkpoint format."""
+    """BERT's pooler: unused, but its weights belong to the checkpoint format."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -176,8 +169,8 @@ class PredictionHead(nn.Module):
 
 
 def set_activation_checkpointing(module: nn.Module, recompute: bool) -> None:
-    """Let every encoder keep only its layers' inputs and compute the rest again in backward:
-    less memory for about a third more time (arXiv 1604.06174)."""
+    """Set activation checkpointing of every encoder (arXiv 1604.06174): only layers' inputs are
+    kept, the rest is recomputed in backward; less memory for about a third more time."""
     for child in module.modules():
         if isinstance(child, TransformerEncoder):
             child.recompute = recompute

@@ -10,18 +10,18 @@ from config.model_config import ModelConfig
 from config.value import RETRIEVAL, DataSet, ListOptions
 from data.batch import MomentBatch, QuestionBatch, SetBatch, StatementBatch
 from model.candidates import Answers
-from model.hero import FEATURE_SIZE, HeroModel, HierarchicalEncoder
+from model.hero import FEATURE_SIZE, HeroModel
 from model.tvc import HeroForTvc
 from model.vcmr import HeroForVcmr, MomentRetrievalModel, MomentSchedule, ranking_weights
 from model.videoQA import HeroForVideoQA
-from model.violin import HeroForStatements, answer_statements
+from model.violin import HeroForStatements
 from utils.distributed import Communicator
 
 ALL_KINDS = (*RETRIEVAL, Kind.QUESTIONS, Kind.STATEMENTS, Kind.CAPTIONS)
 
 
 def set_weights(entry: DataSet, options: ListOptions) -> dict[str, float]:
-    """Factors of the losses of a data set."""
+    """Return the weights of the losses of a data set."""
     if entry.kind is Kind.CAPTIONS:
         return {"caption": 1.0}
     if entry.kind is Kind.STATEMENTS:
@@ -32,29 +32,29 @@ def set_weights(entry: DataSet, options: ListOptions) -> dict[str, float]:
 
 
 class HeroForAnswers(HeroForVideoQA):
-    """Question answering whose heads judge statements too."""
+    """Question answering whose heads score statements too."""
 
     def answer(self, batch: QuestionBatch | StatementBatch) -> Answers:
-        """Scores, choices and losses of questions or of statements."""
+        """Return scores, choices and losses of questions or of statements."""
         if isinstance(batch, StatementBatch):
-            return answer_statements(self, self.qa_pool, self.qa_pred_head, batch)
+            return self.answer_statements(batch)
         return super().answer(batch)
 
 
 class HeroForMultiTask(HeroModel):
     """The models of single tasks around one encoder.
 
-    Its weights are called as theirs are: a checkpoint of it is one of every task.
+    Weights have the names of the single tasks' models: a checkpoint of it is one of every task.
 
     Args:
-        config: with what the tasks need.
+        config: with the blocks that the tasks need.
         feature_size: D.
         kinds: of the tasks.
         schedule, comm: of retrieval (:class:`model.vcmr.MomentRetrievalModel`).
         label_smoothing: of captions.
 
     Attributes:
-        parts: the model of each kind of task; all train, and move, as this one does.
+        parts: the model of each kind of task; they share this model's modules and mode.
 
     Raises:
         UserError: ``config`` lacks a block that a task needs.
@@ -71,22 +71,19 @@ class HeroForMultiTask(HeroModel):
         comm: Communicator | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
-        encoder = HierarchicalEncoder(config, feature_size)
-        shared = (config, feature_size)
-        self.parts: dict[Kind, nn.Module] = {}  # no module of this one: only their heads are
+        super().__init__(config, feature_size)
+        shared = (config, feature_size, self.v_encoder)
+        self.parts: dict[Kind, nn.Module] = {}  # not registered: only their children are
         if not set(kinds).isdisjoint(RETRIEVAL):
-            retrieval = HeroForVcmr(*shared, schedule=schedule, comm=comm, encoder=encoder)
+            retrieval = HeroForVcmr(*shared, schedule=schedule, comm=comm)
             self.parts |= dict.fromkeys(RETRIEVAL, retrieval)
         if Kind.QUESTIONS in kinds:
-            answers = HeroForAnswers(*shared, encoder=encoder)
+            answers = HeroForAnswers(*shared)
             self.parts |= dict.fromkeys((Kind.QUESTIONS, Kind.STATEMENTS), answers)
         elif Kind.STATEMENTS in kinds:
-            self.parts[Kind.STATEMENTS] = HeroForStatements(*shared, encoder=encoder)
+            self.parts[Kind.STATEMENTS] = HeroForStatements(*shared)
         if Kind.CAPTIONS in kinds:
-            self.parts[Kind.CAPTIONS] = HeroForTvc(
-                *shared, label_smoothing=label_smoothing, encoder=encoder
-            )
+            self.parts[Kind.CAPTIONS] = HeroForTvc(*shared, label_smoothing=label_smoothing)
         for part in self._distinct_parts():
             for name, module in part.named_children():
                 self.add_module(name, module)
@@ -95,7 +92,7 @@ class HeroForMultiTask(HeroModel):
         yield from {id(part): part for part in self.parts.values()}.values()
 
     def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode of all parts."""
+        """Set training or evaluation mode of all parts."""
         super().train(mode)
         for part in self._distinct_parts():
             part.training = mode
@@ -108,7 +105,7 @@ class HeroForMultiTask(HeroModel):
                 part.set_step(step, micro_step)
 
     def forward(self, batch: SetBatch) -> dict[str, Tensor]:
-        """Losses of the batch's task, as ``{data set}/{name}``."""
+        """Return losses of the batch's task, as ``{data set}/{name}``."""
         part = self.parts[batch.kind]
         if batch.kind is Kind.VIDEOS:  # no moments to learn
             retrieval = cast("HeroForVcmr", part)

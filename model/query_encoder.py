@@ -1,4 +1,4 @@
-"""From a query's tokens to one query vector (paper, section 3.2: video-subtitle matching)."""
+"""Query vectors of video-subtitle matching and retrieval (arXiv 2005.00200, section 3.2)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,7 @@ from utils.packing import PackedLayout
 
 
 class QueryEncoder(nn.Module):
-    """Pools a query's token outputs into one vector by learnt attention (TVR's modular pooling,
-    arXiv 2001.09099)."""
+    """Attention pooling of a query's token outputs (TVR's modular vector, arXiv 2001.09099)."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -22,7 +21,7 @@ class QueryEncoder(nn.Module):
         self.modular_vector_mapping = nn.Linear(hidden, 1, bias=False)
 
     def forward(self, tokens: Tensor, positions: Tensor, layout: PackedLayout) -> Tensor:
-        """Token outputs of the cross-modal transformer (P, H) of N queries → vectors (N, H)."""
+        """Pool the cross-modal transformer's outputs (P, H) of N queries → vectors (N, H)."""
         table = self.query_pos_embed.position_embeddings
         check_positions(layout.max_length, table, "a query", "shorten it")
         x = self.query_pos_embed(self.query_input_proj(tokens), positions)
@@ -32,30 +31,15 @@ class QueryEncoder(nn.Module):
 
 
 def segment_attention_pool(x: Tensor, logits: Tensor, layout: PackedLayout) -> Tensor:
-    """Softmax over each sequence's positions, then the weighted sum.
-
-    Args:
-        x: (P, H) packed values.
-        logits: (P, 1) one per position.
-        layout: N sequences.
-
-    Returns:
-        (N, H), in fp32 under any autocast.
-    """
+    """Return sums (N, H) of each sequence's packed rows (P, H), weighted by
+    :func:`segment_attention`; fp32 under any autocast."""
     cells, _ = layout.pad(x.float())  # (N, L, H)
     with torch.autocast(x.device.type, enabled=False):
         return torch.einsum("nl,nlh->nh", segment_attention(logits, layout), cells)
 
 
 def segment_attention(logits: Tensor, layout: PackedLayout) -> Tensor:
-    """Softmax over each sequence's positions.
-
-    Args:
-        logits: (P, 1) one per position.
-        layout: N sequences.
-
-    Returns:
-        (N, L) weights, 0 beyond a sequence's end, in fp32.
-    """
+    """Return the softmax (N, L) of packed logits (P, 1) over each of N sequences, 0 beyond its end;
+    in fp32."""
     grid, mask = layout.pad(logits[:, 0].float())
     return grid.masked_fill(~mask, float("-inf")).softmax(dim=-1)

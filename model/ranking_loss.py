@@ -1,7 +1,7 @@
-"""Losses that teach queries to find their video and their moment (paper, section 3.2, VSM).
+"""Losses of video and moment retrieval (arXiv 2005.00200, section 3.2, video-subtitle matching).
 
-``st_ed`` finds the moment within the query's own video; ``neg_ctx`` ranks the right video above the
-batch's other videos, ``neg_q`` the right query above the batch's other queries.
+``st_ed`` localises the moment in the query's own video; ``neg_ctx`` ranks the right video above
+other videos of the batch, ``neg_q`` the right query above other queries.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ EASY_NEGATIVE_WEIGHT = 0.1  # of a negative outside the hard pool, once hard neg
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """The highest-scoring ``pool_size`` negatives count ``weight`` times."""
+    """Weight of the ``pool_size`` negatives with the highest scores."""
 
     pool_size: int
     weight: float
 
 
 def span_loss(start: Tensor, end: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """CE of the first plus CE of the last frame.
+    """Return the cross-entropies of first and last frame, added.
 
     Args:
         start, end: (N, T) logits.
@@ -47,9 +47,8 @@ class RankingLoss:
     Attributes:
         kind: ``hinge``: max(0, margin + s_neg − s_pos); ``lse``: log(1 + exp(s_neg − s_pos)).
         margin: of the hinge.
-        use_all_neg: all negatives, or one drawn: a video for each query (``neg_ctx``), a query for
-            each video (``neg_q``), from all of them or from the hard pool, all equally likely and
-            none weighted.
+        use_all_neg: False: one negative is drawn uniformly, from all or from the hard pool, and not
+            weighted: a video for each query (``neg_ctx``), a query for each video (``neg_q``).
     """
 
     kind: str = "hinge"
@@ -62,16 +61,16 @@ class RankingLoss:
         hard: HardNegatives | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Losses of every query, laid out video by video, N/B each.
+        """Return the losses of N queries, ordered by video, N/B each.
 
         Args:
-            scores: (N, B) of all queries against all videos.
-            hard: how hard negatives count; None = all alike.
-            generator: draws the negative where not all are used.
+            scores: (N, B) of all queries and all videos.
+            hard: weight of hard negatives; None: all have weight 1.
+            generator: draws the negative if not all are used.
 
         Returns:
             ``neg_ctx`` (N,) against the other videos, ``neg_q`` (N,) against the other videos'
-            queries; zeros where the batch has one video.
+            queries; zeros if the batch has one video.
         """
         scores = scores.float()
         count, videos = scores.shape
@@ -94,16 +93,16 @@ class RankingLoss:
         negatives: Tensor,
         hard: HardNegatives | None,
         generator: torch.Generator | None,
-        together: int = 1,
+        group: int = 1,
     ) -> Tensor:
-        """(N, 1) against (N, M) → (N,); ``together`` neighbouring rows share what is drawn."""
+        """Reduce (N, 1) against (N, M) to (N,); ``group`` consecutive rows share a drawn index."""
         if hard is not None or not self.use_all_neg:
             negatives = negatives.sort(dim=1, descending=True).values
         if not self.use_all_neg:
             pool = min(hard.pool_size, negatives.shape[1]) if hard else negatives.shape[1]
-            drawn = torch.randint(pool, (len(negatives) // together, 1), generator=generator)
-            places = to_device(drawn.repeat_interleave(together, dim=0), negatives.device)
-            return self._loss(positive, negatives.gather(1, places))[:, 0]
+            drawn = torch.randint(pool, (len(negatives) // group, 1), generator=generator)
+            index = to_device(drawn.repeat_interleave(group, dim=0), negatives.device)
+            return self._loss(positive, negatives.gather(1, index))[:, 0]
         loss = self._loss(positive, negatives)
         if hard is not None:
             weights = loss.new_full((loss.shape[1],), EASY_NEGATIVE_WEIGHT)
@@ -118,6 +117,6 @@ class RankingLoss:
 
 
 def _all_but(own: Tensor, count: int, width: int) -> Tensor:
-    """Columns 0 … count−1 of each row except its own ``width``: (N,) → (N, count − width)."""
+    """Return the columns of each row without its own ``width``: (N,) → (N, count − width)."""
     columns = torch.arange(count - width, device=own.device)
     return columns + width * (columns >= own[:, None] * width)

@@ -1,4 +1,4 @@
-"""Starting the cross-modal transformer from RoBERTa (arXiv 1907.11692), layer by layer."""
+"""Initialising the cross-modal transformer from RoBERTa (arXiv 1907.11692)."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ OUTPUT_BIAS, OUTPUT_BIAS_AGAIN = "lm_head.bias", "lm_head.decoder.bias"
 
 
 def load_roberta_checkpoint(model: HeroModel, name_or_path: str, skip_layers: bool) -> LoadReport:
-    """:func:`load_roberta` of a file, folder or hub name, and log what became of its names."""
+    """Load RoBERTa from a file, folder or hub name by :func:`load_roberta`, and log the report."""
     with named_errors(name_or_path):
         report = load_roberta(model, read_roberta(name_or_path), skip_layers)
     report.log(name_or_path, partial=True)
@@ -36,7 +36,7 @@ def load_roberta_checkpoint(model: HeroModel, name_or_path: str, skip_layers: bo
 
 
 def read_roberta(name_or_path: str) -> dict[str, Any]:
-    """RoBERTa's weights from a file of weights, a model folder, or a hub name.
+    """Read RoBERTa's weights from a file of weights, a model folder, or a hub name.
 
     Raises:
         UserError: it is none of them, or a HERO checkpoint.
@@ -53,11 +53,11 @@ def read_roberta(name_or_path: str) -> dict[str, Any]:
 
 
 def _fetch(name: str) -> Path:
-    """A model's file of weights from the hub (or its local cache)."""
+    """Return a model's file of weights from the hub (or its local cache)."""
     problem = (
         f"{name} is neither a file of weights, nor a RoBERTa folder, nor a model that the hub gave"
     )
-    for file in FOLDER_FILES:  # each holds all weights: the second is not fetched beside the first
+    for file in FOLDER_FILES:  # each has all weights: the second is fetched without the first only
         folder = fetch_folder(name, (file,), problem, "download it and give its folder")
         if (folder / file).is_file():
             break
@@ -70,50 +70,49 @@ def roberta_to_hero(
     """Rename RoBERTa's weights to those of the cross-modal transformer.
 
     Args:
-        state: 12 (or any number of) layers, with ``lm_head`` or without; names under ``roberta.``
-            or bare.
+        state: any number of layers, with ``lm_head`` or without; names with ``roberta.`` or not.
         num_layers: n layers of the cross-modal transformer.
         skip_layers: take every (their number / n)-th layer, the last of each group (1, 3, 5, … for
             6 of 12), instead of the first n.
 
     Returns:
-        Entries by their new names, those that have no place under their old ones; and the names of
-        the layers that are left out.
+        Entries by their new names (others by their old ones), and the names of the layers that are
+        left out.
 
     Raises:
         UserError: there are fewer layers than needed.
     """
-    bodies = {name: _body(name) for name in state}
-    numbers = {int(layer[1]) for body in bodies.values() if (layer := LAYER_NAME.match(body))}
-    if len(numbers) < num_layers:
+    bare = {name: _bare(name) for name in state}
+    layers = {int(layer[1]) for name in bare.values() if (layer := LAYER_NAME.match(name))}
+    if len(layers) < num_layers:
         raise UserError(
-            f"the RoBERTa checkpoint has {len(numbers)} layers under 'roberta.encoder.layer', the "
+            f"the RoBERTa checkpoint has {len(layers)} layers under 'roberta.encoder.layer', the "
             f"model needs {num_layers}: is it a RoBERTa state dict?"
         )
-    step = len(numbers) // num_layers if skip_layers else 1
-    place = {(i + 1) * step - 1: i for i in range(num_layers)}
-    if OUTPUT_BIAS not in bodies.values():
-        bodies = {n: OUTPUT_BIAS if b == OUTPUT_BIAS_AGAIN else b for n, b in bodies.items()}
+    step = len(layers) // num_layers if skip_layers else 1
+    own_layer = {(i + 1) * step - 1: i for i in range(num_layers)}
+    if OUTPUT_BIAS not in bare.values():
+        bare = {n: OUTPUT_BIAS if b == OUTPUT_BIAS_AGAIN else b for n, b in bare.items()}
     renamed, left_out = {}, []
     for name, value in state.items():
-        layer = LAYER_NAME.match(bodies[name])
-        if layer and int(layer[1]) not in place:
-            left_out.append(name)
-            continue
-        own = f"encoder.layer.{place[int(layer[1])]}.{layer[2]}" if layer else bodies[name]
-        has_place = KNOWN.match(own) and TARGET + own not in renamed
-        renamed[TARGET + own if has_place else name] = value
+        own = bare[name]
+        if layer := LAYER_NAME.match(own):
+            if int(layer[1]) not in own_layer:
+                left_out.append(name)
+                continue
+            own = f"encoder.layer.{own_layer[int(layer[1])]}.{layer[2]}"
+        is_new = KNOWN.match(own) and TARGET + own not in renamed
+        renamed[TARGET + own if is_new else name] = value
     return renamed, left_out
 
 
-def _body(name: str) -> str:
-    """A name without ``roberta.``, the word prediction's too, and as HERO spells it."""
-    body = name.removeprefix(PREFIX)
-    return body.replace("lm_head.layer_norm.", "lm_head.LayerNorm.")
+def _bare(name: str) -> str:
+    """Return a name without ``roberta.``, in HERO's spelling."""
+    return name.removeprefix(PREFIX).replace("lm_head.layer_norm.", "lm_head.LayerNorm.")
 
 
 def load_roberta(model: HeroModel, state: dict[str, Tensor], skip_layers: bool) -> LoadReport:
-    """Start the cross-modal transformer of ``model`` from RoBERTa's weights."""
+    """Initialise the cross-modal transformer of ``model`` from RoBERTa's weights."""
     layers = len(model.v_encoder.f_encoder.encoder.layer)
     named, prefix = strip_prefix(normalise_names(state), lambda name: bool(KNOWN.match(name)))
     renamed, left_out = roberta_to_hero(named, layers, skip_layers)

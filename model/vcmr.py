@@ -1,4 +1,4 @@
-"""Corpus moment retrieval: TVR, How2R, DiDeMo (paper, section 4.3; TVR: arXiv 2001.09099)."""
+"""Corpus moment retrieval: TVR (arXiv 2001.09099); How2R, DiDeMo (arXiv 2005.00200, section 4)."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,12 +18,7 @@ from data.batch import MomentBatch, QueryBatch, VideoBatch
 from model.cosine import unit_vectors
 from model.hero import FEATURE_SIZE, HeroModel, HierarchicalEncoder
 from model.query_encoder import QueryEncoder
-from model.ranking_loss import (
-    PADDED_LOGIT,
-    HardNegatives,
-    RankingLoss,
-    span_loss,
-)
+from model.ranking_loss import PADDED_LOGIT, HardNegatives, RankingLoss, span_loss
 from utils.distributed import Communicator, SingleProcess, gather_with_grad
 from utils.errors import UserError
 from utils.packing import PackedLayout
@@ -34,20 +29,20 @@ RANKING_LOSSES = ("neg_ctx", "neg_q")
 
 
 def ranking_weights(options: RankingLossOptions) -> dict[str, float]:
-    """Factors of the ranking losses."""
+    """Return the weights of the ranking losses."""
     return {"neg_ctx": options.lw_neg_ctx, "neg_q": options.lw_neg_q}
 
 
 def ranking_gradient_factors(kind: str, ranks: int, stand_in: int) -> dict[str, float]:
-    """Factors on the gradients of the ranking losses, beside their weights.
+    """Return factors on the gradients of the ranking losses, in addition to their weights.
 
     On R ranks :func:`gather_with_grad` leaves 1/R of one process's gradient.
 
     Args:
-        kind: ``published``: a rank that stands in for several divides by their number too, so that
-            1/R is that of the recipe's ranks; ``undivided``: the gradient of one process.
+        kind: ``published``: a rank that replaces several divides by their number too, so that 1/R
+            is that of the recipe's ranks; ``undivided``: the gradient of one process.
         ranks: of this run.
-        stand_in: ranks of the recipe that each of them stands in for.
+        stand_in: ranks of the recipe that each of them replaces.
     """
     factor = float(ranks) if kind == "undivided" else 1 / stand_in
     return dict.fromkeys(RANKING_LOSSES, factor)
@@ -55,15 +50,15 @@ def ranking_gradient_factors(kind: str, ranks: int, stand_in: int) -> dict[str, 
 
 @dataclass
 class MomentSchedule:
-    """What the losses are made of, and from which step on.
+    """Form of the losses of moment retrieval, and the steps from which they apply.
 
     Attributes:
         ranking: form of the ranking losses.
         span_start_step: first optimizer step (from 0) with a span loss; −1 = never.
-        drop_svmr_prob: chance that a training batch goes without the span loss.
-        hard_start_steps, hard_pool_sizes, hard_weights: from step ``hard_start_steps[i]`` on, hard
-            negatives are pool and weight i; −1 = never.
-        seed: of the draws; all ranks draw alike.
+        drop_svmr_prob: probability that a training batch has no span loss.
+        hard_start_steps, hard_pool_sizes, hard_weights: pool size and weight of hard negatives from
+            step ``hard_start_steps[i]``; −1 = never.
+        seed: of random draws, which are the same on all ranks.
     """
 
     ranking: RankingLoss = field(default_factory=RankingLoss)
@@ -76,7 +71,7 @@ class MomentSchedule:
 
     @classmethod
     def from_options(cls, options: PretrainOptions | RetrievalOptions | ListOptions) -> Self:
-        """From ranking options and, where the task has spans, span options."""
+        """Return the schedule of ranking options and, where the task has spans, span options."""
         spans = options if isinstance(options, SpanLossOptions) else None
         return cls(
             ranking=RankingLoss(options.ranking_loss_type, options.margin, options.use_all_neg),
@@ -89,7 +84,7 @@ class MomentSchedule:
         )
 
     def hard_negatives(self, step: int) -> HardNegatives | None:
-        """The latest stage of hard negatives that has begun at ``step``."""
+        """Return the latest stage of hard negatives that has begun at ``step``."""
         stages = zip(self.hard_start_steps, self.hard_pool_sizes, self.hard_weights, strict=True)
         begun = [stage for stage in stages if 0 <= stage[0] <= step]
         if not begun:
@@ -104,31 +99,38 @@ class MomentSchedule:
 
 
 class MomentRetrievalModel(HeroModel):
-    """Encoder, query encoder and span head: what pre-training and all retrieval tasks share.
+    """Encoder, query encoder and span head: shared by pre-training and all retrieval tasks.
 
-    :meth:`pool_scores` and :meth:`span_logits` define what a video scores and where a span starts
-    and ends: training, validation and the search of a corpus all call them, in fp32 and outside
-    autocast. Their mask is bool, True = a real frame, and broadcasts against the values, with all T
-    frames along its last dimension. Every video has a real frame; what it gets must not depend on
-    its padding.
+    :meth:`pool_scores` and :meth:`span_logits` define the score of a video and of a span's ends:
+    training, validation and the search of a corpus all call them, in fp32 and outside autocast.
+    Their mask is bool, True = a real frame, and broadcasts against the values, with all T frames in
+    its last dimension. Every video has a real frame; its result must not depend on padding.
+
+    Args:
+        config: with ``q_config``.
+        feature_size, encoder: see :class:`model.hero.HeroModel`.
+        schedule: of the losses.
+        comm: gathers queries and videos of all ranks for the ranking losses.
+
+    Raises:
+        UserError: ``config`` has no query encoder.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         feature_size: int = FEATURE_SIZE,
+        encoder: HierarchicalEncoder | None = None,
         schedule: MomentSchedule | None = None,
         comm: Communicator | None = None,
-        encoder: HierarchicalEncoder | None = None,
     ) -> None:
-        super().__init__()
         if config.q_config is None:
             raise UserError(
                 "the model config has no q_config (query encoder), which retrieval needs; see "
                 "config/hero_finetune.json"
             )
+        super().__init__(config, feature_size, encoder)
         hidden = config.f_config.hidden_size
-        self.v_encoder = encoder or HierarchicalEncoder(config, feature_size)
         self.video_query_linear = nn.Linear(hidden, hidden)
         conv = partial(nn.Conv1d, kernel_size=SPAN_KERNEL, padding=SPAN_KERNEL // 2, bias=False)
         self.video_st_predictor = conv(1, 1)
@@ -139,12 +141,8 @@ class MomentRetrievalModel(HeroModel):
         self.set_step(step=0, micro_step=0)
 
     def set_step(self, step: int, micro_step: int) -> None:
-        """Settle what depends on time: spans or not, hard negatives, the draws of this batch.
-
-        Args:
-            step: optimizer steps done so far.
-            micro_step: accumulation step within this one.
-        """
+        """Set span loss, hard negatives and random draws for a batch: accumulation step
+        ``micro_step`` after ``step`` optimizer steps."""
         self.generator = torch.Generator()
         entropy = [self.schedule.seed, step, micro_step]
         self.generator.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
@@ -152,68 +150,53 @@ class MomentRetrievalModel(HeroModel):
         self.span_wanted = self.schedule.span_wanted(step, self.generator)
 
     def encode_videos(self, video: VideoBatch) -> Tensor:
-        """Frame embeddings (F, H), packed."""
+        """Return frame embeddings (F, H), packed."""
         return self.v_encoder(video)
 
     def encode_queries(self, query: QueryBatch | MomentBatch) -> Tensor:
-        """Query vectors (N, H)."""
+        """Return query vectors (N, H)."""
         text = query.text
-        tokens = self.v_encoder.encode_text(text)
-        return self.q_feat_attn(tokens, text.positions, text.layout)
+        return self.q_feat_attn(self.v_encoder.encode_text(text), text.positions, text.layout)
 
     def encode_moments(self, batch: MomentBatch) -> tuple[Tensor, Tensor]:
-        """Frame embeddings (F, H) and query vectors (N, H), as :meth:`encode_videos` and
-        :meth:`encode_queries` give them, by one pass of the cross-modal transformer."""
+        """Return :meth:`encode_videos` (F, H) and :meth:`encode_queries` (N, H), by one pass of the
+        cross-modal transformer."""
         frames, tokens = self.v_encoder.with_texts(batch.video, batch.text_rows)
         text = batch.text
         return frames, self.q_feat_attn(tokens, text.positions, text.layout)
 
     def span_queries(self, query_vectors: Tensor) -> Tensor:
-        """Query vectors as the span head compares them with frames: (N, H) → (N, H)."""
+        """Project query vectors for the span head: (N, H) → (N, H)."""
         return self.video_query_linear(query_vectors)
 
     def pool_scores(self, cosines: Tensor, mask: Tensor) -> Tensor:
-        """Return how well videos fit queries (…): the best cosine over a video's frames.
-
-        Args:
-            cosines: (…, T) of a query vector and the frames of a video.
-            mask: (…, T), which frames are real.
-        """
-        if mask.is_cpu and mask.all():  # saves a pass; a GPU would have to be waited for
+        """Return scores (…) of videos for queries: the largest of the cosines (…, T) of a query
+        vector and a video's frames."""
+        if mask.is_cpu and mask.all():  # saves a pass; on a GPU the host would wait
             return cosines.amax(dim=-1)
-        padding = torch.where(mask, 0.0, float("-inf"))  # to add: cheaper than a choice a cosine
+        padding = torch.where(mask, 0.0, float("-inf"))  # adding is cheaper than masking cosines
         return (cosines + padding).amax(dim=-1)
 
     def span_logits(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return start and end logits (…, T) over the frames of a video; −1e4 at padded ones.
-
-        Args:
-            similarities: (…, T) dot products of a span query and the frames. Padded frames count as
-                zeros for the convolutions.
-            mask: (…, T), which frames are real.
-        """
+        """Return start and end logits (…, T) from dot products (…, T) of a span query and the
+        frames of a video; padded frames count as zeros, and get −1e4."""
         kernels = torch.cat([self.video_st_predictor.weight, self.video_ed_predictor.weight])
         logits = convolve(torch.where(mask, similarities, 0.0), kernels.squeeze(1))
         start, end = torch.where(mask, logits, PADDED_LOGIT)
         return start, end
 
     def span_probabilities(self, similarities: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities (…, T) of being a span's first and last frame: the softmax of
+        """Return probabilities (…, T) of a span's first and last frame: the softmax of
         :meth:`span_logits` over the real frames."""
         logits = self.span_logits(similarities, mask)
         start, end = (torch.where(mask, x, float("-inf")).softmax(dim=-1) for x in logits)
         return start, end
 
     def video_scores(self, vectors: Tensor, frames: Tensor, layout: PackedLayout) -> Tensor:
-        """Return the scores (N, B) of all videos for all queries.
+        """Return scores (N, B) of B videos of frames (F, H) for query vectors (N, H).
 
-        They are fp32 under any autocast: differences between scores are small beside the steps of
+        fp32 under any autocast: differences between scores are small compared with the steps of
         half precision, and scaled gradients would overflow in fp16.
-
-        Args:
-            vectors: (N, H) query vectors.
-            frames: (F, H) frame embeddings, packed.
-            layout: of the B videos.
         """
         with torch.autocast(frames.device.type, enabled=False):
             cosines = unit_vectors(vectors)[0] @ unit_vectors(frames)[0].T  # (N, F)
@@ -222,15 +205,8 @@ class MomentRetrievalModel(HeroModel):
     def own_video_spans(
         self, vectors: Tensor, frames: Tensor, layout: PackedLayout, query_video: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return start and end logits (N, T) of each query over its own video, fp32 under any
-        autocast.
-
-        Args:
-            vectors: (N, H) query vectors.
-            frames: (F, H) frame embeddings, packed.
-            layout: of the B videos.
-            query_video: (N,) which of them each query is about.
-        """
+        """Return start and end logits (N, T) of each query over its video ``query_video`` (N,), in
+        fp32; other arguments as for :meth:`video_scores`."""
         queries = self.span_queries(vectors)
         with torch.autocast(frames.device.type, enabled=False):
             similarities = queries.float() @ frames.float().T  # (N, F)
@@ -239,28 +215,29 @@ class MomentRetrievalModel(HeroModel):
             return self.span_logits(grid[query, query_video], mask[query_video])
 
     def span_losses(self, frames: Tensor, batch: MomentBatch, vectors: Tensor) -> Tensor:
-        """``st_ed``: mean in training, sum in evaluation."""
+        """Return ``st_ed``: mean in training, sum in evaluation."""
         start, end = self.own_video_spans(vectors, frames, batch.video.layout, batch.query_video)
         return span_loss(start, end, batch.targets, "mean" if self.training else "sum")
 
     def ranking_losses(
         self, frames: Tensor, layout: PackedLayout, vectors: Tensor
     ) -> dict[str, Tensor]:
-        """``neg_ctx`` and ``neg_q`` over all ranks' queries and videos: means in training, one
-        value per query in evaluation."""
+        """Return ``neg_ctx`` and ``neg_q`` over all ranks' queries and videos: means in training,
+        one value per query in evaluation."""
         if self.training and self.comm.size > 1:
             lengths = self.comm.all_gather(torch.from_numpy(layout.host_lengths))
             layout = PackedLayout.from_lengths(lengths.numpy(), attended=False).to(frames.device)
             frames = gather_with_grad(self.comm, frames)
             vectors = gather_with_grad(self.comm, vectors)
         scores = self.video_scores(vectors, frames, layout)
-        neg_ctx, neg_q = self.schedule.ranking(scores, self.hard_negatives, self.generator)
-        if self.training:
-            return {"neg_ctx": neg_ctx.mean(), "neg_q": neg_q.mean()}
-        return {"neg_ctx": neg_ctx, "neg_q": neg_q}
+        losses = self.schedule.ranking(scores, self.hard_negatives, self.generator)
+        return {
+            name: loss.mean() if self.training else loss
+            for name, loss in zip(RANKING_LOSSES, losses, strict=True)
+        }
 
     def moment_losses(self, batch: MomentBatch, spans: bool) -> dict[str, Tensor]:
-        """Named losses, unweighted; ``st_ed`` only where ``spans``."""
+        """Return named losses, unweighted; ``st_ed`` only if ``spans``."""
         frames, vectors = self.encode_moments(batch)
         losses = self.ranking_losses(frames, batch.video.layout, vectors)
         if spans:
@@ -271,14 +248,14 @@ class MomentRetrievalModel(HeroModel):
 def convolve(x: Tensor, kernels: Tensor) -> Tensor:
     """Return each sequence (…, T) convolved with each kernel (C, K), K odd: (C, …, T).
 
-    As ``nn.Conv1d`` with zeros around a sequence. A sum of shifted products: no backend may round
-    it to fewer bits, and no sequence's result depends on how many there are.
+    As ``nn.Conv1d`` with zero padding. A sum of shifted products: no backend rounds it to fewer
+    bits, and no sequence's result depends on how many there are.
     """
-    channels, taps = kernels.shape
-    padded = F.pad(x, (taps // 2, taps // 2))
-    first, *others = kernels.T.reshape(taps, channels, *[1] * x.dim())
+    channels, size = kernels.shape
+    padded = F.pad(x, (size // 2, size // 2))
+    first, *rest = kernels.T.reshape(size, channels, *[1] * x.dim())
     result = first * padded[..., : x.shape[-1]]
-    for shift, weight in enumerate(others, start=1):
+    for shift, weight in enumerate(rest, start=1):
         result += weight * padded[..., shift : shift + x.shape[-1]]
     return result
 
@@ -287,5 +264,5 @@ class HeroForVcmr(MomentRetrievalModel):
     """Moment retrieval in a corpus of videos."""
 
     def forward(self, batch: MomentBatch) -> dict[str, Tensor]:
-        """Named losses of a batch (see :meth:`moment_losses`)."""
+        """Return named losses of a batch (see :meth:`moment_losses`)."""
         return self.moment_losses(batch, spans=self.span_wanted or not self.training)

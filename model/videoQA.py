@@ -1,5 +1,5 @@
 # ruff: noqa: N999 (the name under which the task is published)
-"""Video question answering: TVQA (arXiv 1809.01696), How2QA (paper, sections 4.2 and 4.3)."""
+"""Video question answering: TVQA (arXiv 1809.01696), How2QA (arXiv 2005.00200, section 4)."""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,9 @@ from utils.packing import PackedLayout
 
 
 class HeroForVideoQA(CandidateModel[QuestionBatch]):
-    """Scores every answer, and marks the moment that tells it."""
+    """Scores every answer, and predicts the moment that the question is about."""
+
+    qa_pool: nn.Linear
 
     def __init__(
         self,
@@ -25,16 +27,13 @@ class HeroForVideoQA(CandidateModel[QuestionBatch]):
     ) -> None:
         super().__init__(config, feature_size, encoder)
         hidden = config.c_config.hidden_size
-        self.qa_pool = nn.Linear(hidden, 1, bias=False)
-        self.qa_pred_head = PredictionHead(hidden, 1)
         self.st_ed_pool = nn.Linear(hidden, 1, bias=False)
         self.st_ed_pred_head = PredictionHead(hidden, 2)
 
     def answer(self, batch: QuestionBatch) -> Answers:
-        """Logits (N, K) of the answers; losses ``qa`` and ``st_ed``."""
+        """Return logits (N, K) of the answers; losses ``qa`` and ``st_ed``."""
         frames = self.candidate_frames(batch.candidates)
-        logits = self.judge(frames, self.qa_pool, self.qa_pred_head, batch.candidates)
-        scores = logits.view(len(batch.ids), -1)
+        scores = self.candidate_logits(frames, batch.candidates).view(len(batch.ids), -1)
         spans = self.span_logits(frames, batch.frame_runs)
         losses = {
             "qa": F.cross_entropy(scores, batch.targets, ignore_index=-1, reduction="none"),
@@ -43,18 +42,11 @@ class HeroForVideoQA(CandidateModel[QuestionBatch]):
         return Answers(scores, scores.argmax(dim=-1), losses)
 
     def span_logits(self, frames: Tensor, frame_runs: Tensor) -> Tensor:
-        """Start and end logits of every frame, by attention over the candidates' views of it.
-
-        Args:
-            frames: (R, H) of :meth:`candidate_frames`.
-            frame_runs: (F, K) where each frame's views are.
-
-        Returns:
-            (F, 2), fp32.
-        """
-        views = frames.index_select(0, frame_runs.flatten()).view(*frame_runs.shape, -1)
-        weights = self.st_ed_pool(views)[..., 0].float().softmax(dim=-1).to(views.dtype)
-        return self.st_ed_pred_head(torch.einsum("fk,fkh->fh", weights, views)).float()
+        """Return start and end logits (F, 2) in fp32, by attention over each frame's K embeddings:
+        rows ``frame_runs`` (F, K) of :meth:`candidate_frames` (R, H)."""
+        x = frames.index_select(0, frame_runs.flatten()).view(*frame_runs.shape, -1)  # (F, K, H)
+        weights = self.st_ed_pool(x)[..., 0].float().softmax(dim=-1).to(x.dtype)
+        return self.st_ed_pred_head(torch.einsum("fk,fkh->fh", weights, x)).float()
 
 
 # The model of each task of config.training.VideoQaTask, and of VALUE's.
@@ -66,19 +58,15 @@ MODELS: dict[str, type[CandidateModel[QuestionBatch]]] = {
 
 
 def span_losses(logits: Tensor, layout: PackedLayout, spans: Tensor) -> Tensor:
-    """Mean of the cross entropies of first and last frame.
+    """Return the means (N,) of the cross-entropies of first and last frame, 0 without a span.
 
     Args:
-        logits: (F, 2) start and end logits of packed videos.
-        layout: N videos of F frames in all.
+        logits: (F, 2) start and end logits of N packed videos.
         spans: (N, 2) frames; −1 = none.
-
-    Returns:
-        (N,); 0 where there is no span.
     """
     grid, mask = layout.pad(logits.T, dim=1)  # (2, N, T), (N, T)
     grid = grid.masked_fill(~mask, PADDED_LOGIT)
-    # One row a class distribution: the form for grids has no fixed order of sums on a GPU.
+    # One row per distribution: on a GPU, the form for grids is not deterministic.
     losses = F.cross_entropy(
         grid.flatten(0, 1), spans.T.flatten(), ignore_index=-1, reduction="none"
     )

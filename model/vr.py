@@ -1,4 +1,4 @@
-"""Video retrieval: MSR-VTT (paper, section 4.3)."""
+"""Video retrieval: MSR-VTT (arXiv 2005.00200, section 4.3)."""
 
 from torch import Tensor
 
@@ -10,5 +10,5 @@ class HeroForVr(MomentRetrievalModel):
     """Ranks videos for a query. The span head stays untrained; checkpoints hold its weights."""
 
     def forward(self, batch: MomentBatch) -> dict[str, Tensor]:
-        """The two ranking losses."""
+        """Return the two ranking losses."""
         return self.moment_losses(batch, spans=False)

@@ -1,26 +1,16 @@
-"""AdamW in the form of early BERT code, updating all parameters of a group in one kernel."""
+"""AdamW in the form of early BERT code, with one kernel for all parameters of a group."""
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypedDict, overload
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class _FusedSettings(TypedDict):
-    lr: float
-    beta1: float
-    beta2: float
-    weight_decay: float
-    eps: float
-    amsgrad: bool
-    maximize: bool
-
-
 class AdamW(torch.optim.Optimizer):
-    """Adam with decoupled weight decay; epsilon stands outside the bias-corrected root.
+    """Adam with decoupled weight decay; epsilon is added outside the bias-corrected root.
 
     For a parameter p at its own step t, with gradient g, c1 = 1 − β1^t and c2 = 1 − β2^t::
 
@@ -51,13 +41,9 @@ class AdamW(torch.optim.Optimizer):
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient."""
+    def step(self, closure: Any = None) -> Any:
+        """Update every parameter that has a gradient; return the loss of ``closure``, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -69,12 +55,14 @@ class AdamW(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameters: Sequence[tuple[Tensor, Tensor]], group: dict) -> None:
-        """One fused kernel for all parameters that have seen equally many steps (mostly all)."""
+        """Update parameters of equal step count, which mostly are all, in one fused kernel."""
         together = defaultdict(list)
         for parameter, gradient in parameters:
             state = self._advance(parameter)
+            if gradient.stride() != parameter.stride():  # the kernel goes by memory order
+                gradient = torch.empty_like(parameter).copy_(gradient)
             kind = (state["step"], parameter.device, parameter.dtype)
-            together[kind].append((parameter, _laid_out_as(parameter, gradient), state))
+            together[kind].append((parameter, gradient, state))
         for (step, device, _), members in together.items():
             values, gradients, states = zip(*members, strict=True)
             torch._fused_adamw_(
@@ -84,11 +72,11 @@ class AdamW(torch.optim.Optimizer):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [torch.full((), step, dtype=torch.float32, device=device)] * len(members),
-                **_as_fused(group, step),
+                **_fused_settings(group, step),
             )
 
     def _advance(self, parameter: Tensor) -> dict:
-        """Raise the step count of the parameter's state, created at its first gradient."""
+        """Return the parameter's state, created at its first gradient, with its step counted."""
         state = self.state[parameter]
         if not state:
             state["step"] = 0
@@ -98,18 +86,11 @@ class AdamW(torch.optim.Optimizer):
         return state
 
 
-def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with its values in the order of the parameter's: the kernel goes by memory."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
-
-
-def _as_fused(group: dict, step: int) -> _FusedSettings:
-    """Return the settings with which PyTorch's fused AdamW does what :class:`AdamW` says.
+def _fused_settings(group: dict, step: int) -> dict[str, Any]:
+    """Return the settings with which PyTorch's fused AdamW computes :class:`AdamW`'s update.
 
     It adds eps to √(v/c2), and decays before the update: p·(1 − lr·decay) − update. Ours is
-    (p − update)·(1 − lr·decay), hence the smaller rate, and the larger decay that makes up for it.
+    (p − update)·(1 − lr·decay), hence the smaller rate, and the larger decay to compensate.
     """
     beta1, beta2 = group["betas"]
     kept = 1 - group["lr"] * group["weight_decay"]

@@ -1,7 +1,7 @@
-"""apex's fused AdamW, brought to the arithmetic of ``optim.adamw.AdamW``.
+"""apex's fused AdamW with the arithmetic of ``optim.adamw.AdamW``.
 
-apex adds its epsilon to the corrected root √(v/c2); giving it eps/√c2 at each step puts epsilon
-where the recipes have it. Two differences remain:
+apex adds epsilon to the corrected root √(v/c2); with eps/√c2 at each step the update is that of the
+recipes. Two differences remain:
 
 - it decays p before the update instead of after it: a difference of lr²·decay·update;
 - it counts steps per group, not per parameter: one whose first gradient comes at a later step
@@ -20,9 +20,10 @@ EPS = 1e-6
 
 
 def apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Optimizer | None:
-    """apex's ``FusedAdam`` over parameter groups that carry their own ``lr``.
+    """Return apex's ``FusedAdam`` over parameter groups with their own ``lr``.
 
-    None, and a warning, where apex is not installed or a parameter is not on a GPU.
+    Returns:
+        None, with a warning, if apex is not installed or a parameter is not on a GPU.
     """
     try:
         fused_adam: Any = require_package("apex.optimizers").FusedAdam
@@ -42,5 +43,5 @@ def apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Op
                 group["eps"] = EPS / correction**0.5
             return super().step(*args, **kwargs)
 
-    # Whether gradients are dropped is the trainer's: see optim.gradients.
+    # The trainer resets gradients: see optim.gradients.
     return ApexAdamW(groups, betas=betas, eps=EPS, adam_w_mode=True, set_grad_none=False)

@@ -8,7 +8,6 @@ from torch import nn
 from config.groups import TrainingOptions
 from optim.adamw import AdamW
 from optim.apex_adamw import apex_adamw
-from utils.errors import UserError
 
 ENCODER_PREFIX = "v_encoder."
 NO_DECAY = ("bias", "LayerNorm.weight")
@@ -38,11 +37,8 @@ def build_optimizer(model: nn.Module, opts: TrainingOptions) -> torch.optim.Opti
     """Build the optimizer that ``opts.optim`` names, over :func:`parameter_groups`.
 
     ``adamw`` is :class:`optim.adamw.AdamW`, or with ``opts.apex``, where apex is installed and the
-    model lies on a GPU, apex's fused one (:mod:`optim.apex_adamw` says how they differ). ``adam``
+    model is on a GPU, apex's fused one (:mod:`optim.apex_adamw` lists the differences). ``adam``
     and ``adamax`` are PyTorch's, with weight decay as L2 regularisation.
-
-    Raises:
-        UserError: an unknown ``optim``.
     """
     groups = parameter_groups(model, opts.lr_mul, opts.weight_decay)
     for group in groups:
@@ -54,6 +50,4 @@ def build_optimizer(model: nn.Module, opts: TrainingOptions) -> torch.optim.Opti
         return fused or AdamW(groups, betas=betas)
     if opts.optim == "adam":
         return torch.optim.Adam(groups, betas=betas, foreach=True)
-    if opts.optim == "adamax":
-        return torch.optim.Adamax(groups, betas=betas, foreach=True)
-    raise UserError(f"--optim {opts.optim} is unknown; choose adam, adamax or adamw")
+    return torch.optim.Adamax(groups, betas=betas, foreach=True)

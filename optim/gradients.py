@@ -1,4 +1,4 @@
-"""What is done to gradients between backward and the optimizer step."""
+"""Operations on gradients between backward and the optimizer step."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def drop_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Forget all gradients: the first backward pass then sets them, and need not add to zeros."""
+    """Set all gradients to None: the first backward pass then sets them instead of adding."""
     for parameter in _parameters(optimizer):
         parameter.grad = None
 
 
 def fill_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Give a zero gradient to what has moments, and got none in this step.
+    """Set missing gradients of parameters that have moments to zero.
 
-    A parameter that has once had a gradient keeps moving by its moments in steps that do not use
-    it, as when tasks alternate. The others stay without.
+    A parameter that once had a gradient keeps moving by its moments in steps that do not use it, as
+    when tasks alternate; one that never had a gradient is left alone.
     """
     for parameter in _parameters(optimizer):
         if parameter.grad is None and optimizer.state.get(parameter):
@@ -31,7 +31,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients so that their joint L2 norm is at most ``max_norm`` (−1: no clipping).
 
     Returns:
-        The norm before clipping, a scalar on the gradients' device: the host does not wait for it.
+        The norm before clipping, a scalar on the gradients' device (the host does not wait).
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:

@@ -6,7 +6,7 @@ LOWEST_LEARNING_RATE = 1e-8
 
 
 def learning_rate_at(step: int, base: float, warmup: int, total: int) -> float:
-    """Learning rate of optimizer step ``step`` (counted from 1) of ``total``.
+    """Return the learning rate of optimizer step ``step`` (counted from 1) of ``total``.
 
     It rises as base·step/warmup while step < warmup, then falls as
     base·(total − step)/(total − warmup), and is never below 1e-8.
@@ -19,6 +19,6 @@ def learning_rate_at(step: int, base: float, warmup: int, total: int) -> float:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group ``rate`` times its own ``lr_mul``."""
+    """Set the learning rate of every parameter group to ``rate`` times its ``lr_mul``."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_mul"]

@@ -1,7 +1,7 @@
 """An optimizer's state in a restore point, by parameter name.
 
-Names, not places: other groups, as another ``lr_mul`` or weight decay makes them, then take up the
-moments all the same. Hyperparameters are always those of the options that the run goes on with.
+With names instead of positions, moments are restored into other groups too, after a change of
+``lr_mul`` or weight decay. Hyperparameters are always those of the resumed run's options.
 """
 
 from typing import Any
@@ -13,14 +13,13 @@ from utils.logger import LOGGER
 
 
 def parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of the optimizer's parameters, in the order in which its state numbers them."""
+    """Return the names of the optimizer's parameters, in the order of its state's numbers."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what :func:`load_optimizer_state` takes up: PyTorch's state, its kind and its
-    names."""
+    """Return PyTorch's state with the optimizer's class and parameter names."""
     names = parameter_names(model, optimizer)
     return {**optimizer.state_dict(), "kind": type(optimizer).__name__, "names": names}
 
@@ -28,16 +27,13 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 def load_optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]
 ) -> None:
-    """Take up the moments, and leave groups and hyperparameters as they are.
+    """Restore the moments; groups and hyperparameters stay as they are.
 
-    Where another kind of optimizer (``optim``, ``apex``) saved them, moments start again, with a
-    warning.
+    Moments of another class of optimizer (``optim``, ``apex``) are not restored, with a warning.
 
     Args:
-        model: whose parameters the optimizer has.
-        optimizer: of the options to go on with.
-        saved: from :func:`optimizer_state`; PyTorch's own state dict, as older restore points have
-            it, is taken where groups are still the same.
+        saved: from :func:`optimizer_state`; or PyTorch's own state dict, as in older restore
+            points, if groups are still the same.
 
     Raises:
         ValueError: there are no moments, or they are of parameters of other shapes.
@@ -51,10 +47,10 @@ def load_optimizer_state(
         reason = f"of {before}, this is {now}" if before != now else "of other parameter groups"
         LOGGER.warning("the optimizer's moments start again: the restore point's are %s", reason)
         return
-    moments = {saved_names[place]: state for place, state in saved["state"].items()}
-    own["state"] = {place: moments[name] for place, name in enumerate(names) if name in moments}
+    moments = {saved_names[number]: state for number, state in saved["state"].items()}
+    own["state"] = {number: moments[name] for number, name in enumerate(names) if name in moments}
     _check_shapes(dict(model.named_parameters()), moments)
-    # apex counts steps in its groups; the groups of a run count alike.
+    # apex counts steps in its groups, all of which have the same count.
     steps = [group["step"] for group in saved["param_groups"] if "step" in group]
     for group in own["param_groups"]:
         group.update({"step": max(steps)} if steps else {})
@@ -62,7 +58,7 @@ def load_optimizer_state(
 
 
 def _check_shapes(parameters: dict[str, Tensor], moments: dict[str, dict[str, Any]]) -> None:
-    """PyTorch itself takes moments of any shape, and fails at the first step."""
+    """Check the shapes of moments: PyTorch would fail only at the first step."""
     for name in parameters.keys() & moments.keys():
         for key, value in moments[name].items():
             shape = tuple(value.shape) if isinstance(value, Tensor) else ()
@@ -75,10 +71,10 @@ def _sizes(state: dict[str, Any]) -> list[int]:
 
 
 def _kind(saved: dict[str, Any]) -> str:
-    """Class of the optimizer; older restore points do not name it, but their moments show it."""
-    moments: dict[str, Any] = next(iter(saved["state"].values()), {})
+    """Return the class of the optimizer, which older restore points show by their moments."""
     if "kind" in saved:
         return saved["kind"]
+    moments = next(iter(saved["state"].values()))
     if "exp_inf" in moments:
         return "Adamax"
     if "step" not in moments:

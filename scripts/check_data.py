@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Check the databases of a training run, and say in a table what is wrong.
+"""Check the databases of a training run, and print a table of the problems.
 
 python scripts/check_data.py --config config/train-tvr-8gpu.json --storage $PATH_TO_STORAGE
 python scripts/check_data.py --script train_vcmr --config … --vfeat_db /video/tv --fix-list bad.json
 
-Takes the options of the training script besides its own, and opens what they name: queries of all
-splits, subtitles, captions, features, lists of videos. An error is what training or evaluation
-would stumble over, or would compute something wrong from; a warning is odd, but dealt with. Exit
-code 0: no errors; 1: errors; 2: a mistake in the command. scripts/drop_ids.py takes the --fix-list.
+Takes the options of the training script in addition to its own, and opens what they name: queries
+of all splits, subtitles, captions, features, lists of videos. An error would stop training or
+evaluation, or make its results wrong; a warning would not. Exit code 0: no errors; 1: errors; 2: a
+mistake in the command. scripts/drop_ids.py takes the --fix-list.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SCRIPTS: dict[str, type[TrainingOptions]] = {
 
 
 def script_of(config: dict) -> str:
-    """The script whose task a config has.
+    """Return the script that has the task of a config.
 
     Raises:
         UserError: none has.
@@ -58,13 +58,13 @@ def script_of(config: dict) -> str:
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and what of it is the training script's."""
+    """Parse the command line; return also the options of the training script."""
     parser = work_parser(__doc__)
     add = parser.add_argument
-    add("--script", choices=SCRIPTS, help="that trains (not given: the config's task tells)")
+    add("--script", choices=SCRIPTS, help="that trains (default: by the config's task)")
     add("--config", metavar="FILE.json", help="options of that script")
-    add("--quick", action="store_true", help="only what training checks at its start")
-    add("--json", metavar="FILE", help="write everything that was checked, with all ids")
+    add("--quick", action="store_true", help="only the checks at the start of training")
+    add("--json", metavar="FILE", help="write all checks, with all ids")
     add("--fix-list", metavar="FILE", help="write the ids to leave out, for scripts/drop_ids.py")
     given, rest = parser.parse_known_args(argv)
     if given.config:
@@ -73,7 +73,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[st
 
 
 def write_fix_list(report: Report, path: str) -> None:
-    """Write what to leave out, and say what that does not fix."""
+    """Write the ids to leave out, and print the problems that remain."""
     drops = report.broken_records()
     drops.save(path)
     records = sum(map(len, drops.records.values()))

@@ -7,7 +7,7 @@ Reads <feature_dir>/<part>_features/<folder>/<video>.npz (entry "features", one 
 every part, in the order in which a frame's features join them; or the VALUE benchmark's
 <feature_dir>/<part>/<video>.npz, of the parts resnet, slowfast, clip-vit and mil-nce (its folder:
 mil-nce-s3d). Without --feat_version and --parts the folders decide: ResNet and SlowFast, or else
-the pair that is there. Writes to <output>/<dataset>:
+the pair that exists. Writes to <output>/<dataset>:
   video_feat_info.pkl   {video: (frames, slowfast file, resnet file, folder)}, frames of the
                         shortest; the files in the opposite order of the parts
   <version>_info.pkl    the same, with --feat_version or of VALUE's folders; this alone, if both, or
@@ -19,7 +19,6 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -42,25 +41,12 @@ from utils.names import MAX_NAME_LENGTH, is_text
 NAMED = 3  # videos that a message shows
 
 
-@dataclass(frozen=True, slots=True)
-class VideoFiles:
-    """The files found for a video: paths by part, in the order of the parts."""
-
-    vid: str
-    found: dict[str, list[Path]]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A video whose files have been read; one of ``paths`` and ``problem`` is None."""
-
-    vid: str
-    paths: FeaturePaths | None
-    problem: str | None
+VideoFiles = tuple[str, dict[str, list[Path]]]  # a video, and its files by part, in order
+Checked = tuple[str, FeaturePaths | str]  # a video, and its files or why they cannot be used
 
 
 def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
-    """All videos that a part has a file of, in order of their names.
+    """Return all videos with a file of some part, in order of their names.
 
     Raises:
         UserError: a part's folder is missing, or a part is named twice.
@@ -77,11 +63,11 @@ def find_files(feature_dir: Path, parts: Sequence[str]) -> list[VideoFiles]:
             )
         for path in part_files(folder):
             found[path.stem][part].append(path.absolute())
-    return [VideoFiles(vid, found[vid]) for vid in sorted(found)]
+    return sorted(found.items())
 
 
 def list_names(feature_dir: Path, parts: Sequence[str], version: str | None) -> list[str]:
-    """Return what the lists of files are called: as HERO's, as VALUE's, or both."""
+    """Return the names of the lists of files: HERO's, VALUE's, or both."""
     folders = (part_folder(feature_dir, part) for part in parts)
     is_value = any(folder is not None and is_value_folder(folder) for folder in folders)
     own = [f"{version or '_'.join(parts)}_info.pkl"] if version or is_value else []
@@ -91,39 +77,32 @@ def list_names(feature_dir: Path, parts: Sequence[str], version: str | None) -> 
 
 def check_files(videos: list[VideoFiles]) -> list[Checked]:
     """Read the files of each video."""
-    return list(map(_check, videos))
+    return [(vid, _problem(vid, found) or _check(found)) for vid, found in videos]
 
 
-def _check(video: VideoFiles) -> Checked:
-    problem = _problem(video)
-    if problem is not None:
-        return Checked(video.vid, None, problem)
-    paths = [path for (path,) in video.found.values()]
+def _check(found: dict[str, list[Path]]) -> FeaturePaths | str:
+    paths = [path for (path,) in found.values()]
     frames = []
     for path in paths:
         try:
             frames.append(len(load_features(path)))
         except FeatureFileError as error:
-            return Checked(video.vid, None, f"{path}: {error}")
-    films = {(of.file.size, of.file.sha256) for _, of in map(read_making, paths) if of is not None}
-    if len(films) > 1:
+            return f"{path}: {error}"
+    sources = (made_of.file for _, made_of in map(read_making, paths) if made_of is not None)
+    if len({(file.size, file.sha256) for file in sources}) > 1:
         which = " and ".join(map(str, paths))
-        problem = f"{which} are of different files of the video; extract all kinds again"
-        return Checked(video.vid, None, problem)
-    files = tuple(map(str, paths))
-    return Checked(video.vid, FeaturePaths(min(frames), files, paths[0].parent.name), None)
+        return f"{which} are of different files of the video; extract all kinds again"
+    return FeaturePaths(min(frames), tuple(map(str, paths)), paths[0].parent.name)
 
 
-def _problem(video: VideoFiles) -> str | None:
-    """Return what keeps a video's files from being paired."""
-    if not is_text(video.vid):
+def _problem(vid: str, found: dict[str, list[Path]]) -> str | None:
+    """Return why a video's files cannot be paired; None if they can."""
+    if not is_text(vid):
         return f"a file's name must be text (UTF-8) of at most {MAX_NAME_LENGTH} bytes"
-    for part, paths in video.found.items():
+    for part, paths in found.items():
         if not paths:
-            return f"no {part} file beside {next(filter(None, video.found.values()))[0]}"
-    several = {
-        part: sorted(paths, key=modified) for part, paths in video.found.items() if len(paths) > 1
-    }
+            return f"no {part} file next to {next(filter(None, found.values()))[0]}"
+    several = {part: sorted(paths, key=modified) for part, paths in found.items() if paths[1:]}
     if not several:
         return None
     newest = ", ".join(str(paths[-1]) for paths in several.values())
@@ -135,20 +114,14 @@ def _problem(video: VideoFiles) -> str | None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = work_parser(__doc__)
-    parser.add_argument("--feature_dir", required=True, help="what the extractors wrote")
-    parser.add_argument("--output", required=True, help="folder of the video databases")
-    parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
-    parser.add_argument(
-        "--parts",
-        nargs="+",
-        metavar="PART",
-        help="what a frame's features are joined of, in order (default: see above)",
-    )
-    parser.add_argument(
-        "--feat_version", help="the parts, joined by _: resnet_slowfast, clip-vit_mil-nce, mil-nce"
-    )
+    add = parser.add_argument
+    add("--feature_dir", required=True, help="output of the extractors")
+    add("--output", required=True, help="folder of the video databases")
+    add("--dataset", required=True, help="folder within it, e.g. tv")
+    add("--parts", nargs="+", metavar="PART", help="to join, in order (default: see above)")
+    add("--feat_version", help="the parts, joined by _: resnet_slowfast, clip-vit_mil-nce, mil-nce")
     return parser.parse_args(argv)
 
 
@@ -161,8 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     check_output(target / "corrupted.json", *lists)
     videos = find_files(feature_dir, parts)
     checked = list(map_in_chunks(check_files, videos, options.workers, len(videos), chunk=16))
-    paths = {video.vid: video.paths for video in checked if video.paths is not None}
-    problems = {video.vid: video.problem for video in checked if video.problem is not None}
+    paths = {vid: files for vid, files in checked if isinstance(files, FeaturePaths)}
+    problems = {vid: problem for vid, problem in checked if isinstance(problem, str)}
     if not paths:
         first = next(iter(problems.values()), "there are no .npz files")
         raise UserError(f"{options.feature_dir} has no video with features of all kinds ({first})")

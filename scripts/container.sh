@@ -1,24 +1,24 @@
 # shellcheck shell=bash
 # Sourced by the scripts that start HERO's container: engine, image, options, mounts.
 #
-# $HERO_CONTAINER_ENGINE is docker, podman or buildah (the first of them that is installed); buildah
-# needs no isolation of processes but a chroot, and knows no GPUs. The image is $HERO_IMAGE
-# (hero:1.0); it is built from the Dockerfile if it is not there yet, with the further options in
-# $HERO_BUILD_OPTIONS, as “--build-arg BASE=docker.io/debian:bookworm-slim” for a CPU.
+# $HERO_CONTAINER_ENGINE is docker, podman or buildah (default: the first that is installed);
+# buildah needs only a chroot, and supports no GPUs. The image is $HERO_IMAGE (hero:1.0); if it does
+# not exist, it is built from the Dockerfile, with the additional options in $HERO_BUILD_OPTIONS,
+# such as “--build-arg BASE=docker.io/debian:bookworm-slim” for a CPU.
 
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 2
 }
 
-# in_container [MOUNT | NAME=VALUE]… -- COMMAND…: run COMMAND as the caller, with his GPUs. A MOUNT is
-# FOLDER:DESTINATION:rw or :ro, the source lies at /src, also :ro where a caller says so; no COMMAND
-# is a shell. With dry_run=yes in the environment print what would be run.
+# in_container [MOUNT | NAME=VALUE]… -- [COMMAND…]: run COMMAND (default: a shell) as the calling
+# user, with the user's GPUs. A MOUNT is FOLDER:DESTINATION:rw or :ro; callers mount the source at
+# /src. With dry_run=yes in the environment print the command instead.
 in_container() {
     local image="${HERO_IMAGE:-hero:1.0}" engine folder rest
     local options=(--user "$(id -u):$(id -g)" --env HOME=/tmp --env "USER=$(id -un)")
     engine="$(container_engine)" || exit
-    [ "$engine" != buildah ] || local writable=,rw # its mounts are read-only if it is not said
+    [ "$engine" != buildah ] || local writable=,rw # its mounts are read-only by default
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
         case "$1" in
             /*:ro) rest="${1%:ro}" && folder="${rest%:*}" && rest="${rest##*:},readonly" ;;
@@ -46,7 +46,7 @@ container_engine() {
     echo "$engine"
 }
 
-# Shared memory and locked pages as the base image's makers ask for.
+# Shared memory and locked pages as the base image requires.
 run_in_docker() {
     local gpus="${CUDA_VISIBLE_DEVICES-all}"
     options=(--rm --ipc=host --ulimit memlock=-1 --ulimit stack=67108864 "${options[@]}")
@@ -59,14 +59,14 @@ run_in_docker() {
 run_in_podman() {
     local gpu gpus="${CUDA_VISIBLE_DEVICES-all}"
     options=(--rm --ipc=host --ulimit host --userns keep-id "${options[@]}")
-    if [ "$gpus" = all ] && [ ! -e /dev/nvidiactl ]; then gpus=; fi # podman refuses what is not there
+    if [ "$gpus" = all ] && [ ! -e /dev/nvidiactl ]; then gpus=; fi # podman fails without a device
     for gpu in ${gpus//,/ }; do options+=(--device "nvidia.com/gpu=$gpu"); done
     require_image podman build --format docker
     show_or_run podman run "${terminal[@]}" --workdir /src "${options[@]}" "$image" "$@"
 }
 
-# Commands run in working containers, not in images. A chroot's host has a name that nobody knows, and
-# Horovod looks for its address.
+# Commands run in working containers, not in images. Horovod resolves the host's name, and a chroot's
+# has no address.
 run_in_buildah() {
     local container=CONTAINER status=0
     require_image buildah build --isolation chroot --format docker

@@ -8,11 +8,10 @@ How2QA (CSV): video, moment [start:end], three wrong answers, question, right an
 DiDeMo (JSON): [{"annotation_id", "description", "video", "times": [[first, last], …]}, …],
   times in segments of five seconds, one per annotator
 
-A video of How2 is known as its clips of 60 seconds, <video>.<n>: times become relative to the clip
-(of How2QA: the one in which the moment starts). The right answer of a question is placed by a draw
-that --seed fixes, so that every place is right equally often. DiDeMo's target is the moment that
-most annotators chose, the first of equals. Moments that are negative or end before they start are
-left out, and counted.
+Videos of How2 are cut into clips of 60 seconds, <video>.<n>: times become relative to the clip (of
+How2QA: the one in which the moment starts). The right answer of a question gets a random index
+(--seed), each equally often. DiDeMo's target is the moment that most annotators chose, the first of
+equals. Moments that are negative or end before they start are left out, and counted.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import csv
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +39,7 @@ from utils.files import check_output, read_json, write_jsonl
 CLIP_SECONDS = 60
 SEGMENT_SECONDS = 5
 NUM_ANSWERS = 4
+DECIMALS = 6  # of seconds: subtraction adds digits
 
 Segment = Annotated[int, msgspec.Meta(ge=-MAX_FRAMES, le=MAX_FRAMES)]
 
@@ -50,27 +50,17 @@ _SPAN = re.compile(r"\[\s*(\d+(?:\.\d+)?)\s*:\s*(\d+(?:\.\d+)?)\s*\]")
 class Row:
     """A row of a published CSV file."""
 
-    place: str  # file and line
+    where: str  # file and line
     index: int  # from 0
     cells: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A moment that is negative or ends before it starts: no database may hold it."""
-
-    place: str  # of the annotation
-    moment: Sequence[float]
-
-    def __str__(self) -> str:
-        return f"{self.place} [{self.moment[0]:g}, {self.moment[1]:g}]"
-
-
-Converted = Iterator[dict | LeftOut]
+# Annotations; or, as text, moments that are negative or end before they start, which are left out.
+Converted = Iterator[dict | str]
 
 
 def read_csv(path: str, num_cells: int) -> Iterator[Row]:
-    """The rows of a CSV file without a header; empty ones are passed over.
+    """Yield the rows of a CSV file without a header; empty ones are skipped.
 
     Raises:
         UserError: the file is missing or no UTF-8 text, or a row has another number of cells.
@@ -80,10 +70,10 @@ def read_csv(path: str, num_cells: int) -> Iterator[Row]:
             reader = csv.reader(file, strict=True)
             rows = (cells for cells in reader if cells)
             for index, cells in enumerate(rows):
-                place = f"{path}:{reader.line_num}"
+                where = f"{path}:{reader.line_num}"
                 if len(cells) != num_cells:
-                    raise UserError(f"{place} has {len(cells)} cells instead of {num_cells}")
-                yield Row(place, index, [cell.strip() for cell in cells])
+                    raise UserError(f"{where} has {len(cells)} cells instead of {num_cells}")
+                yield Row(where, index, [cell.strip() for cell in cells])
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except (csv.Error, UnicodeDecodeError) as error:
@@ -99,32 +89,27 @@ def parse_span(row: Row, cell: str) -> tuple[float, float]:
     match = _SPAN.fullmatch(cell)
     if match is None:
         raise UserError(
-            f"{row.place}: {brief(cell)} is no [start:end] in seconds; fix or remove it"
+            f"{row.where}: {brief(cell)} is no [start:end] in seconds; fix or remove it"
         )
     start, end = map(float, match.groups())
     if not is_span([start, end]):
-        raise UserError(f"{row.place}: {brief(cell)} is no time of a video; fix or remove it")
+        raise UserError(f"{row.where}: {brief(cell)} is no time of a video; fix or remove it")
     return start, end
 
 
-def relative(seconds: float, clip_start: float) -> float:
-    """Seconds from the start of a clip, without the digits that subtraction adds."""
-    return round(seconds - clip_start, 6)
-
-
 def convert_how2r(path: str, _seed: int) -> Converted:
-    """How2R: one moment query a row."""
+    """Convert How2R: one moment query per row."""
     for row in read_csv(path, 4):
         video, clip, moment, query = row.cells
         clip_start, clip_end = parse_span(row, clip)
         start, end = parse_span(row, moment)
         if clip_start % CLIP_SECONDS:
             raise UserError(
-                f"{row.place}: clip {brief(clip)} does not start at a multiple of 60 seconds"
+                f"{row.where}: clip {brief(clip)} does not start at a multiple of 60 seconds"
             )
-        ts = [relative(start, clip_start), relative(end, clip_start)]
+        ts = [round(time - clip_start, DECIMALS) for time in (start, end)]
         if is_clamped(ts):
-            yield LeftOut(row.place, ts)
+            yield f"{row.where} [{ts[0]:g}, {ts[1]:g}]"
             continue
         yield {
             "vid_name": f"{video}.{int(clip_start // CLIP_SECONDS)}",
@@ -136,36 +121,31 @@ def convert_how2r(path: str, _seed: int) -> Converted:
 
 
 def convert_how2qa(path: str, seed: int) -> Converted:
-    """How2QA: one question a row, its right answer at a drawn place."""
+    """Convert How2QA: one question per row, its right answer at a random index."""
     rows = list(read_csv(path, 7))
-    for row, place in zip(rows, draw_places(len(rows), seed), strict=True):
+    indices = [k % NUM_ANSWERS for k in range(len(rows))]  # each equally often, or once more
+    random.Random(seed).shuffle(indices)
+    for row, index in zip(rows, indices, strict=True):
         video, moment, *wrong, question, right = row.cells
         start, end = parse_span(row, moment)
         if is_clamped((start, end)):
-            yield LeftOut(row.place, (start, end))
+            yield f"{row.where} [{start:g}, {end:g}]"
             continue
         clip = int(start // CLIP_SECONDS)
-        answers = [*wrong[:place], right, *wrong[place:]]
-        clip_start = clip * CLIP_SECONDS
+        answers = [*wrong[:index], right, *wrong[index:]]
+        ts = [str(round(time - clip * CLIP_SECONDS, DECIMALS)) for time in (start, end)]
         yield {
             "qid": row.index,
             "q": question,
             **{f"a{k}": answer for k, answer in enumerate(answers)},
-            "ts": f"{relative(start, clip_start)}-{relative(end, clip_start)}",
+            "ts": "-".join(ts),
             "vid_name": f"{video}.{clip}",
-            "answer_idx": place,
+            "answer_idx": index,
         }
 
 
-def draw_places(count: int, seed: int) -> list[int]:
-    """``count`` places of right answers: each occurs equally often (or once more), shuffled."""
-    places = [k % NUM_ANSWERS for k in range(count)]
-    random.Random(seed).shuffle(places)
-    return places
-
-
 class DidemoAnnotation(msgspec.Struct):
-    """A record of DiDeMo: ``times`` are the first and last segment, one for each annotator."""
+    """A record of DiDeMo; ``times`` are the first and last segment, by annotator."""
 
     annotation_id: Name
     description: str
@@ -174,15 +154,16 @@ class DidemoAnnotation(msgspec.Struct):
 
 
 def convert_didemo(path: str, _seed: int) -> Converted:
-    """DiDeMo: one description a record, with the moments of all its annotators."""
+    """Convert DiDeMo: one description per record, with the moments of all its annotators."""
     for number, raw in enumerate(read_json(path, list[Any]), start=1):
         try:
             record = check(raw, DidemoAnnotation)
         except RecordError as error:
             raise UserError(f"{path}: record {number}: {error}; fix or remove it") from None
-        sound = [segments for segments in record.times if not is_clamped(segments)]
-        moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in sound]
-        yield from (LeftOut(f"record {number}", span) for span in record.times if is_clamped(span))
+        valid = [segments for segments in record.times if not is_clamped(segments)]
+        moments = [[a * SEGMENT_SECONDS, (b + 1) * SEGMENT_SECONDS] for a, b in valid]
+        invalid = (segments for segments in record.times if is_clamped(segments))
+        yield from (f"record {number} [{first:g}, {last:g}]" for first, last in invalid)
         if moments:
             yield {
                 "vid_name": record.video,
@@ -201,12 +182,12 @@ CONVERTERS: dict[str, Callable[[str, int], Converted]] = {
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = script_parser(__doc__)
     parser.add_argument("--task", required=True, choices=CONVERTERS)
     parser.add_argument("--annotation", required=True, help="the published file")
-    parser.add_argument("--output", required=True, help="JSON lines to be written")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of places")
+    parser.add_argument("--output", required=True, help="JSON lines to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of answers")
     return parser.parse_args(argv)
 
 
@@ -216,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     check_output(options.output)
     converted = list(CONVERTERS[options.task](options.annotation, options.seed))
     records = [one for one in converted if isinstance(one, dict)]
-    left_out = [str(one) for one in converted if isinstance(one, LeftOut)]
+    left_out = [one for one in converted if isinstance(one, str)]
     if not records:
         raise UserError(
             f"{options.annotation} holds no annotations (moments that are negative or end before "

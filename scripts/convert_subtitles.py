@@ -5,14 +5,14 @@ python scripts/convert_subtitles.py --input videos --output ann/subtitles.jsonl 
 
 Writes a line {"vid_name", "sub": [{"text", "start", "end"}, …]} for every video with a file below
 --input, times in seconds, sorted by start. A file belongs to the video of its name: movie.srt to
-movie.mp4; with --language en, so do movie.en.srt, movie.eng.srt and movie.en-US.sdh.srt. Content
-tells the format, whatever the ending. HTML and position tags are removed, line breaks become
-spaces, empty subtitles are dropped. With --vid2nframe, videos without a file that can be used get
-a line without subtitles, and files without a video are passed over.
+movie.mp4; with --language en, so do movie.en.srt, movie.eng.srt and movie.en-US.sdh.srt. The format
+is recognised by the content, not by the ending. HTML and position tags are removed, line breaks
+become spaces, empty subtitles are dropped. With --vid2nframe, videos without a usable file get a
+line without subtitles, and files without a video are passed over.
 
-Files that cannot be used, or were not as they should be, are listed at the end and in
-<output>.failed.json: {file: {reason, subtitles, used}}, used: whether it was, with so many
-subtitles. Exit code 0: some file could be used; 2: none.
+Files with problems are listed at the end and in <output>.failed.json: {file: {reason, subtitles,
+used}}, the number of subtitles used, and whether the file was. Exit code 0: some file could be
+used; 2: none.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.prepare.problems import Problems, SubtitleProblem
+from data.prepare.problems import Problem, Problems
 from data.prepare.subtitle_encoding import require_encodings
 from data.prepare.subtitle_files import SUFFIXES, read_subtitles
 from data.prepare.subtitle_matching import SubtitleMatches, match_subtitles
@@ -35,40 +35,38 @@ from utils.files import check_output, named_path, write_jsonl
 def convert(
     matches: SubtitleMatches, films: Collection[str], encodings: list[str], problems: Problems
 ) -> Iterator[dict]:
-    """The lines of all films, by name; of those that cannot be read where ``films`` has them."""
+    """Yield the lines of all films, by name; if a file cannot be read, only of ``films``."""
     for film in sorted({*matches.files, *films}):
         cues, file = [], matches.files.get(film)
         if file is not None:
             try:
                 subtitles = read_subtitles(file, *encodings)
             except UserError as error:
-                problems.note(file, SubtitleProblem(str(error).removeprefix(f"{file}: ")))
+                problems.note(file, Problem(str(error).removeprefix(f"{file}: ")))
                 if film not in films:
                     continue
             else:
                 cues = subtitles.cues
                 if subtitles.notes:
-                    said = "; ".join(subtitles.notes)
-                    problems.note(file, SubtitleProblem(said, len(cues), used=True))
+                    problems.note(file, Problem("; ".join(subtitles.notes), len(cues), used=True))
         yield {"vid_name": film, "sub": [asdict(cue) for cue in cues]}
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument("--input", required=True, help="a subtitle file, or a folder of them")
-    parser.add_argument("--output", required=True, help="JSON lines to write")
-    parser.add_argument("--language", help="take files of this language: en for movie.en.srt")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--input", required=True, help="a subtitle file, or a folder of them")
+    add("--output", required=True, help="JSON lines to write")
+    add("--language", help="take files of this language: en for movie.en.srt")
+    add(
         "--encoding",
         nargs="+",
         default=[],
         help="of files that are not UTF-8 and have no byte-order mark; of several, the first that "
-        "reads a file (default: guessed)",
+        "decodes a file (default: guessed)",
     )
-    parser.add_argument(
-        "--vid2nframe", help="{video: number of frames}, JSON: the videos there are"
-    )
+    add("--vid2nframe", help="{video: number of frames}, JSON: the videos that exist")
     return parser.parse_args(argv)
 
 
@@ -80,7 +78,7 @@ def require_files(source: Path, matches: SubtitleMatches) -> None:
         kinds = ", ".join(SUFFIXES)
         raise UserError(f"{source} holds no subtitle files ({kinds}); fix --input")
     raise UserError(
-        f"no subtitle file is of a video and language asked for: {'; '.join(matches.notes())}; "
+        f"no subtitle file is of a selected video and language: {'; '.join(matches.notes())}; "
         "name files as their videos (movie.srt, movie.en.srt), or pass another --language"
     )
 
@@ -101,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         print(note)
     problems = Problems(report_path, "subtitles")
     for file, reason in matches.failed.items():
-        problems.note(file, SubtitleProblem(reason))
+        problems.note(file, Problem(reason))
     rows = list(convert(matches, films or (), options.encoding, problems))
     problems.write()
     if report := problems.report():
@@ -111,9 +109,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{problems.first_failure}; none of {problems.failures} can be used: see {report_path}"
         )
     write_jsonl(options.output, rows)
-    silent = [row["vid_name"] for row in rows if row["vid_name"] not in matches.files]
-    if silent:
-        print(f"{len(silent)} videos have no subtitle file, such as {silent[0]}")
+    if without := [row["vid_name"] for row in rows if row["vid_name"] not in matches.files]:
+        print(f"{len(without)} videos have no subtitle file, such as {without[0]}")
     print(f"{options.output}: {len(rows)} videos, {sum(len(row['sub']) for row in rows)} subtitles")
 
 

@@ -3,9 +3,9 @@
 python scripts/convert_video_db_single_feature.py --feature_dir features/clip-vit \
     --output video_db --dataset yc2
 
---feature_dir is the folder of the files, named as collect_video_feature_paths.py knows it, or, with
---feat_version, the folder that holds it. All other options are those of convert_videodb.py, and so
-is what is written; the list of files is <output>/<dataset>/<version>_info.pkl.
+--feature_dir is the folder of the files, named as for collect_video_feature_paths.py, or, with
+--feat_version, the folder that holds it. All other options and the output are those of
+convert_videodb.py; the list of files is <output>/<dataset>/<version>_info.pkl.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from utils.files import named_path
 
 
 def choose_folder(feature_dir: Path, version: str | None) -> tuple[Path, str]:
-    """Return the folder that holds the folder of the files, and the version that these are of.
+    """Return the folder that holds the folder of the files, and the version of the files.
 
     Raises:
         UserError: there are no such files.
@@ -41,17 +41,18 @@ def choose_folder(feature_dir: Path, version: str | None) -> tuple[Path, str]:
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and what of it is for convert_videodb.py."""
+    """Parse the command line; return also the options of convert_videodb.py."""
     parser = script_parser(__doc__)
-    parser.add_argument("--feature_dir", required=True, help="the files of one extractor")
-    parser.add_argument("--output", required=True, help="folder of the video databases")
-    parser.add_argument("--dataset", required=True, help="folder within it, e.g. yc2")
-    parser.add_argument("--feat_version", help="name of the database (default: the folder's)")
+    add = parser.add_argument
+    add("--feature_dir", required=True, help="the files of one extractor")
+    add("--output", required=True, help="folder of the video databases")
+    add("--dataset", required=True, help="folder within it, e.g. yc2")
+    add("--feat_version", help="name of the database (default: the folder's)")
     return parser.parse_known_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Pair every file with none, and convert."""
+    """List the files, and convert them."""
     options, more = parse_arguments(argv)
     root, part = choose_folder(Path(options.feature_dir), options.feat_version)
     version = options.feat_version or part

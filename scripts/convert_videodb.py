@@ -5,12 +5,11 @@ python scripts/convert_videodb.py --vfeat_info_file video_db/tv/video_feat_info.
 python scripts/convert_videodb.py --vfeat_db video_db/tv --output video_db_half --dataset tv \
     --frame_length 1.5 --format safetensors --half
 
-Writes <output>/<dataset>/<feat_version>_<frame_length>[_compressed|_safetensors] and, beside it,
-id2nframe.json; or id2nframe_<frame_length>.json where that is there already, or where the files lie
+Writes <output>/<dataset>/<feat_version>_<frame_length>[_compressed|_safetensors] and, next to it,
+id2nframe.json; or id2nframe_<frame_length>.json where that exists already, or where the files are
 in folders named as the VALUE benchmark's. Of a video whose versions differ it has the least number.
-The database is read where the configuration names <output>/<dataset>; if that holds LMDB and
-safetensors files, LMDB is.
-Its meta.json says what made the features, as far as extract_features.py recorded it:
+The configuration names <output>/<dataset>; if that holds LMDB and safetensors files, LMDB is read.
+meta.json holds the provenance of the features, as recorded by extract_features.py:
 {"extraction": {extractor: {model, weights, weights_sha256, interval, width}}, "interval", "width",
 "dtype", "parts": {extractor: width}, in the order in which a frame's features join them}.
 Videos whose features cannot be used, or are of another width than most, are listed in
@@ -29,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.prepare.extraction import META_FILE, database_extraction
+from data.prepare.extraction import META_FILE, read_feature_meta
 from data.prepare.feature_files import FeatureFileError, read_pickle, write_pickle
 from data.prepare.feature_parts import PUBLISHED
 from data.prepare.feature_sources import FeatureSource, FileFeatures, StoredFeatures
@@ -54,82 +53,58 @@ class EncodedClip:
     vid: str
     num_frames: int
     width: int
-    value: Any  # what the codec made
+    value: Any  # of the codec
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """A video; ``problem`` says why there are no clips."""
-
-    vid: str
-    clips: list[EncodedClip]
-    problem: str | None
+Converted = tuple[str, list[EncodedClip] | str]  # a video, and its clips or why there are none
 
 
+@dataclass(frozen=True)
 class Converter:
-    """Load, cut and encode the features of videos.
+    """Loads, cuts and encodes the features of videos."""
 
-    Args:
-        source: of the features.
-        codec: of the database.
-        precision: of the database.
-        clip_frames: cut videos into clips of this many frames; None keeps them whole.
-        width: of the features; others cannot be used. None takes any.
-    """
-
-    def __init__(
-        self,
-        source: FeatureSource,
-        codec: FeatureCodec,
-        precision: np.dtype,
-        clip_frames: int | None,
-        width: int | None = None,
-    ) -> None:
-        self._source = source
-        self._codec = codec
-        self._precision = precision
-        self._clip_frames = clip_frames
-        self._width = width
+    source: FeatureSource
+    codec: FeatureCodec
+    precision: np.dtype
+    clip_frames: int | None  # cut videos into clips of this many frames; None: keep them whole
+    width: int | None = None  # of the features; others cannot be used. None: any
 
     def __call__(self, vids: list[str]) -> list[Converted]:
-        """The stored form of each video."""
+        """Return the stored form of each video."""
         return [self._convert(vid) for vid in vids]
 
     def _convert(self, vid: str) -> Converted:
         try:
-            features = self._cast(self._source.load(vid))
+            features = self._cast(self.source.load(vid))
         except FeatureFileError as error:
-            return Converted(vid, [], str(error))
-        names = clip_names(vid, len(features), self._clip_frames)
-        size = self._clip_frames or len(features)
-        parts = [features[at : at + size] for at in range(0, len(features), size)]
-        clips = [
-            EncodedClip(name, len(part), part.shape[1], self._codec.encode(part))
-            for name, part in zip(names, parts, strict=True)
-        ]
-        return Converted(vid, clips, None)
+            return vid, str(error)
+        size = self.clip_frames or len(features)
+        clips = []
+        for number, name in enumerate(clip_names(vid, len(features), self.clip_frames)):
+            part = features[number * size : (number + 1) * size]
+            clips.append(EncodedClip(name, len(part), part.shape[1], self.codec.encode(part)))
+        return vid, clips
 
     def _cast(self, features: np.ndarray) -> np.ndarray:
-        if self._width not in (None, features.shape[1]):
-            raise FeatureFileError(
-                f"{features.shape[1]} values a frame, most videos have {self._width}"
-            )
+        width = features.shape[1]
+        if self.width not in (None, width):
+            raise FeatureFileError(f"{width} values a frame, most videos have {self.width}")
         with np.errstate(over="ignore"):
-            cast = features.astype(self._precision)
+            cast = features.astype(self.precision)
         if not np.isfinite(cast).all():
             raise FeatureFileError("some values are too large for --half")
         return cast
 
 
 def clip_names(vid: str, num_frames: int, clip_frames: int | None) -> list[str]:
-    """``<vid>.0``, ``<vid>.1``, … or, uncut, ``<vid>``."""
+    """Return ``<vid>.0``, ``<vid>.1``, … or, uncut, ``<vid>``."""
     if clip_frames is None:
         return [vid]
     return [f"{vid}.{n}" for n in range(math.ceil(num_frames / clip_frames))]
 
 
 def frames_per_clip(clip_interval: float | None, frame_length: float) -> int | None:
-    """Frames of a clip of ``clip_interval`` seconds; None if videos stay whole.
+    """Return the frames of a clip of ``clip_interval`` seconds; None if videos stay whole.
 
     Raises:
         UserError: a clip would not hold whole frames.
@@ -145,7 +120,7 @@ def frames_per_clip(clip_interval: float | None, frame_length: float) -> int | N
 
 
 def open_source(options: argparse.Namespace) -> FeatureSource:
-    """The features that the command line names.
+    """Open the features that the command line names.
 
     Raises:
         UserError: it names none or both kinds, or they cannot be opened.
@@ -159,10 +134,10 @@ def open_source(options: argparse.Namespace) -> FeatureSource:
 
 
 class VideoDbTask:
-    """What the command line asks for.
+    """The database to make, by the command line.
 
     Raises:
-        UserError: it makes no sense, or the source cannot be opened.
+        UserError: options contradict each other, or the source cannot be opened.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -179,10 +154,10 @@ class VideoDbTask:
         self._workers = options.workers
 
     def is_finished(self) -> bool:
-        """Return whether the database is there, whole, with just what :meth:`build` would write.
+        """Return whether the database exists, intact, as :meth:`build` would write it.
 
         Raises:
-            UserError: one is there that was made otherwise, or from older files.
+            UserError: one exists that was made otherwise, or from older files.
         """
         if not is_database(self._path):
             return False
@@ -193,30 +168,30 @@ class VideoDbTask:
             return False
         if self._differs(db):
             raise UserError(
-                f"{db.path} is there already, made from other features or with other options; "
+                f"{db.path} exists already, made from other features or with other options; "
                 "pass --force to build it again, or choose another --dataset"
             )
         print(f"{db.path} is made already ({len(db)} records)")
         return True
 
     def _differs(self, db: FeatureDb) -> bool:
-        failed_file = _failed_file(db.path)
-        failed = read_pickle(failed_file, FAILED) if failed_file.exists() else {}
+        file = _failed_file(db.path)
+        failed = read_pickle(file, FAILED) if file.exists() else {}
         expected = {
             name
             for vid, frames in self._source.frames.items()
             if vid not in failed
             for name in clip_names(vid, frames, self._clip_frames)
         }
-        made = min(map(modified, db.path.iterdir()))
-        older = made < self._source.modified()
-        changed = older or database_extraction(db.path) not in (None, self._source.extraction)
-        return changed or db.stored_dtype != self._precision or set(db.keys()) != expected
+        return (
+            min(map(modified, db.path.iterdir())) < self._source.modified()
+            or read_feature_meta(db.path).extraction not in (None, self._source.extraction)
+            or db.stored_dtype != self._precision
+            or set(db.keys()) != expected
+        )
 
     def build(self, recount: bool) -> None:
-        """Write the database.
-
-        Videos that cannot be used, also those of another width than most, are listed.
+        """Write the database, and list videos that cannot be used.
 
         Args:
             recount: let new numbers of frames replace those in id2nframe.json.
@@ -227,7 +202,7 @@ class VideoDbTask:
         check_output(_failed_file(self._path))
         try:
             self._write(recount)
-        except _MixedWidthsError as mixed:  # seldom, and known at the end: once more without them
+        except _MixedWidthsError as mixed:  # rare, and known at the end: again, without them
             self._write(recount, mixed.usual)
 
     def _write(self, recount: bool, width: int | None = None) -> None:
@@ -242,12 +217,13 @@ class VideoDbTask:
             own_counts=self._source.own_counts,
         ) as db:
             convert = Converter(self._source, db.codec, self._precision, self._clip_frames, width)
-            for video in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
-                if video.problem is not None:
-                    failed[video.vid] = video.problem
-                for clip in video.clips:
+            for vid, clips in map_in_chunks(convert, vids, self._workers, len(vids), chunk=4):
+                if isinstance(clips, str):
+                    failed[vid] = clips
+                    continue
+                for clip in clips:
                     db.put_encoded(clip.vid, clip.num_frames, clip.value)
-                widths.update({clip.width for clip in video.clips})
+                widths.update({clip.width for clip in clips})
             if len(failed) == len(vids):
                 reasons = "; ".join(f"{vid}: {problem}" for vid, problem in failed.items())
                 raise UserError(f"no video of {self._source.path} can be used ({reasons[:500]})")
@@ -263,12 +239,9 @@ class VideoDbTask:
             LOGGER.warning("%s is left out: %s", vid, problem)
 
     def _meta(self, width: int, vid: str) -> dict:
-        known = {"extraction": self._source.extraction, "parts": self._source.widths(vid)}
-        return {name: value for name, value in known.items() if value is not None} | {
-            "interval": self._version[1],
-            "width": width,
-            "dtype": self._precision.name,
-        }
+        meta = {"extraction": self._source.extraction, "parts": self._source.widths(vid)}
+        meta = {name: value for name, value in meta.items() if value is not None}
+        return {**meta, "interval": self._version[1], "width": width, "dtype": self._precision.name}
 
 
 class _MixedWidthsError(Exception):
@@ -283,33 +256,30 @@ def _failed_file(database: Path) -> Path:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = work_parser(__doc__)
-    parser.add_argument("--vfeat_info_file", help="what collect_video_feature_paths.py wrote")
-    parser.add_argument("--vfeat_db", help="or a feature database to convert, e.g. video_db/tv")
-    parser.add_argument(
-        "--compressed_db", action="store_true", help="--vfeat_db is of the compressed variant"
-    )
-    parser.add_argument("--output", required=True, help="folder of the video databases")
-    parser.add_argument("--dataset", required=True, help="folder within it, e.g. tv")
+    add = parser.add_argument
+    add("--vfeat_info_file", help="output of collect_video_feature_paths.py")
+    add("--vfeat_db", help="or a feature database to convert, e.g. video_db/tv")
+    add("--compressed_db", action="store_true", help="--vfeat_db is of the compressed variant")
+    add("--output", required=True, help="folder of the video databases")
+    add("--dataset", required=True, help="folder within it, e.g. tv")
     add_frame_length(parser)
-    parser.add_argument(
+    add(
         "--format",
         choices=get_args(FeatureFormat),
         default="lmdb",
         help="lmdb, as published, or safetensors files (default: %(default)s)",
     )
-    parser.add_argument(
-        "--compress", action="store_true", help="LMDB that is smaller, but slower to read"
-    )
-    parser.add_argument("--half", action="store_true", help="store half precision")
-    parser.add_argument(
+    add("--compress", action="store_true", help="LMDB that is smaller, but slower to read")
+    add("--half", action="store_true", help="store half precision")
+    add(
         "--clip_interval",
         type=float,
         help="cut videos into clips <video>.0, <video>.1, … of so many seconds (HowTo100M: 60); "
         "-1: keep them whole",
     )
-    parser.add_argument(
+    add(
         "--feat_version",
         help="kind of the features, vfeat_version in training (default: the parts that "
         f"--vfeat_info_file joins; of --vfeat_db {VERSION})",

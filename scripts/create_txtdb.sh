@@ -3,9 +3,9 @@
 #
 #   bash scripts/create_txtdb.sh TXT_DB_DIR ANN_DIR
 #
-# Files that are not in ANN_DIR are passed over. Which file becomes which database:
-# scripts/prepare_data.py --help. Subtitles need <corpus>_vid2nframe.json beside them, a copy of the
-# id2nframe.json of the video database. TVC: see scripts/prepro_tvc.sh.
+# Files that are not in ANN_DIR are skipped; scripts/prepare_data.py --help lists the file of each
+# database. Subtitles need <corpus>_vid2nframe.json next to them, a copy of the id2nframe.json of the
+# video database. TVC: see scripts/prepro_tvc.sh.
 #
 # Environment:
 #   HERO_TOKER    tokenizer: hub name or local folder (default: roberta-base)

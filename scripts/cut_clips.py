@@ -1,13 +1,13 @@
-"""Cut long videos into clips: subtitles, and frame features that are in a database already.
+"""Cut long videos into clips: subtitles, and the frame features of a database.
 
 python scripts/cut_clips.py --annotation ann/ht_subtitles.jsonl --output ann/ht_clips.jsonl \
     --vfeat_db video_db/ht --clip_vfeat_db video_db/ht_clips --frame_length 2 [--clip_interval 60]
 
 Video v of T frames becomes the clips v.0, v.1, … of --clip_interval seconds; the last one may be
 shorter. Times of a clip's subtitles count from the clip's start; a subtitle over a cut is in both
-clips. A clip without subtitles has a line with an empty list. Where features are still files of
-the extractors, scripts/convert_videodb.py --clip_interval cuts them, and only subtitles are left
-to cut here (--vid2nframe, the id2nframe.json of every shard, instead of the two databases).
+clips. A clip without subtitles has a line with an empty list. Feature files of the extractors are
+cut by scripts/convert_videodb.py --clip_interval; then only subtitles are cut here (--vid2nframe,
+the id2nframe.json of every shard, instead of the two databases).
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import get_spans, read_lines
-from data.prepare.work import read_vid2nframe
+from data.prepare.work import positive, read_vid2nframe, script_parser
 from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, feature_db_path
 from data.video_pool import feature_name
@@ -38,11 +38,11 @@ _CLIP_NUMBER = re.compile(r"0|[1-9]\d*", re.ASCII)
 
 
 def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list[list[dict]]:
-    """Subtitles of every clip, in their order; parts after the last clip are dropped.
+    """Return the subtitles of every clip, in order; parts after the last clip are dropped.
 
     Args:
         subtitles: ``{"text", "start", "end", …}`` in seconds of the video.
-        num_clips: how many clips the video has.
+        num_clips: number of clips of the video.
         seconds: length of a clip.
     """
     clips: list[list[dict]] = [[] for _ in range(num_clips)]
@@ -61,10 +61,10 @@ def cut_subtitles(subtitles: list[dict], num_clips: int, seconds: float) -> list
 
 
 def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]:
-    """Frames of whole videos, those of clips ``<video>.<n>`` summed up.
+    """Return the frames of whole videos, summing up those of clips ``<video>.<n>``.
 
-    A video may be called as another's clip, and be known by its own clips: in a table of nothing
-    but clips these count; in any other the name itself does.
+    A video may have the name of another's clip, and be listed by its own clips: in a table of only
+    clips these count; in any other the name itself does.
 
     Args:
         vid2nframe: frames of videos, of clips, or of both.
@@ -75,16 +75,15 @@ def whole_videos(vid2nframe: dict[str, int], clip_frames: int) -> dict[str, int]
         stem, _, number = vid.rpartition(".")
         if stem and _CLIP_NUMBER.fullmatch(number):
             clips[stem][int(number)] = frames
-    cut = {stem: of for stem, of in clips.items() if _are_clips(of, clip_frames)}
-    whole = {stem: sum(of.values()) for stem, of in cut.items()}
+    cut = {stem: frames for stem, frames in clips.items() if _are_clips(frames, clip_frames)}
+    whole = {stem: sum(frames.values()) for stem, frames in cut.items()}
     if sum(map(len, cut.values())) == len(vid2nframe):
         return {**vid2nframe, **whole}
     return {**whole, **vid2nframe}
 
 
 def _are_clips(frames: dict[int, int], clip_frames: int) -> bool:
-    """Return whether these are the clips of a video, by their numbers: all full but the last
-    one."""
+    """Return whether these are all clips of a video: numbered from 0, and full but the last."""
     *full, last = (frames[number] for number in sorted(frames))
     are_all = max(frames) + 1 == len(frames)
     return are_all and set(full) <= {clip_frames} and 0 < last <= clip_frames
@@ -93,7 +92,7 @@ def _are_clips(frames: dict[int, int], clip_frames: int) -> bool:
 def cut_lines(
     annotation: str, vid2nframe: dict[str, int], clip_frames: int, seconds: float
 ) -> Iterator[dict]:
-    """Lines of the clips of every video.
+    """Yield the lines of the clips of every video.
 
     Raises:
         UserError: a line is no subtitles, or names a video without frames.
@@ -117,7 +116,7 @@ def cut_lines(
 
 
 def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -> dict[str, str]:
-    """Write the clips of every video; return why videos have none."""
+    """Write the clips of every video; return {video: why it has none}."""
     precision, failed = source.stored_dtype, {}
     for vid in tqdm(source.id2nframe, desc="features"):
         try:
@@ -133,10 +132,8 @@ def cut_features(source: FeatureDb, writer: FeatureDbWriter, clip_frames: int) -
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parse the command line."""
+    parser = script_parser(__doc__)
     add = parser.add_argument
     add("--annotation", required=True, help="subtitles of whole videos, JSON lines")
     add("--output", required=True, help="subtitles of the clips")
@@ -148,13 +145,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         help="{video or clip: frames}, JSON, one or more (default: id2nframe.json in --vfeat_db)",
     )
-    add("--frame_length", type=float, default=2.0, help="seconds per frame (default: %(default)s)")
+    add("--frame_length", type=positive, default=2.0, help="seconds a frame (default: %(default)s)")
     add("--clip_interval", type=float, default=60.0, help="seconds per clip (default: %(default)s)")
     add("--compressed_db", action="store_true", help="read and write the compressed variant")
     add("--force", action="store_true", help="build the features of the clips again")
     options = parser.parse_args(argv)
-    if not options.frame_length > 0:
-        raise UserError(f"--frame_length must be positive, not {options.frame_length}")
     if not (options.vid2nframe or options.vfeat_db):
         raise UserError("give --vfeat_db, or --vid2nframe to cut subtitles only")
     if bool(options.vfeat_db) != bool(options.clip_vfeat_db):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The whole way from raw files to a trained and evaluated model, on a made-up corpus.
+"""From raw files to a trained and evaluated model, on a synthetic corpus.
 
 python scripts/demo.py --task tvr --output demo
 
-Every step is a command that you would run on real data too; it is printed before it runs. What is
-there already is not made again, so an interrupted demo goes on where it was. Options that are not
-listed here go to the training script.
+Every step is a command that you would also run on real data; it is printed before it runs. Files
+that exist are kept, so an interrupted demo can be resumed. Other options are passed to the training
+script.
 """
 
 import argparse
@@ -23,14 +23,15 @@ import utils.runtime  # noqa: F401  before PyTorch
 
 # isort: split
 from scripts.demo_corpus.demo_task import DEFAULT_OUTPUT, DemoTask
-from scripts.demo_corpus.demo_tasks import PretrainTask, demo_tasks
+from scripts.demo_corpus.demo_tasks import demo_tasks
 from scripts.demo_corpus.multitask_demo import MultitaskTask
+from scripts.demo_corpus.pretrain_demo import PretrainTask
 from scripts.make_demo_data import SIZES
 from utils.errors import UserError, run_main
 from utils.files import check_output, named_path
 from utils.signals import run_program
 
-# Data sets with two tasks: the one that is meant where only the data set is named.
+# Data sets with two tasks: the default one.
 SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
 
 
@@ -51,34 +52,23 @@ def main(argv: list[str] | None = None) -> None:
     output = options.output.resolve()
     check_output(output / "corpus.json")
     if output.is_relative_to(ROOT):
-        output = output.relative_to(ROOT)  # commands run there, and are short to read
+        output = output.relative_to(ROOT)  # shorter commands
     os.chdir(ROOT)
-    name = SHORT_NAMES.get(options.task, options.task)
-    task = demo_tasks(output)[name]
+    task = demo_tasks(output)[SHORT_NAMES.get(options.task, options.task)]
     if options.seeds:
         task = with_seeds(task, options.seeds)
     run_demo(task, options.size, train_options)
 
 
 def with_seeds(task: DemoTask, seeds: list[int]) -> DemoTask:
-    """The demo with other seeds.
-
-    Raises:
-        UserError: it compares no trainings.
-    """
+    """Return the demo with other seeds, or raise UserError if it does not compare trainings."""
     if not isinstance(task, PretrainTask | MultitaskTask):
         raise UserError(f"--seeds is for tasks that compare trainings; {task.name} has --seed")
     return replace(task, seeds=tuple(seeds))
 
 
 def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
-    """Make the corpus, train, evaluate and report.
-
-    Args:
-        task: which, and in which folder.
-        size: of the corpus.
-        train_options: for the training script, after the demo's own.
-    """
+    """Make a corpus of a ``size``, train (with ``train_options``), evaluate and report."""
     for what, command in task.preparation(size):
         call(what, *command)
     own = task.train_options
@@ -90,11 +80,7 @@ def run_demo(task: DemoTask, size: str, train_options: list[str]) -> None:
 
 
 def call(what: str, *command: object) -> None:
-    """Print a command, script and options, and run it.
-
-    Raises:
-        UserError: it failed.
-    """
+    """Print a command (script and options) and run it; raise UserError if it fails."""
     words = [str(word) for word in command]
     print(f"\n# {what}\npython {shlex.join(words)}", flush=True)
     start = time.monotonic()

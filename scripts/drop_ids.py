@@ -24,19 +24,18 @@ from utils.logger import LOGGER
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument(
-        "databases", nargs="+", type=Path, help="databases, lists and annotations to copy"
-    )
-    parser.add_argument("--list", required=True, help="what to leave out")
-    parser.add_argument("--output", required=True, help="folder of the copies")
+    add = parser.add_argument
+    add("databases", nargs="+", type=Path, help="databases, lists and annotations to copy")
+    add("--list", required=True, help="names and ids to leave out")
+    add("--output", required=True, help="folder of the copies")
     add_force(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Copy."""
+    """Write the copies."""
     options = parse_arguments(argv)
     drops, any_dropped = BrokenRecords.load(options.list), False
     output = named_path(options.output)

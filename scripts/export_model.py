@@ -1,21 +1,22 @@
 #!/usr/bin/env python
-"""Export a trained model to a folder that can be passed on.
+"""Export a trained model to a folder that can be shared.
 
 python scripts/export_model.py --run /storage/tvr_default --checkpoint best --output hero-tvr
 
-The folder has the weights (model.safetensors), their sizes and the options of the run
+The folder has the weights (model.safetensors), the model's configuration and the options of the run
 (config.json), the tokenizer of its databases, and a model card (README.md) to complete. Every
---checkpoint takes it, and a hub name once it is uploaded (hf upload NAME hero-tvr):
+--checkpoint accepts it, or its hub name after an upload (hf upload NAME hero-tvr):
 
 python eval_vcmr.py --checkpoint hero-tvr --output_dir results --vfeat_db … --sub_txt_db …
 
-Paths that exist on one machine only are left out; those of the container (/txt, …) stay.
+Local paths are left out; those of the container (/txt, …) are kept.
 """
 
 import argparse
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,10 @@ from utils.errors import UserError, run_main
 from utils.files import read_json, write_json
 from utils.logger import setup_logging
 
-DATABASES = ("train_query_txt_db", "train_db", "sub_txt_db")  # made with the run's tokenizer
-DATABASES_OF_ENTRIES = ("query_txt_db", "sub_txt_db")
-SCRIPTS = {name: task.script.removesuffix(".py") for name, task in TASKS.items()} | {
-    "didemo": "eval_vcmr",
-    "msrvtt": "eval_vr",
-}
-
+# Made with the run's tokenizer; of a run, or of an entry of its lists.
+DATABASES = ("train_query_txt_db", "train_db", "query_txt_db", "sub_txt_db")
+SCRIPTS = {name: task.script for name, task in TASKS.items()}
+SCRIPTS |= {"didemo": "eval_vcmr.py", "msrvtt": "eval_vr.py"}
 
 CARD_TEXT = """---
 tags:
@@ -102,7 +100,7 @@ On the validation split:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line."""
     parser = script_parser(__doc__)
     add = parser.add_argument
     add("--run", required=True, help="folder of the finished run")
@@ -116,32 +114,25 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def is_exported(folder: Path) -> bool:
     """Return whether a folder is an exported model."""
-    try:
+    with suppress(UserError):
         return SharedModel.find(str(folder)) is not None
-    except UserError:
-        return False
+    return False
 
 
 def find_tokenizer(saved: Mapping[str, Any], toker: str | None) -> Path:
-    """Return the folder of ``toker``, ``$HERO_TOKER``, or the tokenizer of the run's databases.
-
-    Raises:
-        UserError: none is known, or it cannot be had.
-    """
-    toker = toker or named_in_environment()
-    entries = saved.get("train_datasets", [])
-    paths = [saved.get(name) for name in DATABASES]
-    paths += [entry.get(name) for entry in entries for name in DATABASES_OF_ENTRIES]
-    for path in paths:
-        if path and Path(path).is_dir() and not toker:
-            return tokenizer_folder(named_tokenizer(TextDb(path)))
-    if not toker:
-        raise UserError("the run's databases are not here: name its tokenizer with --toker")
-    return tokenizer_folder(toker)
+    """Return the folder of ``toker``, ``$HERO_TOKER``, or the tokenizer of the run's databases;
+    UserError if none is known or available."""
+    if toker := toker or named_in_environment():
+        return tokenizer_folder(toker)
+    for record in (saved, *saved.get("train_datasets", [])):
+        for path in filter(None, map(record.get, DATABASES)):
+            if Path(path).is_dir():
+                return tokenizer_folder(named_tokenizer(TextDb(path)))
+    raise UserError("the run's databases are not here: name its tokenizer with --toker")
 
 
 def write_weights(source: Path, target: Path) -> None:
-    """Write all tensors of a checkpoint; those that share memory get their own."""
+    """Write all tensors of a checkpoint; shared memory is copied."""
     state = read_state_dict(source)
     tensors = {n: v.contiguous().clone() for n, v in state.items() if isinstance(v, Tensor)}
     save_file(tensors, target, metadata={"format": "pt"})
@@ -150,20 +141,13 @@ def write_weights(source: Path, target: Path) -> None:
 def model_card(
     model: Mapping[str, Any], data: list[str], metrics: Mapping[str, Any], name: str
 ) -> str:
-    """Return the text of the model card.
-
-    Args:
-        model: the content of ``config.json``.
-        data: names of what it learnt from and was validated on.
-        metrics: of the validation, by name.
-        name: of the model, as commands have it.
-    """
+    """Return the text of the model card, given the content of ``config.json``, the names of the
+    databases, the metrics of the validation, and the model's name in commands."""
     task, step, options = model["task"], model["step"], model["options"]
-    after = "" if step is None else f", after {step} steps of training"
     return CARD_TEXT.format(
         model_type=MODEL_TYPE,
         task=task,
-        after=after,
+        after="" if step is None else f", after {step} steps of training",
         data="\n".join(f"- {line}" for line in data) or "Not stated.",
         features=options.get("vfeat_version"),
         metrics=_table(("metric", "%"), metrics) if metrics else "Not recorded.",
@@ -178,7 +162,7 @@ def _table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
 
 
 def data_of(saved: Mapping[str, Any]) -> list[str]:
-    """Names of the databases and corpora in a run's options, without where they lay."""
+    """Return the names of the databases and corpora in a run's options, without folders."""
     texts = [
         f"{option}: `{Path(path).name}`"
         for option, path in saved.items()
@@ -193,26 +177,24 @@ def data_of(saved: Mapping[str, Any]) -> list[str]:
 
 
 def task_of(saved: Mapping[str, Any]) -> str:
-    """Return what a run learnt: a task, or VALUE's data sets."""
+    """Return a run's task, or VALUE's data sets."""
     names = [parse_name(entry["name"])[0] for entry in saved.get("train_datasets", [])]
     return saved.get("task") or ", ".join(dict.fromkeys(names)) or "pretraining"
 
 
 def use_of(task: str, name: str) -> str:
-    """The command that uses a model."""
+    """Return a command that uses the model called ``name``."""
     data_set = task.split(", ")[0]
     script = SCRIPTS.get(data_set) or SCRIPTS.get(data_set.split("_")[0])
     if script is None:
         return f"python train_vcmr.py --checkpoint {name} …"
-    if script.startswith("inf_"):
-        return (
-            f"python {script}.py --checkpoint {name} --target_clip CLIPS.jsonl --output OUT.jsonl"
-        )
-    return f"python {script}.py --checkpoint {name} --output_dir RESULTS"
+    captions = script.startswith("inf_")
+    rest = "--target_clip CLIPS.jsonl --output OUT.jsonl" if captions else "--output_dir RESULTS"
+    return f"python {script} --checkpoint {name} {rest}"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the folder."""
+    """Export the model."""
     given = parse_arguments(argv)
     setup_logging(is_main=True)
     check_folder(given.output, given.force, is_exported)
@@ -222,11 +204,10 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = Checkpoint.of(run, from_container(given.checkpoint, storage))
     weights = run.find_checkpoint(checkpoint.name)
     tokenizer = find_tokenizer(from_container(hps, storage), given.toker)
-    number = STEP.fullmatch(checkpoint.label)
-    step = int(number[1]) if number else None
-    known = known_tokenizer(run, storage)
+    match = STEP.fullmatch(checkpoint.label)
+    step = int(match[1]) if match else None
     own = tokenizer_meta(load_tokenizer(str(tokenizer)))
-    if difference := other_tokenizer(own, known):
+    if difference := other_tokenizer(own, known_tokenizer(run, storage)):
         raise UserError(f"{tokenizer} is not the run's tokenizer: its {difference}; name --toker")
     model = {
         "model_type": MODEL_TYPE,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn a results file into what an evaluation server takes, and check that nothing is missing.
+"""Convert a results file to an evaluation server's format, and check that nothing is missing.
 
 python scripts/format_submission.py --task tvr --annotation tvr_test_public_release.jsonl \\
     --results RUN/results_test_public/results_4800_all.json --output submission.json
@@ -15,7 +15,7 @@ With --task, one split of one task:
 Queries, questions, statements and clips are those of the annotation (JSON lines), in its order.
 Results of a part of the split are refused, unless --partial is given: those that lack ids of the
 annotation or, in tvr, searched fewer videos than the split has: by the annotation's vid_name, and
-by --vid2dur_idx, {split: {video: [seconds, index]}}, which is found beside the annotation.
+by --vid2dur_idx, {split: {video: [seconds, index]}}, by default next to the annotation.
 """
 
 import argparse
@@ -37,13 +37,12 @@ from scripts.preparation.datasets import CORPORA
 from scripts.submission import value
 from scripts.submission.entries import (
     Annotations,
-    answered_ids,
     best_predictions,
     count_answers,
     format_answers,
     format_captions,
     read_annotations,
-    read_ranking,
+    read_rankings,
     require_none,
     require_whole,
 )
@@ -57,17 +56,8 @@ from utils.names import CLIP_NAMES, names_of_task
 def require_whole_search(
     searched: Mapping[str, int], wanted: Annotations, where: str, indices: Path | None
 ) -> None:
-    """Check that the whole split was searched.
-
-    Args:
-        searched: videos, and the index of each.
-        wanted: the annotation, whose lines may name videos.
-        where: the results, for messages.
-        indices: ``vid2dur_idx.json``, if there is one.
-
-    Raises:
-        UserError: videos of the split were not searched.
-    """
+    """Raise UserError if videos of the split were not searched: those that lines of the annotation
+    name, and those of ``vid2dur_idx.json`` (``indices``), if there is one."""
     named = {str(vid) for line in wanted.values() if (vid := line.get("vid_name")) is not None}
     split = "the annotation"
     if indices is not None:
@@ -76,27 +66,26 @@ def require_whole_search(
             name: sum(entry[1:] == [searched.get(vid)] for vid, entry in entries.items())
             for name, entries in table.items()
         }
-        name = max(shared, key=shared.__getitem__, default=None)
-        if name is not None and shared[name]:
+        name = max(shared, key=shared.__getitem__, default="")
+        if shared.get(name):
             split = f"split {name} of {indices}"
             named |= table[name].keys()
-    known = {feature_name(vid, searched) for vid in named}
     require_none(
-        [vid for vid in known if vid not in searched],
+        [vid for vid in {feature_name(vid, searched) for vid in named} if vid not in searched],
         f"{where} searched {len(searched)} videos, {split} has {{}} more: evaluate on all of them, "
         "or pass --partial",
     )
 
 
 class Ranking(msgspec.Struct):
-    """What was found for a query."""
+    """A query's predictions."""
 
     desc_id: Name
     predictions: list[Annotated[list[Finite], Meta(min_length=4, max_length=4)]]
 
 
 class RetrievalResults(msgspec.Struct):
-    """A results file of eval_vcmr.py; each list holds a Ranking for a query."""
+    """A results file of eval_vcmr.py; each list has a Ranking for a query."""
 
     video2idx: dict[Id, int]
     VCMR: list[dict[str, Any]]
@@ -108,36 +97,33 @@ class RetrievalResults(msgspec.Struct):
 def format_moments(
     path: str, wanted: Annotations, partial: bool, vid2dur_idx: Path | None
 ) -> dict[str, Any]:
-    """TVR: the rankings, each query's best predictions only."""
+    """Return TVR's rankings, each query's best predictions only."""
     results = read_json(path, RetrievalResults)
     require_whole(path, results.partial, partial)
     if not partial:
         require_whole_search(results.video2idx, wanted, path, vid2dur_idx)
     indices = set(results.video2idx.values())
     submission: dict[str, Any] = {"video2idx": results.video2idx}
-    for ranking in TASKS:
-        if getattr(results, ranking) is None:
+    for task in TASKS:
+        entries = getattr(results, task)
+        if entries is None:
             continue
-        where = f"{path}: {ranking}"
-        found = [
-            read_ranking(raw, Ranking, f"{where}[{number}]")
-            for number, raw in enumerate(getattr(results, ranking))
-        ]
-        lists = {str(each.desc_id): each.predictions for each in found}
-        ids = answered_ids((str(each.desc_id) for each in found), wanted, where, partial)
-        submission[ranking] = [
+        where = f"{path}: {task}"
+        submission[task] = [
             {
                 "desc_id": wanted[id_]["desc_id"],
                 "desc": wanted[id_]["desc"],
-                "predictions": best_predictions(lists[id_], indices, f"{where}, query {id_}"),
+                "predictions": best_predictions(
+                    ranking.predictions, indices, f"{where}, query {id_}"
+                ),
             }
-            for id_ in ids
+            for id_, ranking in read_rankings(entries, Ranking, where, wanted, partial).items()
         ]
     return submission
 
 
 def find_indices(annotation: str) -> Path | None:
-    """The file of the videos' indices beside an annotation of TV videos."""
+    """Return the file of the videos' indices next to an annotation of TV videos, if it exists."""
     names = (f"tv_{VIDEO_INDICES}", *CORPORA["tv"].durations)
     paths = (Path(annotation).parent / name for name in names)
     return next((path for path in paths if path.is_file()), None)
@@ -150,16 +136,12 @@ def format_submission(
     partial: bool = False,
     vid2dur_idx: Path | None = None,
 ) -> Any:
-    """Return what the server of ``task`` takes: an object, or a list of lines (tvc).
+    """Return the submission to the server of ``task``: an object, or a list of lines (tvc).
 
-    Args:
-        task: of the server.
-        results, annotation: files.
-        partial: the results may be those of a part of the split.
-        vid2dur_idx: which videos its splits have (tvr); None: see :func:`find_indices`.
+    See the options of this script; ``vid2dur_idx`` defaults to :func:`find_indices`.
 
     Raises:
-        UserError: results and annotation do not belong together, or something is missing.
+        UserError: results and annotation do not match, or something is missing.
     """
     if task == "tvc":
         clips = read_annotations(annotation, CLIP_NAMES.ids, "vid_name", "ts")
@@ -168,31 +150,34 @@ def format_submission(
     if task == "tvr":
         queries = read_annotations(annotation, ids, "desc")
         return format_moments(results, queries, partial, vid2dur_idx or find_indices(annotation))
-    choices = (lambda line: 2) if task == "violin" else count_answers
+    choices = (lambda _: 2) if task == "violin" else count_answers
     return format_answers(results, read_annotations(annotation, ids), choices, partial)
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Return the options of the command line.
+
+    Raises:
+        UserError: they contradict each other.
+    """
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\n{value.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     tasks = ("tvr", "tvqa", "tvc", "how2qa", "violin")
     server = parser.add_mutually_exclusive_group(required=True)
-    server.add_argument("--task", choices=tasks, help="a server that takes one split of one task")
-    server.add_argument("--benchmark", choices=("value",), help="one that takes all tasks at once")
+    server.add_argument("--task", choices=tasks, help="a server for one split of one task")
+    server.add_argument("--benchmark", choices=("value",), help="a server for all tasks at once")
     add = parser.add_argument
-    add("--results", required=True, nargs="+", help="what the evaluation scripts wrote")
+    add("--results", required=True, nargs="+", help="output of the evaluation scripts")
     add("--annotation", nargs="+", default=[], help="JSON lines of the split; value: folders")
-    add("--output", help="file to hand in")
-    add("--partial", action="store_true", help="take results of a part of the split")
+    add("--output", help="file to submit")
+    add("--partial", action="store_true", help="accept results of a part of the split")
     add("--vid2dur_idx", type=Path, help="the videos of each split (tvr)")
-    group = parser.add_argument_group("with --benchmark value")
-    add = group.add_argument
+    add = parser.add_argument_group("with --benchmark value").add_argument
     add("--checkpoint", metavar="STEP", help="where there are results of several")
-    add("--score", action="store_true", help="score the splits whose annotations are at hand")
-    add("--json", metavar="FILE", help="write the scores and what is behind them")
+    add("--score", action="store_true", help="score the splits that have annotations")
+    add("--json", metavar="FILE", help="write the scores and all metrics")
     options = parser.parse_args(argv)
     _check(options)
     return options
@@ -210,7 +195,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.score or options.json is not None or options.checkpoint:
         raise UserError("--score, --json and --checkpoint need --benchmark value")
     if options.output is None:
-        raise UserError("--output is missing: the file to hand in")
+        raise UserError("--output is missing: the file to submit")
     for name in ("results", "annotation"):
         if len(getattr(options, name)) != 1:
             raise UserError(f"--{name} takes one file with --task {options.task}")
@@ -223,11 +208,8 @@ def main(argv: list[str] | None = None) -> None:
         hand_in(options)
         return
     check_output(options.output)
-    submission = format_submission(
-        options.task,
-        *(options.results[0], options.annotation[0]),
-        *(options.partial, options.vid2dur_idx),
-    )
+    files = options.results[0], options.annotation[0]
+    submission = format_submission(options.task, *files, options.partial, options.vid2dur_idx)
     write = write_jsonl if isinstance(submission, list) else write_json
     write(options.output, submission)
     print(f"wrote {options.output}")

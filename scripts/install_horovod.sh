@@ -4,11 +4,11 @@
 #   bash scripts/install_horovod.sh              # for `python`
 #   PYTHON=/path/to/python bash scripts/install_horovod.sh
 #
-# There are no Horovod wheels, and the last release (0.28.1) asks for C++14, while PyTorch's headers
+# There are no Horovod wheels, and the last release (0.28.1) is built as C++14, while PyTorch's headers
 # need C++17 since 2.1 and C++20 since 2.14: this raises the standard in the sources and builds them
-# (about four minutes on two cores). The wheel is kept in ~/.cache/hero/wheels ($HERO_WHEEL_CACHE)
-# under the versions it was built for. With a CUDA build of PyTorch, collectives go over NCCL;
-# Horovod's own variables (HOROVOD_NCCL_HOME, HOROVOD_CUDA_HOME, …) are passed on to its build.
+# (about four minutes on two cores). The wheel is kept in ~/.cache/hero/wheels ($HERO_WHEEL_CACHE),
+# by the versions it was built for. With a CUDA build of PyTorch, collectives use NCCL; Horovod's own
+# variables (HOROVOD_NCCL_HOME, HOROVOD_CUDA_HOME, …) are passed to its build.
 set -euo pipefail
 
 readonly VERSION=0.28.1
@@ -84,7 +84,7 @@ sys.exit(not pathlib.Path(s.get_path("include"), "Python.h").is_file())' ||
     exit 2
 }
 
-# The C++ standard that this PyTorch's headers need.
+# Print the C++ standard that PyTorch's headers need.
 cxx_standard() {
     "$PYTHON" -c 'import re, torch
 version = tuple(map(int, re.match(r"(\d+)\.(\d+)", torch.__version__).groups()))
@@ -122,13 +122,13 @@ build_wheel() { # TARGET FOLDER
     export HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1
     export HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 HOROVOD_CPU_OPERATIONS=GLOO
     [ "$CUDA" = none ] || export HOROVOD_GPU_OPERATIONS="${HOROVOD_GPU_OPERATIONS:-NCCL}"
-    export CMAKE_POLICY_VERSION_MINIMUM=3.5 # bundled libraries ask for less than CMake 4 allows
+    export CMAKE_POLICY_VERSION_MINIMUM=3.5 # bundled libraries require older ones than CMake 4 has
     export MAKEFLAGS="${MAKEFLAGS:--j$(nproc)}"
     say "building for PyTorch $TORCH, CUDA $CUDA (some minutes)"
     if ! "$PYTHON" -m pip wheel --verbose --no-deps --no-build-isolation --wheel-dir "$work/wheel" \
         "$work/horovod-$VERSION" >"$log" 2>&1; then
         grep -n -m 20 -i 'error' "$log" >&2 || tail -n 20 "$log" >&2
-        fail "the build failed; its whole output is in $log"
+        fail "the build failed; its output is in $log"
     fi
     rm -rf "$1"
     mv "$work/wheel" "$1"
@@ -154,7 +154,7 @@ print(f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}")')"
         build_wheel "$wheels"
     fi
     "$PYTHON" -m pip install --quiet --force-reinstall --no-deps "$wheels"/*.whl
-    "$PYTHON" -m pip install --quiet "horovod==$VERSION" # what it depends on
+    "$PYTHON" -m pip install --quiet "horovod==$VERSION" # its dependencies
     verify || fail "Horovod was installed but its two-process all-reduce failed; see above"
     say "installed Horovod $VERSION"
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make a small corpus that HERO can learn from, in the raw formats of every task's data.
+"""Make a small synthetic corpus that HERO can learn from, in the raw formats of every task.
 
-The videos are made up: in each scene somebody does something with a thing in a place while
-talking of a topic. Frame features are noisy sums of the visible words' fixed random directions,
-subtitles name what is spoken of, and queries, questions, statements and captions tell of both.
-The same options give the same bytes. Or, with --tvr_annotations, real TVR queries on such videos.
+In each scene of a video a person does something with a thing in a place while talking about a
+topic. Frame features are noisy sums of fixed random directions of the visible words, subtitles name
+the topic, and queries, questions, statements and captions describe both. The same options give the
+same bytes. With --tvr_annotations, real TVR queries on synthetic videos.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.demo_corpus.annotations import TASKS, texts_of, write_csv
+from data.prepare.work import work_parser
+from scripts.demo_corpus.annotations import TASKS, make_annotations, texts_of, write_csv
 from scripts.demo_corpus.datasets import (
     DATASETS,
     LONG_VIDEOS,
@@ -30,7 +31,7 @@ from scripts.demo_corpus.datasets import (
     vid2dur_idx,
     vid2nframe,
 )
-from scripts.demo_corpus.features import FeatureFormat, FeatureJob, default_workers, write_features
+from scripts.demo_corpus.features import FeatureFormat, FeatureJob, write_features
 from scripts.demo_corpus.real import make_real_corpus
 from scripts.demo_corpus.tokenizer import SMALLEST, train_tokenizer
 from scripts.demo_corpus.words import stable_hash
@@ -49,18 +50,18 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
     if options.tvr_annotations:
         lines, jobs = _write_real(options)
     else:
-        lines, jobs = _write_made_up(options)
-    for root, some in jobs.items():
+        lines, jobs = _write_synthetic(options)
+    for root, own in jobs.items():
         form = FeatureFormat(options.output / "features" / root, options.seed, options.half)
-        write_features(some, form, options.workers)
+        write_features(own, form, options.workers)
     print(tabulate(lines.items(), headers=("annotations", "lines")))
-    rows = [(name, len(some), sum(job.frames for job in some)) for name, some in jobs.items()]
+    rows = [(name, len(own), sum(job.frames for job in own)) for name, own in jobs.items()]
     print(tabulate(rows, headers=("features", "videos", "frames")))
     return lines
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = work_parser(__doc__)
     add = parser.add_argument
     add("--output", type=named_path, required=True, help="folder of the corpus")
     add("--seed", type=int, default=42)
@@ -68,24 +69,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--videos", type=int, help="training videos of a data set, instead of --size")
     add("--queries_per_video", type=int, default=5, help="texts of each kind for a video")
     add("--toker_size", type=int, default=1000, help="tokens of the tokenizer, at most")
-    add(
-        "--datasets",
-        nargs="+",
-        choices=DATASETS,
-        default=DATASETS,
-        metavar="NAME",
-        help=f"whose features to write, of {' '.join(DATASETS)}; annotations are always written",
-    )
+    known = " ".join(DATASETS)
+    chosen = f"whose features to write, of {known}; annotations are always written"
+    add("--datasets", nargs="+", choices=DATASETS, default=DATASETS, metavar="NAME", help=chosen)
     add("--half", action="store_true", help="features as float16 instead of float32")
-    add("--workers", type=int, default=default_workers(), help="processes that write features")
     add("--tvr_annotations", type=Path, help="real TVR queries (JSON lines) to make videos for")
     add("--video2dur", type=Path, help="durations of the real videos: {split: {vid: [s, index]}}")
-    add(
-        "--train_share",
-        type=float,
-        default=0.0,
-        help="share of the real videos that become a train split; the rest is val",
-    )
+    share = "share of the real videos that become a train split; the rest is val"
+    add("--train_share", type=float, default=0.0, help=share)
     options = parser.parse_args(argv)
     if options.videos is None:
         options.videos = SIZES[options.size]
@@ -102,32 +93,37 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _claim(options: argparse.Namespace) -> None:
-    """Note what the folder holds, so that files of two corpora never mix.
-
-    Raises:
-        UserError: the folder holds a corpus made with other options.
-    """
     keys = ["seed", "videos", "queries_per_video", "toker_size", "half"]
     settings = {"version": CORPUS_VERSION} | {key: getattr(options, key) for key in keys}
     if options.tvr_annotations:
-        settings |= {"tvr_annotations": options.tvr_annotations.name}
-        settings |= {"train_share": options.train_share}
-    path = options.output / "corpus.json"
+        settings["tvr_annotations"] = options.tvr_annotations.name
+        settings["train_share"] = options.train_share
     folders = ("ann", "toker", "txt_db/pretrain_splits", *(f"features/{n}" for n in DATASETS))
-    check_output(path, *(options.output / folder / "file" for folder in folders))
+    claim(options.output / "corpus.json", settings, folders)
+
+
+def claim(path: Path, settings: dict[str, Any], folders: Iterable[str]) -> None:
+    """Record the options of a corpus in a file next to its folders, which must be writable.
+
+    Raises:
+        UserError: the file has other options; files of two corpora must not mix.
+    """
+    check_output(path, *(path.parent / folder / "file" for folder in folders))
     if not path.exists():
         write_json(path, settings, indent=2)
     elif (old := read_json(path)) != settings:
-        raise UserError(f"{path} tells of another corpus ({brief(old)}): choose another --output")
+        raise UserError(f"{path} describes another corpus ({brief(old)}): choose another --output")
 
 
-def _write_made_up(options: argparse.Namespace) -> tuple[dict[str, int], dict]:
+def _write_synthetic(
+    options: argparse.Namespace,
+) -> tuple[dict[str, int], dict[str, list[FeatureJob]]]:
     datasets = {name: make_dataset(name, options.videos, options.seed) for name in DATASETS}
     files: dict[str, list] = {}
     tables: dict[str, dict | list] = {}
-    for task, (dataset, make) in TASKS.items():
-        rng = np.random.default_rng([options.seed, stable_hash(task)])
-        files |= make(datasets[dataset], options.queries_per_video, rng)
+    for name, task in TASKS.items():
+        rng = np.random.default_rng([options.seed, stable_hash(name)])
+        files |= make_annotations(name, datasets[task.dataset], options.queries_per_video, rng)
     files["tvc_val_release.jsonl"] = files["tvc_val.jsonl"]
     files["tvc_test_public_release.jsonl"] = files.pop("tvc_test_public.jsonl")
     for name, data in datasets.items():
@@ -167,24 +163,21 @@ def _write_annotations(
     """Write the line-by-line files, the JSON tables, and a tokenizer of all their sentences."""
     ann, toker = options.output / "ann", options.output / "toker"
     for name, table in tables.items():
-        _write_once(write_json, ann / name, table)
+        write_once(write_json, ann / name, table)
     for name, rows in files.items():
-        _write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
+        write_once(write_csv if name.endswith(".csv") else write_jsonl, ann / name, rows)
     if not (toker / "config.json").exists():  # the last file that it writes
-        # As RoBERTa's knows nothing of what HERO is pre-trained on.
-        unknown = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
-        known = [rows for name, rows in files.items() if not name.startswith(unknown)]
-        train_tokenizer(_sentences(known), options.toker_size, toker)
+        # Not on all texts, as RoBERTa's was not trained on HERO's pre-training data.
+        unseen = tuple(f"{name}_" for name in (LONG_VIDEOS, *OF_VALUE, "yc2r", "yc2c"))
+        known = (row for name in files if not name.startswith(unseen) for row in files[name])
+        texts = (html.unescape(text) for row in known for text in texts_of(row))
+        train_tokenizer(texts, options.toker_size, toker)
 
 
-def _write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
-    """Keep a file that exists: databases made from it must not look older than it is."""
+def write_once(write: Callable[[Path, Any], None], path: Path, content: Any) -> None:
+    """Write a file unless it exists: it must not be newer than databases made from it."""
     if not path.exists():
         write(path, content)
-
-
-def _sentences(files: Iterable[list]) -> Iterable[str]:
-    return (html.unescape(text) for rows in files for row in rows for text in texts_of(row))
 
 
 if __name__ == "__main__":

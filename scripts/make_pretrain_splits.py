@@ -1,4 +1,4 @@
-"""Choose the videos that pre-training learns from and validates on.
+"""Choose the videos to pre-train and to validate on.
 
 python scripts/make_pretrain_splits.py --name tv --output txt_db/pretrain_splits \
     --sub_txt_db txt_db/tv_subtitles.db --vfeat_db video_db/tv --exclude txt_db/tvr_val.db
@@ -17,6 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.prepare.work import not_negative, script_parser
 from data.stores.build_folder import is_database
 from data.stores.frame_counts import COUNTS_FILE
 from data.stores.lmdb_environment import LmdbReader
@@ -32,12 +33,12 @@ from utils.names import text_names
 def split_videos(
     vids: Iterable[str], val_share: float, seed: int, clips: bool = False
 ) -> tuple[set[str], set[str]]:
-    """Training and validation videos.
+    """Return training and validation videos.
 
     Args:
-        vids: all of them.
-        val_share: share to validate on; one at least.
-        seed: of the draw.
+        vids: all videos.
+        val_share: share to validate on, at least one video.
+        seed: of the random choice.
         clips: videos are clips ``<video>.<n>``: those of one video stay together.
 
     Raises:
@@ -54,7 +55,7 @@ def split_videos(
             f"(--val_share {val_share:g}): do --sub_txt_db and --vfeat_db belong together?"
         )
     order = np.random.default_rng(seed).permutation(len(names))
-    val = {vid for place in order[:count] for vid in groups[names[place]]}
+    val = {vid for index in order[:count] for vid in groups[names[index]]}
     return {vid for members in groups.values() for vid in members} - val, val
 
 
@@ -73,7 +74,7 @@ def shard_videos(folder: Path) -> list[str]:
 
 
 def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:
-    """Videos that other data sets name.
+    """Return the videos that other data sets name.
 
     Args:
         paths: JSON lists of videos, or query databases.
@@ -97,10 +98,8 @@ def excluded_videos(paths: Iterable[str], known: Container[str]) -> set[str]:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Parse the command line."""
+    parser = script_parser(__doc__)
     add = parser.add_argument
     add("--name", required=True, help="of the corpus, e.g. tv")
     add("--output", required=True, type=named_path, help="folder of the lists")
@@ -109,12 +108,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--exclude", nargs="*", default=[], help="videos to leave out: JSON lists, query databases")
     add("--val_share", type=float, default=0.02, help="to validate on (default: %(default)s)")
     add("--clips", action="store_true", help="keep the clips of a video, <video>.<n>, together")
-    add("--seed", type=int, default=42)
+    add("--seed", type=not_negative, default=42)
     options = parser.parse_args(argv)
     if not 0 < options.val_share < 1:
-        raise UserError(f"--val_share must lie between 0 and 1, not {options.val_share:g}")
-    if options.seed < 0:
-        raise UserError(f"--seed must be 0 or more, not {options.seed}")
+        raise UserError(f"--val_share must be between 0 and 1, not {options.val_share:g}")
     return options
 
 

@@ -4,7 +4,7 @@
 
 source "$REPO/scripts/container.sh"
 
-# show_help SCRIPT [ARGUMENTS…]: print SCRIPT's comment and end if the first argument asks for it.
+# show_help SCRIPT [ARGUMENTS…]: print SCRIPT's comment and exit if the first argument is -h or --help.
 show_help() {
     if [[ ${2:-} == -h || ${2:-} == --help ]]; then
         sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$REPO/scripts/$1"
@@ -57,7 +57,7 @@ text_databases() {
     show_help "$script" ${given[@]+"${given[@]}"}
     [[ ${#given[@]} -eq 2 ]] ||
         fail "usage: bash scripts/$script TXT_DB_DIR ANN_DIR (--help says more)"
-    [[ -d ${given[1]} ]] || fail "${given[1]} is no folder; ANN_DIR is where the annotations lie"
+    [[ -d ${given[1]} ]] || fail "${given[1]} is no folder; ANN_DIR must hold the annotations"
     mkdir -p "${given[0]}"
     if [[ ${HERO_DOCKER:-0} == 1 ]]; then
         if [[ -d $toker ]]; then

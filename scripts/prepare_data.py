@@ -1,12 +1,12 @@
-"""Get the data of a task: download published databases, or make them from raw files.
+"""Download the published databases of a task, or make them from raw files.
 
 python scripts/prepare_data.py --dataset tvr --storage $PATH_TO_STORAGE
 python scripts/prepare_data.py --dataset tvr --storage $PATH_TO_STORAGE --from raw \
     --ann_dir $PATH_TO_STORAGE/ann --feature_dir $PATH_TO_STORAGE/features
 
-Steps whose results are there, whole and newer than what they are made from, are passed over, so
-the same command goes on after a kill, and a second time does nothing. Each result appears whole or
-not at all. docs/DATA.md tells more.
+Steps whose results exist, intact and newer than their inputs, are skipped: so the same command
+continues after a kill, and does nothing when all is done. Each result appears whole or not at all.
+See docs/DATA.md.
 
 Downloads come from $HERO_BLOB_URL: a server, or a local folder of the same layout.
 """
@@ -38,9 +38,10 @@ FOLDERS = ("txt_db", "video_db", "pretrained", "finetune")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = work_parser(f"{__doc__}\nWith --from raw:\n\n{raw.__doc__}")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--dataset",
         required=True,
         nargs="+",
@@ -49,19 +50,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help=f"one or more of {', '.join(NAMES)}; {VALUE}: all of VALUE's, as it has them; "
         f"{PRETRAINED}: only HERO's weights",
     )
-    parser.add_argument(
+    add(
         "--benchmark",
         choices=(VALUE,),
-        help="data sets that HERO has, too, as VALUE has them: its splits, and features every 1.5 "
-        "seconds, uncompressed",
+        help="data sets of HERO in VALUE's form: its splits, and features every 1.5 seconds, "
+        "uncompressed",
     )
-    parser.add_argument(
+    add(
         "--storage",
         type=named_path,
         default=default_storage(),
         help="folder of txt_db, video_db, pretrained and finetune (default: $HERO_STORAGE)",
     )
-    parser.add_argument(
+    add(
         "--from",
         dest="origin",
         choices=("download", "raw"),
@@ -82,7 +83,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def add_raw_files(group: argparse._ActionsContainer) -> None:
-    """Add the options of what is made from what."""
+    """Add the options of raw files and databases."""
     add = group.add_argument
     add("--txt_db", type=Path, help="text databases (default: <storage>/txt_db)")
     add("--video_db", type=Path, help="features (default: <storage>/video_db)")
@@ -92,16 +93,12 @@ def add_raw_files(group: argparse._ActionsContainer) -> None:
         type=Path,
         help="per-video feature files, or a feature database; without: no features are made",
     )
-    add(
-        "--only_available",
-        action="store_true",
-        help="leave out subtitles of videos that have no features",
-    )
+    add("--only_available", action="store_true", help=argparse.SUPPRESS)  # the only behaviour now
     add_toker(group)
 
 
 def add_downloads(group: argparse._ActionsContainer) -> None:
-    """Add the options of what is downloaded, and when a download is given up."""
+    """Add the options of downloads."""
     add = group.add_argument
     add("--asr", action="store_true", help="also recognised speech (DiDeMo, MSR-VTT)")
     add(
@@ -114,12 +111,12 @@ def add_downloads(group: argparse._ActionsContainer) -> None:
         "--max_hours",
         type=positive,
         default=24.0,
-        help="of one download; the next run goes on with it (default: %(default)g)",
+        help="of one download; the next run continues it (default: %(default)g)",
     )
 
 
 def add_steps(group: argparse._ActionsContainer) -> None:
-    """Add the options of which steps run, or are shown."""
+    """Add the options that select steps."""
     add = group.add_argument
     add("--jobs", type=int, default=1, help="steps that run at a time (default: %(default)s)")
     add(
@@ -144,7 +141,6 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError("--storage is missing: the folder that downloads go to")
         raw_only = ("ann_dir", "feature_dir", "txt_db", "video_db")
         given = [f"--{name}" for name in raw_only if getattr(options, name) is not None]
-        given += ["--only_available"] if options.only_available else []
         if given:
             raise UserError(f"{', '.join(given)} needs --from raw")
         return
@@ -153,13 +149,13 @@ def _check(options: argparse.Namespace) -> None:
     if options.storage is None and options.txt_db is None:
         raise UserError("--storage is missing: the folder that databases go to")
     if options.ann_dir is None or not options.ann_dir.is_dir():
-        raise UserError(f"{options.ann_dir} is no folder; --ann_dir is where the annotations lie")
+        raise UserError(f"{options.ann_dir} is no folder; --ann_dir must hold the annotations")
     if options.feature_dir is not None and not options.feature_dir.is_dir():
         raise UserError(f"--feature_dir {options.feature_dir} is no folder")
 
 
 def download_steps(options: argparse.Namespace) -> list[Step]:
-    """Steps that download published databases.
+    """Return the steps that download published databases.
 
     Raises:
         UserError: a data set's databases are not HERO's published ones, and no mirror is named.
@@ -180,7 +176,7 @@ def download_steps(options: argparse.Namespace) -> list[Step]:
 
 
 def raw_files(options: argparse.Namespace) -> raw.RawFiles:
-    """Return where raw files lie, and where databases go."""
+    """Return the raw files and the folders of the databases."""
     txt_db = options.txt_db or options.storage / "txt_db"
     return raw.RawFiles(
         annotations=options.ann_dir,
@@ -189,7 +185,6 @@ def raw_files(options: argparse.Namespace) -> raw.RawFiles:
         video_db=options.video_db or (options.storage or txt_db.parent) / "video_db",
         toker=options.toker,
         workers=max(1, options.workers // options.jobs),
-        only_available=options.only_available,
         sets=options.sets,
     )
 
@@ -213,20 +208,20 @@ def prepare(graph: Graph, options: argparse.Namespace) -> None:
         return
     folder = options.storage or options.txt_db
     if options.force == []:
-        print(f"--force without a STEP: all {len(forced)} are done again: {', '.join(forced)}")
+        print(f"--force without a STEP: all {len(forced)} run again: {', '.join(forced)}")
     with sole_use(folder):
         plan = graph.plan(forced)
         outputs = [path for name in plan for path in graph[name].outputs]
         check_output(*{path.parent / "any": None for path in outputs})
         Runner(graph, plan, options.jobs, fatal=SourceGoneError).run()
     if options.origin == "download":
-        for name in FOLDERS:  # the container wants all of them
+        for name in FOLDERS:  # the container needs all of them
             (folder / name).mkdir(exist_ok=True)
     made = [name for name in plan if not graph[name].temporary]
     if made:
         print(f"{len(made)} results in {folder}: {', '.join(made)}")
     else:
-        print(f"nothing to do: all is in {folder} already, whole and current")
+        print(f"nothing to do: all is in {folder} already, intact and current")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ scripts/convert_annotations.py):
   yc2r, vatex_en_r desc_id, desc; vid_name (absent in a test split)
   vlep             example_id, events [text, text], ts [start, end] of what comes before; vid_name,
                    answer
-Of several names the first that is there counts, null is none. A file names the videos of all lines
+Of several names the first that is present and not null counts. A file names the videos of all lines
 or of none. A query, question or answer that is all upper case is lower-cased; white space around is
 stripped.
 """
@@ -25,103 +25,77 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.annotations import (
-    Line,
-    RecordError,
-    UniqueIds,
-    get_text,
-    is_seconds,
-    is_span,
-    published_form,
-)
+from data.annotations import Line, UniqueIds, get_text, is_seconds, is_span, published_form
 from data.bpe_tokenizer import BpeTokenizer
-from data.moments import (
-    agreed_moment,
-    refuse_clamped,
-    warn_of_single_moments,
-    warn_of_units,
-)
-from data.prepare.work import is_finished, map_lines, pack_line, text_parser
-from data.stores.build_folder import check_folder
+from data.moments import agreed_moment, refuse_clamped, warn_of_single_moments, warn_of_units
+from data.prepare.work import encode_groups, map_lines, needs_build, pack_line, text_parser
 from data.stores.lmdb_io import TextDbWriter
-from data.tokenize import encode_texts, load_tokenizer, normalize_query, tokenizer_meta
-from data.video_indices import required_indices
-from utils.errors import UserError, brief, run_main
+from data.tokenize import load_tokenizer, normalize_query, tokenizer_meta
+from data.video_indices import split_indices
+from utils.errors import RecordError, UserError, brief, run_main
 from utils.files import read_json
 from utils.logger import LOGGER
-from utils.names import NameFields, find_name, get_name, names_of_task
+from utils.names import find_name, get_name, names_of_task
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An annotation whose texts are not tokenised yet.
+    """An annotation whose texts are not tokenised yet."""
 
-    Attributes:
-        raw: the parsed line.
-        qid: its id.
-        vid: its video, None in a split without videos.
-        texts: the query, or a question followed by its answers.
-        target: the moment in seconds, the answer's index, the label, or None.
-    """
-
-    raw: dict
-    qid: str
-    vid: str | None
-    texts: list[str]
-    target: Any
+    raw: dict  # the parsed line
+    qid: str  # its id
+    vid: str | None  # its video, None in a split without videos
+    texts: list[str]  # the query, or a question followed by its answers
+    target: Any  # the moment in seconds, the answer's index, the label, or None
 
 
 Content = tuple[list[str], Any]  # texts and target of a query
 
 
 def read_moment_query(raw: dict) -> Content:
-    """A query that describes a moment of a video."""
+    """Read a query that describes a moment of a video."""
     return [get_text(raw, "desc")], _moment(raw)
 
 
 def read_video_query(raw: dict) -> Content:
-    """A query that describes a whole clip (MSR-VTT, YC2R, VATEX-EN-R)."""
+    """Read a query that describes a whole clip (MSR-VTT, YC2R, VATEX-EN-R)."""
     return [get_text(raw, "desc", "caption")], None
 
 
 def read_statement(raw: dict) -> Content:
-    """A statement that is true or not (VIOLIN)."""
+    """Read a statement that is true or not (VIOLIN)."""
     return [get_text(raw, "desc", "statement")], _choice(raw, 2, "label", "answer")
 
 
 def read_events(raw: dict) -> Content:
-    """Two events, one of which comes next (VLEP)."""
+    """Read two events, one of which comes next (VLEP)."""
     events, span = raw.get("events"), raw.get("ts")
     if not isinstance(events, list) or len(events) != 2:
         raise RecordError(f"events must be two texts, not {brief(events)}")
-    if span is not None and not is_span(span):
-        raise RecordError(f"ts must be [start, end] in seconds, not {brief(span)}")
     if span is not None:
+        if not is_span(span):
+            raise RecordError(f"ts must be [start, end] in seconds, not {brief(span)}")
         refuse_clamped(span)
     texts = [get_text({"events": event}, "events") for event in events]
     return texts, _choice(raw, 2, "answer")
 
 
-def question_reader(num_answers: int) -> Callable[[dict], Content]:
-    """A reader of multiple-choice questions."""
-    answers = [f"a{k}" for k in range(num_answers)]
-
-    def read_question(raw: dict) -> Content:
-        target = _choice(raw, num_answers, "answer_idx")
-        texts = [get_text(raw, name) for name in ("q", *answers)]
-        _check_question_span(raw.get("ts"))
-        return texts, target
-
-    return read_question
+def read_question(raw: dict, num_answers: int) -> Content:
+    """Read a multiple-choice question."""
+    target = _choice(raw, num_answers, "answer_idx")
+    texts = [get_text(raw, name) for name in ("q", *(f"a{k}" for k in range(num_answers)))]
+    _check_question_span(raw.get("ts"))
+    return texts, target
 
 
 def _choice(raw: dict, choices: int, *names: str) -> int | None:
-    """Return which of the choices is right, None where the line does not tell."""
+    """Return the index of the right choice, None where the line has none."""
     name = next((name for name in names if raw.get(name) is not None), None)
     value = None if name is None else raw[name]
     if name and (type(value) is not int or not 0 <= value < choices):
@@ -136,25 +110,13 @@ TASKS: dict[str, Callable[[dict], Content]] = {
     "didemo_video_only": read_moment_query,
     "didemo": read_moment_query,
     "msrvtt": read_video_query,
-    "tvqa": question_reader(5),
-    "how2qa": question_reader(4),
+    "tvqa": partial(read_question, num_answers=5),
+    "how2qa": partial(read_question, num_answers=4),
     "violin": read_statement,
     "yc2r": read_video_query,
     "vatex_en_r": read_video_query,
     "vlep": read_events,
 }
-
-
-def read_query(raw: dict, names: NameFields, read: Callable[[dict], Content]) -> Query:
-    """A line of an annotation.
-
-    Args:
-        raw: the parsed line.
-        names: fields of its id and video.
-        read: what else it says, one of ``TASKS``.
-    """
-    qid, vid = get_name(raw, *names.ids), find_name(raw, *names.videos)
-    return Query(raw, qid, vid, *read(raw))
 
 
 def _check_question_span(ts: object) -> None:
@@ -169,7 +131,7 @@ def _check_question_span(ts: object) -> None:
 
 
 def _moment(raw: dict) -> list | None:
-    """The moment to train on: ``target`` if the line has one, else ``ts``."""
+    """Return the moment to train on: ``target`` if the line has one, else ``ts``."""
     given = [raw[name] for name in ("target", "ts") if raw.get(name) is not None]
     for value in given:
         moments = [value] if is_span(value) else value
@@ -189,52 +151,43 @@ class PreparedQuery:
     """A query as stored."""
 
     line: Line
-    qid: str
-    vid: str | None
-    length: int | list[int]
-    value: bytes
-    target: Any
-    raw_moment: Any  # what the line has as ts
-    seconds: float  # of its video, infinity where the line does not tell
+    query: Query
+    length: int | list[int]  # in tokens
+    value: bytes  # the record
 
 
+@dataclass(frozen=True)
 class QueryPreparer:
-    """Tokenise lines of one task."""
+    """Tokenises lines of one task."""
 
-    def __init__(self, task: str, tokenizer: BpeTokenizer) -> None:
-        self._names, self._content = names_of_task(task), TASKS[task]
-        self._tokenizer = tokenizer
+    task: str
+    tokenizer: BpeTokenizer
 
     def __call__(self, lines: list[Line]) -> list[PreparedQuery]:
-        """The stored form of each line."""
+        """Return the stored form of each line."""
         queries = [line.read(self._read) for line in lines]
-        texts = [normalize_query(text) for query in queries for text in query.texts]
-        encoded = iter(encode_texts(self._tokenizer, texts))
-        return [
-            self._prepare(line, query, [next(encoded) for _ in query.texts])
-            for line, query in zip(lines, queries, strict=True)
-        ]
+        texts = [[normalize_query(text) for text in query.texts] for query in queries]
+        encoded = encode_groups(self.tokenizer, texts)
+        return list(map(_prepare, lines, queries, encoded))
 
     def _read(self, raw: dict) -> Query:
-        return read_query(raw, self._names, self._content)
+        names = names_of_task(self.task)
+        qid, vid = get_name(raw, *names.ids), find_name(raw, *names.videos)
+        return Query(raw, qid, vid, *TASKS[self.task](raw))
 
-    def _prepare(self, line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:
-        raw = {name: value for name, value in query.raw.items() if name != "vid"}
-        vid = {} if query.vid is None else {"vid": query.vid}
-        length: int | list[int]
-        if len(parts) > 1:  # a question or events
-            length = [len(part) for part in parts]
-            record = {**raw, "input_ids": parts, **vid, "target": query.target}
-        else:
-            length = len(parts[0])
-            record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
-        record["qid"] = query.qid  # where the line has it, or at the end
-        seconds = query.raw.get("duration", math.inf)
-        return PreparedQuery(
-            *(line, query.qid, query.vid, length, pack_line(line, record), query.target),
-            query.raw.get("ts"),
-            seconds if is_seconds(seconds) else math.inf,
-        )
+
+def _prepare(line: Line, query: Query, parts: list[list[int]]) -> PreparedQuery:
+    raw = {name: value for name, value in query.raw.items() if name != "vid"}
+    vid = {} if query.vid is None else {"vid": query.vid}
+    length: int | list[int]
+    if len(parts) > 1:  # a question or events
+        length = [len(part) for part in parts]
+        record = {**raw, "input_ids": parts, **vid, "target": query.target}
+    else:
+        length = len(parts[0])
+        record = {**raw, **vid, "input_ids": parts[0], "target": query.target}
+    record["qid"] = query.qid  # in the line's order, or at the end
+    return PreparedQuery(line, query, length, pack_line(line, record))
 
 
 def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]) -> None:
@@ -245,17 +198,20 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
     raw_lines: list[str] = []
     with TextDbWriter(options.output, force=True) as db:
         prepare = QueryPreparer(options.task, tokenizer)
-        for query in map_lines(prepare, options.annotation, options.workers):
-            ids.claim(query.qid, query.line)
+        for prepared in map_lines(prepare, options.annotation, options.workers):
+            query, line = prepared.query, prepared.line
+            ids.claim(query.qid, line)
             if raw_lines and (query.vid is None) == bool(query2video):
                 own = "no" if query2video else "a"
                 fields = " or ".join(names_of_task(options.task).videos)
-                raise query.line.error(f"unlike the lines before it names {own} video ({fields})")
-            db.put_value(query.qid, query.value)
-            id2len[query.qid] = query.length
-            raw_lines.append(query.line.text)
-            ts.append(query.raw_moment)
-            moments += [(query.target, query.seconds)] if is_span(query.target) else []
+                raise line.error(f"unlike the lines before it names {own} video ({fields})")
+            db.put_value(query.qid, prepared.value)
+            id2len[query.qid] = prepared.length
+            raw_lines.append(line.text)
+            ts.append(query.raw.get("ts"))
+            if is_span(query.target):
+                duration = query.raw.get("duration")
+                moments.append((query.target, duration if is_seconds(duration) else math.inf))
             if query.vid is not None:
                 query2video[query.qid] = query.vid
         (db.folder / "query_data.jsonl").write_text("\n".join(raw_lines), encoding="utf-8")
@@ -272,7 +228,7 @@ def write_queries(options: argparse.Namespace, meta: dict, sides: dict[str, Any]
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = text_parser(__doc__)
     parser.add_argument("--task", default="tvr", choices=TASKS, help="default: %(default)s")
     parser.add_argument("--vid2dur_idx", help="{split: {video: …}}: writes video_ids.json …")
@@ -287,12 +243,10 @@ def main(argv: list[str] | None = None) -> None:
     sides = {}
     if options.vid2dur_idx:
         splits = read_json(options.vid2dur_idx)
-        indices = required_indices(splits, str(options.split), options.vid2dur_idx)
+        indices = split_indices(splits, str(options.split), options.vid2dur_idx, required=True)
         sides["video_ids.json"] = list(indices)
-    output = Path(options.output)
-    if not options.force and is_finished(output, recipe, [options.annotation], sides=sides):
+    if not needs_build(options, recipe, [options.annotation], sides=sides):
         return
-    check_folder(options.output, force=True)
     try:
         write_queries(options, {**recipe, "tokenizer": options.toker}, sides)
     except UserError as error:

@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.annotations import (
     Line,
-    RecordError,
     UniqueIds,
     get_spans,
     get_text,
@@ -31,11 +30,11 @@ from data.annotations import (
 )
 from data.bpe_tokenizer import BpeTokenizer
 from data.moments import refuse_clamped, warn_of_units
-from data.prepare.work import is_finished, map_lines, pack_line, text_parser
-from data.stores.build_folder import build_folder, check_folder
+from data.prepare.work import encode_groups, map_lines, needs_build, pack_line, text_parser
+from data.stores.build_folder import build_folder
 from data.stores.lmdb_io import TextDbWriter
-from data.tokenize import encode_texts, load_tokenizer, tokenizer_meta
-from utils.errors import UserError, run_main
+from data.tokenize import load_tokenizer, tokenizer_meta
+from utils.errors import RecordError, UserError, run_main
 from utils.files import write_json
 from utils.logger import LOGGER
 from utils.names import get_name
@@ -47,29 +46,19 @@ Spans = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip of a video.
+    """A clip of a video."""
 
-    Attributes:
-        clip_id: its id.
-        vid: the video.
-        ts: [start, end] in seconds.
-        duration: of the video, in seconds.
-        captions: raw, [] in a test split.
-        texts: of the captions.
-        cap_ids: of the captions, as strings.
-    """
-
-    clip_id: str
-    vid: str
-    ts: list[float]
-    duration: float
-    captions: list[dict]
-    texts: list[str]
-    cap_ids: list[str]
+    clip_id: str  # its id
+    vid: str  # the video
+    ts: list[float]  # [start, end] in seconds
+    duration: float  # of the video, in seconds
+    captions: list[dict]  # raw, [] in a test split
+    texts: list[str]  # of the captions
+    cap_ids: list[str]  # of the captions, as strings
 
 
 def read_clip(raw: dict) -> Clip:
-    """The clip that a line describes."""
+    """Return the clip that a line describes."""
     if not is_span(raw.get("ts")) or not is_seconds(raw.get("duration")):
         raise RecordError("ts must be [start, end], and duration a time, in seconds")
     refuse_clamped(raw["ts"])
@@ -87,44 +76,30 @@ class PreparedClip:
     """A clip and its captions, (id, value) each, as stored."""
 
     line: Line
-    clip_id: str
-    vid: str
+    clip: Clip
     value: bytes
     captions: list[tuple[str, bytes]]
     tokens: int  # of all captions
-    ts: list[float]
-    duration: float
 
 
+@dataclass(frozen=True)
 class ClipPreparer:
-    """Tokenise captions and find the subtitles of their clips.
+    """Tokenises captions and finds the subtitles of their clips."""
 
-    Args:
-        tokenizer: RoBERTa's.
-        spans: per video, (start, end) of its subtitles in seconds.
-    """
-
-    def __init__(self, tokenizer: BpeTokenizer, spans: dict[str, Spans]) -> None:
-        self._tokenizer = tokenizer
-        self._spans = spans
+    tokenizer: BpeTokenizer
+    spans: dict[str, Spans]  # per video, (start, end) of its subtitles in seconds
 
     def __call__(self, lines: list[Line]) -> list[PreparedClip]:
-        """The stored form of each line."""
+        """Return the stored form of each line."""
         clips = [line.read(read_clip) for line in lines]
-        texts = [text for clip in clips for text in clip.texts]
-        encoded = iter(encode_texts(self._tokenizer, texts))
-        return [
-            self._prepare(line, clip, [next(encoded) for _ in clip.texts])
-            for line, clip in zip(lines, clips, strict=True)
-        ]
+        encoded = encode_groups(self.tokenizer, [clip.texts for clip in clips])
+        return list(map(self._prepare, lines, clips, encoded))
 
     def _prepare(self, line: Line, clip: Clip, input_ids: list[list[int]]) -> PreparedClip:
-        video = {"vid_name": clip.vid}
-        moment = {
-            "ts": clip.ts,
-            "sub_indices": overlapping(self._spans.get(clip.vid, []), clip.ts),
-            "duration": clip.duration,
-        }
+        video, (start, end) = {"vid_name": clip.vid}, clip.ts
+        spans = enumerate(self.spans.get(clip.vid, []))
+        overlapping = [index for index, span in spans if span[0] < end and span[1] > start]
+        moment = {"ts": clip.ts, "sub_indices": overlapping, "duration": clip.duration}
         captions = [
             {**raw, "input_ids": ids, **video, "clip_id": clip.clip_id, **moment}
             for raw, ids in zip(clip.captions, input_ids, strict=True)
@@ -136,38 +111,29 @@ class ClipPreparer:
         values = [pack_line(line, caption) for caption in captions]
         value = pack_line(line, {**video, **moment, "captions": parts})
         cap_values = list(zip(clip.cap_ids, values, strict=True))
-        tokens = sum(map(len, input_ids))
-        return PreparedClip(
-            line, clip.clip_id, clip.vid, value, cap_values, tokens, clip.ts, clip.duration
-        )
-
-
-def overlapping(spans: Spans, ts: list[float]) -> list[int]:
-    """Indices of the spans that share time with ``ts``, in seconds."""
-    return [i for i, (start, end) in enumerate(spans) if start < ts[1] and end > ts[0]]
+        return PreparedClip(line, clip, value, cap_values, sum(map(len, input_ids)))
 
 
 def read_spans(path: str) -> dict[str, Spans]:
-    """Spans of all subtitles, by video.
+    """Return the spans of all subtitles, by video.
 
     Raises:
-        UserError: the file is unreadable, a line malformed, or a video there twice.
+        UserError: the file is unreadable, a line malformed, or a video is there twice.
     """
-
-    def read(raw: dict) -> tuple[str, Spans]:
-        return get_name(raw, "vid_name"), get_spans(subtitles_in_order(raw))
 
     spans: dict[str, Spans] = {}
     ids = UniqueIds()
     for line in read_lines(path):
-        vid, of_video = line.read(read)
+        vid, of_video = line.read(
+            lambda raw: (get_name(raw, "vid_name"), get_spans(subtitles_in_order(raw)))
+        )
         ids.claim(vid, line)
         spans[vid] = of_video
     return spans
 
 
 class CaptionIndex:
-    """Side files: which captions and clips belong to which video."""
+    """The side files: captions and clips of each video, and the video of each."""
 
     def __init__(self) -> None:
         self._clip_ids, self._cap_ids = UniqueIds(), UniqueIds()
@@ -176,13 +142,13 @@ class CaptionIndex:
         self.vid2caps: dict[str, list[str]] = defaultdict(list)
         self.vid2clips: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, clip: PreparedClip) -> None:
+    def add(self, clip: Clip, line: Line) -> None:
         """Index a clip; UserError if its id or one of its captions' was used before."""
-        self._clip_ids.claim(clip.clip_id, clip.line)
+        self._clip_ids.claim(clip.clip_id, line)
         self.clip2vid[clip.clip_id] = clip.vid
         self.vid2clips[clip.vid].append(clip.clip_id)
-        for cap_id, _ in clip.captions:
-            self._cap_ids.claim(cap_id, clip.line)
+        for cap_id in clip.cap_ids:
+            self._cap_ids.claim(cap_id, line)
             self.cap2vid[cap_id] = clip.vid
             self.vid2caps[clip.vid].append(cap_id)
 
@@ -195,12 +161,13 @@ def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
     with build_folder(options.output, force=True) as folder:
         with TextDbWriter(folder / "cap.db") as caps, TextDbWriter(folder / "clip.db") as clips:
             prepare = ClipPreparer(tokenizer, spans)
-            for clip in map_lines(prepare, options.annotation, options.workers):
-                index.add(clip)
-                tokens += clip.tokens
+            for prepared in map_lines(prepare, options.annotation, options.workers):
+                clip = prepared.clip
+                index.add(clip, prepared.line)
+                tokens += prepared.tokens
                 moments.append((clip.ts, clip.duration))
-                clips.put_value(clip.clip_id, clip.value)
-                for cap_id, value in clip.captions:
+                clips.put_value(clip.clip_id, prepared.value)
+                for cap_id, value in prepared.captions:
                     caps.put_value(cap_id, value)
             caps.write_side("cap2vid.json", index.cap2vid)
             caps.write_side("vid2caps.json", index.vid2caps)
@@ -209,7 +176,7 @@ def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
             clips.write_side("vid2clips.json", index.vid2clips)
         if spans.keys().isdisjoint(index.vid2clips):
             raise UserError(
-                f"{options.subtitles} knows no video of {options.annotation}; give its --subtitles"
+                f"{options.subtitles} has no video of {options.annotation}; give its --subtitles"
             )
         write_json(folder / "meta.json", {**meta, **tokenizer_meta(tokenizer)}, indent=4)
     warn_of_units(moments, options.annotation)
@@ -218,7 +185,7 @@ def write_captions(options: argparse.Namespace, meta: dict[str, Any]) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = text_parser(__doc__)
     parser.add_argument("--subtitles", required=True, help="JSON lines, as for prepro_sub.py")
     return parser.parse_args(argv)
@@ -227,14 +194,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Build the database unless it is made already."""
     options = parse_arguments(argv)
-    recipe = {
-        name: getattr(options, name) for name in ("annotation", "subtitles", "output", "toker")
-    }
-    inputs = [options.annotation, options.subtitles]
-    if not options.force and is_finished(Path(options.output), recipe, inputs, parts=PARTS):
-        return
-    check_folder(options.output, force=True)
-    write_captions(options, {**recipe, "tokenizer": options.toker})
+    names = ("annotation", "subtitles", "output", "toker")
+    recipe = {name: getattr(options, name) for name in names}
+    if needs_build(options, recipe, [options.annotation, options.subtitles], PARTS):
+        write_captions(options, {**recipe, "tokenizer": options.toker})
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 #
 #   bash scripts/prepro_tvc.sh TXT_DB_DIR ANN_DIR
 #
-# TXT_DB_DIR/tvc_<split>.db is made from these files in ANN_DIR (a split that is not there is passed
-# over):
-#   tvc_<split>.jsonl or tvc_<split>_release.jsonl       clips; also copied to TXT_DB_DIR, where
-#                                                        validation and inference look for them
+# TXT_DB_DIR/tvc_<split>.db is made from these files in ANN_DIR (missing splits are skipped):
+#   tvc_<split>.jsonl or tvc_<split>_release.jsonl       clips; also copied to TXT_DB_DIR, for
+#                                                        validation and inference
 #   tv_subtitles.jsonl or tvqa_preprocessed_subtitles.jsonl
 #
 # Environment: as for scripts/create_txtdb.sh.

@@ -3,7 +3,7 @@
 
     python scripts/report_environment.py
 
-Needs nothing but Python: it also runs where an installation failed.
+It needs only Python, so it also runs after a failed installation.
 """
 
 import argparse
@@ -26,14 +26,14 @@ SECONDS = 60
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the report, a fact a line."""
+    """Print the report, one fact per line."""
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args(argv)
     for name, value in facts():
         print(f"{name + ':':<22}{value}")
 
 
 def facts() -> Iterator[tuple[str, str]]:
-    """Yield the facts, as name and value."""
+    """Yield names and values."""
     yield "HERO", run("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--long")
     yield "Python", f"{platform.python_version()} ({platform.python_implementation()})"
     yield "system", f"{platform.platform()}, libc {' '.join(platform.libc_ver())}"
@@ -46,21 +46,20 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "C++ compiler", run("g++", "--version")
     yield "Java", run("java", "-version")
     yield "FFmpeg", run("ffmpeg", "-version")
-    for name in requirements():
-        yield name, version(name)
+    yield from ((name, version(name)) for name in requirements())
     for name, value in sorted(os.environ.items()):
         if SETTINGS.fullmatch(name):
             yield name, "(set, not shown)" if SECRET.search(name) else value
 
 
 def requirements() -> list[str]:
-    """Return the packages of requirements.txt, and those that are built for a machine."""
+    """Return the packages of requirements.txt, and optional ones."""
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     return [*re.findall(r"^[\w.-]+", text, flags=re.MULTILINE), "horovod", "apex", "torchvision"]
 
 
 def version(package: str) -> str:
-    """Return the installed version, or that there is none."""
+    """Return the installed version, or ``not installed``."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -68,7 +67,7 @@ def version(package: str) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name and the instructions that half precision is fast with."""
+    """Return the processor's name and its instruction sets for half precision."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -79,7 +78,7 @@ def processor() -> str:
 
 
 def run(*command: str) -> str:
-    """Return the lines that a command prints, as one; or why there are none."""
+    """Return the output of a command in one line, or the reason of a failure."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     except FileNotFoundError:
@@ -87,8 +86,8 @@ def run(*command: str) -> str:
     except (subprocess.SubprocessError, OSError) as error:
         return f"failed ({str(error).splitlines()[0]})"
     lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    told = {"nvcc": lines[-2:], "nvidia-smi": lines}.get(command[0], lines[:1])
-    return "; ".join(line.strip() for line in told)
+    shown = {"nvcc": lines[-2:], "nvidia-smi": lines}.get(command[0], lines[:1])
+    return "; ".join(line.strip() for line in shown)
 
 
 if __name__ == "__main__":

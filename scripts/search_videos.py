@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config.config import SearchOptions, parse_options
 from data.bpe_tokenizer import BpeTokenizer
 from data.loader import evaluation_batches
-from data.prepare.extraction import database_extraction
+from data.prepare.extraction import read_feature_meta
 from data.run_features import channel_of
 from data.sources import VideoData, open_videos
 from data.stores.lmdb_io import TextDb
@@ -94,7 +94,7 @@ def warn(videos: VideoData, vids: list[str]) -> None:
                 "%d videos, such as %s, are searched up to %g seconds only (--max_clip_len %d)",
                 *(len(longer), longer[0], longest * videos.features.interval, longest),
             )
-    for name, made_by in (database_extraction(videos.features.path) or {}).items():
+    for name, made_by in (read_feature_meta(videos.features.path).extraction or {}).items():
         if made_by.get("weights") is None:
             LOGGER.warning(
                 "the %s features come from an untrained network: they mean nothing", name

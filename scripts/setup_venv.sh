@@ -4,8 +4,8 @@
 #   bash scripts/setup_venv.sh [FOLDER] [REQUIREMENTS]     # default: .venv requirements-dev.txt
 #   PYTHON=python3.12 bash scripts/setup_venv.sh
 #
-# Where there is no NVIDIA GPU, PyTorch's CPU build is taken (0.2 GB instead of several). Running it
-# again is quick: a stamp in the environment tells for which requirements it was made.
+# Without an NVIDIA GPU, PyTorch's CPU build is installed (0.2 GB instead of several). Running it
+# again is quick: a stamp in the environment records the requirements it was made for.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -34,7 +34,7 @@ interpreter() { # PYTHON
     "$1" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null
 }
 
-# What the environment is made from: these files and the interpreter.
+# Hash the files and the interpreter that the environment is made from.
 fingerprint() {
     { interpreter "$PYTHON" && cat requirements*.txt constraints.txt && echo "$REQUIREMENTS"; } |
         sha256sum
@@ -45,8 +45,8 @@ pip_install() {
         --constraint constraints.txt "$@"
 }
 
-# PyTorch's plain Linux wheels bring gigabytes of CUDA libraries. Take "+cpu" wheels where there is
-# no GPU: from wherever pip is set up to look, or else from PyTorch's own index.
+# PyTorch's default Linux wheels need gigabytes of CUDA libraries. Without a GPU install "+cpu" wheels:
+# from pip's configured index, or else from PyTorch's own.
 install_torch() {
     local pinned
     pinned="$(grep '^torch==' constraints.txt)"

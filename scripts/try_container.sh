@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build HERO's image and run in it what the user guide runs in the container, on a tiny made-up corpus:
+# Build HERO's image and run in it the steps of the user guide, on a tiny synthetic corpus:
 # preprocessing, training on two ranks, evaluation, captions (with METEOR, so Java).
 #
 #   bash scripts/try_container.sh [FOLDER]        # an empty folder for data and runs; default: a new one
@@ -9,9 +9,9 @@
 #   HERO_IMAGE=hero:cpu HERO_BUILD_OPTIONS="--build-arg BASE=docker.io/debian:bookworm-slim" \
 #       bash scripts/try_container.sh
 #
-# Without an engine that can isolate containers, as within one, Debian's buildah builds and runs with a
-# chroot (HERO_CONTAINER_ENGINE=buildah, as root). Settings of package managers (certificates, mirrors)
-# are mounted while the image is built: HERO_BUILD_OPTIONS="… --volume /etc/pip.conf:/etc/pip.conf:ro".
+# Where containers cannot be isolated, as within one, Debian's buildah builds and runs with a chroot
+# (HERO_CONTAINER_ENGINE=buildah, as root). Mount settings of package managers (certificates, mirrors)
+# for the build: HERO_BUILD_OPTIONS="… --volume /etc/pip.conf:/etc/pip.conf:ro".
 set -euo pipefail
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$REPO/scripts/container.sh"
@@ -28,7 +28,7 @@ launch() { # [--prepro] -- COMMAND…
     bash "$REPO/launch_container.sh" "$data"/{txt_db,video_db,finetune,pretrained} "$@"
 }
 
-# What the recipe of a real training run is cut down to.
+# Options that shorten the recipes.
 small=(--model_config config/hero_debug.json --checkpoint null --num_train_steps 8 --warmup_steps 1
     --valid_steps 8 --train_batch_size 8 --num_gpus_of_recipe 2)
 databases=(--sub_txt_db /txt/tv_subtitles.db --vfeat_db /video/tv)

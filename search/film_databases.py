@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from data.annotations import get_spans, get_text
-from data.prepare.extraction import database_extraction
+from data.prepare.extraction import read_feature_meta
 from data.prepare.problems import Problem, Problems
 from data.stores.lmdb_io import FeatureDb, TextDb
 from search.indexing import Failure, Material
@@ -50,7 +50,7 @@ class FilmDatabases:
         self.place = str(self.features.path)
         self.files = {vid: self.paths.get(vid) for vid in list(self.features.keys())}
         self.extractors: Mapping[str, Mapping[str, Any]] = (
-            database_extraction(self.features.path) or {}
+            read_feature_meta(self.features.path).extraction or {}
         )
         places = [db.path for db in (self.features, self.subtitles) if db is not None]
         stamps = [[str(path.absolute()), *sorted(map(modified, path.iterdir()))] for path in places]
@@ -116,7 +116,7 @@ class FilmDatabases:
 
     def fail(self, name: str, reason: str) -> None:
         """See :class:`search.indexing.FilmSource`."""
-        self.problems.note(name, Problem(reason, 0.0, used=False))
+        self.problems.note(name, Problem(reason))
 
     def drop_gone(self) -> None:
         """See :class:`search.indexing.FilmSource`: nothing is kept."""

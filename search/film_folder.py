@@ -96,7 +96,7 @@ class FilmFolder:
 
     def _note_subtitles(self, path: Path, reason: str) -> None:
         if not self.problems.has_failed(path):
-            self.problems.note(path, Problem(reason, 0.0, used=False))
+            self.problems.note(path, Problem(reason))
 
     def may_be_there(self, name: str) -> bool:
         """See :class:`search.indexing.FilmSource`: in a folder that cannot be read, or one of
@@ -190,7 +190,7 @@ class FilmFolder:
 
     def fail(self, name: str, reason: str) -> None:
         """See :class:`search.indexing.FilmSource`."""
-        self.problems.note(self._videos[name].path, Problem(reason, 0.0, used=False))
+        self.problems.note(self._videos[name].path, Problem(reason))
 
     def drop_gone(self) -> None:
         """See :class:`search.indexing.FilmSource`."""

@@ -8,44 +8,22 @@ python two_stream_eval/eval_vcmr.py --task tvr --split val --query_txt_db /txt/t
 """
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.config import VcmrEvalOptions
-from config.evaluation import CorpusEvalOptions
 from engine.two_runs import TwoRuns
-from eval_vcmr import open_retrieval
-from evaluation.ranking import SearchSettings
-from model.vcmr import HeroForVcmr, MomentRetrievalModel
+from eval_vcmr import MOMENTS, RetrievalTask
 from utils.errors import UserError, run_main
 
-OptionsT = TypeVar("OptionsT", bound=CorpusEvalOptions)
 
-
-def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    runs = TwoRuns.parse(VcmrEvalOptions, argv)
-    return evaluate_retrieval(runs, HeroForVcmr, SearchSettings.for_moments)
-
-
-def evaluate_retrieval(
-    runs: TwoRuns[OptionsT],
-    model_class: type[MomentRetrievalModel],
-    settings: Callable[[OptionsT], SearchSettings],
-) -> dict[str, float | str]:
-    """Evaluate any task that finds videos for queries.
-
-    Args:
-        runs: of the task.
-        model_class: the task's model.
-        settings: what to list for a query.
-    """
+def evaluate(task: RetrievalTask, argv: list[str] | None = None) -> dict[str, float | str]:
+    """Write the results file of two runs; return its metrics where the split has ground truth."""
+    runs = TwoRuns.parse(task.options_class, argv)
     video_run, sub_run = runs.start()
-    video, model = open_retrieval(video_run, model_class, settings(runs.video))
-    sub, sub_model = open_retrieval(sub_run, model_class, settings(runs.sub))
+    video, model = task.open(video_run)
+    sub, sub_model = task.open(sub_run)
     if video.video2idx != sub.video2idx:
         raise UserError(
             "the two runs search other videos: name databases for both (--query_txt_db, "
@@ -54,6 +32,8 @@ def evaluate_retrieval(
     folder = runs.folder(video_run, runs.video.split)
     return video.evaluate(model, video_run.evaluated.label, folder, [sub.stream(sub_model)])
 
+
+main = partial(evaluate, MOMENTS)
 
 if __name__ == "__main__":
     run_main(main)

@@ -14,32 +14,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.config import VideoQaEvalOptions
-from config.evaluation import AnswerEvalOptions
 from engine.two_runs import TwoRuns
-from eval_videoQA import Judging, open_answers, questions
+from eval_videoQA import QUESTIONS, AnswerTask
 from utils.errors import run_main
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    runs = TwoRuns.parse(VideoQaEvalOptions, argv)
-    return evaluate_answers(runs, questions(runs.video))
-
-
-def evaluate_answers(runs: TwoRuns[AnswerEvalOptions], judging: Judging) -> dict[str, float]:
-    """Evaluate any task that judges texts by a video."""
+def evaluate(task: AnswerTask, argv: list[str] | None = None) -> dict[str, float]:
+    """Write the results file of two runs; return its metrics where the split has ground truth."""
+    runs = TwoRuns.parse(task.options_class, argv)
     video_run, sub_run = runs.start()
-    video, model = open_answers(video_run, judging)
-    sub, sub_model = open_answers(sub_run, judging)
-    return video.evaluate(
-        model,
-        video_run.evaluated.label,
-        runs.folder(video_run, runs.video.split),
-        runs.video.save_logits,
-        [partial(sub.answer, sub_model)],
-    )
+    video, model = task.open(video_run)
+    sub, sub_model = task.open(sub_run)
+    label, folder = video_run.evaluated.label, runs.folder(video_run, runs.video.split)
+    others = [partial(sub.answer, sub_model)]
+    return video.evaluate(model, label, folder, runs.video.save_logits, others)
 
+
+main = partial(evaluate, QUESTIONS)
 
 if __name__ == "__main__":
     run_main(main)

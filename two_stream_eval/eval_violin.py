@@ -8,22 +8,16 @@ python two_stream_eval/eval_violin.py --split test --query_txt_db /txt/violin_te
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.config import ViolinEvalOptions
-from engine.two_runs import TwoRuns
-from eval_violin import statements
-from two_stream_eval.eval_videoQA import evaluate_answers
+from eval_violin import STATEMENTS
+from two_stream_eval.eval_videoQA import evaluate
 from utils.errors import run_main
 
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    runs = TwoRuns.parse(ViolinEvalOptions, argv)
-    return evaluate_answers(runs, statements(runs.video))
-
+main = partial(evaluate, STATEMENTS)
 
 if __name__ == "__main__":
     run_main(main)

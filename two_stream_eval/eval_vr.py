@@ -8,23 +8,16 @@ python two_stream_eval/eval_vr.py --task yc2r --split val --query_txt_db /txt/yc
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.config import VrEvalOptions
-from engine.two_runs import TwoRuns
-from evaluation.ranking import SearchSettings
-from model.vr import HeroForVr
-from two_stream_eval.eval_vcmr import evaluate_retrieval
+from eval_vr import VIDEOS
+from two_stream_eval.eval_vcmr import evaluate
 from utils.errors import run_main
 
-
-def main(argv: list[str] | None = None) -> dict[str, float | str]:
-    """Write the results file; returns its metrics where the split has ground truth."""
-    runs = TwoRuns.parse(VrEvalOptions, argv)
-    return evaluate_retrieval(runs, HeroForVr, SearchSettings.for_videos)
-
+main = partial(evaluate, VIDEOS)
 
 if __name__ == "__main__":
     run_main(main)

@@ -7,6 +7,7 @@ python two_stream_eval/inf_tvc.py --target_clip /txt/tvc_val_release.jsonl \\
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,16 +20,13 @@ from utils.errors import run_main
 from utils.files import check_output
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the captions; returns their metrics where the target has references."""
-    return caption_clips(TwoRuns.parse(ValueTvcInferenceOptions, argv))
-
-
-def caption_clips(runs: TwoRuns[ValueTvcInferenceOptions]) -> dict[str, float]:
-    """Caption the clips of any data set, into the folder of the results."""
+def caption(
+    options_class: type[ValueTvcInferenceOptions], argv: list[str] | None = None
+) -> dict[str, float]:
+    """Write the captions of two runs; return their metrics where the clips have references."""
+    runs = TwoRuns.parse(options_class, argv)
     video_run, sub_run = runs.start()
-    label = video_run.evaluated.label
-    own = runs.video
+    label, own = video_run.evaluated.label, runs.video
     folder = runs.folder(video_run, own.split)
     output = own.output_in(folder, f"{own.task}_{own.split}_step{label}.jsonl")
     metrics = metrics_file(output, video_run)
@@ -36,6 +34,8 @@ def caption_clips(runs: TwoRuns[ValueTvcInferenceOptions]) -> dict[str, float]:
     (video, model), other = open_clips(video_run), open_clips(sub_run)
     return save_metrics(video.evaluate(model, output, [other]), video, metrics)
 
+
+main = partial(caption, ValueTvcInferenceOptions)
 
 if __name__ == "__main__":
     run_main(main)

@@ -7,20 +7,16 @@ python two_stream_eval/inf_yc2c.py --target_clip /txt/yc2c_val_release.jsonl \\
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.config import Yc2cInferenceOptions
-from engine.two_runs import TwoRuns
-from two_stream_eval.inf_tvc import caption_clips
+from two_stream_eval.inf_tvc import caption
 from utils.errors import run_main
 
-
-def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write the captions; returns their metrics where the target has references."""
-    return caption_clips(TwoRuns.parse(Yc2cInferenceOptions, argv))
-
+main = partial(caption, Yc2cInferenceOptions)
 
 if __name__ == "__main__":
     run_main(main)

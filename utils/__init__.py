@@ -1,3 +1,3 @@
-"""The floor that everything stands on."""
+"""What all other folders use."""
 
 from utils import runtime as runtime  # before anything that loads PyTorch

@@ -1,4 +1,4 @@
-"""Batches as dataclasses of tensors that travel to a device together."""
+"""Batches: dataclasses of tensors that are moved to a device together."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,10 +12,10 @@ LARGEST_BY_VALUE = 1 << 20  # bytes of a tensor; index tensors of a batch are sm
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Return the tensor on ``device``; the host does not wait until it is there.
+    """Return the tensor on ``device``, without waiting for the copy.
 
-    On a GPU it goes by way of page-locked memory: from any other a copy waits for all that the
-    device has to do before.
+    For a GPU it is copied to page-locked memory first: a copy from other memory would wait for all
+    work that is queued on the device.
     """
     if torch.device(device).type == "cuda" and tensor.is_cpu and not tensor.is_pinned():
         tensor = tensor.pin_memory()
@@ -23,21 +23,16 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 class TensorBatch:
-    """Mixin for dataclasses: moves every tensor in them, also inside lists and nested batches."""
+    """A mixin for dataclasses that moves all their tensors, also in lists and nested batches."""
 
     def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """A copy with ``function`` applied to every tensor."""
-        changed = {
-            field.name: _map(getattr(self, field.name), function)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]  # of its dataclass
-        }
+        """Return a copy with ``function`` applied to every tensor."""
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        changed = {name: map_values(getattr(self, name), function) for name in names}
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy on ``device``; the host does not wait for it.
-
-        Half precision travels as it is and becomes single precision there.
-        """
+        """Return a copy on ``device``, without waiting; half precision becomes single there."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = to_device(tensor, device)
@@ -46,21 +41,21 @@ class TensorBatch:
         return self.map_tensors(move)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: small tensors by value, large ones in memory that both see.
+        """Send small tensors to another process by value, large ones in shared memory.
 
         PyTorch would open a file and a connection for every one of them.
         """
-        return _map(dict(self.__dict__), _by_value)
+        return map_values(dict(self.__dict__), _by_value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(_map(state, _received, _Sent))
+        self.__dict__.update(map_values(state, lambda sent: torch.from_numpy(sent.values), _Sent))
 
     def pin_memory(self) -> Self:
-        """A copy in page-locked memory (``DataLoader(pin_memory=True)`` calls this)."""
+        """Return a copy in page-locked memory (``DataLoader(pin_memory=True)`` calls this)."""
         return self.map_tensors(Tensor.pin_memory)
 
     def record_stream(self, stream: "torch.cuda.Stream") -> None:
-        """Tell the allocator that ``stream`` uses these tensors (made on a copy stream)."""
+        """Tell the allocator that ``stream`` uses these tensors, made on a copy stream."""
 
         def record(tensor: Tensor) -> Tensor:
             tensor.record_stream(stream)
@@ -71,7 +66,7 @@ class TensorBatch:
 
 @dataclasses.dataclass
 class _Sent:
-    """A small tensor on its way."""
+    """A small tensor as it is sent to another process."""
 
     values: np.ndarray
 
@@ -81,18 +76,15 @@ def _by_value(tensor: Tensor) -> Tensor | _Sent:
     return _Sent(tensor.numpy()) if small else tensor
 
 
-def _received(sent: _Sent) -> Tensor:
-    return torch.from_numpy(sent.values)
-
-
-def _map(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
-    """A copy with ``function`` applied to all of a kind, also inside lists and nested batches."""
+def map_values(value: Any, function: Callable[[Any], Any], kind: type = Tensor) -> Any:
+    """Return a copy with ``function`` applied to all values of a class in lists, dictionaries and
+    batches."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, TensorBatch):
         return value.map_tensors(function) if kind is Tensor else value
     if isinstance(value, list):
-        return [_map(item, function, kind) for item in value]
+        return [map_values(item, function, kind) for item in value]
     if isinstance(value, dict):
-        return {key: _map(item, function, kind) for key, item in value.items()}
+        return {key: map_values(item, function, kind) for key, item in value.items()}
     return value

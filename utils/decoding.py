@@ -1,7 +1,7 @@
-"""Typed decoding of what comes from outside: a value is what its type says, or it is refused.
+"""Typed decoding of external data: a value has the type that is asked for, or it is refused.
 
-Types are those of ``msgspec``, which checks while it decodes and needs no time of its own for it.
-Every fault becomes a RecordError that names the field; whoever knows the file adds its name.
+Types are those of ``msgspec``, which checks them while it decodes. Every error becomes a
+RecordError that names the field; the caller adds the name of the file.
 """
 
 import re
@@ -32,7 +32,7 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 
 
 class DamagedError(RecordError):
-    """It cannot be decoded at all, whatever type it should have."""
+    """Data that cannot be decoded as any type."""
 
 
 def decode_json(text: bytes | str, kind: Any = Any) -> Any:
@@ -50,18 +50,18 @@ def decode(data: Any, kind: Any, typed: Callable[[Any], Any], untyped: Callable[
     """Return ``typed(data)``.
 
     Args:
-        data: what is decoded.
-        kind: the type of the result.
-        typed: decodes it.
-        untyped: decodes it whatever it is; asked to tell what is wrong.
+        data: to decode.
+        kind: type of the result.
+        typed: decodes data of that type.
+        untyped: decodes data of any type, to find the error.
 
     Raises:
-        RecordError: it is damaged, or of another type.
+        RecordError: the data is damaged, or of another type.
     """
     try:
         return typed(data)
     except msgspec.ValidationError as error:
-        raise RecordError(_entry_fault(data, kind, untyped) or _place_of(error)) from None
+        raise RecordError(_entry_error(data, kind, untyped) or _field_error(error)) from None
     except UnicodeDecodeError as error:
         raise DamagedError(f"it is no UTF-8 text ({error.reason}, byte {error.start})") from None
     except RecursionError:
@@ -71,7 +71,7 @@ def decode(data: Any, kind: Any, typed: Callable[[Any], Any], untyped: Callable[
 
 
 def check(value: Any, kind: Any) -> Any:
-    """Return what is in a decoded ``value`` as type ``kind``.
+    """Return a decoded ``value`` as type ``kind``.
 
     Raises:
         RecordError: it is of another type.
@@ -84,8 +84,8 @@ def _json_decoder(kind: Any) -> msgspec.json.Decoder:
     return msgspec.json.Decoder(kind)
 
 
-def _place_of(error: Exception) -> str:
-    """``field: what is wrong`` of an error that has it the other way round."""
+def _field_error(error: Exception) -> str:
+    """Return ``field: reason`` for an error that has it the other way round."""
     found = _PLACE.fullmatch(str(error))
     reason, place = found.groups() if found else (str(error), "")
     reason = _OUTSIDE.sub("a finite number", _TYPE.sub(_in_words, reason))
@@ -97,9 +97,8 @@ def _in_words(types: re.Match) -> str:
     return " or ".join(_TYPES.get(name, name) for name in types[1].split(" | "))
 
 
-def _entry_fault(data: Any, kind: Any, untyped: Callable[[Any], Any]) -> str | None:
-    """Return what is wrong with the first bad entry of a table, by its key; None for anything
-    else."""
+def _entry_error(data: Any, kind: Any, untyped: Callable[[Any], Any]) -> str | None:
+    """Return the error of a table's first bad entry, with its key; None for other data."""
     if get_origin(kind) is not dict:
         return None
     with suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -114,7 +113,7 @@ def _entry_fault(data: Any, kind: Any, untyped: Callable[[Any], Any]) -> str | N
 
 
 def _excerpt(error: Exception, data: Any) -> str:
-    """Return what stands where decoding JSON failed, and what may be wrong with it."""
+    """Return the text where decoding JSON failed, and what may be wrong with it."""
     if not isinstance(data, bytes):
         return ""
     found = _BYTE.search(str(error))

@@ -1,4 +1,4 @@
-"""A user's mistake is one clear line and exit code 2, never a traceback."""
+"""A user's mistake ends in one clear line and exit code 2, never in a traceback."""
 
 import errno
 import os
@@ -13,12 +13,11 @@ from utils.processes import close_bars, is_other_rank, loader_death
 from utils.signals import stoppable
 
 # Long enough for launchers to end the other ranks once the first has failed, on a busy machine too.
-FIRST_RANK_SPEAKS_SECONDS = 20.0
-# What a shell says of a program whose output nobody reads any more (128 + SIGPIPE).
-NOBODY_READS = 141
+FIRST_RANK_REPORTS_SECONDS = 20.0
+NOBODY_READS = 141  # exit code of a program whose output is a closed pipe (128 + SIGPIPE)
 
 _AGAIN = "free some and run the same command again"
-# What the operating system says, and how to fix it; {} is the path.
+# Messages for errors of the operating system; {} is the path.
 _REASONS = {
     errno.ENOSPC: f"no space left on the disk of {{}}: {_AGAIN}",
     errno.EDQUOT: f"no space left in your share (quota) of the disk of {{}}: {_AGAIN}",
@@ -41,10 +40,7 @@ _REASONS = {
 }
 _LONGEST = 200  # characters of a path that are shown
 _MEMORY = ("can't allocate memory", "CUDA out of memory")
-
-
-# Of a line that quotes much: a last resort, values are cut where they are quoted.
-_LINE_CHARACTERS = 4000
+_LINE_CHARACTERS = 4000  # of a message; a last resort, as quoted values are cut
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxlevel = 2
@@ -52,21 +48,21 @@ _BRIEF.maxstring = _BRIEF.maxother = 100
 
 
 class UserError(Exception):
-    """Something the user can fix. The message says what is wrong, where, and how to fix it."""
+    """An error that the user can fix; the message says what is wrong, where, and how to fix it."""
 
 
 class RecordError(ValueError):
-    """What is wrong with a line or an entry of a file; whoever knows the place says where."""
+    """An error in a line or an entry of a file; the caller adds where it is."""
 
 
 def shorten(text: object, limit: int = 200) -> str:
-    """Return a text in at most some ``limit`` characters."""
-    whole = str(text)
-    return whole if len(whole) <= limit else f"{whole[:limit]}…"
+    """Return a text, cut after ``limit`` characters."""
+    full = str(text)
+    return full if len(full) <= limit else f"{full[:limit]}…"
 
 
 def brief(value: object) -> str:
-    """Return the repr of a value as a message quotes it, however large the value is."""
+    """Return the repr of a value for a message, cut if it is long."""
     try:
         return shorten(_BRIEF.repr(value), 120)
     except ValueError:  # Python shows no whole number of thousands of digits
@@ -75,12 +71,11 @@ def brief(value: object) -> str:
 
 @stoppable
 def run_main(main: Callable[[], object]) -> None:
-    """Run a script's ``main``; a :class:`UserError`, and what :func:`as_user_error` knows, becomes
-    one line on stderr and exit code 2. Output that nobody reads any more (``| head``) ends it
-    quietly.
+    """Run a script's ``main``; an error that :func:`as_user_error` knows ends it in one line.
 
-    Most mistakes are all ranks': rank 0 says so at once, and the others, where it does not, later.
-    A signal is one line, too: see :mod:`utils.signals`.
+    The line goes to stderr, and the exit code is 2. A closed pipe as output (``| head``) ends it
+    without a message, a signal in one line (:mod:`utils.signals`). Most errors occur on all ranks:
+    rank 0 reports at once, the others only if rank 0 does not.
     """
     try:
         try:
@@ -88,7 +83,7 @@ def run_main(main: Callable[[], object]) -> None:
         except SystemExit:
             sys.stdout.flush()
             raise
-        sys.stdout.flush()  # while somebody can say that it failed
+        sys.stdout.flush()  # while an error can still be reported
     except Exception as error:
         if isinstance(error, BrokenPipeError) and any(map(_is_broken, (sys.stdout, sys.stderr))):
             _exit(NOBODY_READS)
@@ -96,50 +91,43 @@ def run_main(main: Callable[[], object]) -> None:
         if known is None:
             raise
         if is_other_rank():
-            time.sleep(FIRST_RANK_SPEAKS_SECONDS)
+            time.sleep(FIRST_RANK_REPORTS_SECONDS)
         close_bars()
         line = shorten(" ".join(str(known).split()), _LINE_CHARACTERS)
         _exit(2, f"error: {line}")
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """Return what the user can fix: a :class:`UserError`, or what the operating system refused.
+    """Return an error that the user can fix: a :class:`UserError`, or one of the operating system.
 
     Returns:
-        None for a mistake of the program: its traceback is wanted.
+        None for an error of the program, which needs its traceback.
     """
     if isinstance(error, UserError):
         return error
-    if isinstance(error, RuntimeError) and (said := loader_death(error)) is not None:
-        return UserError(said)
+    if (death := loader_death(error)) is not None:
+        return UserError(death)
     first_line = (str(error).splitlines() or [""])[0]
     if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY):
         return UserError(_REASONS[errno.ENOMEM].format(first_line or "MemoryError"))
-    if (death := loader_death(error)) is not None:
-        return UserError(death)
     if not isinstance(error, OSError):
         return None
-    if error.errno is None:  # a library's own: of a connection, or of a process that loads data
-        lines = str(error).splitlines() or [""]
-        said = (
-            lines[-1]
-            if any(line.strip().startswith(("Traceback", "Original Traceback")) for line in lines)
-            else lines[0]
-        )
-        return UserError(said) if said else None
+    if error.errno is None:  # of a library: a connection's, or that of a loader's process
+        lines = [line.strip() for line in str(error).splitlines()]
+        remote = any(line.startswith(("Traceback", "Original Traceback")) for line in lines)
+        message = lines[-1] if remote else first_line
+        return UserError(message) if message else None
     path = error.filename if error.filename2 is None else error.filename2
+    name = "output" if path is None else os.fsdecode(path)
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
     if error.errno in _REASONS:
-        named = "output" if path is None else _cut(os.fsdecode(path))
-        return UserError(_REASONS[error.errno].format(named))
-    return None if path is None else UserError(f"{_cut(os.fsdecode(path))}: {error.strerror}")
-
-
-def _cut(path: str) -> str:
-    return path if len(path) <= _LONGEST else f"{path[: _LONGEST // 2]}…{path[-_LONGEST // 2 :]}"
+        return UserError(_REASONS[error.errno].format(name))
+    return None if path is None else UserError(f"{name}: {error.strerror}")
 
 
 def _is_broken(stream: TextIO) -> bool:
-    """Return whether the stream is a pipe that nobody reads."""
+    """Return whether the stream is a closed pipe."""
     try:
         poll = select.poll()
         poll.register(stream.fileno(), 0)
@@ -149,11 +137,11 @@ def _is_broken(stream: TextIO) -> bool:
 
 
 def _exit(code: int, line: str = "") -> NoReturn:
-    """Say a line and end, also where the output takes no more."""
+    """Print a line and exit, also if the output is closed."""
     for stream, text in ((sys.stdout, ""), (sys.stderr, line)):
         try:
             print(text, end="\n" if text else "", file=stream, flush=True)
         except OSError:
-            # What it holds back would fail once more, loudly, when the interpreter ends.
+            # The rest of its buffer would fail with a traceback when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

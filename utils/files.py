@@ -1,4 +1,4 @@
-"""Files that are either whole or absent; JSON and JSON lines."""
+"""Files that are written completely or not at all; JSON and JSON lines."""
 
 import errno
 import itertools
@@ -15,27 +15,27 @@ from utils.decoding import DamagedError, decode_json
 from utils.errors import RecordError, UserError
 from utils.locks import lock_file
 
-MAX_JSON_BYTES = 1 << 30  # the largest there are, results of a whole split, have 0.15 GB
+MAX_JSON_BYTES = 1 << 30  # the largest, results of a split, have 0.15 GB
 MAX_LINE_BYTES = 256 << 20
-# Names of temporary files, cut so that they are no longer than names may be.
-LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # names may hold line feeds
+# Names of temporary files: the start of the file's name, which may hold line feeds.
+LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _KEPT_OF_NAME = 50
 _RUST = re.compile(r"\(os error (\d+)\)")
-_PROBE_BYTES = 1 << 20  # of a disk that is said to be full
+_PROBE_BYTES = 1 << 20  # to test whether a disk is full
 
-_swept: set[Path] = set()  # folders that this process has looked for leftovers in
+_swept: set[Path] = set()  # folders in which this process has removed leftovers
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place once the block has succeeded.
+    """Yield a temporary path that replaces ``path`` once the block has succeeded.
 
-    The content reaches the disk before the rename, so a kill or a power cut at any instant leaves
-    either the old file or the new one. What killed processes left in the folder is removed.
+    The content is on disk before the rename: a kill or a power cut at any instant leaves either the
+    old file or the new one. Temporary files of killed processes in the folder are removed.
 
     Raises:
-        OSError: the file cannot be written, whatever a library made of that; it names ``path``.
-        UserError: there is something that is no file.
+        OSError: the file cannot be written; the error names ``path``, also if a library raised it.
+        UserError: ``path`` is something other than a file.
     """
     path = Path(path)
     with naming(path):
@@ -44,7 +44,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if path.parent not in _swept:
             _swept.add(path.parent)
             remove_leftovers(path.parent)
-        with _temporary_beside(path) as temporary:
+        with _temporary_next_to(path) as temporary:
             with naming(path, temporary):
                 yield temporary
                 with temporary.open("rb") as written:
@@ -53,14 +53,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    """Give an empty file that is locked, as a sign that its writer lives, and removed at last."""
+def _temporary_next_to(path: Path) -> Iterator[Path]:
+    """Yield an empty file that is locked while its writer lives, and removed in the end."""
     while True:
         unique = f"{os.getpid()}.{secrets.token_hex(4)}"
         temporary = path.with_name(f".{path.name[:_KEPT_OF_NAME]}.{unique}.tmp")
         with temporary.open("x") as file:
             if not lock_file(file, temporary):
-                continue  # another process took it for a leftover
+                continue  # another process removed it as a leftover
             try:
                 yield temporary
             finally:
@@ -69,15 +69,10 @@ def _temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, names: re.Pattern = LEFTOVER) -> None:
-    """Delete the temporary files of processes that are dead, none of a living one's.
-
-    Args:
-        folder: where to look; nothing happens if it is not there.
-        names: what temporary files are called.
-    """
+    """Delete the temporary files of dead processes in a folder, which may be missing."""
     for path in folder.glob(".*.tmp"):
         if names.fullmatch(path.name) and path.is_file():
-            # Another's, gone meanwhile, or on a file system without locks: then it stays.
+            # It stays if it is another user's or on a file system without locks.
             with suppress(OSError), path.open("r+") as file:
                 if lock_file(file, path):
                     path.unlink()
@@ -85,12 +80,12 @@ def remove_leftovers(folder: Path, names: re.Pattern = LEFTOVER) -> None:
 
 @contextmanager
 def naming(path: Path, written: Path | None = None) -> Iterator[None]:
-    """Let an error of the operating system in the block name ``path``.
+    """Make errors of the operating system in the block name ``path``.
 
     Args:
-        path: what the user knows.
-        written: the file or folder that is written in its stead. Libraries have errors of their
-            own for a full disk: whether it is one shows when more is written.
+        path: known to the user.
+        written: temporary file or folder that is written instead. For a library's own error it is
+            tested whether the disk is full.
     """
     try:
         yield
@@ -113,15 +108,15 @@ def _os_error(number: int, path: Path) -> OSError:
 
 
 def _number_behind(error: Exception, written: Path) -> int | None:
-    """The operating system's error (errno) behind a library's, if there is one.
+    """Return the operating system's error (errno) behind a library's, if there is one.
 
-    Rust's libraries name it; with others it is tried whether the file, or the largest of a folder,
-    can grow.
+    Rust's libraries name it; for others, try to extend the file, or the largest of a folder.
     """
-    if said := _RUST.search(str(error)):
-        return int(said[1])
+    if named := _RUST.search(str(error)):
+        return int(named[1])
     files = [path for path in written.rglob("*") if path.is_file()] or [written / ".probe"]
-    largest = written if written.is_file() else max(files, key=_size)
+    size = {path: path.stat().st_size if path.exists() else 0 for path in files}
+    largest = written if written.is_file() else max(files, key=size.__getitem__)
     try:
         with largest.open("ab") as file:
             file.write(bytes(_PROBE_BYTES))
@@ -132,19 +127,15 @@ def _number_behind(error: Exception, written: Path) -> int | None:
     return None
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def check_output(*paths: str | Path) -> None:
-    """See that files can be written, before the work that fills them.
+    """Check that files can be written, before the work that produces them; create nothing.
 
-    Of a folder to be, check a file in it. Nothing is made.
+    For a folder that will be made, pass a file in it.
 
     Raises:
-        OSError: one of them cannot: names are too long, a folder is in a file's place or a file in
-            a folder's, permission or space is missing.
-        UserError: one of them is a device, or empty.
+        OSError: a name is too long, a folder is in a file's place or a file in a folder's,
+            permission or space is missing.
+        UserError: one of them is a device, or an empty name.
     """
     for path in map(named_path, paths):
         folder = _deepest_folder(path.absolute())
@@ -154,20 +145,20 @@ def check_output(*paths: str | Path) -> None:
         before = folder.stat()
         with (
             naming(path, folder),
-            _temporary_beside(folder / path.name) as probe,
+            _temporary_next_to(folder / path.name) as probe,
             probe.open("wb") as file,
         ):
             file.write(bytes(_PROBE_BYTES >> 8))
             os.fsync(file.fileno())
-        with suppress(OSError):  # to look is no change, which others would follow
+        with suppress(OSError):  # to others the folder must not look changed
             os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def named_path(path: str | Path) -> Path:
-    """Return a path that was typed: an empty one, as of a variable that is not set, means nothing.
+    """Return a path from the command line.
 
     Raises:
-        UserError: it is empty.
+        UserError: it is empty, as from an unset variable.
     """
     if path == "":
         raise UserError("the name of an output is empty: was a variable not set?")
@@ -175,16 +166,16 @@ def named_path(path: str | Path) -> Path:
 
 
 def _deepest_folder(path: Path) -> Path:
-    """The last folder that is there on the way to ``path``, if those below it can be made."""
+    """Return the deepest existing parent folder of ``path``, if those below it can be made."""
     folder = Path(path.anchor)
-    for place in path.parents[-2::-1] if len(path.parents) > 1 else ():
-        if place.is_dir():
-            folder = place
-        elif os.path.lexists(place):
-            raise _os_error(errno.ENOTDIR, place)
+    for parent in reversed(path.parents):
+        if parent.is_dir():
+            folder = parent
+        elif os.path.lexists(parent):
+            raise _os_error(errno.ENOTDIR, parent)
     for name in path.relative_to(folder).parts:
         with suppress(FileNotFoundError):
-            os.lstat(folder / name)  # says so where the name is too long
+            os.lstat(folder / name)  # fails if the name is too long
     return folder
 
 
@@ -194,13 +185,13 @@ def _require_no_device(path: Path) -> None:
 
 
 def modified(path: Path) -> int:
-    """Return when a file was changed last, in nanoseconds.
+    """Return when a file was last changed, in nanoseconds.
 
-    A date in the future, which a file may bring from elsewhere, counts as the time when it came
-    here: nothing could ever be made from it that is newer.
+    For a date in the future, which a copied file may have, this is the time of the copy: nothing
+    made from the file could be newer.
     """
-    known = path.stat()
-    return min(known.st_mtime_ns, known.st_ctime_ns)
+    stat = path.stat()
+    return min(stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def read_json(path: str | Path, kind: Any = Any) -> Any:
@@ -232,7 +223,7 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 
 @contextmanager
 def _open(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file to read; UserError if that, or reading, fails."""
+    """Open a file for reading; UserError if opening or reading fails."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             yield file
@@ -243,7 +234,7 @@ def _open(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a named pipe, too, without waiting for somebody to write into it: then it is empty."""
+    """Open without waiting for the writer of a named pipe, which is then empty."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor
@@ -256,12 +247,12 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
 
 
 def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number from 1, line without its end) of a text file; blank ones are passed over.
+    """Yield (line number from 1, line without its end) of a text file, without blank lines.
 
-    A byte order mark in front is no part of the text.
+    A byte order mark at the start is not part of the text.
 
     Raises:
-        UserError: the file cannot be read, is no UTF-8 text, or a line is endless.
+        UserError: the file cannot be read, is no UTF-8 text, or a line is too long.
     """
     with _open(path) as file:
         for number in itertools.count(1):
@@ -282,10 +273,10 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def count_lines(path: str | Path) -> tuple[int, int]:
-    """Return how many lines, blank ones too, and how many bytes a file has.
+    """Return the number of lines, blank ones included, and of bytes of a file.
 
     Raises:
-        UserError: it cannot be read, or a line is as long as no line is.
+        UserError: it cannot be read, or a line is too long.
     """
     lines = size = end = 0
     with _open(path) as file:
@@ -303,7 +294,7 @@ def _long_line(path: str | Path, number: int) -> UserError:
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number from 1, record) of a JSON-lines file; blank lines are passed over.
+    """Yield (line number from 1, record) of a JSON-lines file, without blank lines.
 
     Raises:
         UserError: the file cannot be read, or a line is no JSON object (names file and line).

@@ -1,4 +1,4 @@
-"""Large files known again: by size and the hash of both ends, whatever became of their date."""
+"""Fingerprints of large files: size and a hash of both ends, independent of dates."""
 
 import hashlib
 import os
@@ -10,12 +10,12 @@ END_BYTES = 1 << 20  # that are hashed at each end of a file
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
-    """What is known of a file.
+    """Size, dates and hash of a file.
 
     Attributes:
         size: in bytes.
-        modified: when its content was changed last, as it says, in nanoseconds.
-        changed: when it came here or was changed last, which nobody can set (``st_ctime_ns``).
+        modified: ``st_mtime_ns``, which a copy may keep.
+        changed: ``st_ctime_ns``, which cannot be set.
         sha256: of its first and its last megabyte.
     """
 
@@ -25,42 +25,40 @@ class Fingerprint(msgspec.Struct, frozen=True):
     sha256: str
 
     def fits(self, path: Path) -> bool:
-        """Return whether the file has the same content; its date may be another.
-
-        What neither was written nor came here since is not read for that.
+        """Return whether the file has the same content; it is read only if a date has changed.
 
         Raises:
             OSError: it cannot be read.
         """
-        known = path.stat()
-        if known.st_size != self.size:
+        stat = path.stat()
+        if stat.st_size != self.size:
             return False
-        untouched = (known.st_mtime_ns, known.st_ctime_ns) == (self.modified, self.changed)
-        return untouched or _hash_of_ends(path, known.st_size) == self.sha256
+        untouched = (stat.st_mtime_ns, stat.st_ctime_ns) == (self.modified, self.changed)
+        return untouched or _hash_of_ends(path, stat.st_size) == self.sha256
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return what a file is known by.
+    """Return the fingerprint of a file.
 
     Raises:
         OSError: it cannot be read.
     """
-    known = path.stat()
-    digest = _hash_of_ends(path, known.st_size)
-    return Fingerprint(known.st_size, known.st_mtime_ns, known.st_ctime_ns, digest)
+    stat = path.stat()
+    digest = _hash_of_ends(path, stat.st_size)
+    return Fingerprint(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest)
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file while it is read; nothing for one that is gone."""
+    """Return values that tell whether a file changes while it is read; () if it is missing."""
     try:
-        known = path.stat()
+        stat = path.stat()
     except OSError:
         return ()
-    return known.st_ino, known.st_size, known.st_mtime_ns
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _hash_of_ends(path: Path, size: int) -> str:
-    """All of a file of at most two megabytes."""
+    """Return the hash of both ends, or of all of a file of at most two megabytes."""
     with path.open("rb") as file:
         digest = hashlib.sha256(file.read(END_BYTES))
         file.seek(max(END_BYTES, size - END_BYTES), os.SEEK_SET)

@@ -1,17 +1,14 @@
-"""Values of a device, read without making the host wait for all that the device has to do."""
+"""Read values of a device without waiting for all of its queued work."""
 
 import torch
 from torch import Tensor
 
 
 class HostCopy:
-    """A copy of a tensor on the host, under way from now on.
+    """An asynchronous copy of a tensor to the host.
 
-    On a GPU it goes to page-locked memory behind the work that is queued already; reading waits
-    for that work alone, not for what was queued after it.
-
-    Args:
-        tensor: of any shape and device; not copied if it is on the CPU.
+    From a GPU it is copied to page-locked memory; reading waits only for work that was queued
+    before the copy. A tensor on the CPU is not copied.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -23,7 +20,7 @@ class HostCopy:
             self._copied.record()
 
     def read(self) -> bool | int | float:
-        """The value of a tensor with one element."""
+        """Return the value of a tensor with one element."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._host.item()

@@ -11,10 +11,9 @@ def fetch_folder(name: str, files: tuple[str, ...], problem: str, remedy: str) -
     """Return the local folder with those of ``files`` that the model ``name`` has.
 
     Args:
-        name: the model's, in the hub.
-        files: what to fetch of it.
-        problem: what a user reads before the reason where nothing comes.
-        remedy: and after it.
+        name: of the model in the hub.
+        files: to fetch.
+        problem, remedy: texts of the error message, before and after the reason.
 
     Raises:
         UserError: offline, no such name, no access, a path that does not exist, …

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel drops when their holder ends, however that ends."""
+"""Locks on files, which the kernel releases when their holder ends for any reason."""
 
 import contextlib
 import errno
@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-# Of file systems that know no locks: two holders at once are then the user's care.
+# Errors of file systems without locks, on which the user must prevent two holders at once.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _POLL_SECONDS = 0.1
 
 
 class HeldError(Exception):
-    """Somebody else holds the lock; the message says who."""
+    """The lock is held; the message names the holder."""
 
 
 class FileLock:
-    """A lock between processes, also of several containers or hosts that share the file system.
+    """A lock between processes, also of containers or hosts that share the file system.
 
-    The file names its holder while it is held, and is removed with the lock. Forked children do
-    not hold it: workers may outlive a killed parent by moments.
+    The file names its holder and is removed with the lock. Forked children do not hold it, as
+    workers may outlive a killed parent by moments.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,7 @@ class FileLock:
         self._file: TextIO | None = None
 
     def acquire(self, timeout: float = 0.0) -> None:
-        """Take the lock, after at most ``timeout`` seconds of waiting.
+        """Take the lock, waiting at most ``timeout`` seconds.
 
         Raises:
             HeldError: it is held for longer.
@@ -45,7 +45,7 @@ class FileLock:
             time.sleep(_POLL_SECONDS)
 
     def release(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock, if it is held."""
         if self._finalizer is not None:
             self._finalizer()
 
@@ -59,7 +59,7 @@ class FileLock:
             file.flush()
             stack.pop_all()
         self._file = file
-        self._finalizer = weakref.finalize(self, _let_go, self.path, file)
+        self._finalizer = weakref.finalize(self, _release, self.path, file)
         _held.add(self)
         return True
 
@@ -70,7 +70,7 @@ class FileLock:
         return "another process"
 
     def _forget(self) -> None:
-        """In a forked child: the lock is the parent's alone."""
+        """Close the file in a forked child without releasing the parent's lock."""
         if self._finalizer is not None and self._finalizer.detach() and self._file:
             self._file.close()
 
@@ -86,7 +86,7 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _let_go(path: Path, file: TextIO) -> None:
+def _release(path: Path, file: TextIO) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
     file.close()
@@ -96,7 +96,7 @@ def lock_file(file: TextIO, path: Path) -> bool:
     """Lock an opened file until it is closed.
 
     Returns:
-        False if another process has locked it, or removed or replaced it just after it was opened.
+        False if another process has locked it, or removed or replaced it since it was opened.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,10 +113,10 @@ def lock_file(file: TextIO, path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock ``path`` for the block.
+    """Hold the lock ``path`` during the block.
 
     Raises:
-        HeldError: somebody else holds it.
+        HeldError: another process holds it.
     """
     lock = FileLock(path)
     lock.acquire()

@@ -1,4 +1,4 @@
-"""What a run says and keeps of itself: messages, metrics, and the facts that reproduce it."""
+"""Messages, metrics, and the facts needed to reproduce a run."""
 
 import json
 import logging
@@ -30,16 +30,16 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _FileHandler(logging.FileHandler):
-    """Ends the run where the log cannot be written, instead of a traceback for every message."""
+    """Ends the run if the log cannot be written, instead of a traceback for every message."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 – logging's own name
-        """Raise the error that is being handled, with the file's name."""
+        """Raise the current error with the file's name."""
         with naming(Path(self.baseFilename)):
             raise
 
 
 class _EarlyHandler(_ConsoleHandler):
-    """Shows what is said before :func:`setup_logging`, on rank 0, and keeps it for the log file."""
+    """Shows messages before :func:`setup_logging`, on rank 0, and keeps them for the log file."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -56,9 +56,9 @@ LOGGER.addHandler(_EARLY)
 
 
 def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
-    """Send :data:`LOGGER`'s messages to the console, and to the end of ``log_file`` if given.
+    """Send :data:`LOGGER`'s messages to the console, and append them to ``log_file`` if given.
 
-    Ranks other than the main one keep quiet. A further call replaces the former one's handlers.
+    Ranks other than the main one log nothing. A further call replaces the handlers.
     """
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
@@ -82,20 +82,20 @@ def setup_logging(is_main: bool, log_file: str | Path | None = None) -> None:
 class MetricsWriter:
     """Appends metrics to ``metrics.jsonl`` and to TensorBoard events.
 
-    A line is ``{"step": …, "name": …, "value": …}``. What was written after ``start_step`` is
-    dropped first, so that an interrupted run leaves the same lines as an unbroken one.
+    A line is ``{"step": …, "name": …, "value": …}``. Lines of steps after ``start_step`` are
+    dropped first, so that a resumed run leaves the same lines as an uninterrupted one.
 
     Args:
         log_dir: the run's ``log`` folder; made if absent.
         start_step: optimizer steps done: 0, or those of the restore point.
-        revalidate: the validation of ``start_step`` is done once more.
+        revalidate: whether the validation of ``start_step`` is repeated.
     """
 
     def __init__(self, log_dir: str | Path, start_step: int = 0, revalidate: bool = False) -> None:
-        # Here, as it is slow to import (with torch) and most scripts that log never need it.
+        # Imported here: it is slow, and most scripts that log do not need it.
         from torch.utils.tensorboard import SummaryWriter
 
-        threading.excepthook = _show_unless_told_later
+        threading.excepthook = _show_unless_tensorboard
         path = Path(log_dir) / "metrics.jsonl"
         _drop_lines_after(path, start_step, revalidate)
         self._path = path
@@ -105,56 +105,41 @@ class MetricsWriter:
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Write the metrics of one step; a number that is not finite becomes null."""
         with naming(self._path):
-            self._write(step, values)
-
-    def _write(self, step: int, values: Mapping[str, float | str]) -> None:
-        for name, value in values.items():
-            kept: float | str | None
-            if isinstance(value, str):
-                self._events.add_text(name, value, step)
-                kept = value
-            else:
-                number = float(value)
-                self._events.add_scalar(name, number, step)
-                kept = number if math.isfinite(number) else None
-            self._lines.write(json.dumps({"step": step, "name": name, "value": kept}) + "\n")
-        self._events.flush()
+            for name, value in values.items():
+                kept: float | str | None = value
+                if isinstance(value, str):
+                    self._events.add_text(name, value, step)
+                else:
+                    self._events.add_scalar(name, float(value), step)
+                    kept = float(value) if math.isfinite(value) else None
+                self._lines.write(json.dumps({"step": step, "name": name, "value": kept}) + "\n")
+            self._events.flush()
 
     def close(self) -> None:
-        """Close the files; nothing can be written afterwards."""
+        """Close the files."""
         with naming(self._path):
             self._lines.close()
             self._events.close()
 
 
-def _show_unless_told_later(args: threading.ExceptHookArgs) -> None:
-    """Keep an error of TensorBoard's thread quiet: the next call of its writer raises it."""
+def _show_unless_tensorboard(args: threading.ExceptHookArgs) -> None:
+    """Hide an error of TensorBoard's thread, which the next call of its writer raises."""
     if not type(args.thread).__module__.startswith("tensorboard"):
         threading.__excepthook__(args)
 
 
-class NullMetricsWriter:
-    """Stands in for :class:`MetricsWriter` on ranks that write nothing."""
-
-    def write(self, step: int, values: Mapping[str, float | str]) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 def _drop_lines_after(path: Path, step: int, revalidate: bool) -> None:
-    """Keep the whole lines of steps up to ``step``; a kill may have torn the last one.
+    """Keep the complete lines of steps up to ``step``; a kill may have cut the last line.
 
-    With ``revalidate``, without what the validation of that step wrote.
+    With ``revalidate``, drop the lines of that step's validation too.
 
     Raises:
         UserError: a line but the last is not a metric.
     """
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    whole, _, _ = text.rpartition("\n")
+    complete, _, _ = text.rpartition("\n")
     kept = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(complete.splitlines(), start=1):
         try:
             metric = json.loads(line)
             validated = revalidate and metric["name"].startswith("valid/")
@@ -169,13 +154,7 @@ def _drop_lines_after(path: Path, step: int, revalidate: bool) -> None:
 def save_run_info(
     output_dir: str | Path, options: Mapping[str, Any], model_config: Mapping[str, Any]
 ) -> None:
-    """Write ``hps.json``, ``model_config.json`` and ``git_info.json`` to the run's ``log`` folder.
-
-    Args:
-        output_dir: the run's folder; made if absent.
-        options: the resolved options.
-        model_config: sizes of the model.
-    """
+    """Write ``hps.json``, ``model_config.json`` and ``git_info.json`` to the run's log folder."""
     log = Path(output_dir) / "log"
     write_json(log / "hps.json", options, indent=2)
     write_json(log / "model_config.json", model_config, indent=2)
@@ -183,7 +162,7 @@ def save_run_info(
 
 
 def git_info(folder: str | Path = _REPOSITORY) -> dict[str, str | bool | None]:
-    """Commit, branch, and whether tracked files were changed; None each outside git."""
+    """Return commit, branch, and whether tracked files were changed; None each outside git."""
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git(folder, "rev-parse", "HEAD"),
@@ -193,7 +172,7 @@ def git_info(folder: str | Path = _REPOSITORY) -> dict[str, str | bool | None]:
 
 
 def _git(folder: str | Path, *command: str) -> str | None:
-    # safe.directory: in a container the mounted source usually belongs to somebody else.
+    # safe.directory: in a container the mounted source usually belongs to another user.
     words = ["git", "-c", "safe.directory=*", "-C", str(folder), *command]
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,7 +1,7 @@
-"""Names of videos, ids of queries, captions and clips: text wherever they are compared.
+"""Names of videos, ids of queries, captions and clips, which are compared as text.
 
-A file may write a name as a number (10001) or as a text ("10001"): both are one name. Where a line
-has several fields for one thing, the first of its :class:`NameFields` that is there counts.
+A file may write a name as a number (10001) or as a text ("10001"): both are one name. If a line has
+several fields for one name, the first of its :class:`NameFields` counts.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from typing import Any
 
 from utils.errors import RecordError, UserError, brief
 
-MAX_NAME_LENGTH = 511  # databases have no longer keys
+MAX_NAME_LENGTH = 511  # of a database's key
 
 
 @dataclass(frozen=True, slots=True)
 class NameFields:
-    """Fields of a line that hold its id and its video; earlier ones count before later ones."""
+    """Fields of a line that may hold its id and its video, in order of precedence."""
 
     ids: tuple[str, ...] = ("desc_id",)
     videos: tuple[str, ...] = ("vid_name",)
@@ -31,19 +31,25 @@ STATEMENT_NAMES = NameFields(ids=("desc_id", "example_id"))  # as published, and
 CLIP_NAMES = NameFields(ids=("clip_id",))
 
 _PARTNERS = {"-0": "-1", "-1": "-0"}  # endings of the ids of a pair
+_TASKS = {
+    **dict.fromkeys(("msrvtt", "msrvtt_video_sub", "msrvtt_video_only"), VIDEO_QUERY_NAMES),
+    **dict.fromkeys(("tvqa", "how2qa"), QUESTION_NAMES),
+    "vlep": EXAMPLE_NAMES,
+    "violin": STATEMENT_NAMES,
+}
 
 
 def names_of_task(task: str | None) -> NameFields:
-    """Return where lines of a task's queries, questions or statements have their names."""
-    if task in ("msrvtt", "msrvtt_video_sub", "msrvtt_video_only"):
-        return VIDEO_QUERY_NAMES
-    if task in ("vlep", "violin"):
-        return EXAMPLE_NAMES if task == "vlep" else STATEMENT_NAMES
-    return QUESTION_NAMES if task in ("tvqa", "how2qa") else QUERY_NAMES
+    """Return the name fields of a task's queries, questions or statements."""
+    return _TASKS.get(task or "", QUERY_NAMES)
 
 
 def as_name(value: object, what: str = "a name or id") -> str:
-    """A raw name or id as text; RecordError if it is no non-empty text and no whole number."""
+    """Return a raw name or id as text.
+
+    Raises:
+        RecordError: it is neither a non-empty text nor a whole number, or too long.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RecordError(
             f"{what} must be a non-empty string or a whole number, not {brief(value)}"
@@ -57,15 +63,15 @@ def as_name(value: object, what: str = "a name or id") -> str:
 
 
 def is_text(name: str) -> bool:
-    """Return whether a file's name is text (UTF-8) that a database can have for a key."""
+    """Return whether a file's name is UTF-8 text that can be a database's key."""
     try:
         return 0 < len(name.encode()) <= MAX_NAME_LENGTH
-    except UnicodeEncodeError:  # bytes that are no UTF-8
+    except UnicodeEncodeError:  # bytes that are not UTF-8
         return False
 
 
 def find_name(raw: Mapping[str, Any], *fields: str) -> str | None:
-    """The first of these fields that is there, as text; None where all are absent or null.
+    """Return the first of these fields as text; None if all are absent or null.
 
     Raises:
         RecordError: it is no usable name.
@@ -75,16 +81,16 @@ def find_name(raw: Mapping[str, Any], *fields: str) -> str | None:
 
 
 def get_name(raw: Mapping[str, Any], *fields: str) -> str:
-    """The same; RecordError also where all are absent or null."""
+    """Return :func:`find_name`'s result; RecordError also if all fields are absent or null."""
     name = find_name(raw, *fields)
     return as_name(None, " or ".join(fields)) if name is None else name
 
 
 def text_names(values: Any, where: object) -> list[str]:
-    """The names in a list that a JSON file holds, as text.
+    """Return the names in the list of a JSON file as text.
 
     Raises:
-        UserError: it is no list, or an entry is no usable name (names the file ``where``).
+        UserError: it is no list, or an entry is no usable name (the message has ``where``).
     """
     if not isinstance(values, list):
         raise UserError(f'{where} must list names, ["a", "b", …], not {brief(values)}')
@@ -95,6 +101,6 @@ def text_names(values: Any, where: object) -> list[str]:
 
 
 def partner_id(id_: str) -> str | None:
-    """The id of the other half of a statement's pair; None where the id tells of no pair."""
+    """Return the id of the other statement of a pair; None if the id is not one of a pair."""
     ending = _PARTNERS.get(id_[-2:])
     return ending and id_[:-2] + ending

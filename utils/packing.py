@@ -1,10 +1,10 @@
-"""Sequences of different lengths, one after the other, without padding.
+"""Packed sequences of different lengths, without padding.
 
-A *packed* tensor is (P, H): the rows of sequence 0, then those of sequence 1, and so on. Everything
-that acts on a row alone (linear layers, norms, feed-forwards) runs on it as it is. What has to see
-sequences pads them: :meth:`PackedLayout.pad` lays them out in one grid, :meth:`PackedLayout.unpad`
-takes the rows back. Attention lays them side by side in bins of one width (:class:`Bins`), so that
-one call sees them all and few of its cells are padding.
+A *packed* tensor is (P, H): the rows of sequence 0, then those of sequence 1, and so on. Operations
+on single rows (linear layers, norms, feed-forwards) run on it directly. For operations on sequences
+:meth:`PackedLayout.pad` returns a padded grid and :meth:`PackedLayout.unpad` the rows again.
+Attention concatenates sequences into bins of one width (:class:`Bins`): one call computes all of
+them, with little padding.
 """
 
 from bisect import bisect_right
@@ -19,11 +19,11 @@ from torch import Tensor
 from utils.batch import TensorBatch
 
 WIDTH_MULTIPLE = 16  # of a bin's width: attention kernels want aligned masks
-NOBODY = -1
+PADDING = -1
 
 
 class _RowsToCells(torch.autograd.Function):
-    """Rows → cells. Backward is a gather too: padding cells never carry a gradient."""
+    """Rows → cells. Backward is a gather too, as padding cells never have a gradient."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, to_cells: Tensor, to_rows: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class _RowsToCells(torch.autograd.Function):
 
 
 class _Pick(torch.autograd.Function):
-    """Some of the rows, each once at most, so that backward copies instead of adding."""
+    """Selected rows, each at most once, so that backward copies instead of adding."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
@@ -52,71 +52,64 @@ class _Pick(torch.autograd.Function):
 
 
 def pick(x: Tensor, rows: Tensor | None) -> Tensor:
-    """Return those rows (R, …) of x (P, …), each asked for once at most; None = all."""
+    """Return selected rows (R, …) of x (P, …), each at most once; None = all."""
     return x if rows is None else _Pick.apply(x, rows)
 
 
 @dataclass
 class Bins(TensorBatch):
-    """Sequences side by side in bins of one width, as attention sees them.
+    """Sequences concatenated in bins of one width, for attention.
 
-    A cell is a place in a bin. Cells of one sequence attend to each other; those of no sequence are
-    padding, attend to each other as well, and nobody reads them.
+    A cell is a position in a bin. Cells of one sequence attend to each other; those of no sequence
+    are padding, which attend to each other and are not read.
     """
 
     count: int
     width: int
     members: Tensor | None  # (count, width) int32, each cell's sequence; None: each bin is one
-    to_cells: Tensor | None  # (C,) long, packed row that each cell shows; None: rows are cells
-    to_rows: Tensor | None  # (P,) long, cell in which each packed row stands
+    to_cells: Tensor | None  # (C,) long, packed row of each cell; None: rows are cells
+    to_rows: Tensor | None  # (P,) long, cell of each packed row
 
     def __post_init__(self) -> None:
         self._masks: dict[tuple[torch.dtype, bool], Tensor] = {}
 
     def spread(self, x: Tensor) -> Tensor:
-        """Packed rows (P, …) → cells (C, …)."""
+        """Return packed rows (P, …) as cells (C, …)."""
         return x if self.to_cells is None else _RowsToCells.apply(x, self.to_cells, self.to_rows)
 
     def cells_of(self, rows: Tensor | None) -> Tensor | None:
-        """Return the cells in which packed rows (R,) stand; of None, all rows, None is all."""
+        """Return the cells of packed rows (R,); None stands for all rows or all cells."""
         if rows is None or self.to_rows is None:
             return self.to_rows if rows is None else rows
         return self.to_rows.index_select(0, rows)
 
     def mask(self, scores_of: Tensor, causal: bool = False) -> Tensor | None:
-        """Return what to add to attention's scores: (count or 1, 1, width, width) of 0 and −inf.
+        """Return the additive attention mask (count or 1, 1, width, width) of 0 and −inf.
 
-        Made once for each type and then kept: it is the same for all layers.
+        It is cached by dtype, as it is the same for all layers.
 
         Args:
-            scores_of: the queries, whose type and device scores have.
-            causal: a cell sees nothing of its sequence that comes after it.
+            scores_of: the queries, which have the dtype and device of the scores.
+            causal: a cell does not attend to later cells of its sequence.
 
         Returns:
-            None where every cell sees its whole bin.
+            None if every cell attends to its whole bin.
         """
         if self.members is None and not causal:
             return None
         key = (scores_of.dtype, causal)
         if key not in self._masks:
-            hidden = self._hidden(causal, scores_of.device)
+            cells = scores_of.new_ones(1, 1, self.width, self.width, dtype=torch.bool)
+            hidden = cells.triu(1 if causal else self.width)
+            if self.members is not None:
+                hidden = hidden | (self.members[:, None, :, None] != self.members[:, None, None, :])
             zeros = scores_of.new_zeros(hidden.shape)
             self._masks[key] = zeros.masked_fill_(hidden, float("-inf"))
         return self._masks[key]
 
-    def _hidden(self, causal: bool, device: torch.device) -> Tensor:
-        """(count or 1, 1, width, width) bool: the cells that each cell does not see."""
-        if self.members is None:
-            return self._after(device)
-        others = self.members[:, None, :, None] != self.members[:, None, None, :]
-        return others | self._after(device) if causal else others
-
-    def _after(self, device: torch.device) -> Tensor:
-        return torch.ones(1, 1, self.width, self.width, dtype=torch.bool, device=device).triu(1)
-
     @classmethod
     def from_lengths(cls, lengths: np.ndarray, multiple: int = WIDTH_MULTIPLE) -> "Bins":
-        """Lay sequences into bins that are as wide as the longest needs, rounded up."""
+        """Place sequences into bins of the longest sequence's width, rounded up."""
         longest = int(lengths.max(initial=0))
         if (lengths == longest).all():
             return cls(len(lengths), longest, None, None, None)
@@ -124,7 +117,7 @@ class Bins(TensorBatch):
         bins, starts = _first_fit(lengths, width)
         count = int(bins.max()) + 1
         cells = np.repeat(bins * width + starts, lengths) + segment_positions(lengths)
-        members = np.full(count * width, NOBODY, dtype=np.int32)
+        members = np.full(count * width, PADDING, dtype=np.int32)
         members[cells] = np.repeat(np.arange(len(lengths)), lengths)
         to_cells = np.zeros(count * width, dtype=np.int64)
         to_cells[cells] = np.arange(len(cells))
@@ -138,23 +131,22 @@ class Bins(TensorBatch):
 
 
 def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bin of each sequence, and where in it the sequence starts; longest first, each in the first
-    bin with room for it.
+    """Return the bin of each sequence and its start in the bin, by first-fit decreasing.
 
-    That is: bin after bin takes the longest that it has room for, until it has room for none.
+    Bin after bin takes the longest sequences that fit, until none fits.
     """
-    values, counts = (found.tolist() for found in np.unique(lengths, return_counts=True))
+    values, counts = (column.tolist() for column in np.unique(lengths, return_counts=True))
     steps, number = [], 0  # length, bin, start, how many of this length
     while values:
-        room, place = width, len(values) - 1
-        while place >= 0:
-            length, taken = values[place], min(counts[place], room // values[place])
+        room, index = width, len(values) - 1
+        while index >= 0:
+            length, taken = values[index], min(counts[index], room // values[index])
             steps.append((length, number, width - room, taken))
             room -= taken * length
-            counts[place] -= taken
-            if counts[place] == 0:
-                del values[place], counts[place]
-            place = bisect_right(values, room) - 1
+            counts[index] -= taken
+            if counts[index] == 0:
+                del values[index], counts[index]
+            index = bisect_right(values, room) - 1
         number += 1
     table = np.array(sorted(steps))  # by length, then by bin
     of_length, in_bin, start, _ = table.repeat(table[:, 3], axis=0).T
@@ -166,15 +158,15 @@ def _first_fit(lengths: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class PackedLayout(TensorBatch):
-    """Where S packed sequences lie in P rows, and the bins in which they attend."""
+    """Positions of S packed sequences in P rows, and the bins for attention."""
 
-    host_lengths: np.ndarray  # (S,) int64, on the host also where the tensors are on a device
+    host_lengths: np.ndarray  # (S,) int64, always on the host
     lengths: Tensor  # (S,) long
     offsets: Tensor  # (S,) long, first row of each sequence
     max_length: int
     total: int  # P
-    bins: Bins | None  # None: nothing attends, the layout only pads
-    real: Tensor | None = None  # (n,) long, rows of sequences, one after the other; None = all
+    bins: Bins | None  # None: no attention, the layout only pads
+    real: Tensor | None = None  # (n,) long, rows of sequences in order; None = all
 
     def __post_init__(self) -> None:
         self._grid: tuple[Tensor, Tensor] | None = None
@@ -183,12 +175,7 @@ class PackedLayout(TensorBatch):
     def from_lengths(
         cls, lengths: Sequence[int] | np.ndarray, attended: bool = True
     ) -> "PackedLayout":
-        """Lay out sequences of the given lengths (each at least 1).
-
-        Args:
-            lengths: positions of every sequence, in packed order.
-            attended: whether attention runs over them.
-        """
+        """Return the layout of sequences of these lengths (≥ 1), with bins if ``attended``."""
         lengths = np.asarray(lengths, dtype=np.int64)
         return cls(
             host_lengths=lengths,
@@ -207,10 +194,9 @@ class PackedLayout(TensorBatch):
         return self.bins
 
     def in_place(self) -> "PackedLayout":
-        """Return the layout of the same sequences in rows that are the cells already.
+        """Return the layout of the same sequences in rows that are the bins' cells.
 
-        Rows of no sequence lie between them then. Whoever makes the rows in this order spares
-        attention two gathers.
+        Then there are padding rows between sequences, but attention needs no gathers.
         """
         bins = self.bins
         if bins is None or bins.to_rows is None:
@@ -224,27 +210,27 @@ class PackedLayout(TensorBatch):
         )
 
     def pad(self, x: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
-        """Return one padded grid of all sequences, L being the longest, and which cells are real.
+        """Return a padded grid of all sequences, L being the longest length, and its mask.
 
         Args:
             x: (…, P, …) values of the packed rows.
-            dim: which of its dimensions are the rows.
+            dim: dimension of the rows.
 
         Returns:
-            (…, S, L, …), zeros where there is padding, and a mask (S, L), True = a real row.
+            (…, S, L, …), with zeros as padding, and a mask (S, L), True = a real row.
         """
-        cells, mask = self._places()
+        cells, mask = self._grid_cells()
         if self.real is not None:
             x = x.index_select(dim, self.real)
         if x.shape[dim] < mask.numel():
             shape = (*x.shape[:dim], mask.numel(), *x.shape[dim + 1 :])
-            # Backward of this copy is a gather: cheaper than that of a gather, which adds.
+            # Backward of this copy is a gather, that of a gather would be a slower scatter-add.
             x = x.new_zeros(shape).index_copy_(dim, cells, x)
         return x.unflatten(dim, mask.shape), mask
 
     def unpad(self, grid: Tensor) -> Tensor:
-        """Return the rows (P, …) of a padded grid (S, L, …); zeros in those of no sequence."""
-        cells, mask = self._places()
+        """Return the rows (P, …) of a padded grid (S, L, …); padding rows are zero."""
+        cells, mask = self._grid_cells()
         rows = grid.flatten(0, 1)
         if len(cells) < mask.numel():
             rows = rows.index_select(0, cells)
@@ -252,28 +238,27 @@ class PackedLayout(TensorBatch):
             return rows
         return rows.new_zeros(self.total, *rows.shape[1:]).index_copy_(0, self.real, rows)
 
-    def _places(self) -> tuple[Tensor, Tensor]:
-        """(n,) in which cell of the padded grid each real row stands, counted along its rows, and
-        the grid's mask (S, L)."""
+    def _grid_cells(self) -> tuple[Tensor, Tensor]:
+        """Return the cell (n,) of each real row in the flat padded grid, and its mask (S, L)."""
         if self._grid is None:
             device = self.lengths.device
             mask = length_mask(self.lengths, self.max_length)
             count = self.total if self.real is None else len(self.real)
             packed = torch.cumsum(self.lengths, 0) - self.lengths
             starts = torch.arange(len(self.lengths), device=device) * self.max_length
-            # The size is known: the device need not be asked for it.
+            # With a known output size the host does not wait for the device.
             shifts = (starts - packed).repeat_interleave(self.lengths, output_size=count)
             self._grid = torch.arange(count, device=device) + shifts, mask
         return self._grid
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:
-    """Return which cells of padded sequences are real: lengths (…) → (…, longest) bool."""
+    """Return the mask of padded sequences, True = real: lengths (…) → (…, longest) bool."""
     return torch.arange(longest, device=lengths.device) < lengths[..., None]
 
 
 def segment_positions(lengths: np.ndarray) -> np.ndarray:
-    """Place of every packed row within its own sequence: 0 … length−1, one after the other."""
+    """Return the position of every packed row within its sequence, 0 … length−1."""
     lengths = np.asarray(lengths, dtype=np.int64)
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.arange(int(lengths.sum()), dtype=np.int64) - starts

@@ -1,20 +1,20 @@
-"""Settings of PyTorch's libraries that must stand before it is loaded.
+"""Settings of PyTorch's libraries that must be made before it is loaded.
 
-Importing any module of ``utils`` makes them. Children and loader workers inherit them; what the
-user has set in the environment stays as it is.
+Importing any module of ``utils`` makes them. Child processes inherit them; variables that the user
+has set in the environment are not changed.
 """
 
 import ctypes
 import os
 
 ENVIRONMENT = {
-    # Packed batches have other shapes at every step. oneDNN keeps a compiled kernel for each of the
-    # last 1024, PyTorch's layer above it as many for each kind of operation: gigabytes. Half a
-    # hundred are those of one step, which its layers share.
+    # Packed batches have other shapes at every step. oneDNN caches a compiled kernel for each of
+    # the last 1024, PyTorch's layer above it as many for each kind of operation: gigabytes. One
+    # step, with all its layers, uses about fifty.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "LRU_CACHE_CAPACITY": "64",
-    # Threads that wait in a loop take the cores from whatever else runs; those that sleep at once
-    # are slow to wake for small operations. GNU's OpenMP, which has the count, looks at no policy.
+    # Threads that spin take cores from other processes; those that sleep at once are slow to wake
+    # for small operations. GNU's OpenMP, which has the spin count, ignores the policy.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "1000",
 }
@@ -28,24 +28,24 @@ for _name, _value in ENVIRONMENT.items():
 
 
 def set_deterministic(on: bool) -> None:
-    """Choose whether a GPU adds up in a fixed order, so that the same run ends in the same bits.
+    """Choose whether to use deterministic algorithms only, so that a run ends in the same bits.
 
-    To be called before the first operation: cuBLAS reads its setting once. What has no form with a
-    fixed order then raises an error that names it.
+    Call this before the first operation: cuBLAS reads its setting once. An operation without a
+    deterministic algorithm then raises an error.
     """
     import torch  # after the settings above
 
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on)
-    # Costs a pass over every new tensor; nothing here reads what was not written.
+    # It would cost a pass over every new tensor; no code here reads uninitialized memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def share_memory() -> None:
-    """Let all threads that begin from now on take memory from the same pool.
+    """Let all threads that start from now on allocate memory from the same arena of glibc.
 
-    glibc gives each its own, up to eight a processor, and each keeps what its thread once needed.
+    Otherwise each of up to eight arenas per processor keeps the memory that its thread once needed.
     """
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
     if choose:
@@ -53,7 +53,7 @@ def share_memory() -> None:
 
 
 def release_memory() -> None:
-    """Give freed memory back to the system, of which glibc keeps what lies between used pieces."""
+    """Return freed memory to the system, which glibc keeps between used blocks."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

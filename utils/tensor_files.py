@@ -1,6 +1,6 @@
-"""Files of tensors: verified, and read to the CPU without executing anything.
+"""Read files of ``torch.save`` (old and new format) and safetensors to the CPU.
 
-One place reads what ``torch.save`` (its zip files and the files of before) and safetensors wrote.
+Files are verified first, and nothing in them is executed.
 """
 
 import pickletools
@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import UserError, shorten
 
-# Where training code keeps the weights beside its own state.
+# Keys of the weights in files that hold other state of a training too.
 WRAPPERS = ("model_state_dict", "model_state", "state_dict", "model")
 # A Hugging Face model folder holds one of these.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -31,8 +31,8 @@ _LONGEST_NAME = 300
 _MOST_REASON = 200  # characters
 # A file may hold tensors that repeat one value, and zeros that a zip file packs small; not 10 TB.
 _MOST_GROWTH, _ALWAYS_ALLOWED = 100, 1 << 30
-# What may stand in a pickle: plain tensors and containers. The rest of what PyTorch's restricted
-# unpickler knows makes tensors that no model takes, or any amount of memory (bytearray).
+# Allowed in a pickle: plain tensors and containers. PyTorch's restricted unpickler also allows
+# tensors that no model uses, and any amount of memory (bytearray).
 _GLOBALS = re.compile(
     r"torch\._utils _rebuild_(tensor(_v[23])?|parameter(_with_state)?)"
     r"|torch\._tensor _rebuild_from_type_v2|torch\.nn\.parameter Parameter"
@@ -53,29 +53,29 @@ _DTYPES |= {torch.uint16, torch.uint32, torch.uint64}
 
 
 class UnreadableFileError(ValueError):
-    """Why a file cannot be used: the rest of a sentence that begins with its path."""
+    """A file cannot be used; the message continues a sentence that begins with its path."""
 
 
 def load_tensors(path: str | Path, mapped: bool = False) -> Any:
-    """Return what ``torch.save`` or safetensors wrote, once it is found whole.
+    """Return the content of a file of ``torch.save`` or safetensors.
 
     Args:
         path: a file.
-        mapped: read a tensor's values only when they are used: for a look at the names.
+        mapped: read a tensor's values only when they are used, for names and shapes.
 
     Raises:
         UnreadableFileError: it is damaged, cut short, or holds more than tensors and plain
             containers.
     """
     path = Path(path)
-    if not path.is_file():  # a pipe would keep everybody waiting
+    if not path.is_file():  # a pipe would block
         raise UnreadableFileError("cannot be read (it is no file)")
     try:
         content = _load(path, mapped)
         _check_content(content, path.stat().st_size)
     except UnreadableFileError:
         raise
-    except Exception as error:  # a damaged file makes the decoders raise all sorts
+    except Exception as error:  # of any class, for a damaged file
         raise UnreadableFileError(
             f"cannot be read ({_reason(error)}); was it cut short?"
         ) from error
@@ -86,8 +86,8 @@ def _load(path: Path, mapped: bool) -> Any:
     with path.open("rb") as file:
         beginning = file.read(9)
         header_bytes = int.from_bytes(beginning[:8], "little")
-        named_so = path.suffix == ".safetensors" and not beginning.startswith(_ZIP)
-        if named_so or (beginning[8:] == b"{" and header_bytes <= _HEADER_BYTES):
+        by_name = path.suffix == ".safetensors" and not beginning.startswith(_ZIP)
+        if by_name or (beginning[8:] == b"{" and header_bytes <= _HEADER_BYTES):
             return load_file(path)
         file.seek(0)
         if beginning.startswith(_ZIP):
@@ -97,13 +97,13 @@ def _load(path: Path, mapped: bool) -> Any:
             for _ in range(_LEGACY_PICKLES):
                 _check_pickle(file)
     with warnings.catch_warnings():
-        # Of a damaged pickle; the error that follows says enough.
+        # Of a damaged pickle, for which an error follows.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _verify_zip(file: IO[bytes]) -> None:
-    """Read every entry, so that its checksum is compared."""
+    """Read every entry, which verifies its checksum, and check the pickle."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         _check_size(sum(entry.file_size for entry in entries), file.seek(0, 2))
@@ -123,7 +123,7 @@ def _verify_zip(file: IO[bytes]) -> None:
 
 
 def _check_pickle(stream: IO[bytes]) -> None:
-    """Go through one pickle without executing it."""
+    """Check the functions of one pickle without executing it."""
     name = "it"
     for opcode, argument, _ in pickletools.genops(stream):
         if opcode.name == "BINUNICODE":
@@ -138,6 +138,7 @@ def _check_pickle(stream: IO[bytes]) -> None:
 
 
 def _check_content(content: Any, file_bytes: int) -> None:
+    """Check nesting, dtypes and size of what was loaded."""
     claimed, seen, todo = 0, set(), [(content, "it", 0)]
     while todo:
         value, name, depth = todo.pop()
@@ -173,31 +174,26 @@ def _reason(error: Exception) -> str:
 
 
 def _short(name: str) -> str:
-    """A name for a message."""
-    shown = name if name.isprintable() else repr(name)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    """Return a name for a message."""
+    return shorten(name if name.isprintable() else repr(name), 80)
 
 
 def is_unzipped(path: str | Path) -> bool:
-    """Return whether ``torch.save`` wrote the file in its old format, which has no checksums."""
+    """Return whether the file has ``torch.save``'s old format, which has no checksums."""
     return Path(path).suffix != ".safetensors" and not zipfile.is_zipfile(path)
 
 
 def read_weights(path: str | Path, mapped: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Return the dictionary of tensors in a file, also out of training code's own state.
-
-    Args:
-        path: a file.
-        mapped: as for :func:`load_tensors`.
+    """Return the dictionary of tensors that :func:`load_tensors` finds, also below WRAPPERS.
 
     Returns:
-        Tensors by name, other entries among them; and the keys that led there.
+        Tensors by name, possibly with other entries, and the keys of the wrappers.
 
     Raises:
         UnreadableFileError: see :func:`load_tensors`; or it holds no such dictionary.
     """
-    state, keys = unwrap(load_tensors(path, mapped))
-    if not holds_tensors(state):
+    state, keys = _unwrap(load_tensors(path, mapped))
+    if not _has_tensors(state):
         is_map = isinstance(state, Mapping)
         held = [name for name, _ in _entries(state)][:8] if is_map else type(state).__name__
         raise UnreadableFileError(
@@ -214,24 +210,18 @@ def read_weights(path: str | Path, mapped: bool = False) -> tuple[dict[str, Any]
     return dict(state), keys
 
 
-def holds_tensors(content: Any) -> bool:
-    """Return whether it is a dictionary with a tensor among its values."""
+def _has_tensors(content: Any) -> bool:
     return isinstance(content, Mapping) and any(isinstance(v, Tensor) for v in content.values())
 
 
-def unwrap(content: Any, levels: int = 4) -> tuple[Any, list[str]]:
-    """The weights out of what training code saved with its own state, and the keys that led there.
+def _unwrap(content: Any, levels: int = 4) -> tuple[Any, list[str]]:
+    """Return the dictionary of tensors below up to ``levels`` wrappers, and their keys.
 
-    Args:
-        content: of a file.
-        levels: dictionaries in dictionaries to look through.
-
-    Returns:
-        The dictionary of tensors below :data:`WRAPPERS`; ``content`` itself where there is none.
+    Where there is none, return ``content`` itself.
     """
     for key in WRAPPERS if isinstance(content, Mapping) and levels else ():
-        inner, keys = unwrap(content.get(key), levels - 1)
-        if holds_tensors(inner):
+        inner, keys = _unwrap(content.get(key), levels - 1)
+        if _has_tensors(inner):
             return inner, [key, *keys]
     return content, []
 
@@ -239,14 +229,14 @@ def unwrap(content: Any, levels: int = 4) -> tuple[Any, list[str]]:
 def copied_once(
     tensors: Mapping[str, Tensor], copy: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Copy tensors; names of one and the same (tied weights) share its copy, also in a file."""
+    """Copy tensors; tied weights share one copy, also in a file."""
     copies: dict[tuple, Tensor] = {}
     named = {}
     for name, tensor in tensors.items():
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if place not in copies:
-            copies[place] = copy(tensor.detach())
-        named[name] = copies[place]
+        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if key not in copies:
+            copies[key] = copy(tensor.detach())
+        named[name] = copies[key]
     return named
 
 
@@ -260,23 +250,23 @@ def infinite_weights(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def _is_finite(value: Tensor) -> bool:
-    if value.dtype in (torch.float32, torch.float64):  # its extremes: no copies, a pass
+    if value.dtype in (torch.float32, torch.float64):  # one pass, without a copy
         return all(extreme.isfinite() for extreme in value.aminmax())
     return bool(value.isfinite().all())
 
 
 def weights_file(path: str | Path) -> Path:
-    """The file itself, also where ``path`` is a Hugging Face model folder.
+    """Return the file of weights ``path``, or that in a Hugging Face model folder ``path``.
 
     Raises:
         UserError: there is none.
     """
     path = Path(path)
-    if path.is_dir():
-        found = [path / name for name in FOLDER_FILES if (path / name).is_file()]
-        if not found:
-            raise UserError(f"{path} holds no weights ({' or '.join(FOLDER_FILES)})")
-        return found[0]
-    if not path.is_file():
+    if path.is_file():
+        return path
+    if not path.is_dir():
         raise UserError(f"the weights {path} do not exist; fix the path, or download them")
-    return path
+    for name in FOLDER_FILES:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path} holds no weights ({' or '.join(FOLDER_FILES)})")

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, without making the host wait for the device."""
+"""Time of the phases of a training step, measured without waiting for the device."""
 
 import time
 from collections import defaultdict
@@ -9,10 +9,10 @@ import torch
 
 
 class StepClock:
-    """Adds up the seconds of named phases.
+    """Sums the seconds of named phases.
 
     On a CPU it reads the clock. On a GPU it records events on the stream and reads them only in
-    :meth:`take_means`, when the values are logged anyway.
+    :meth:`take_means`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,7 +22,7 @@ class StepClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what runs inside as ``name``."""
+        """Add the time of the block to the phase ``name``."""
         if self.cuda:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
@@ -35,7 +35,7 @@ class StepClock:
             self.seconds[name] += time.perf_counter() - begun
 
     def take_means(self, steps: int) -> dict[str, float]:
-        """Seconds of each phase per step, as ``seconds/name``; starts again."""
+        """Return the seconds of each phase per step, as ``seconds/name``, and reset them."""
         if self.pending:
             torch.cuda.synchronize()
         for name, start, end in self.pending:

@@ -28,7 +28,7 @@ from utils.names import (
     text_names,
 )
 
-# Side files that list videos to search, and how many videos each lists.
+# Side files that list videos to search, and how to count them.
 POOLS: dict[str, Callable[[Any], int]] = {
     "video_ids.json": len,
     VIDEO_INDICES: lambda table: sum(len(of) for of in table.values() if isinstance(of, dict)),
@@ -36,7 +36,7 @@ POOLS: dict[str, Callable[[Any], int]] = {
 
 
 class _DropFile(msgspec.Struct):
-    """What scripts/check_data.py --fix-list writes."""
+    """The output of scripts/check_data.py --fix-list."""
 
     videos: list[Name]
     records: dict[str, list[Name]] = {}
@@ -44,23 +44,17 @@ class _DropFile(msgspec.Struct):
 
 @dataclass
 class BrokenRecords:
-    """What to leave out.
+    """Videos and records to leave out; names and ids are text."""
 
-    Attributes:
-        videos: names of videos, everywhere; as text.
-        records: ids of queries or captions, as text, by the name of their database's folder.
-    """
-
-    videos: set[str] = field(default_factory=set)
-    records: dict[str, set[str]] = field(default_factory=dict)
+    videos: set[str] = field(default_factory=set)  # everywhere
+    records: dict[str, set[str]] = field(default_factory=dict)  # by their database's folder name
 
     def of(self, database: str | Path) -> set[str]:
-        """Records to leave out of a database; what is added to the set counts."""
+        """Return the set of records to leave out of a database; it may be added to."""
         return self.records.setdefault(Path(database).name, set())
 
     def has_video(self, name: object) -> bool:
-        """Return whether a video is to be left out, as a file names it: a number, a file's name,
-        None."""
+        """Return whether to leave out a video by its name in a file: text, a number or None."""
         return name is not None and feature_name(str(name), self.videos) in self.videos
 
     def save(self, path: str | Path) -> None:
@@ -70,18 +64,14 @@ class BrokenRecords:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read such a file.
-
-        Raises:
-            UserError: it is something else.
-        """
+        """Read the file of :meth:`save`; UserError if it is malformed."""
         listed = read_json(path, _DropFile)
         records = {name: set(map(str, ids)) for name, ids in listed.records.items()}
         return cls(set(map(str, listed.videos)), records)
 
 
 def check_copy(source: Path, target: Path, force: bool) -> None:
-    """See, before the work, that :func:`drop_from` can write ``target``.
+    """Check, before the work, that :func:`drop_from` can write ``target``.
 
     Raises:
         OSError: it cannot.
@@ -99,23 +89,15 @@ def check_copy(source: Path, target: Path, force: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What :func:`drop_from` left out.
+    """What :func:`drop_from` left out."""
 
-    Attributes:
-        total: records, names or lines of the source.
-        dropped: how many of them were left out.
-        pools: of each side file that lists videos to search, how many it has, and how many were
-            left out; those that lost none are not named.
-    """
-
-    total: int
-    dropped: int
+    total: int  # records, names or lines of the source
+    dropped: int  # of them
+    # Side files that lost videos to search: how many they listed, and how many were left out.
     pools: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lists = [
-            f"; {name}: {n - gone} of {n} videos left" for name, (n, gone) in self.pools.items()
-        ]
+        lists = [f"; {name}: {n - out} of {n} videos left" for name, (n, out) in self.pools.items()]
         return f"{self.total - self.dropped} of {self.total} left{''.join(lists)}"
 
     @property
@@ -130,12 +112,9 @@ def drop_from(source: Path, target: Path, drops: BrokenRecords, force: bool = Fa
     Args:
         source: a query, subtitle or caption database, a JSON list of videos, or JSON lines that
             name a video.
-        target: where to; the source stays as it is.
+        target: the copy; the source is not changed.
         drops: what to leave out.
-        force: replace what is there.
-
-    Returns:
-        How much was left out.
+        force: replace an existing target.
 
     Raises:
         UserError: it is none of these, or :func:`check_copy` refuses.
@@ -146,24 +125,20 @@ def drop_from(source: Path, target: Path, drops: BrokenRecords, force: bool = Fa
     if source.is_dir():
         return _copy_texts(source, target, drops, drops.of(source), force)
     if source.suffix == ".json":
-        return _copy_names(source, target, drops)
-    if source.suffix == ".jsonl":
-        fields = VIDEO_QUERY_NAMES.videos
-        lines = [
-            line.read(lambda raw: (find_name(raw, *fields), raw)) for line in read_lines(source)
+        entries = read_json(source)
+        text_names(entries, source)  # raises for anything but names
+        left = [name for name in entries if not drops.has_video(name)]
+        write_json(target, left)
+    elif source.suffix == ".jsonl":
+        entries = [
+            line.read(lambda raw: (find_name(raw, *VIDEO_QUERY_NAMES.videos), raw))
+            for line in read_lines(source)
         ]
-        left = [raw for vid, raw in lines if not drops.has_video(vid)]
+        left = [raw for vid, raw in entries if not drops.has_video(vid)]
         write_jsonl(target, left)
-        return Dropped(len(lines), len(lines) - len(left))
-    raise UserError(f"{source} is neither a database nor a .json list nor .jsonl annotations")
-
-
-def _copy_names(source: Path, target: Path, drops: BrokenRecords) -> Dropped:
-    names = read_json(source)
-    text_names(names, source)  # raises for anything else; they stay as they are
-    left = [name for name in names if not drops.has_video(name)]
-    write_json(target, left)
-    return Dropped(len(names), len(names) - len(left))
+    else:
+        raise UserError(f"{source} is neither a database nor a .json list nor .jsonl annotations")
+    return Dropped(len(entries), len(entries) - len(left))
 
 
 def _copy_texts(
@@ -174,15 +149,8 @@ def _copy_texts(
     force: bool,
     change: Callable[[dict], dict] = lambda record: record,
 ) -> Dropped:
-    """Copy a text database.
-
-    Args:
-        source, target: folders.
-        drops: videos whose records are left out.
-        ids: of further records to leave out.
-        force: replace what is there.
-        change: applied to the records that stay.
-    """
+    """Copy a text database without records of videos of ``drops`` and without ``ids``; ``change``
+    is applied to those that are left."""
     db = TextDb(source)
     gone, pools = set(), {}
     with TextDbWriter(target, force) as writer:
@@ -194,10 +162,10 @@ def _copy_texts(
             else:
                 writer.put(id_, change(record))
         for path in sorted(source.glob("*.json")):
-            whole = read_side(path)
-            value = without(path.name, whole, gone, drops)
+            full = read_side(path)
+            value = without(path.name, full, gone, drops)
             if count := POOLS.get(path.name):
-                pools[path.name] = count(whole), count(whole) - count(value)
+                pools[path.name] = count(full), count(full) - count(value)
             writer.write_side(path.name, value, indent=4 if path.name == "meta.json" else None)
         if db.has_side("query_data.jsonl"):
             names = names_of_task(db.meta.get("task"))
@@ -207,14 +175,8 @@ def _copy_texts(
 
 
 def without(name: str, value: Any, gone: Collection[str], drops: BrokenRecords) -> Any:
-    """A side file's content without what was left out.
-
-    Args:
-        name: of the file, which says what it holds.
-        value: its content.
-        gone: ids of records.
-        drops: names the videos.
-    """
+    """Return the content of the side file ``name`` without the records ``gone`` and the videos of
+    ``drops``."""
     if name in ("meta.json", "sub_info.json"):
         return value
     if name == "video_ids.json":
@@ -232,14 +194,14 @@ def without(name: str, value: Any, gone: Collection[str], drops: BrokenRecords) 
             if not drops.has_video(vid)
         }
         return {vid: ids for vid, ids in left.items() if ids}
-    if not isinstance(value, dict):  # a file that nothing here reads
+    if not isinstance(value, dict):  # not a file of this format
         return value
     return {id_: of_id for id_, of_id in value.items() if id_ not in gone}
 
 
 def _query_lines(path: Path, names: NameFields, gone: Collection[str]) -> str:
-    """The raw lines that are left, as they are."""
-    # meta.json may name no task, or (published video retrieval) that of moments.
+    """Return the raw lines that are left."""
+    # meta.json may name no task, or (published video retrieval) one of moment retrieval.
     others = (QUESTION_NAMES, VIDEO_QUERY_NAMES, EXAMPLE_NAMES)
     fields = (*names.ids, *(field for each in others for field in each.ids))
     lines = (

@@ -1,4 +1,4 @@
-"""The whole check-up, and the quick one at the start of training."""
+"""The full check of a run's databases, and the quick one at the start of training."""
 
 import time
 
@@ -12,25 +12,20 @@ from utils.logger import LOGGER
 
 
 def quick_check(data: RunData) -> Report:
-    """Check side files, metas and one record of each feature database: no more is read."""
+    """Check side files, metas and one record of each feature database."""
     report = Report()
     report.add(data.findings)
     report.add(tokens.quick_findings(data))
     for corpus in data.corpora:
-        for subject in (videos, features, subtitles, captions):
-            report.add(subject.quick_findings(corpus))
+        for checked in (videos, features, subtitles, captions):
+            report.add(checked.quick_findings(corpus))
         report.add(queries.quick_findings(data, corpus))
     report.add(features.width_findings(db for corpus in data.corpora for db in corpus.features))
     return report
 
 
 def full_check(data: RunData, workers: int = 1) -> Report:
-    """The quick check, and every record of every database.
-
-    Args:
-        data: the databases.
-        workers: processes that read.
-    """
+    """Make the quick check, and check every record of every database in ``workers`` processes."""
     report = quick_check(data)
     for corpus in data.corpora:
         report.add(features.full_findings(corpus, workers))
@@ -41,15 +36,8 @@ def full_check(data: RunData, workers: int = 1) -> Report:
 
 
 def check_before_training(options: TrainingOptions, model_config: ModelConfig) -> None:
-    """Quick check of a run's databases; every rank makes it, so that all stop for an error.
-
-    Args:
-        options: of the run.
-        model_config: sizes of the model.
-
-    Raises:
-        UserError: names the first errors.
-    """
+    """Make the quick check of a run's databases, on every rank, so that all stop for an error: a
+    UserError that names the first errors."""
     if options.skip_data_check:
         return
     start = time.perf_counter()
@@ -59,6 +47,6 @@ def check_before_training(options: TrainingOptions, model_config: ModelConfig) -
     if report.errors:
         raise UserError(
             f"the data check found {len(report.errors)} error(s): {report.first_errors()}. python "
-            "scripts/check_data.py with the same options says more; --skip_data_check goes on"
+            "scripts/check_data.py with the same options says more; --skip_data_check skips it"
         )
     LOGGER.info("data check: %s, %.2f s", report.summary(), time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Every database that a run's options name, opened as far as it can be."""
+"""All databases that a run's options name, as far as they can be opened."""
 
 from collections.abc import Callable, Collection, Container, Iterator
 from dataclasses import dataclass, field
@@ -32,27 +32,18 @@ RECORD_TYPES: dict[Kind, RecordType] = {
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Queries, questions or statements of a split.
-
-    Attributes:
-        db: their database.
-        kind: of the task; one with queries, questions or statements.
-        split: ``train``, one to validate, such as ``val``, or one to test, ``test…``.
-        lengths: ``id2len.json``.
-        videos: ``query2video.json`` (names as text), empty where there is none.
-        record_type: what a run reads of a record.
-    """
+    """Queries, questions or statements of a split."""
 
     db: TextDb
     kind: Kind
-    split: str
-    lengths: dict[str, Any]
-    videos: dict[str, str]
+    split: str  # train, val, test…
+    lengths: dict[str, Any]  # id2len.json
+    videos: dict[str, str]  # query2video.json, names as text; empty where there is none
     record_type: RecordType
 
     @property
     def may_hide(self) -> bool:
-        """Whether its split may hide what is right: videos, moments, answers."""
+        """Whether the split may lack videos, moments or answers."""
         return self.split.startswith("test")
 
     @property
@@ -60,73 +51,49 @@ class QuerySet:
         """Whether its queries search a pool of videos."""
         return self.kind in (Kind.MOMENTS, Kind.VIDEOS)
 
+    @property
+    def scored(self) -> bool:
+        """Whether predictions are scored with the lines of ``query_data.jsonl``."""
+        return self.searches and bool(self.videos) and self.split != "train"
+
 
 @dataclass(frozen=True)
 class CaptionSet:
-    """Captions of a split, and the clips that they tell of.
+    """Captions of a split, and their clips."""
 
-    Attributes:
-        path: the folder of both.
-        captions: ``cap.db``.
-        clips: ``clip.db``.
-        by_video: ``vid2caps.json``.
-    """
-
-    path: Path
-    captions: TextDb
-    clips: TextDb
-    by_video: dict[str, list[str]]
+    path: Path  # the folder of both
+    captions: TextDb  # cap.db
+    clips: TextDb  # clip.db
+    by_video: dict[str, list[str]]  # vid2caps.json
 
 
 @dataclass(frozen=True)
 class WantedVideos:
-    """Videos that something asks for.
+    """Videos that a database or list names."""
 
-    Attributes:
-        by: the database, file or pool that does.
-        vids: their names.
-        shard: the feature database that must have them; None: any.
-        asked_for: if they are a pool to search, the videos that its queries are about, by query.
-    """
-
-    by: str
+    by: str  # the database, list or pool
     vids: list[str]
-    shard: FeatureDb | None = None
-    asked_for: dict[str, str] | None = None
+    shard: FeatureDb | None = None  # that must have them; None: any
+    asked_for: dict[str, str] | None = None  # of a pool to search: its queries' videos, by query
 
 
 @dataclass
 class Corpus:
-    """Videos and the texts about them.
+    """Videos and the texts about them."""
 
-    Attributes:
-        interval: seconds per frame, as the run is told.
-        max_clip_len: frames that the run keeps of a video, −1: all.
-        reads_text: whether the run reads the subtitles' text.
-        masks_text: whether it hides some of it.
-        only_available: whether it leaves out videos that are not there.
-        features: feature databases (several: shards) that could be opened.
-        all_features: whether that is all of them.
-        subtitles: subtitle database.
-        queries, captions: texts.
-        wanted: which videos are asked for.
-        indexed: splits whose indices in ``vid2dur_idx.json`` the run needs.
-        required: splits that it must have.
-    """
-
-    interval: float
-    max_clip_len: int
-    reads_text: bool
-    masks_text: bool = False
-    only_available: bool = False
-    features: list[FeatureDb] = field(default_factory=list)
-    all_features: bool = False
+    interval: float  # seconds per frame, an option
+    max_clip_len: int  # frames that the run keeps of a video; −1: all
+    reads_text: bool  # whether the run reads the subtitles' text
+    masks_text: bool = False  # whether it masks some of it
+    only_available: bool = False  # whether it leaves out missing videos
+    features: list[FeatureDb] = field(default_factory=list)  # that could be opened; several: shards
+    all_features: bool = False  # whether those are all
     subtitles: TextDb | None = None
     queries: list[QuerySet] = field(default_factory=list)
     captions: list[CaptionSet] = field(default_factory=list)
     wanted: list[WantedVideos] = field(default_factory=list)
-    indexed: set[str] = field(default_factory=set)
-    required: set[str] = field(default_factory=set)
+    indexed: set[str] = field(default_factory=set)  # splits whose vid2dur_idx.json entries are read
+    required: set[str] = field(default_factory=set)  # splits that vid2dur_idx.json must have
 
     @cached_property
     def id2nframe(self) -> dict[str, int]:
@@ -137,58 +104,44 @@ class Corpus:
 
     @cached_property
     def used(self) -> Collection[str] | None:
-        """Videos that the run reads; None where nothing tells."""
+        """Videos that the run reads; None: unknown."""
         wanted = {vid for wanted in self.wanted for vid in wanted.vids}
         return self.available(wanted) or wanted or None
 
     def available(self, vids: Collection[str]) -> Collection[str]:
-        """The videos of ``vids`` that the run does not leave out."""
+        """Return the videos of ``vids`` that the run does not leave out."""
         return {vid for vid in vids if vid in self} if self.only_available else vids
 
     def __contains__(self, vid: str) -> bool:
-        """Return whether a video is there, and has a frame (as :class:`data.video.VideoSource`)."""
-        has_features = self.id2nframe.get(vid, 0) > 0 and any(vid in db for db in self.features)
+        """Return whether a video is available, as :class:`data.video.VideoSource` does."""
+        shard = next((db for db in self.features if vid in db.id2nframe), None)
+        has_features = shard is not None and shard.id2nframe[vid] > 0 and vid in shard
         subtitles = self.subtitles if self.reads_text else None
         return has_features and (subtitles is None or vid in subtitles)
 
     @cached_property
     def vid2len(self) -> dict[str, int]:
-        """Frames of the subtitle database's videos; empty where it does not tell."""
+        """Frames of the subtitle database's videos; empty where it has no ``vid2len.json``."""
         if self.subtitles is None or not self.subtitles.has_side("vid2len.json"):
             return {}
         return self.subtitles.side("vid2len.json")
 
     def kept(self, frames: int) -> int:
-        """Frames that the run keeps."""
+        """Return how many of a video's frames the run keeps."""
         return frames if self.max_clip_len < 0 else min(frames, self.max_clip_len)
 
 
 @dataclass
 class RunData:
-    """All databases of a run.
+    """All databases of a run."""
 
-    Attributes:
-        vocab_size: of the model.
-        max_txt_len: tokens of the longest text to train on, −1: any.
-        corpora: one, or in pre-training several.
-        findings: what could be opened, and what not.
-    """
-
-    vocab_size: int
-    max_txt_len: int
+    vocab_size: int  # of the model
+    max_txt_len: int  # tokens of the longest text to train on; −1: any
     corpora: list[Corpus] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def texts(self) -> Iterator[TextDb]:
-        """All text databases."""
-        for corpus in self.corpora:
-            if corpus.subtitles is not None:
-                yield corpus.subtitles
-            yield from (queries.db for queries in corpus.queries)
-            yield from (captions.captions for captions in corpus.captions)
+    findings: list[Finding] = field(default_factory=list)  # of what was opened
 
     def open(self, where: object, opener: Callable[..., Result], *arguments: Any) -> Result | None:
-        """Return what ``opener(*arguments)`` gives; None, and a finding, if it raises UserError."""
+        """Return ``opener(*arguments)``; None, and add a finding, if it raises UserError."""
         try:
             opened = opener(*arguments)
         except UserError as error:
@@ -221,12 +174,7 @@ def _open_captions(path: str, known: Container[str]) -> CaptionSet:
 
 
 def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
-    """Open whatever can be opened.
-
-    Args:
-        options: of any training script.
-        vocab_size: of its model.
-    """
+    """Open all databases that can be opened, of the options of any training script."""
     data = RunData(vocab_size, options.max_txt_len)
     if isinstance(options, PretrainOptions):
         for chosen in options.corpora():
@@ -246,7 +194,9 @@ def open_databases(options: TrainingOptions, vocab_size: int) -> RunData:
     data.corpora.append(corpus)
     _open_videos(data, corpus, options, [options.vfeat_db], options.sub_txt_db)
     if isinstance(options, TvcOptions):
-        _open_caption_sets(data, corpus, options)
+        for path in dict.fromkeys((options.train_db, options.val_db)):
+            _open_captions_of_clips(data, corpus, path)
+        _open_clips(data, corpus, options.val_ref)
     else:
         _open_query_sets(data, corpus, options, options.KIND)
     return data
@@ -271,7 +221,7 @@ def _open_videos(
 
 
 def _open_lists(data: RunData, options: ValueOptions) -> None:
-    """All data sets of VALUE's lists: each corpus once, for every channel that is read of it."""
+    """Open all data sets of VALUE's lists; a corpus once for every channel that is read."""
     corpora: dict[tuple, Corpus] = {}
     opened = set()
     for entry in options.train_datasets + options.val_datasets:
@@ -289,15 +239,15 @@ def _open_lists(data: RunData, options: ValueOptions) -> None:
             corpora[key] = corpus
             data.corpora.append(corpus)
         for path in (entry.query_txt_db, *entry.caption_dbs, entry.gt_anno):
-            # Queries may be captions to learn from, and searched with, too.
-            read = (key, path, entry.kind)
-            if path and read not in opened:
-                opened.add(read)
+            # Queries may also be captions to train on.
+            known = (key, path, entry.kind)
+            if path and known not in opened:
+                opened.add(known)
                 _open_listed(data, corpora[key], entry, path)
 
 
 def _open_listed(data: RunData, corpus: Corpus, entry: DataSet, path: str) -> None:
-    """A file of texts that an entry names."""
+    """Open a file of texts that an entry names."""
     if path == entry.gt_anno:
         _open_clips(data, corpus, path, whole_videos=entry.data_set != "tvc")
     elif entry.kind is not Kind.CAPTIONS:
@@ -310,17 +260,12 @@ def _open_listed(data: RunData, corpus: Corpus, entry: DataSet, path: str) -> No
 
 
 def _open_query_sets(data: RunData, corpus: Corpus, options: QueryDbOptions, kind: Kind) -> None:
-    paths = {
-        "train": options.train_query_txt_db,
-        "val": options.val_query_txt_db,
-        "test": options.test_query_txt_db,
-    }
-    opened: set[str] = set()
-    for split, path in paths.items():
-        if not path or path in opened:
-            continue
-        opened.add(path)
-        _open_query_set(data, corpus, path, kind, split)
+    split_of: dict[str, str] = {}  # the first of each path
+    for split in ("train", "val", "test"):
+        split_of.setdefault(getattr(options, f"{split}_query_txt_db"), split)
+    for path, split in split_of.items():
+        if path:
+            _open_query_set(data, corpus, path, kind, split)
 
 
 def _open_query_set(
@@ -344,17 +289,13 @@ def _open_query_set(
 
 
 def _pools(corpus: Corpus, queries: QuerySet, value: bool) -> Iterator[WantedVideos]:
-    """The videos that a split's queries search; none if the tables of videos are useless.
-
-    Args:
-        corpus, queries: what is searched, and for what.
-        value: VALUE's rules hold: the split is searched as the file of indices has it.
-    """
+    """Yield the videos that a split's queries search, if the tables of videos are well-formed;
+    ``value``: by VALUE's rules, those of the split in ``vid2dur_idx.json``."""
     own_indices = value or (queries.kind == Kind.MOMENTS and corpus.reads_text)
-    # Evaluation may call the test split by either name.
-    names = [queries.split, f"{queries.split}_public"] if queries.split == "test" else ["val"]
     if value:
         names = [queries.split]
+    else:  # evaluation may call the test split by either name
+        names = ["test", "test_public"] if queries.split == "test" else ["val"]
     if own_indices and corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         indexed = corpus.subtitles.side(VIDEO_INDICES)
         names = [name for name in names if name in indexed] or names[:1]
@@ -369,16 +310,10 @@ def _pools(corpus: Corpus, queries: QuerySet, value: bool) -> Iterator[WantedVid
             for name in names
         ]
     except UserError:
-        return  # data.check.videos says what is wrong
+        return  # data.check.videos reports it
     vids = {vid: None for pool in pools for vid in pool.numbers}
     where = f"{pools[0].file} (videos to search for {queries.split})"
     yield WantedVideos(where, list(vids), asked_for=queries.videos)
-
-
-def _open_caption_sets(data: RunData, corpus: Corpus, options: TvcOptions) -> None:
-    for path in dict.fromkeys((options.train_db, options.val_db)):
-        _open_captions_of_clips(data, corpus, path)
-    _open_clips(data, corpus, options.val_ref)
 
 
 def _open_captions_of_clips(data: RunData, corpus: Corpus, path: str) -> None:
@@ -406,9 +341,9 @@ def _open_pretraining(data: RunData, options: PretrainOptions, chosen: CorpusOpt
     data.corpora.append(corpus)
     folders = chosen.feature_folders
     _open_videos(data, corpus, options, folders, chosen.sub_txt_db)
-    whole = corpus.all_features and len(folders) > 1
+    sharded = corpus.all_features and len(folders) > 1
     for files in (files for split in chosen.splits for files in (split.train_idx, split.val_idx)):
-        per_shard = whole and isinstance(files, list) and len(files) == len(folders)
+        per_shard = sharded and isinstance(files, list) and len(files) == len(folders)
         for number, file in enumerate([files] if isinstance(files, str) else files):
             vids = data.open(file, read_split, file)
             shard = corpus.features[number] if per_shard else None

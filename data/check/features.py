@@ -1,13 +1,14 @@
-"""Frame features: as long, wide and precise as everything around them says?"""
+"""Checks of frame features: their number, width, precision and values."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data.check.databases import Corpus
-from data.check.findings import Case, Check, Drops, Finding, Severity, examine
+from data.check.findings import Case, Check, Drops, Finding, examine, warning
 from data.prepare.extraction import read_feature_meta
 from data.prepare.work import map_in_chunks
 from data.stores.lmdb_environment import RESTORE
@@ -23,44 +24,37 @@ FORMAT = Check(
     "change --compressed_db, or name the folder rightly (…_compressed holds npz)",
 )
 DAMAGED = Check("records", "features are damaged", RESTORE, drops=Drops.VIDEO)
-LOST = Check("records", "id2nframe.json has it, the database not", AGAIN, drops=Drops.VIDEO)
-UNCOUNTED = Check("records", "in the database, not in id2nframe.json", AGAIN, Severity.WARNING)
+# id2nframe*.json: id2nframe_<interval>.json, or else id2nframe.json.
+LOST = Check("records", "in id2nframe*.json, not in the database", AGAIN, drops=Drops.VIDEO)
+UNCOUNTED = warning("records", "in the database, not in id2nframe*.json", AGAIN)
 BAD_COUNT = Check(
-    "frame counts", "id2nframe.json gives no number of frames above 0", AGAIN, drops=Drops.VIDEO
+    "frame counts", "id2nframe*.json gives no number of frames above 0", AGAIN, drops=Drops.VIDEO
 )
-ROWS = Check(
+ROWS = warning(
     "frame counts",
-    "rows of features are not id2nframe.json's frames",
+    "rows of features are not id2nframe*.json's frames",
     "nothing: the first frames that both have are read",
-    Severity.WARNING,
 )
 WIDTH = Check("width", "feature width differs from the other videos'", AGAIN, drops=Drops.VIDEO)
 INFINITE = Check(
     "finite values", "features that are not finite", "extract them again", drops=Drops.VIDEO
 )
-PRECISION = Check(
+PRECISION = warning(
     "number format",
     "number format differs from the other videos', or is no float32 or float16",
     AGAIN,
-    Severity.WARNING,
 )
-META = Check(
-    "meta.json", "meta.json contradicts the options or the features", AGAIN, Severity.WARNING
-)
+META = warning("meta.json", "meta.json contradicts the options or the features", AGAIN)
 OTHER_WIDTH = Check("width", "feature width differs from the other databases'", AGAIN)
-TWO_SHARDS = Check(
-    "shards", "video is in two shards", "leave it in one: the first is read", Severity.WARNING
-)
-UNASKED = Check(
-    "spare videos", "no database or list asks for these videos", "nothing", Severity.WARNING
-)
+TWO_SHARDS = warning("shards", "video is in two shards", "leave it in one: the first is read")
+UNUSED = warning("spare videos", "no database or list names these videos", "nothing")
 
 SIDE_CHECKS = (FORMAT, DAMAGED, BAD_COUNT, META)
 RECORD_CHECKS = (FORMAT, DAMAGED, LOST, UNCOUNTED, ROWS, WIDTH, INFINITE, PRECISION)
 
 
 class FeatureFacts(NamedTuple):
-    """What a video's record is like; without shape if it cannot be read."""
+    """Properties of a video's record; no shape if it cannot be read."""
 
     vid: str
     shape: tuple[int, int] | None = None  # T, D
@@ -71,23 +65,23 @@ class FeatureFacts(NamedTuple):
 
 
 def feature_facts(db: FeatureDb, vid: str) -> FeatureFacts:
-    """Read one record, which is there."""
+    """Read one record, which exists."""
     is_npz = db.is_npz(vid)
     if is_npz != db.compressed:
         return FeatureFacts(vid, damage="npz" if is_npz else "no npz", is_npz=is_npz)
 
-    def look(stored: np.ndarray) -> FeatureFacts:
+    def facts(stored: np.ndarray) -> FeatureFacts:
         finite = bool(np.isfinite(stored).all())
         return FeatureFacts(vid, stored.shape, str(stored.dtype), finite, "", is_npz)
 
     try:
-        return db.read_stored(vid, look)
+        return db.read_stored(vid, facts)
     except UserError as error:
         return FeatureFacts(vid, damage=str(error), is_npz=is_npz)
 
 
 def quick_findings(corpus: Corpus) -> Iterator[Finding]:
-    """Check what side files and one record of each database tell."""
+    """Check side files, and one record of each database."""
     for db in corpus.features:
         yield from examine(db.path, SIDE_CHECKS, _side_cases(db, corpus))
     if len(corpus.features) > 1:
@@ -112,9 +106,9 @@ def _side_cases(db: FeatureDb, corpus: Corpus) -> Iterator[Case]:
 
 
 def first_facts(db: FeatureDb, used: Collection[str] | None = None) -> FeatureFacts | None:
-    """Of the first (used) video of ``id2nframe.json`` that is there; None: there is none."""
-    asked = (vid for vid in db.id2nframe if used is None or vid in used)
-    first = next((vid for vid in asked if vid in db), None)
+    """Return the facts of the first (used) video of the frame counts that is in the database."""
+    counted = (vid for vid in db.id2nframe if used is None or vid in used)
+    first = next((vid for vid in counted if vid in db), None)
     return None if first is None else feature_facts(db, first)
 
 
@@ -125,19 +119,18 @@ def _unreadable(facts: FeatureFacts, db: FeatureDb) -> Case:
 
 
 def _meta_cases(db: FeatureDb, width: int, dtype: str) -> Iterator[Case]:
-    """Compare what ``meta.json`` says of the features with what they are."""
+    """Compare ``meta.json`` with the features."""
     try:
         meta = read_feature_meta(db.path)
-        told = {"interval": meta.interval, "width": meta.width, "dtype": meta.dtype}
-        told["width of all parts"] = sum(meta.parts.values()) if meta.parts else None
-        told |= {
-            f"interval of {n}": of.get("interval") for n, of in (meta.extraction or {}).items()
-        }
     except UserError as error:
         yield META("", f"it cannot be read: {error}")
         return
+    recorded = {"interval": meta.interval, "width": meta.width, "dtype": meta.dtype}
+    recorded["width of all parts"] = sum(meta.parts.values()) if meta.parts else None
+    for part, extraction in (meta.extraction or {}).items():
+        recorded[f"interval of {part}"] = extraction.get("interval")
     facts = {"width": width, "width of all parts": width, "dtype": dtype}
-    for name, value in told.items():
+    for name, value in recorded.items():
         actual: Any = facts.get(name, db.interval)
         if value is not None and value != actual:
             yield META(name, f"{value}, not {actual}")
@@ -158,41 +151,33 @@ def width_findings(databases: Iterable[FeatureDb]) -> Iterator[Finding]:
 
 
 def most_common(values: Iterable[Any]) -> Any:
-    """The value that occurs most often, the first of equals; None of nothing."""
+    """Return the most frequent value, the first of equals; None of no values."""
     counts = Counter(values).most_common(1)
     return counts[0][0] if counts else None
 
 
-class FeatureReader:
-    """Looks at videos of a database, a chunk at a time."""
-
-    def __init__(self, db: FeatureDb) -> None:
-        self.db = db
-
-    def __call__(self, vids: list[str]) -> list[FeatureFacts]:
-        """Facts about each."""
-        return [feature_facts(self.db, vid) for vid in vids]
-
-
 def full_findings(corpus: Corpus, workers: int) -> Iterator[Finding]:
-    """Read every record of every feature database."""
+    """Check every record of every feature database."""
     for db in corpus.features:
         vids = list(db.keys())
-        facts = list(map_in_chunks(FeatureReader(db), vids, workers, len(vids), CHUNK))
-        yield from examine(
-            db.path, RECORD_CHECKS, _record_cases(db, facts), of=len(vids), read=corpus.used
-        )
+        read = partial(_facts_of, db)
+        facts = list(map_in_chunks(read, vids, workers, len(vids), CHUNK))
+        cases = _record_cases(db, facts)
+        yield from examine(db.path, RECORD_CHECKS, cases, of=len(vids), read=corpus.used)
         if corpus.used is not None:
-            unasked = [UNASKED(vid) for vid in db.id2nframe if vid not in corpus.used]
-            yield from examine(db.path, [UNASKED], unasked, of=len(db.id2nframe))
+            unused = [UNUSED(vid) for vid in db.id2nframe if vid not in corpus.used]
+            yield from examine(db.path, [UNUSED], unused, of=len(db.id2nframe))
+
+
+def _facts_of(db: FeatureDb, vids: list[str]) -> list[FeatureFacts]:
+    return [feature_facts(db, vid) for vid in vids]
 
 
 def _record_cases(db: FeatureDb, facts: list[FeatureFacts]) -> Iterator[Case]:
-    there = {fact.vid for fact in facts}
-    yield from (LOST(vid) for vid in db.id2nframe if vid not in there)
-    readable = [fact for fact in facts if fact.shape is not None]
+    stored = {fact.vid for fact in facts}
+    yield from (LOST(vid) for vid in db.id2nframe if vid not in stored)
     width = most_common(fact.shape[1] for fact in facts if fact.shape is not None)
-    dtype = most_common(fact.dtype for fact in readable)
+    dtype = most_common(fact.dtype for fact in facts if fact.shape is not None)
     for fact in facts:
         if fact.vid not in db.id2nframe:
             yield UNCOUNTED(fact.vid)

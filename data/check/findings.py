@@ -10,15 +10,15 @@ NAMED = 5  # ids that a row of the table shows
 
 
 class Severity(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
-    ERROR = "error"  # what training or evaluation cannot compute, or a metric that would be wrong
-    WARNING = "warning"  # odd, but it trains
+    ERROR = "error"  # a run would fail, or a metric would be wrong
+    WARNING = "warning"  # unusual, but it trains
     OK = "ok"
 
 
 class Drops(StrEnum):
-    """What can be left out to be rid of a problem."""
+    """What leaving out fixes a problem."""
 
     VIDEO = "video"
     RECORD = "record"  # of the database itself: a query, a caption
@@ -26,30 +26,27 @@ class Drops(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """Something that can be wrong with a database.
+    """Something that can be wrong with a database."""
 
-    Attributes:
-        topic: what is looked at, in a word or two.
-        title: what is wrong with it, in a few words.
-        fix: what to do about it.
-        severity: how bad it is.
-        drops: what leaving out fixes it; None: nothing.
-    """
-
-    topic: str
-    title: str
+    topic: str  # what is checked, in a word or two
+    title: str  # what is wrong, in a few words
     fix: str
     severity: Severity = Severity.ERROR
     drops: Drops | None = None
 
     def __call__(self, id_: str, detail: str = "") -> "Case":
-        """It is wrong with ``id_``."""
+        """Return the case of an id that failed the check."""
         return Case(self, id_, shorten(detail, 500))
+
+
+def warning(topic: str, title: str, fix: str) -> Check:
+    """Return a check whose failure is a warning."""
+    return Check(topic, title, fix, Severity.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One id with which something is wrong."""
+    """An id that failed a check."""
 
     check: Check
     id: str
@@ -66,8 +63,8 @@ class Finding:
     check: Check
     where: str
     cases: list[Case] = field(default_factory=list)
-    of: int | None = None  # ids looked at
-    lenient: bool = False  # nobody reads these ids: a warning at most
+    of: int | None = None  # ids checked
+    lenient: bool = False  # the run does not read these ids: a warning at most
 
     @property
     def severity(self) -> Severity:
@@ -86,7 +83,7 @@ class Finding:
         return shown + "; …" * (len(self.cases) > NAMED)
 
     def line(self) -> str:
-        """One line for a log."""
+        """Return one line for a log."""
         if self.check is CANNOT_OPEN:
             return self.examples
         count = f"{len(self.cases)} of {self.of}" if self.of else str(len(self.cases))
@@ -105,14 +102,14 @@ def examine(
     of: int | None = None,
     read: Collection[str] | None = None,
 ) -> list[Finding]:
-    """One finding per check, also for those that nothing failed.
+    """Return one finding per check, also for those that passed.
 
     Args:
         where: the database.
         checks: all that were made; each case belongs to one of them.
-        cases: what is wrong.
-        of: how many ids were looked at.
-        read: ids that the run reads; errors of others become warnings of their own. None: all.
+        cases: the failures.
+        of: how many ids were checked.
+        read: ids that the run reads; errors of others become separate warnings. None: all.
     """
     findings = {(check, False): Finding(check, str(where), of=of) for check in checks}
     for case in cases:

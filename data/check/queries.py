@@ -1,25 +1,24 @@
-"""Queries, questions and statements: texts, videos, and what is known to be right about them."""
+"""Checks of queries, questions and statements: texts, videos, moments, answers and labels."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from config.groups import Kind
 from data.annotations import read_lines
 from data.check.databases import Corpus, QuerySet, RunData
-from data.check.findings import Case, Check, Drops, Finding, Severity, examine
-from data.check.records import BAD_TEXT, RecordReader, record_cases
+from data.check.findings import Case, Check, Drops, Finding, examine, warning
+from data.check.records import BAD_TEXT, record_cases
 from data.check.tokens import OUTSIDE_MODEL, outside
 from data.moments import is_clamped, parse_seconds, training_moment
-from data.stores.records import QueryRecord, QuestionRecord, StatementRecord
+from data.stores.records import QuestionRecord
 from data.video_pool import feature_name
 from utils.errors import UserError, brief
 from utils.names import QUERY_NAMES, VIDEO_QUERY_NAMES, get_name, partner_id
 
 AGAIN = "make the database again (scripts/prepro_query.py)"
 ANNOTATION = "fix the annotation and make the database again"
-WARNING = Severity.WARNING
 
 
 def _record_check(topic: str, title: str, fix: str) -> Check:
@@ -31,70 +30,53 @@ NO_VIDEO = _record_check(
     "query has no video",
     "this split cannot train or validate: give one whose lines name vid_name",
 )
-STRAY = Check("side files", "query2video.json has ids that id2len.json lacks", AGAIN, WARNING)
+STRAY = warning("side files", "query2video.json has ids that id2len.json lacks", AGAIN)
 COUNT = Check("side files", "fewer records than id2len.json has ids", AGAIN)
 ANSWERS = _record_check(
     "text lengths", "texts with more or fewer parts (question, answers) than the others", ANNOTATION
 )
-EMPTY = Check("empty texts", "texts without a token", "nothing: they are read as such", WARNING)
+EMPTY = warning("empty texts", "texts without a token", "nothing: they are read as such")
 TOO_LONG = Check("text lengths", "all texts are longer than max_txt_len", "raise --max_txt_len")
 NO_LINES = Check("side files", "there is no query_data.jsonl to score with", AGAIN)
-PAIRS = Check(
+PAIRS = warning(
     "pairs",
     "a statement and its partner are about different videos",
     "nothing: each comes alone",
-    WARNING,
 )
 SIDE_CHECKS = (STRAY, COUNT, ANSWERS, EMPTY)
 
 LOST = _record_check("records", "id2len.json has the id, the database not", AGAIN)
-UNLISTED = Check("records", "in the database, not in id2len.json", AGAIN, WARNING)
-NAME = _record_check("records", "record calls itself otherwise", AGAIN)
+UNLISTED = warning("records", "in the database, not in id2len.json", AGAIN)
+NAME = _record_check("records", "record has another id", AGAIN)
 OTHER_VIDEO = _record_check("side files", "video differs from query2video.json's", AGAIN)
-LENGTH = Check("side files", "number of tokens differs from id2len.json's", AGAIN, WARNING)
+LENGTH = warning("side files", "number of tokens differs from id2len.json's", AGAIN)
 OUTSIDE = _record_check(
     "vocabulary", OUTSIDE_MODEL, "take the model_config of the tokenizer, or " + AGAIN
 )
 LINES = Check(
-    "scoring",
-    "query_data.jsonl has other ids than id2len.json, or a line without an id",
-    AGAIN,
+    "scoring", "query_data.jsonl has other ids than id2len.json, or a line without an id", AGAIN
 )
 TWICE = Check(
-    "scoring",
-    'several lines of query_data.jsonl have one id (1 and "1" are one)',
-    ANNOTATION,
+    "scoring", 'several lines of query_data.jsonl have one id (1 and "1" are one)', ANNOTATION
 )
-NO_TARGET = Check(
-    "spans", "queries without a moment", "nothing: they teach the video alone", WARNING
-)
-CLAMPED = Check(
+NO_TARGET = warning("spans", "queries without a moment", "nothing: they teach the video alone")
+CLAMPED = warning(
     "spans",
     "moments that are negative or end before they start",
     "nothing: they begin at 0 at the earliest, and end after their start",
-    WARNING,
 )
-BEYOND = Check(
+BEYOND = warning(
     "spans",
     "moments that reach more than a frame beyond the video's end",
     "nothing: they are cut to the last frame",
-    WARNING,
 )
-NO_SPAN = Check(
-    "spans", "questions whose ts says nothing", "nothing: they teach the answer alone", WARNING
+NO_SPAN = warning(
+    "spans", "questions whose ts is no moment", "nothing: they teach the answer alone"
 )
 TARGET = _record_check(
     "answers and labels", "right answer or label missing or out of range", ANNOTATION
 )
-RECORD_CHECKS = (
-    BAD_TEXT,
-    LOST,
-    UNLISTED,
-    NAME,
-    OTHER_VIDEO,
-    LENGTH,
-    OUTSIDE,
-)
+RECORD_CHECKS = (BAD_TEXT, LOST, UNLISTED, NAME, OTHER_VIDEO, LENGTH, OUTSIDE)
 TARGET_CHECKS = {
     Kind.MOMENTS: (NO_TARGET, CLAMPED, BEYOND),
     Kind.QUESTIONS: (TARGET, NO_SPAN, CLAMPED, BEYOND),
@@ -103,13 +85,12 @@ TARGET_CHECKS = {
 
 
 def quick_findings(data: RunData, corpus: Corpus) -> Iterator[Finding]:
-    """Check what the side files tell."""
+    """Check side files."""
     for queries in corpus.queries:
-        evaluated = queries.split != "train"
         checks = list(SIDE_CHECKS)
         checks += [NO_VIDEO] if not (queries.may_hide and queries.searches) else []
         checks += [TOO_LONG] if queries.split == "train" and data.max_txt_len >= 0 else []
-        checks += [NO_LINES] if queries.searches and queries.videos and evaluated else []
+        checks += [NO_LINES] if queries.scored else []
         checks += [PAIRS] if queries.kind == Kind.STATEMENTS else []
         cases = (case for case in _side_cases(queries, data) if case.check in checks)
         yield from examine(queries.db.path, checks, cases, of=len(queries.lengths))
@@ -133,7 +114,7 @@ def _side_cases(queries: QuerySet, data: RunData) -> Iterator[Case]:
 
 
 class LengthShape(NamedTuple):
-    """What matters of the length of a text with one part, or of a question with its answers."""
+    """The lengths of a text, or of a question with its answers."""
 
     parts: int
     shortest: int  # tokens of the shortest part
@@ -141,7 +122,8 @@ class LengthShape(NamedTuple):
 
 
 def _shape(value: int | list[int], shared: int) -> LengthShape:
-    """Of an entry of ``id2len.json``, whose first ``shared`` parts are read with each other one."""
+    """Return the shape of an entry of ``id2len.json``, whose first ``shared`` parts are read with
+    each other one."""
     if isinstance(value, int):
         return LengthShape(1, value, value)
     read = sum(value[:shared]) + max(value[shared:])
@@ -150,48 +132,46 @@ def _shape(value: int | list[int], shared: int) -> LengthShape:
 
 def _length_cases(lengths: dict[str, Any], max_txt_len: int, shared: int | None) -> Iterator[Case]:
     """Check ``id2len.json``; ``shared``: parts before every answer, None: there are no answers."""
-    are_questions = shared is not None
     shapes = {id_: _shape(value, shared or 0) for id_, value in lengths.items()}
     numbers = Counter(shapes.values())  # there are few different ones
     parts: Counter[int] = Counter()
     for shape, number in numbers.items():
         parts[shape.parts] += number
-    usual = max(2, parts.most_common(1)[0][0]) if are_questions and parts else 1
-    wrong = {shape: _wrong_length(shape, usual) for shape in numbers}
-    if any(wrong.values()):
+    usual = 1 if shared is None or not parts else max(2, parts.most_common(1)[0][0])
+    checks = {
+        shape: [ANSWERS] * (shape.parts != usual) + [EMPTY] * (shape.shortest == 0)
+        for shape in numbers
+    }
+    if any(checks.values()):
         for id_, shape in shapes.items():
-            yield from (check(id_, f"{lengths[id_]}") for check in wrong[shape])
+            yield from (check(id_, f"{lengths[id_]}") for check in checks[shape])
     shortest = min((shape.read for shape in numbers), default=0)
     if shortest > max_txt_len:
         yield TOO_LONG("", f"the shortest has {shortest} tokens, max_txt_len is {max_txt_len}")
 
 
-def _wrong_length(shape: LengthShape, usual: int) -> list[Check]:
-    """Checks that a length fails, if so many parts are ``usual``."""
-    checks = [ANSWERS] if shape.parts != usual else []
-    return checks + ([EMPTY] if shape.shortest == 0 else [])
-
-
 def full_findings(data: RunData, corpus: Corpus, workers: int) -> Iterator[Finding]:
-    """Read every record."""
+    """Check every record."""
     for queries in corpus.queries:
-        ids = list(queries.db.keys())
-        there = set(ids)
-        cases = [LOST(id_) for id_ in queries.lengths if id_ not in there]
-        cases += [UNLISTED(id_) for id_ in ids if id_ not in queries.lengths]
-        look = QueryLimits(queries, corpus.id2nframe, corpus.interval, data.vocab_size)
-        cases += record_cases(
-            RecordReader(queries.db, queries.record_type, look, BAD_TEXT), ids, workers
+        db = queries.db
+        cases = record_cases(
+            db,
+            queries.record_type,
+            partial(_query_cases, queries, corpus, data.vocab_size),
+            queries.lengths,
+            workers,
+            bad=BAD_TEXT,
+            lost=LOST,
+            unlisted=UNLISTED,
         )
         checks = (*RECORD_CHECKS, *TARGET_CHECKS.get(queries.kind, ()))
-        yield from examine(queries.db.path, checks, cases, of=len(ids), read=queries.lengths)
-        if queries.searches and queries.videos and queries.split != "train":
-            of_lines = _line_cases(queries)
-            yield from examine(queries.db.path, [LINES, TWICE], of_lines, of=len(ids))
+        yield from examine(db.path, checks, cases, of=len(db), read=queries.lengths)
+        if queries.scored:
+            yield from examine(db.path, [LINES, TWICE], _line_cases(queries), of=len(db))
 
 
 def _line_cases(queries: QuerySet) -> Iterator[Case]:
-    """Compare the lines that predictions are scored with; every one of them counts."""
+    """Check the lines that predictions are scored with."""
     path = queries.db.path / "query_data.jsonl"
     if not path.is_file():
         return
@@ -208,87 +188,48 @@ def _line_cases(queries: QuerySet) -> Iterator[Case]:
     yield from (TWICE(id_, f"{count} lines") for id_, count in lines.items() if count > 1)
 
 
-@dataclass(frozen=True)
-class QueryLimits:
-    """What a record has to agree with.
-
-    Attributes:
-        queries: the side files.
-        id2nframe: frames of the features.
-        interval: seconds per frame.
-        vocab_size: of the model.
-    """
-
-    queries: QuerySet
-    id2nframe: dict[str, int]
-    interval: float
-    vocab_size: int
-
-    def __call__(self, id_: str, record: Any) -> Iterator[Case]:
-        """Yield what is wrong with the record of an id."""
-        texts = record.input_ids
-        is_question = self.queries.kind == Kind.QUESTIONS
-        length = [len(text) for text in texts] if is_question else len(texts)
-        told = self.queries.lengths.get(id_, length)
-        if length != told:
-            yield LENGTH(id_, f"{length}, not {told}")
-        odd = outside(texts if is_question else [texts], self.vocab_size)
-        if odd:
-            yield OUTSIDE(id_, odd)
-        if str(record.qid) != id_:
-            yield NAME(id_, f"{record.qid!r}")
-        vid, told = self._video(record), self.queries.videos.get(id_)
-        if vid != told:
-            yield OTHER_VIDEO(id_, f"{vid}, not {told}")
-        if self.queries.kind == Kind.MOMENTS:
-            yield from self._moment_cases(id_, record)
-        elif is_question:
-            yield from self._target_cases(id_, record)
-            yield from self._answer_span_cases(id_, record)
-        elif self.queries.kind == Kind.STATEMENTS:
-            yield from self._target_cases(id_, record)
-
-    def _video(self, record: Any) -> str | None:
-        return None if record.vid is None else feature_name(str(record.vid), self.id2nframe)
-
-    def _target_cases(self, id_: str, record: StatementRecord | QuestionRecord) -> Iterator[Case]:
+def _query_cases(
+    queries: QuerySet, corpus: Corpus, vocab_size: int, id_: str, record: Any
+) -> Iterator[Case]:
+    texts = record.input_ids
+    is_question = queries.kind == Kind.QUESTIONS
+    length = [len(text) for text in texts] if is_question else len(texts)
+    listed = queries.lengths.get(id_, length)
+    if length != listed:
+        yield LENGTH(id_, f"{length}, not {listed}")
+    if wrong := outside(texts if is_question else [texts], vocab_size):
+        yield OUTSIDE(id_, wrong)
+    if str(record.qid) != id_:
+        yield NAME(id_, f"{record.qid!r}")
+    vid = None if record.vid is None else feature_name(str(record.vid), corpus.id2nframe)
+    if vid != queries.videos.get(id_):
+        yield OTHER_VIDEO(id_, f"{vid}, not {queries.videos.get(id_)}")
+    if queries.kind in (Kind.QUESTIONS, Kind.STATEMENTS):
         target, choices = record.target, record.choices
-        if target is None and self.queries.split != "train":
-            return
-        if target is None or target not in range(choices):
+        hidden = target is None and queries.split != "train"
+        if not hidden and (target is None or target not in range(choices)):
             yield TARGET(id_, f"{target}, not 0 … {choices - 1}")
-
-    def _moment_cases(self, id_: str, record: QueryRecord) -> Iterator[Case]:
-        moment = training_moment(record)
+    if queries.kind in (Kind.QUESTIONS, Kind.MOMENTS):
+        moment = parse_seconds(record.ts) if is_question else training_moment(record)
         if moment is not None:
-            yield from self._span_cases(id_, moment)
-        elif not self.queries.may_hide:
-            yield NO_TARGET(id_)
-
-    def _answer_span_cases(self, id_: str, record: QuestionRecord) -> Iterator[Case]:
-        seconds = parse_seconds(record.ts)
-        if seconds is not None:
-            yield from self._span_cases(id_, seconds)
-        elif not self.queries.may_hide:
-            yield NO_SPAN(id_, brief(record.ts))
-
-    def _span_cases(self, id_: str, moment: tuple[float, float]) -> Iterator[Case]:
-        frames = self.id2nframe.get(self.queries.videos.get(id_, ""))
-        yield from span_cases(id_, moment, frames, self.interval, BEYOND)
+            frames = corpus.id2nframe.get(queries.videos.get(id_, ""))
+            yield from span_cases(id_, moment, frames, corpus.interval, BEYOND)
+        elif not queries.may_hide:
+            yield NO_SPAN(id_, brief(record.ts)) if is_question else NO_TARGET(id_)
 
 
 def span_cases(
     id_: str, span: Sequence[float], frames: int | None, interval: float, beyond: Check
 ) -> Iterator[Case]:
-    """Yield what is odd about a moment.
+    """Yield what is wrong with a moment.
 
     Args:
-        id_: whose moment.
+        id_: of the moment.
         span: start and end in seconds.
-        frames: of its video, None if nobody knows.
+        frames: of its video; None: unknown.
         interval: seconds per frame.
-        beyond: it starts after the video's end, or reaches beyond it by more than a frame (features
-            are often a frame shorter than the annotated duration).
+        beyond: check of moments that start after the video's end, or reach beyond it by more than a
+            frame (features are often a frame shorter than the annotated duration).
     """
     if is_clamped(span):
         yield CLAMPED(id_, f"{list(span)}")

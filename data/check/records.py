@@ -1,7 +1,7 @@
-"""Reading all records of a text database, whatever state they are in."""
+"""Checks of all records of a text database, whatever state they are in."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from data.check.findings import Case, Check, Drops
@@ -9,45 +9,52 @@ from data.prepare.work import CHUNK, map_in_chunks
 from data.stores.lmdb_io import TextDb
 from utils.errors import UserError
 
-
-def unreadable(drops: Drops) -> Check:
-    """The check of records that cannot be looked at, fixed by leaving such things out."""
-    title = "records that are damaged, lack something, or have something of another kind"
-    return Check("records", title, "make it again with the preparation scripts", drops=drops)
-
-
-BAD_TEXT = unreadable(Drops.RECORD)
-BAD_VIDEO = unreadable(Drops.VIDEO)
+BAD_TEXT = Check(
+    "records",
+    "records that are damaged, lack something, or have something of another kind",
+    "make it again with the preparation scripts",
+    drops=Drops.RECORD,
+)
+BAD_VIDEO = replace(BAD_TEXT, drops=Drops.VIDEO)
 
 
-@dataclass(frozen=True)
-class RecordReader:
-    """Looks at records, a chunk at a time.
+def record_cases(
+    db: TextDb,
+    kind: Any,
+    look: Callable[[str, Any], Iterator[Case]],
+    listed: Collection[str],
+    workers: int,
+    *,
+    bad: Check,
+    lost: Check,
+    unlisted: Check | None = None,
+) -> Iterator[Case]:
+    """Yield what is wrong with the records of a database.
 
-    Attributes:
-        db: where they are.
+    Args:
+        db: the database.
         kind: of its records, one of :mod:`data.stores.records`.
-        look: what is wrong with the record of an id.
-        bad: the check that records fail that cannot be looked at.
+        look: yields what is wrong with the record of an id.
+        listed: ids that the side files list.
+        workers: processes that read.
+        bad: check of unreadable records.
+        lost: check of ids that are listed only.
+        unlisted: check of ids that are not listed; None: none.
     """
+    ids = list(db.keys())
+    stored = set(ids)
+    yield from (lost(id_) for id_ in listed if id_ not in stored)
+    if unlisted is not None:
+        yield from (unlisted(id_) for id_ in ids if id_ not in listed)
 
-    db: TextDb
-    kind: Any
-    look: Callable[[str, Any], Iterator[Case]]
-    bad: Check
+    def cases_of(chunk: list[str]) -> list[list[Case]]:
+        return [cases(id_) for id_ in chunk]
 
-    def __call__(self, ids: list[str]) -> list[list[Case]]:
-        """Return what is wrong with each."""
-        return [self._cases(id_) for id_ in ids]
-
-    def _cases(self, id_: str) -> list[Case]:
+    def cases(id_: str) -> list[Case]:
         try:
-            return list(self.look(id_, self.db.read(id_, self.kind)))
+            return list(look(id_, db.read(id_, kind)))
         except UserError as error:
-            return [self.bad(id_, str(error))]
+            return [bad(id_, str(error))]
 
-
-def record_cases(reader: RecordReader, ids: list[str], workers: int) -> Iterator[Case]:
-    """Yield what is wrong with the records of ``ids``, which are there."""
-    for cases in map_in_chunks(reader, ids, workers, len(ids), CHUNK):
-        yield from cases
+    for found in map_in_chunks(cases_of, ids, workers, len(ids), CHUNK):
+        yield from found

@@ -1,4 +1,4 @@
-"""What was found, as a table, as JSON, and as a list of what to leave out."""
+"""Findings as a table, as JSON, and as a list of ids to leave out."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,17 +18,17 @@ LINE_CHARACTERS = 400  # of them together
 
 @dataclass
 class Report:
-    """All findings, one per check and database: a later one takes an earlier one's place."""
+    """All findings, one per check and database: a later one replaces an earlier one."""
 
     _findings: dict[tuple, Finding] = field(default_factory=dict)
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Take findings in."""
+        """Add findings."""
         for finding in findings:
             self._findings[finding.check, finding.where, finding.lenient] = finding
 
     def of(self, severity: Severity) -> list[Finding]:
-        """The findings of one severity."""
+        """Return the findings of one severity."""
         return [found for found in self._findings.values() if found.severity is severity]
 
     @property
@@ -40,7 +40,7 @@ class Report:
         return self.of(Severity.WARNING)
 
     def table(self) -> str:
-        """Return what is wrong, errors first; then what was checked and found in order."""
+        """Return what is wrong, errors first; then the checks that passed."""
         headers = ["check", "database", "severity", "how many", "examples", "how to fix"]
         rows = [
             [
@@ -57,34 +57,34 @@ class Report:
         return "\n".join((parts if rows else []) + [self._passed(), self.summary()])
 
     def _passed(self) -> str:
-        """Return what was looked at in each database without finding anything wrong."""
+        """Return the topics of each database in which nothing is wrong."""
         topics: dict[str, dict[str, bool]] = {}
         for found in self._findings.values():
-            of_database = topics.setdefault(found.where, {})
-            passed = found.severity is Severity.OK
-            of_database[found.check.topic] = of_database.get(found.check.topic, True) and passed
+            passed = topics.setdefault(found.where, {})
+            topic = found.check.topic
+            passed[topic] = passed.get(topic, True) and found.severity is Severity.OK
         rows = [
-            [where, ", ".join(topic for topic, passed in of_database.items() if passed)]
-            for where, of_database in topics.items()
-            if any(of_database.values())
+            [where, ", ".join(topic for topic, ok in passed.items() if ok)]
+            for where, passed in topics.items()
+            if any(passed.values())
         ]
         return tabulate(rows, ["database", "ok"], "simple", maxcolwidths=PASSED_WIDTHS)
 
     def summary(self) -> str:
-        """Numbers of errors, warnings and passed checks."""
+        """Return the numbers of errors, warnings and passed checks."""
         return (
             f"{len(self.errors)} error(s), {len(self.warnings)} warning(s), "
             f"{len(self.of(Severity.OK))} check(s) passed"
         )
 
     def first_errors(self) -> str:
-        """The first errors in one line."""
+        """Return the first errors in one line."""
         shown = "; ".join(found.line() for found in self.errors[:NAMED_LINES])
         more = len(self.errors) - NAMED_LINES
         return shorten(f"{shown}; and {more} more" if more > 0 else shown, LINE_CHARACTERS)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One object per check and database, with all ids."""
+        """Return one object per check and database, with all ids."""
         return [
             {
                 "check": found.check.topic,
@@ -100,7 +100,7 @@ class Report:
         ]
 
     def broken_records(self) -> BrokenRecords:
-        """Return what to leave out so that no error is left that is one of single ids."""
+        """Return what to leave out to fix all errors of single ids."""
         drops = BrokenRecords()
         for found in self.errors:
             ids = {case.id for case in found.cases if case.id}
@@ -111,5 +111,5 @@ class Report:
         return drops
 
     def undroppable(self) -> list[Finding]:
-        """Errors that leaving ids out does not fix."""
+        """Return the errors that leaving ids out does not fix."""
         return [found for found in self.errors if found.check.drops is None]

@@ -1,30 +1,23 @@
-"""Token ids: one tokenizer behind all databases, and a vocabulary that the model has."""
+"""Checks of token ids: one tokenizer for all databases, and the model's vocabulary."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from config.groups import Kind
 from data.check.databases import Corpus, RunData
 from data.check.features import most_common
-from data.check.findings import Case, Check, Finding, Severity, examine
-from data.stores.lmdb_io import TextDb
+from data.check.findings import Case, Check, Finding, examine, warning
 from data.tokenize import FINGERPRINT, IDENTITY, SPECIAL, tokenizer_name
 
 TOKENIZE_AGAIN = "make it again with the --toker of the others"
 
-OTHER_TOKENIZER = Check(
-    "tokenizer",
-    "special token ids or vocabulary differ from the other databases'",
-    TOKENIZE_AGAIN,
-    Severity.WARNING,
+OTHER_TOKENIZER = warning(
+    "tokenizer", "special token ids or vocabulary differ from the other databases'", TOKENIZE_AGAIN
 )
-OTHER_NAME = Check(
-    "tokenizer",
-    "tokenizer's name differs from the other databases'",
-    TOKENIZE_AGAIN,
-    Severity.WARNING,
+OTHER_NAME = warning(
+    "tokenizer", "tokenizer's name differs from the other databases'", TOKENIZE_AGAIN
 )
 NO_SPECIAL = Check(
     "special ids", "meta.json lacks special token ids", "make it again with the preparation scripts"
@@ -39,48 +32,46 @@ META_CHECKS = (OTHER_TOKENIZER, OTHER_NAME, NO_SPECIAL, SPECIAL_OUTSIDE)
 OUTSIDE_MODEL = "token ids outside the model's vocabulary"
 
 
-@dataclass(frozen=True)
-class TokenUser:
-    """A database, and the special ids that the run reads from its ``meta.json``."""
+class TextMeta(NamedTuple):
+    """The ``meta.json`` of a text database."""
 
-    db: TextDb
-    needs: tuple[str, ...]
-    where: Path
+    where: Path  # the database
+    meta: dict
+    needs: tuple[str, ...]  # special ids that the run reads
 
 
-def token_users(corpus: Corpus) -> Iterator[TokenUser]:
-    """The text databases of a corpus."""
+def text_metas(corpus: Corpus) -> Iterator[TextMeta]:
+    """Yield the metas of a corpus's text databases."""
     if corpus.subtitles is not None:
         needs: tuple[str, ...] = ("SEP",) if corpus.reads_text else ()
         if corpus.masks_text:
             needs += ("CLS", "MASK", "v_range")
-        yield TokenUser(corpus.subtitles, needs, corpus.subtitles.path)
+        yield TextMeta(corpus.subtitles.path, corpus.subtitles.meta, needs)
     for queries in corpus.queries:
         judged = queries.kind in (Kind.QUESTIONS, Kind.STATEMENTS)
-        yield TokenUser(queries.db, ("SEP",) if judged else ("CLS",), queries.db.path)
+        yield TextMeta(queries.db.path, queries.db.meta, ("SEP",) if judged else ("CLS",))
     for captions in corpus.captions:
-        yield TokenUser(captions.captions, ("BOS", "EOS"), captions.path)
+        yield TextMeta(captions.path, captions.captions.meta, ("BOS", "EOS"))
 
 
 def quick_findings(data: RunData) -> Iterator[Finding]:
     """Compare the metas of all text databases with each other and with the model."""
-    users = [user for corpus in data.corpora for user in token_users(corpus)]
-    metas = [user.db.meta for user in users]
+    texts = [text for corpus in data.corpora for text in text_metas(corpus)]
+    metas = [text.meta for text in texts]
     usual = {
         name: most_common(json.dumps(meta[name]) for meta in metas if name in meta)
         for name in IDENTITY
     }
     name = most_common(filter(None, map(_last_name, metas)))
-    for user in users:
-        cases = _meta_cases(user, usual, name, data.vocab_size)
-        yield from examine(user.where, META_CHECKS, cases)
+    for where, meta, needs in texts:
+        lacking = [NO_SPECIAL(name) for name in needs if name not in meta]
+        cases = [*lacking, *_meta_cases(meta, usual, name, data.vocab_size)]
+        yield from examine(where, META_CHECKS, cases)
 
 
 def _meta_cases(
-    user: TokenUser, usual: dict[str, str | None], usual_name: str | None, vocab_size: int
+    meta: dict, usual: dict[str, str | None], usual_name: str | None, vocab_size: int
 ) -> Iterator[Case]:
-    meta = user.db.meta
-    yield from (NO_SPECIAL(name) for name in user.needs if name not in meta)
     for name, value in usual.items():
         if name in meta and json.dumps(meta[name]) != value:
             yield OTHER_TOKENIZER(name, f"{meta[name]}, not {value}")
@@ -96,15 +87,12 @@ def _meta_cases(
 
 
 def _last_name(meta: dict) -> str | None:
-    """The tokenizer's name, or that of its folder."""
+    """Return the tokenizer's name, or that of its folder."""
     name = tokenizer_name(meta)
     return Path(name).name if isinstance(name, str) else None
 
 
 def outside(texts: Iterable[Sequence[int]], vocab_size: int) -> str:
-    """An id of ``texts`` that the model has no embedding for, and why; "" if there is none."""
-    for text in texts:
-        if text and not (min(text) >= 0 and max(text) < vocab_size):
-            worst = min(text) if min(text) < 0 else max(text)
-            return f"{worst}, vocab_size {vocab_size}"
-    return ""
+    """Return the largest id of ``texts`` if the model has no embedding for it, and why; else ""."""
+    largest = max(map(max, filter(None, texts)), default=-1)
+    return f"{largest}, vocab_size {vocab_size}" if largest >= vocab_size else ""

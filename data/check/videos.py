@@ -1,13 +1,11 @@
-"""Videos that something asks for: are they there?"""
+"""Checks of the videos that databases and lists name."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from data.check.databases import Corpus, WantedVideos
-from data.check.findings import Case, Check, Drops, Finding, Severity, examine
+from data.check.findings import Case, Check, Drops, Finding, examine, warning
 from data.video_indices import VIDEO_INDICES, shared_between_splits, split_parts, table_faults
-
-WARNING = Severity.WARNING
 
 NO_FEATURES = Check(
     "videos in features",
@@ -27,30 +25,30 @@ NONE_WANTED = Check(
     "it names no videos",
     "give a database with query2video.json, video_ids.json, or vid2dur_idx",
 )
-NOT_SEARCHED = Check(
+NOT_SEARCHED = warning(
     "pool",
     "queries are about videos that are not searched: they count as wrong",
     "give a vid2dur_idx.json or video_ids.json that has them",
-    WARNING,
 )
 NONE_SEARCHED = Check(
     "pool",
     "all queries are about videos that are not searched",
     "give the query database of this split, or a vid2dur_idx.json that has its videos",
 )
-LISTED_TWICE = Check(
-    "video names", "a list names a video twice", 'leave one of them (1 and "1" are one)', WARNING
+LISTED_TWICE = warning(
+    "video names",
+    "a list names a video twice",
+    'leave one of them (1 and "1" are one)',
 )
 BAD_INDEX = Check(
     "video indices",
     "entries that are not [seconds, index], or videos of one split that share an index",
     "fix vid2dur_idx.json and make the subtitle database again: an index is the id of one video",
 )
-SHARED_INDEX = Check(
+SHARED_INDEX = warning(
     "video indices",
     "videos of different splits share an index",
     "nothing, as long as their results files are not mixed",
-    WARNING,
 )
 NO_SPLIT = Check(
     "video indices",
@@ -60,7 +58,7 @@ NO_SPLIT = Check(
 
 
 def quick_findings(corpus: Corpus) -> Iterator[Finding]:
-    """Look for every video in the side files of features and subtitles."""
+    """Check whether the side files of features and subtitles have all videos."""
     for wanted in corpus.wanted:
         checks = [NO_FEATURES] if corpus.all_features else []
         checks += [NO_SUBTITLES] if corpus.reads_text and corpus.vid2len else []
@@ -73,23 +71,21 @@ def quick_findings(corpus: Corpus) -> Iterator[Finding]:
             yield from examine(wanted.by, [LISTED_TWICE], twice, of=len(wanted.vids))
         else:
             pool_checks = [NONE_WANTED, NOT_SEARCHED, NONE_SEARCHED]
-            there = corpus.available(set(wanted.asked_for.values()))
-            asked_for = {qid: vid for qid, vid in wanted.asked_for.items() if vid in there}
+            kept = corpus.available(set(wanted.asked_for.values()))
+            asked_for = {qid: vid for qid, vid in wanted.asked_for.items() if vid in kept}
             cases = _pool_cases(wanted.vids, asked_for)
             yield from examine(wanted.by, pool_checks, cases, of=len(asked_for))
     if corpus.subtitles is not None and corpus.subtitles.has_side(VIDEO_INDICES):
         where = corpus.subtitles.path / VIDEO_INDICES
         table = corpus.subtitles.side(VIDEO_INDICES)
         faults = [BAD_INDEX(fault.split, fault.text) for fault in table_faults(table, where)]
-        shared = [
-            SHARED_INDEX(str(index), ", ".join(vids))
-            for index, vids in shared_between_splits(table)
-        ]
+        yield from examine(where, [BAD_INDEX], faults, read=corpus.indexed)
         lacking = sorted(split for split in corpus.required if not split_parts(table, split))
         absent = [NO_SPLIT(split, f"it has {', '.join(table)}") for split in lacking]
-        yield from examine(where, [BAD_INDEX], faults, read=corpus.indexed)
         yield from examine(where, [NO_SPLIT] if corpus.required else [], absent)
-        yield from examine(where, [SHARED_INDEX], shared)
+        shared = shared_between_splits(table)
+        cases = (SHARED_INDEX(str(index), ", ".join(vids)) for index, vids in shared)
+        yield from examine(where, [SHARED_INDEX], cases)
 
 
 def _missing(corpus: Corpus, wanted: WantedVideos, checks: set[Check]) -> Iterator[Case]:
@@ -102,7 +98,7 @@ def _missing(corpus: Corpus, wanted: WantedVideos, checks: set[Check]) -> Iterat
 
 
 def _pool_cases(vids: Collection[str], asked_for: Mapping[str, str]) -> Iterator[Case]:
-    """Compare a pool with the videos that its queries are about."""
+    """Compare a pool with its queries' videos."""
     if not vids:
         yield NONE_WANTED("", "no video")
     searched = set(vids)

@@ -1,4 +1,4 @@
-"""Unpack archives, and put folders in place, without leaving the folder or half of one behind."""
+"""Unpack archives safely, and put folders in place whole or not at all."""
 
 import errno
 import os
@@ -21,22 +21,24 @@ _HEADER_BYTES = 1 << 20  # of a tar member that only describes the next one
 _MOST_GROWTH, _ALWAYS_ALLOWED = 100, 1 << 30
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED = 0x1
-# The disk's and the user's trouble, not the archive's.
-_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-_SYSTEM |= {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# Errors of the system, not of the archive.
+_SYSTEM = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second: an empty one
 _UNPACKED = ".unpacked"
 
 
 class ArchiveError(UserError):
-    """An archive is damaged, or asks for what no archive of data needs."""
+    """An archive is damaged, or holds what no archive of data needs."""
 
 
 class _Guard:
-    """Refuses members that would lie, point or be written outside the folder, and floods of them.
+    """Refuses members that would be written or point outside the folder, and archive bombs.
 
     Names alone decide. A link may only go up first, by fewer levels than it lies deep, and then
-    down, and nothing may lie beneath a link: so wherever links lead, it is within the folder.
+    down, and nothing may lie beneath a link: so all links lead to places within the folder.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -47,7 +49,7 @@ class _Guard:
         self._most_bytes = max(_MOST_GROWTH * archive.stat().st_size, _ALWAYS_ALLOWED)
 
     def count(self, name: str, size: int) -> None:
-        """Take note of a member, or of more bytes, before they are unpacked."""
+        """Count a member, or further bytes, before they are unpacked."""
         self._members += 1
         self._bytes += size
         if self._bytes > self._most_bytes:
@@ -55,8 +57,8 @@ class _Guard:
         if self._members > _MOST_MEMBERS:
             raise self._refusal(name, f"is one of more than {_MOST_MEMBERS}")
 
-    def name(self, name: str) -> PurePosixPath:
-        """The name of a member."""
+    def check_name(self, name: str) -> PurePosixPath:
+        """Return the path of a member; ArchiveError if it is not one within the folder."""
         path = PurePosixPath(name)
         if name.startswith(("/", "\\")) or ".." in path.parts or "\0" in name:
             raise self._refusal(name, "lies outside the folder")
@@ -68,8 +70,8 @@ class _Guard:
             raise self._refusal(name, "lies beneath a link")
         return path
 
-    def link(self, name: PurePosixPath, points_to: str, depth: int) -> None:
-        """A link that may go up ``depth`` levels."""
+    def check_link(self, name: PurePosixPath, points_to: str, depth: int) -> None:
+        """Check a link that may go up ``depth`` levels."""
         parts = PurePosixPath(points_to).parts
         up = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
         if points_to.startswith("/") or up > depth or ".." in parts[up:]:
@@ -81,13 +83,13 @@ class _Guard:
         return ArchiveError(f"{self._archive}: the member {shown} {problem}; nothing is unpacked")
 
     def tar_member(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-        """A filter of :meth:`tarfile.TarFile.extractall`, on top of Python's own."""
-        name = self.name(member.name)
+        """Check a tar member: a filter of :meth:`tarfile.TarFile.extractall`, before Python's."""
+        name = self.check_name(member.name)
         self.count(member.name, member.size)
         if member.issym():
-            self.link(name, member.linkname, depth=len(name.parents) - 1)
+            self.check_link(name, member.linkname, depth=len(name.parents) - 1)
         elif member.islnk():  # named from the archive's root
-            self.link(name, member.linkname, depth=0)
+            self.check_link(name, member.linkname, depth=0)
             if PurePosixPath(member.linkname) not in self._files:
                 raise self._refusal(member.name, "links to a file that is not before it")
         elif not (member.isfile() or member.isdir()):
@@ -97,13 +99,12 @@ class _Guard:
         return tarfile.data_filter(member, folder)
 
     def zip_member(self, member: zipfile.ZipInfo) -> None:
-        """The same for a zip file, whose links Python does not make."""
-        self.name(member.filename)
+        """Check a zip member; Python makes no links of them."""
+        self.check_name(member.filename)
         self.count(member.filename, member.file_size)
         if member.flag_bits & _ENCRYPTED:
             raise self._refusal(member.filename, "is encrypted")
-        if member.compress_type not in _ZIP_METHODS:
-            method = member.compress_type
+        if (method := member.compress_type) not in _ZIP_METHODS:
             raise self._refusal(member.filename, f"is packed by the unknown method {method}")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -135,11 +136,13 @@ def extract(archive: Path, folder: Path) -> None:
 
     Raises:
         ArchiveError: it is neither, damaged, a bomb, or has a member that would escape from
-            ``folder``. What is in ``folder`` is of no use then.
+            ``folder``, whose content cannot be used then.
     """
     guard = _Guard(archive)
     try:
-        if _is_zip(archive):
+        with archive.open("rb") as file:  # a tar file may end in a checkpoint, which is a zip file
+            is_zip = file.read(4) in _ZIP
+        if is_zip:
             with zipfile.ZipFile(archive) as packed:
                 for member in packed.infolist():
                     guard.zip_member(member)
@@ -147,26 +150,15 @@ def extract(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive, tarinfo=_Header) as packed:
                 packed.extractall(folder, filter=guard.tar_member)
-                _read_to_end(packed.fileobj.read, guard)
+                while chunk := packed.fileobj.read(_CHUNK_BYTES):  # up to the checksum
+                    guard.count("the end", len(chunk))
     except ArchiveError:
         raise
-    except Exception as error:  # a damaged file makes the decoders raise all sorts
+    except Exception as error:  # a damaged file makes the decoders raise anything
         if isinstance(error, OSError) and error.errno in _SYSTEM:
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ArchiveError(f"{archive} is damaged, or no archive ({reason})") from error
-
-
-def _read_to_end(read: Callable[[int], bytes], guard: _Guard) -> None:
-    """Let the checksum at the end of a compressed file be compared."""
-    while chunk := read(_CHUNK_BYTES):
-        guard.count("the end", len(chunk))
-
-
-def _is_zip(archive: Path) -> bool:
-    """By its beginning: a tar file may end in a checkpoint, which is a zip file."""
-    with archive.open("rb") as file:
-        return file.read(4) in _ZIP
 
 
 def put_folder(
@@ -177,18 +169,18 @@ def put_folder(
 ) -> None:
     """Make the folder ``target`` from an archive of it, or from such a folder.
 
-    An archive may hold the folder itself or its content. What it holds is checked before it takes
-    its place.
+    An archive may hold the folder itself or its content, which is checked before it is put in
+    place.
 
     Args:
         source: archive or folder.
-        target: the folder to be.
+        target: the folder to make.
         check: raises :class:`~utils.errors.UserError` for a folder that is not what it should be.
-        replaceable: whether a folder that is there may be replaced.
+        replaceable: whether an existing folder may be replaced.
 
     Raises:
         ArchiveError: see :func:`extract`.
-        UserError: ``check`` refuses the content, or ``target`` is there and not replaceable.
+        UserError: ``check`` refuses the content, or ``target`` exists and is not replaceable.
     """
     with build_folder(target, force=True, replaceable=replaceable) as folder:
         if source.is_dir():
@@ -204,22 +196,22 @@ def put_folder(
 
 
 def _content(unpacked: Path, archive: Path, check: Callable[[Path], object]) -> Path:
-    """The outermost folder that ``check`` is content with."""
-    folder, problems = unpacked, []
+    """Return the outermost folder that ``check`` accepts."""
+    folder = unpacked
     while True:
         try:
             check(folder)
             return folder
         except UserError as error:
-            problems.append(str(error).replace(f"{unpacked}/", ""))
+            problem = str(error).replace(f"{unpacked}/", "")
         inner = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MAC"))]
         if len(inner) != 1 or not inner[0].is_dir():
-            raise ArchiveError(f"{archive} does not hold what it should: {problems[-1]}")
+            raise ArchiveError(f"{archive} does not hold what it should: {problem}")
         folder = inner[0]
 
 
 def _copy(source: str, target: str) -> None:
-    """Databases are never written in place, so that the file may be shared; others may be."""
+    """Copy a file; databases, which are never written in place, may share it."""
     if Path(source).name == "data.mdb":
         link_or_copy(source, target)
     else:
@@ -227,7 +219,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """The file ``source`` under another name: without a second copy of it where that can be."""
+    """Make the file ``source`` appear at ``target``, too: by a hard link where that is possible."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,17 +1,16 @@
-"""Files over HTTP: resumed, tried again, checked, and in place only when whole.
+"""Downloads over HTTP: resumed, retried, checked, and in place only when complete.
 
 Nothing that a server sends is trusted: a transfer has limits of time, speed and size.
 """
 
-import contextlib
 import hashlib
 import json
 import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -28,9 +27,8 @@ from utils.files import write_json
 
 CHUNK_BYTES = 1 << 16
 MOST_REDIRECTS = 10
-# Worth another try: the server is busy, or something between it and us is.
-_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_ABSENT = frozenset({403, 404, 410})  # 403: what some stores say of a file they lack
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # retried
+_ABSENT = frozenset({403, 404, 410})  # 403: some stores answer so for a file they lack
 _SIZE = re.compile(r"[0-9]{1,18}")
 _SPAN = re.compile(r"bytes\s+([0-9]{1,18})-[0-9]*/([0-9]{1,18}|\*)")
 _BROKEN = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
@@ -46,41 +44,32 @@ class AbsentError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to put up with a bad connection, and how much to take from it.
+    """The limits of time, speed and size of a download."""
 
-    Attributes:
-        retries: further attempts after one that brought nothing new.
-        wait: seconds before the first of them; it doubles each time.
-        timeout: seconds to connect, and to wait for the next bytes.
-        seconds: for a file, all attempts together.
-        window: seconds in which at least ``window`` × ``least_rate`` bytes must come; otherwise the
-            connection is made again, ``retries`` times in a row.
-        least_rate: bytes per second.
-        most_bytes: of a file whose size the server does not announce.
-    """
-
-    retries: int = 4
-    wait: float = 0.5
-    timeout: tuple[float, float] = (10.0, 60.0)
-    seconds: float = 24 * 3600.0
+    retries: int = 4  # further attempts after one that brought nothing new
+    wait: float = 0.5  # seconds before the first of them; it doubles each time
+    timeout: tuple[float, float] = (10.0, 60.0)  # seconds: to connect, for the next bytes
+    seconds: float = 24 * 3600.0  # for a file, all attempts together
+    # Seconds in which at least ``window`` × ``least_rate`` bytes must arrive; otherwise the
+    # connection is made again, ``retries`` times in a row.
     window: float = 60.0
-    least_rate: float = 2000.0
-    most_bytes: int = 64 << 30
+    least_rate: float = 2000.0  # bytes per second
+    most_bytes: int = 64 << 30  # of a file whose size the server does not announce
 
 
-class _Interrupted(Exception):  # noqa: N818 – no error yet: it is tried again
+class _Interrupted(Exception):  # noqa: N818 – no error yet: it is retried
     """An attempt ended early."""
 
 
 class _Watch:
-    """Ends a transfer that takes too long or trickles, wherever it waits, by its connections."""
+    """Ends a transfer that takes too long or is too slow, by closing its connections."""
 
     def __init__(self, part: "_Part", retry: RetryPolicy) -> None:
         self._part, self._retry = part, retry
         self._connections: list[socket.socket] = []
         self._over = Event()
         self.verdict = ""
-        self.cut = ""  # why the present attempt was ended; others may follow
+        self.cut = ""  # why the current attempt was ended; others may follow
 
     def __enter__(self) -> Self:
         Thread(target=self._watch, daemon=True).start()
@@ -92,7 +81,7 @@ class _Watch:
             connection.close()
 
     def add(self, connection: socket.socket) -> None:
-        """Take note of a connection that was just made."""
+        """Add a connection that was just made."""
         self._connections.append(connection.dup())  # TLS takes the original's place
         self.check()
 
@@ -100,15 +89,15 @@ class _Watch:
         """Raise UnreachableError once the transfer was ended."""
         if self.verdict:
             raise UnreachableError(
-                f"{self._part.url} cannot be downloaded ({self.verdict}); run again to go on, or "
-                "name another mirror"
+                f"{self._part.url} cannot be downloaded ({self.verdict}); run again to continue, "
+                "or name another mirror"
             )
 
     def _watch(self) -> None:
-        retry, came, slow = self._retry, self._part.received, 0
+        retry, received, slow = self._retry, self._part.received, 0
         end = time.monotonic() + retry.seconds
         while not self._over.wait(max(0, min(retry.window, end - time.monotonic()))):
-            new, came = self._part.received - came, self._part.received
+            new, received = self._part.received - received, self._part.received
             slow = slow + 1 if new < retry.window * retry.least_rate else 0
             if time.monotonic() >= end:
                 self.verdict = f"it took longer than {retry.seconds:g} s"
@@ -118,14 +107,14 @@ class _Watch:
             else:
                 continue
             for connection in list(self._connections):
-                with contextlib.suppress(OSError):  # it has ended meanwhile
+                with suppress(OSError):  # it has ended meanwhile
                     connection.shutdown(socket.SHUT_RDWR)
             if self.verdict:
                 return
 
 
-class _Shown(HTTPConnection):
-    """Shows its socket to the watch."""
+class _WatchedConnection(HTTPConnection):
+    """Adds its socket to the watch."""
 
     watch: _Watch
 
@@ -136,7 +125,7 @@ class _Shown(HTTPConnection):
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Shows connections to a watch."""
+    """Lets a watch have the connections."""
 
     def __init__(self, watch: _Watch) -> None:
         self._watch = watch
@@ -145,9 +134,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
         pool = super().get_connection_with_tls_context(*args, **options)
         if not hasattr(pool.ConnectionCls, "watch"):
-            pool.ConnectionCls = type(
-                "_Watched", (_Shown, pool.ConnectionCls), {"watch": self._watch}
-            )
+            bases = (_WatchedConnection, pool.ConnectionCls)
+            pool.ConnectionCls = type("_Watched", bases, {"watch": self._watch})
         return pool
 
 
@@ -163,7 +151,7 @@ class _Session(requests.Session):
 
 
 class _Part:
-    """What has come of a file so far, ``<path>``, and of which version of it, ``<path>.json``."""
+    """The part of a file received so far, ``<path>``, and its version, ``<path>.json``."""
 
     def __init__(self, path: Path, url: str) -> None:
         self.path = path
@@ -171,10 +159,10 @@ class _Part:
         self._note = path.with_name(f"{path.name}.json")
         self._version = self._read_note()
         self.size = path.stat().st_size if self._version and path.exists() else 0
-        self.received = 0  # bytes, what was discarded included
+        self.received = 0  # bytes, including those discarded
 
     def _read_note(self) -> dict:
-        """Return what is known of the version; nothing if the file came from elsewhere."""
+        """Return what is known of the version; nothing if the file is from another address."""
         try:
             version = json.loads(self._note.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -184,11 +172,11 @@ class _Part:
 
     @property
     def total(self) -> int | None:
-        """Bytes of the whole file, where the server told."""
+        """Bytes of the whole file, where the server announced them."""
         return self._version.get("total")
 
     def headers(self) -> dict[str, str]:
-        """Ask for the rest; for everything, if the server has another version by now."""
+        """Return headers that request the rest, or everything if the server's version changed."""
         if not self.size:
             return {}
         headers = {"Range": f"bytes={self.size}-"}
@@ -197,7 +185,7 @@ class _Part:
         return headers
 
     def accept(self, response: requests.Response) -> None:
-        """Keep what is there if the response goes on from it, else begin again."""
+        """Keep what was received if the response continues it, else begin again."""
         start, total = _extent(response)
         same = self.total is None or total is None or total == self.total
         if start == 0:
@@ -208,31 +196,25 @@ class _Part:
         if start == 0 or self.total is None:
             self._version = {"url": self.url, "total": total, "validator": _validator(response)}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._require_room()
+            free = shutil.disk_usage(self.path.parent).free
+            if (self.total or 0) > free:
+                raise UserError(
+                    f"{self.url} has {self.total} bytes, {self.path.parent} has room for {free}: "
+                    "make room there, or choose another folder"
+                )
             self.path.touch()
             write_json(self._note, self._version)
 
-    def _require_room(self) -> None:
-        free = shutil.disk_usage(self.path.parent).free
-        if (self.total or 0) > free:
-            raise UserError(
-                f"{self.url} has {self.total} bytes, {self.path.parent} has room for {free}: make "
-                "room there, or choose another folder"
-            )
-
     def write(self, chunks: Iterator[bytes], most_bytes: int) -> None:
         """Append to what has been kept; more than ``most_bytes`` in all are refused."""
-        with (
-            self.path.open("r+b") as file,
-            tqdm(
-                desc=self.path.stem,
-                total=self.total,
-                initial=self.size,
-                unit="B",
-                unit_scale=True,
-                disable=None,
-            ) as progress,
-        ):
+        shown: dict[str, Any] = {
+            "desc": self.path.stem,
+            "unit": "B",
+            "unit_scale": True,
+            "disable": None,
+        }
+        bar = tqdm(total=self.total, initial=self.size, **shown)
+        with self.path.open("r+b") as file, bar as progress:
             file.truncate(self.size)
             file.seek(self.size)
             for chunk in chunks:
@@ -248,7 +230,7 @@ class _Part:
                 progress.update(len(chunk))
 
     def discard(self) -> None:
-        """Begin again."""
+        """Delete what was received, to begin again."""
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
         self._version, self.size = {}, 0
@@ -260,7 +242,7 @@ class _Part:
 
 
 def _extent(response: requests.Response) -> tuple[int, int | None]:
-    """Return where the body starts, and bytes of the whole file."""
+    """Return where the body starts in the file, and the bytes of the whole file."""
     if response.status_code == requests.codes.partial:
         span = _SPAN.fullmatch(response.headers.get("Content-Range", "").strip())
         if span is None:
@@ -275,8 +257,7 @@ def _extent(response: requests.Response) -> tuple[int, int | None]:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """Return what tells one version of the file from another; weak tags must not be used for
-    ranges."""
+    """Return what identifies a version of the file; weak tags must not be used for ranges."""
     tag = response.headers.get("ETag")
     if tag and not tag.startswith("W/"):
         return tag
@@ -290,17 +271,17 @@ def download(
     retry: RetryPolicy | None = None,
     most_bytes: int | None = None,
 ) -> None:
-    """Download a file unless it is there.
+    """Download a file unless ``target`` exists.
 
-    What has come so far lies beside, ``<name of the file at url>.part``, and is gone on from
-    after a broken connection, a kill, or another day.
+    What was received so far is next to it, ``<name of the file at url>.part``, and is continued
+    after a broken connection or a kill.
 
     Args:
-        url: where it is.
-        target: where it goes.
+        url: address of the file.
+        target: path to write.
         sha256: its checksum, if known.
-        retry: with the connection.
-        most_bytes: of such a file, whatever the server announces.
+        retry: limits of the download.
+        most_bytes: limit of its size, also if the server announces more.
 
     Raises:
         UnreachableError: the server does not answer, or refuses.
@@ -326,21 +307,23 @@ def _receive(part: _Part, retry: RetryPolicy, most_bytes: int | None) -> None:
     """Attempt until the part is the whole file."""
     with _Watch(part, retry) as watch, _Session(watch) as session:
         try:
-            _try_again(part, retry, lambda: _attempt(part, retry, session, most_bytes), watch)
+            _attempt_repeatedly(part, retry, session, most_bytes)
         except UnreachableError:
             watch.check()
             raise
         watch.check()
 
 
-def _try_again(part: _Part, retry: RetryPolicy, attempt: Callable[[], None], watch: _Watch) -> None:
-    failures, most = 0, part.size
+def _attempt_repeatedly(
+    part: _Part, retry: RetryPolicy, session: _Session, most_bytes: int | None
+) -> None:
+    failures, most, watch = 0, part.size, session.watch
     while True:
         try:
-            return attempt()
+            return _attempt(part, retry, session, most_bytes)
         except _Interrupted as error:
             watch.check()
-            # Only bytes never had before count as progress: a server may break at the same place.
+            # Only bytes never received before count: a server may break at the same place.
             failures = 1 if part.size > most else failures + 1
             most = max(most, part.size)
             if failures > retry.retries:
@@ -358,21 +341,21 @@ def _attempt(part: _Part, retry: RetryPolicy, session: _Session, most_bytes: int
     with _request(part, session, retry.timeout) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             part.discard()
-            raise _Interrupted("the file is shorter than what came of it")
+            raise _Interrupted("the file is shorter than what was received of it")
         _require_success(response)
         part.accept(response)
         limit = retry.most_bytes if part.total is None else part.total
         part.write(_body(response), min(limit, most_bytes or limit))
     if part.total is not None and part.size != part.total:
         raise _Interrupted(f"only {part.size} of {part.total} bytes came")
-    if part.total is None and session.watch.cut:  # where it was cut, it seems to be whole
+    if part.total is None and session.watch.cut:  # otherwise it would seem to be complete
         raise _Interrupted(session.watch.cut)
 
 
 def _request(
     part: _Part, session: requests.Session, timeout: tuple[float, float]
 ) -> requests.Response:
-    """The answer at the end of all redirects; its body is not read yet."""
+    """Return the answer at the end of all redirects; its body is not read yet."""
     # The file as it is: sizes and ranges are those of its own bytes.
     headers = {"Accept-Encoding": "identity", **part.headers()}
     url = part.url
@@ -395,7 +378,7 @@ def _body(response: requests.Response) -> Iterator[bytes]:
 
 @contextmanager
 def _server_errors(url: str) -> Iterator[None]:
-    """Whatever the libraries trip over in an answer, it is the server's fault."""
+    """Raise as the server's fault what the libraries cannot read in an answer."""
     try:
         yield
     except UserError:
@@ -407,7 +390,7 @@ def _server_errors(url: str) -> Iterator[None]:
 
 
 def _short(text: object) -> str:
-    """Return what a server said, for a message."""
+    """Return a text of a server's, for a message."""
     shown = "".join(c if c.isprintable() else "?" for c in str(text)[:201])
     return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
@@ -415,7 +398,7 @@ def _short(text: object) -> str:
 def _require_success(response: requests.Response) -> None:
     status = f"{response.status_code} {_short(response.reason)}"
     if response.status_code in _ABSENT:
-        raise AbsentError(f"{_short(response.url)} cannot be had ({status})")
+        raise AbsentError(f"{_short(response.url)} is not available ({status})")
     if response.status_code in _BUSY:
         raise _Interrupted(f"the server answers {status}")
     if response.status_code not in (requests.codes.ok, requests.codes.partial):
@@ -423,13 +406,13 @@ def _require_success(response: requests.Response) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost reason, without the names of the objects it went through."""
+    """Return the innermost reason, without the names of the objects around it."""
     inner = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     return _short(str(inner).rpartition("): ")[2] or type(error).__name__)
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file, as ``sha256sum`` prints it."""
+    """Return the checksum of a file, as ``sha256sum`` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Decode videos, let networks see them, and keep what they make: one bad file stops nothing."""
+"""Extract and keep the features of videos; a bad file does not stop the others."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,31 +24,26 @@ _DIED = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a video.
-
-    Attributes:
-        video: which.
-        problem: what is wrong with it; None if all is well.
-    """
+    """The result of extracting a video's features."""
 
     video: VideoFile
-    problem: Problem | None
+    problem: Problem | None  # what is wrong with it; None: nothing
 
     @property
     def used(self) -> bool:
-        """Whether its features are kept."""
+        """Whether its features were kept."""
         return self.problem is None or self.problem.used
 
 
 def choose_videos(
     videos: Iterable[VideoFile], folder: FeatureFolder, force: bool
 ) -> list[VideoFile]:
-    """Those whose features are not in the folder yet; those that cannot be read are noted there.
+    """Return the videos to extract; note in the folder those that cannot be read.
 
     Args:
-        videos: all there are.
+        videos: all videos.
         folder: of the features.
-        force: take also those that are there.
+        force: take also videos that have features in the folder.
 
     Raises:
         OSError: the folder cannot be written.
@@ -60,7 +55,7 @@ def choose_videos(
                 with reading_video(), video.path.open("rb"):
                     wanted.append(video)
         except VideoError as error:
-            folder.note(video, Problem(str(error), error.seconds, used=False))
+            folder.note(video, Problem(str(error), error.seconds))
     return wanted
 
 
@@ -75,94 +70,67 @@ def extract_videos(
 ) -> Iterator[Outcome]:
     """Extract and keep the features of videos, and note what is wrong with them.
 
-    Of a long video that an earlier process was killed in, only the rest is extracted.
+    Of a long video during which an earlier process was killed, only the rest is extracted.
 
     Args:
         videos: those of :func:`choose_videos`.
         extractor: of the features.
-        sampling: the frames that it sees of a window.
-        folder: where they go.
-        batch_size: windows that it sees at once.
+        sampling: the frames of a window that it gets.
+        folder: of the features.
+        batch_size: windows per call of the extractor.
         workers: processes that decode; 1: this one alone.
 
     Yields:
-        What became of each, as soon as it is known.
+        The result of each video, as soon as it is known.
 
     Raises:
         OSError: the folder cannot be written.
-        UserError: a decoding process was killed, and nobody knows by which video.
+        UserError: a decoding process was killed, by an unknown video.
     """
     waiting = {video.path: video for video in videos}
     while waiting:
-        some = list(waiting.values())
+        batch = list(waiting.values())
+        starts = [folder.unfinished.resume(video) for video in batch]
         try:
-            for outcome in _extract_once(some, extractor, sampling, folder, batch_size, workers):
-                del waiting[outcome.video.path]
+            for piece in decode_videos(batch, sampling, batch_size, workers, starts):
+                video = batch[piece.video]
+                if piece.frames is not None:
+                    folder.unfinished.add(video, extractor(piece.frames), piece.intact)
+                    continue
+                outcome = _finish(folder, video, piece.problem)
+                del waiting[video.path]
                 yield outcome
-        except DecoderDiedError as death:
-            for video in (some[place] for place in death.places):
+        except DecoderDiedError as death:  # the other videos are tried again
+            for video in (batch[index] for index in death.videos):
                 if waiting.pop(video.path, None) is not None:
                     folder.unfinished.drop(video)
-                    problem = Problem(_DIED, 0.0, used=False)
+                    problem = Problem(_DIED)
                     folder.fail(video, problem)
                     yield Outcome(video, problem)
 
 
-def _extract_once(
-    videos: list[VideoFile],
-    extractor: Extractor,
-    sampling: Sampling,
-    folder: FeatureFolder,
-    batch_size: int,
-    workers: int,
-) -> Iterator[Outcome]:
-    """See :func:`extract_videos`; DecoderDiedError where that tries the others again."""
-    starts = [folder.unfinished.resume(video) for video in videos]
-    for piece in decode_videos(videos, sampling, batch_size, workers, starts):
-        video = videos[piece.place]
-        if piece.frames is not None:
-            folder.unfinished.add(video, extractor(piece.frames), piece.sound)
-        else:
-            yield _finish(folder, video, piece.problem)
-
-
 def _finish(folder: FeatureFolder, video: VideoFile, problem: Problem | None) -> Outcome:
     """Keep a video's features if it can be used, and note what is wrong with it."""
-    features, same = folder.unfinished.finish(video)
+    features, is_unchanged = folder.unfinished.finish(video)
     if problem is None or problem.used:
         try:
-            _keep(folder, video, features, same, problem)
+            with reading_video():
+                file = fingerprint(video.path)
+            _require_usable(features, is_unchanged)
+            wrong = (None, 0.0) if problem is None else (problem.reason, problem.amount)
+            folder.write(video, features, MadeOf(file, video.origin, *wrong))
         except VideoError as error:
-            problem = Problem(str(error), error.seconds, used=False)
+            problem = Problem(str(error), error.seconds)
     folder.unfinished.drop(video)
     if problem is not None:
         (folder.note if problem.used else folder.fail)(video, problem)
     return Outcome(video, problem)
 
 
-def _keep(
-    folder: FeatureFolder,
-    video: VideoFile,
-    features: dict[str, np.ndarray],
-    same: bool,
-    problem: Problem | None,
-) -> None:
-    """Write the features of a video.
-
-    Args:
-        same: the video has not changed while it was read.
-
-    Raises:
-        OSError: the folder cannot be written.
-        VideoError: they cannot be used, or nobody knows of which file they are.
-    """
-    with reading_video():
-        file = fingerprint(video.path)
-    if not same:
+def _require_usable(features: dict[str, np.ndarray], is_unchanged: bool) -> None:
+    if not is_unchanged:
         raise VideoError("it was changed while it was read; run again when it is complete")
     if not features:
         raise VideoError("it has no frames")
     if not all(np.isfinite(values).all() for values in features.values()):
         raise VideoError("its features are not finite; try without --half")
-    wrong = (None, 0.0) if problem is None else (problem.reason, problem.seconds)
-    folder.write(video, features, MadeOf(file, video.origin, *wrong))

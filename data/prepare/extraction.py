@@ -1,4 +1,4 @@
-"""What made features, and of which videos: the records of a folder of them and of a database.
+"""The provenance of features: what made them, and of which videos, in folders and databases.
 
 <folder>/extraction.json                       {extractor: {model, weights, weights_sha256,
                                                interval, width}}: what made the files
@@ -34,25 +34,16 @@ META_FILE = "meta.json"  # of a feature database; "extraction" is what EXTRACTIO
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made an extractor's features.
+    """What made an extractor's features."""
 
-    Attributes:
-        model: the network.
-        weights: name of their file; None: untrained.
-        weights_sha256: of that file.
-        interval: seconds of video that a feature covers.
-        width: D.
-    """
-
-    model: str
-    weights: str | None
-    weights_sha256: str | None
-    interval: float
-    width: int
+    model: str  # the network
+    weights: str | None  # name of their file; None: untrained
+    weights_sha256: str | None  # of that file
+    interval: float  # seconds of video that a feature covers
+    width: int  # D of the features (T, D)
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """Return how a recorded entry differs. A file of weights may be renamed, but not
-        changed."""
+        """Return how a recorded entry differs; a file of weights may have another name."""
         own = dataclasses.asdict(self)
         del own["weights"]
         return [
@@ -69,7 +60,7 @@ class _Extractor(msgspec.Struct):
 
 
 def read_extraction(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """{extractor: provenance} of a folder of features; None where nothing is recorded.
+    """Return {extractor: provenance} of a folder of features; None where nothing is recorded.
 
     Raises:
         UserError: the record is damaged.
@@ -82,51 +73,43 @@ def read_extraction(folder: Path) -> dict[str, dict[str, Any]] | None:
         check(extraction, dict[Id, _Extractor])
     except RecordError as error:
         raise UserError(
-            f"{path} must tell of each extractor its model, weights, interval, width: {error}"
+            f"{path} must hold each extractor's model, weights, interval, width: {error}"
         ) from None
     return extraction
 
 
 class MadeOf(msgspec.Struct, frozen=True):
-    """The video file that features were made from; ``made_of`` of a feature file.
-
-    Attributes:
-        file: what it is known by.
-        origin: the folder that was searched for it.
-        problem: what is wrong with it although it is used; None if all is well.
-        seconds: how much of it is used then.
-    """
+    """The video file that features were made from; ``made_of`` of a feature file."""
 
     file: Fingerprint
-    origin: str
-    problem: str | None = None
-    seconds: Finite = 0.0
+    origin: str  # the folder that was searched for it
+    problem: str | None = None  # what is wrong with a file that is used; None: nothing
+    seconds: Finite = 0.0  # how much of it is used then
 
     def fits(self, path: Path) -> bool:
-        """Return whether the file is the same. A damaged one may have been fixed between its
-        ends."""
+        """Return whether the file is the same; a damaged one may have been fixed in its middle."""
         if self.problem is not None and path.stat().st_mtime_ns != self.file.modified:
             return False
         return self.file.fits(path)
 
 
-def save_features(
-    path: Path, features: np.ndarray, made_by: dict[str, Any], made_of: MadeOf
+def save_arrays(
+    path: Path, arrays: dict[str, np.ndarray], made_by: dict[str, Any], made_of: MadeOf
 ) -> None:
-    """Write a feature file with features (T, D), atomically."""
+    """Write arrays with their provenance, atomically; of a feature file: ``features`` (T, D)."""
     source = msgspec.json.encode(made_of).decode()
+    content: dict[str, Any] = {**arrays, "made_by": json.dumps(made_by), "made_of": source}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, features=features, made_by=json.dumps(made_by), made_of=source)
+        np.savez(file, **content)
 
 
 def read_making(path: Path) -> tuple[dict[str, Any], MadeOf | None]:
-    """Return what a feature file says of what made it, and of which video; {} and None if
-    nothing."""
+    """Return a feature file's ``made_by`` and ``made_of``; {} and None where they are missing."""
     try:
         with zipfile.ZipFile(path) as archive:
             made_by = decode_json(_read_text(archive, "made_by") or "", dict)
             made_of = _read_text(archive, "made_of")
-    except Exception:  # NumPy and zipfile raise all sorts: whatever it says, it is not ours
+    except Exception:  # NumPy and zipfile raise anything for a damaged file
         return {}, None
     with suppress(RecordError):
         return made_by, decode_json(made_of, MadeOf) if made_of else None
@@ -134,68 +117,58 @@ def read_making(path: Path) -> tuple[dict[str, Any], MadeOf | None]:
 
 
 def _read_text(archive: zipfile.ZipFile, name: str) -> str | None:
-    """A text in a feature file; None if there is none."""
+    """Return a text in a feature file; None if there is none."""
     member = f"{name}.npy"
     if member not in archive.namelist():
         return None
-    info = archive.getinfo(member)
-    if info.file_size > _MAX_TEXT_BYTES:
-        raise ValueError(f"{info.file_size} bytes, which no such text has")
-    with archive.open(info) as entry:
+    if (size := archive.getinfo(member).file_size) > _MAX_TEXT_BYTES:
+        raise ValueError(f"{size} bytes, which no such text has")
+    with archive.open(member) as entry:
         return str(np.lib.format.read_array(entry, allow_pickle=False))
 
 
 def extraction_of(feature_files: Iterable[str], interval: float) -> dict[str, Any] | None:
-    """Return what made feature files, from the folder of features that they lie in.
+    """Return the provenance of feature files, recorded in the folder that they lie in.
 
     Args:
         feature_files: in the folders of their kinds (:mod:`data.prepare.feature_parts`).
-        interval: seconds that a feature is said to cover.
+        interval: seconds that a feature covers according to the user.
 
     Raises:
-        UserError: it was another interval, or files of different making are mixed.
+        UserError: it is another interval, or files of different provenance are mixed.
     """
     folders = sorted({folder_of(Path(path)).parent for path in feature_files})
-    found = [(folder, read_extraction(folder)) for folder in folders]
-    for folder, extraction in found:
+    first = read_extraction(folders[0]) if folders else None
+    for folder in folders:
+        extraction = read_extraction(folder)
         for name, entry in (extraction or {}).items():
             if entry["interval"] != interval:
                 raise UserError(
                     f"the {name} features in {folder} cover {entry['interval']:g} seconds each; "
                     f"pass --frame_length {entry['interval']:g}, or extract them again"
                 )
-        if extraction != found[0][1]:
+        if extraction != first:
             raise UserError(
-                f"features in {found[0][0]} and {folder} were made by different networks or weights"
+                f"features in {folders[0]} and {folder} were made by different networks or weights"
             )
-    return found[0][1] if found else None
+    return first
 
 
 class FeatureMeta(msgspec.Struct):
-    """``meta.json`` of a feature database; None where it does not say, as published ones."""
+    """``meta.json`` of a feature database; published ones have none."""
 
-    interval: Finite | None = None
+    interval: Finite | None = None  # seconds
     width: Width | None = None
     dtype: str | None = None
-    parts: dict[Id, Width] | None = None
-    extraction: dict[Id, dict[str, Any]] | None = None
+    parts: dict[Id, Width] | None = None  # widths, in the order in which parts are joined
+    extraction: dict[Id, dict[str, Any]] | None = None  # {extractor: provenance}
 
 
 def read_feature_meta(database: Path) -> FeatureMeta:
-    """Return what a feature database says of itself; nothing where it has no ``meta.json``.
+    """Return ``meta.json`` of a feature database; empty where there is none.
 
     Raises:
-        UserError: it is damaged, or says something else.
+        UserError: it is damaged.
     """
     path = database / META_FILE
     return read_json(path, FeatureMeta) if path.is_file() else FeatureMeta()
-
-
-def database_extraction(database: Path) -> dict[str, Any] | None:
-    """Return what made the features of a database; None where it does not say."""
-    return read_feature_meta(database).extraction
-
-
-def database_parts(database: Path) -> dict[str, int] | None:
-    """{part: width} of a database's features in order; None where it does not say."""
-    return read_feature_meta(database).parts

@@ -30,22 +30,16 @@ _PLAIN = _PUT | {
 
 
 class FeatureFileError(ValueError):
-    """Why the features of a video cannot be used; it is listed, and the others go on."""
+    """Why the features of a video cannot be used; such videos are listed and left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturePaths:
-    """Where the features of a video lie.
+    """The feature files of a video."""
 
-    Attributes:
-        frames: of the shortest file.
-        files: one per part, in the order in which the parts are joined.
-        folder: the extractors' folder that they lie in.
-    """
-
-    frames: int
-    files: tuple[str, ...]
-    folder: str
+    frames: int  # of the shortest file
+    files: tuple[str, ...]  # one per part, in the order in which the parts are joined
+    folder: str  # of the extractors that they are in
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -54,25 +48,25 @@ class FeaturePaths:
 
     @property
     def is_value(self) -> bool:
-        """Whether the folders are called as VALUE's are."""
+        """Whether the folders are named as VALUE's are."""
         return any(is_value_folder(folder_of(Path(file))) for file in self.files)
 
 
 def load_features(path: str | Path) -> np.ndarray:
-    """Features (T, D) of one video and extractor, in the precision of the file.
+    """Return features (T, D) of one video and extractor, in the precision of the file.
 
     Raises:
-        FeatureFileError: the file is damaged, or what it holds are no features.
+        FeatureFileError: the file is damaged, or does not hold features.
     """
     try:
         features = read_npz_features(path)
-    except Exception as error:  # zipfile, zlib and NumPy raise all sorts for a damaged file
+    except Exception as error:  # zipfile, zlib and NumPy raise anything for a damaged file
         raise FeatureFileError(f"it cannot be read ({shorten(repr(error))})") from None
     try:
         require_features(features)
     except ValueError:
-        what = f"no frames × values: {features.dtype} {features.shape}"
-        raise FeatureFileError(what) from None
+        shape = f"{features.dtype} {features.shape}"
+        raise FeatureFileError(f"no frames × values: {shape}") from None
     require_usable(features)
     return features
 
@@ -86,30 +80,28 @@ def require_usable(features: np.ndarray) -> None:
 
 
 def load_parts(paths: FeaturePaths) -> list[np.ndarray]:
-    """Features (T, D of the part) of each part in order, T = ``paths.frames``.
+    """Return the features (T, D of the part) of each part in order, T = ``paths.frames``.
 
     Raises:
         FeatureFileError: a file is damaged or has changed.
     """
     parts = [load_features(path)[: paths.frames] for path in paths.files]
     if any(len(part) != paths.frames for part in parts):
-        raise FeatureFileError(f"fewer than the {paths.frames} frames it had when paths were noted")
+        raise FeatureFileError(f"fewer than the {paths.frames} frames it had when it was listed")
     return parts
 
 
 def write_paths(path: Path, paths: dict[str, FeaturePaths]) -> None:
     """Pickle {video: (frames, file of the last part, …, file of the first part, folder)}.
 
-    Of ResNet and SlowFast, joined in this order, that is the published format.
-    A file that says the same, of features that are not newer than it, is left alone: what was made
-    from it stays newer than it.
+    Of ResNet and SlowFast, joined in this order, that is the published format. An existing file of
+    the same content, not older than the features, is kept: so what was made from it stays current.
     """
-    files = (Path(file) for of in paths.values() for file in of.files)
+    files = (Path(file) for entry in paths.values() for file in entry.files)
     is_same = path.is_file() and read_paths(path) == paths
     if is_same and max(map(modified, files), default=0) <= modified(path):
         return
-    entries = {vid: (of.frames, *reversed(of.files), of.folder) for vid, of in paths.items()}
-    write_pickle(path, entries)
+    write_pickle(path, {vid: (p.frames, *reversed(p.files), p.folder) for vid, p in paths.items()})
 
 
 def read_paths(path: Path) -> dict[str, FeaturePaths]:
@@ -119,19 +111,16 @@ def read_paths(path: Path) -> dict[str, FeaturePaths]:
         UserError: the file is missing or holds something else.
     """
     entries = read_pickle(path, dict[Id, _ENTRY])
-    try:
-        return {vid: _paths_of(entry) for vid, entry in entries.items()}
-    except RecordError as error:
-        raise UserError(
-            f"{path} holds no feature paths ({error}); run scripts/collect_video_feature_paths.py"
-        ) from None
-
-
-def _paths_of(entry: tuple) -> FeaturePaths:
-    frames, *files, folder = entry
-    if isinstance(frames, str) or not all(isinstance(text, str) for text in (*files, folder)):
-        raise RecordError(f"{brief(entry)} is no number of frames, files and folder")
-    return FeaturePaths(frames, tuple(reversed(files)), folder)
+    paths = {}
+    for vid, entry in entries.items():
+        frames, *files, folder = entry
+        if isinstance(frames, str) or not all(isinstance(text, str) for text in (*files, folder)):
+            raise UserError(
+                f"{path} holds no feature paths ({brief(entry)} is no number of frames, files and "
+                "folder); run scripts/collect_video_feature_paths.py"
+            )
+        paths[vid] = FeaturePaths(frames, tuple(reversed(files)), folder)  # type: ignore[arg-type]
+    return paths
 
 
 def write_pickle(path: Path, value: Any) -> None:
@@ -151,22 +140,21 @@ def read_pickle(path: Path, kind: Any = Any) -> Any:
     try:
         require_plain(data)
         return check(pickle.loads(data), kind)
-    except Exception as error:  # a damaged pickle raises all sorts
+    except Exception as error:  # a damaged pickle raises anything
         raise UserError(f"{path} cannot be read ({shorten(error)}); make it again") from None
 
 
 def require_plain(data: bytes) -> None:
     """Raise RecordError for a pickle that holds anything but plain containers.
 
-    Places in the unpickler's memory must be taken one after the other: it makes room for all that
-    lie below the greatest.
+    Indices of the unpickler's memo must be consecutive: it allocates memory up to the greatest.
     """
-    places = 0
+    memo = 0
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in _PLAIN:
             raise RecordError(f"{opcode.name} {brief(argument)} is not allowed here")
         if opcode.name in _PUT:
-            if int(argument or 0) > places:
-                raise RecordError(f"place {brief(argument)} of {places}")
-            places += 1
-        places += opcode.name == "MEMOIZE"
+            if int(argument or 0) > memo:
+                raise RecordError(f"memo index {brief(argument)} of {memo}")
+            memo += 1
+        memo += opcode.name == "MEMOIZE"

@@ -1,4 +1,4 @@
-"""A folder of extracted features: which videos it has, of what, and what it lacks.
+"""A folder of extracted features: which videos it has features of, and which it lacks.
 
 See :mod:`data.prepare.extraction` for its files, and :mod:`data.prepare.problems` for failed.json.
 """
@@ -20,7 +20,7 @@ from data.prepare.extraction import (
     Provenance,
     read_extraction,
     read_making,
-    save_features,
+    save_arrays,
 )
 from data.prepare.feature_files import FeatureFileError, load_features
 from data.prepare.feature_parts import extracted_folder, part_files
@@ -34,14 +34,14 @@ from utils.fingerprints import fingerprint
 
 
 class FeatureFolder:
-    """Takes features, one file a video and extractor, each whole or absent.
+    """Keeps features, one file per video and extractor, each written atomically.
 
     Args:
-        folder: made if it is not there.
-        made_by: of each extractor that is to run.
-        force: replace what other weights or another interval made.
-        problems: what is wrong with videos; None: <folder>/failed.json tells.
-        of_value: its files lie as VALUE's: ``clip-vit/<vid>.npz``.
+        folder: created if it does not exist.
+        made_by: of each extractor that will run.
+        force: replace features of other weights or another interval.
+        problems: what is wrong with videos; None: of <folder>/failed.json.
+        of_value: files are named as VALUE's: ``clip-vit/<vid>.npz``.
 
     Raises:
         OSError: it cannot be written.
@@ -81,11 +81,11 @@ class FeatureFolder:
     def _check_unchanged(self, known: dict[str, dict[str, Any]]) -> None:
         fix = "choose another --output, or pass --force to extract them again"
         for name, provenance in self._made_by.items():
-            there = self._of(name)
-            if name not in known and part_files(there):
-                raise UserError(f"{there} holds features and nothing says what made them; {fix}")
+            folder = self._of(name)
+            if name not in known and part_files(folder):
+                raise UserError(f"{folder} holds features and nothing says what made them; {fix}")
             if name in known and (differences := provenance.differences(known[name])):
-                raise UserError(f"{there} was made with {'; '.join(differences)}; {fix}")
+                raise UserError(f"{folder} was made with {'; '.join(differences)}; {fix}")
 
     def _check_interval(self, known: dict[str, dict[str, Any]]) -> None:
         interval = next(iter(self._made_by.values())).interval
@@ -97,36 +97,30 @@ class FeatureFolder:
                 )
 
     def check(self, videos: Iterable[VideoFile]) -> None:
-        """See, before the work, that features of videos can be written.
-
-        Raises:
-            OSError: they cannot.
-        """
+        """Raise OSError, before the work, if features of these videos cannot be written."""
         one_of_folder = {video.folder: video for video in videos}
         for extractor in self._made_by:
             check_output(*(self.path(video, extractor) for video in one_of_folder.values()))
 
     def path(self, video: VideoFile, extractor: str) -> Path:
-        """Return where the features of a video lie."""
+        """Return the path of a video's features."""
         folder = self._of(extractor)
         return (folder if self._of_value else folder / video.folder) / f"{video.vid}.npz"
 
     def settle(self, video: VideoFile) -> bool:
-        """Return whether all features of a video are there, whole, of this very file and made like
-        these.
+        """Return whether all features of a video exist, intact, of this very file and made alike.
 
-        Those of a video that was moved are moved likewise. Earlier ones, which do not say which
-        file they are of, count if they are newer than it, and say so from now on.
+        Those of a video that was moved are moved likewise. Earlier ones without a record of their
+        file count if they are newer than it; the record is added.
 
         Raises:
             OSError: the features cannot be written.
             VideoError: the video cannot be read.
         """
-        settled = [self._settle(video, extractor) for extractor in self._made_by]
-        kept = [made_of for made_of in settled if made_of is not None]
-        if len(kept) < len(settled):
+        settled = list(filter(None, (self._settle(video, name) for name in self._made_by)))
+        if len(settled) < len(self._made_by):
             return False
-        for made_of in kept:
+        for made_of in settled:
             if made_of.problem is not None:
                 self.note(video, Problem(made_of.problem, made_of.seconds, used=True))
         return True
@@ -135,11 +129,11 @@ class FeatureFolder:
         path = self.path(video, extractor)
         kind = self._of(extractor)
         elsewhere = [file for file in self._files.get(video.vid, ()) if kind in file.parents]
-        for place in [path] if path.is_file() else elsewhere:
-            made_by, made_of = read_making(place)
-            if not self._is_like(place, extractor, made_by) or not _is_of(place, made_of, video):
+        for file in [path] if path.is_file() else elsewhere:
+            made_by, made_of = read_making(file)
+            if not self._is_like(file, extractor, made_by) or not _is_of(file, made_of, video):
                 continue
-            self._move(video.vid, place, path)
+            self._move(video.vid, file, path)
             if made_of is None or made_of.origin != video.origin:
                 made_of = _with_source(made_of, video)
                 _note_source(path, made_by, made_of)
@@ -147,7 +141,7 @@ class FeatureFolder:
         return None
 
     def _is_like(self, path: Path, extractor: str, made_by: dict[str, Any]) -> bool:
-        """Return whether a feature file is whole and would be made like this now."""
+        """Return whether a feature file is intact and was made as new ones would be."""
         provenance = self._made_by[extractor]
         try:
             width = load_features(path).shape[1]
@@ -166,30 +160,28 @@ class FeatureFolder:
         for extractor, of_video in features.items():
             path = self.path(video, extractor)
             made_by = dataclasses.asdict(self._made_by[extractor])
-            save_features(path, of_video.astype(np.float32), made_by, made_of)
+            save_arrays(path, {"features": of_video.astype(np.float32)}, made_by, made_of)
             if path not in self._files[video.vid]:
                 self._files[video.vid].append(path)
 
     def note(self, video: VideoFile, problem: Problem) -> None:
-        """Note what is wrong with a video. One that cannot be used is tried again next time."""
+        """Note what is wrong with a video. One that failed is tried again next time."""
         self.problems.note(video.path, problem)
 
     def fail(self, video: VideoFile, problem: Problem) -> None:
-        """Note that a video cannot be used, and drop features of an earlier file of its name."""
+        """Note that a video failed, and delete features of an earlier file of its name."""
         self.note(video, problem)
         for path in list(self._files.get(video.vid, ())):
-            with suppress(VideoError):  # it cannot be read now: nobody knows
+            with suppress(VideoError):  # it cannot be read: unknown
                 if not _is_of(path, read_making(path)[1], video):
                     path.unlink()
                     self._files[video.vid].remove(path)
 
-    # --- Videos that are gone ---------------------------------------------------------------------
-
     def gone(self, found: FoundVideos) -> dict[str, list[Path]]:
-        """{video: feature files} that no file below ``found.top`` belongs to any more.
+        """Return {video: feature files} whose video no longer exists below ``found.top``.
 
-        Those that say that they are of a video of another folder are left alone. Where a folder
-        could not be read nobody knows.
+        Features recorded as of a video of another folder are left out, and so are all if a folder
+        could not be read.
         """
         if found.unread:
             return {}
@@ -199,7 +191,9 @@ class FeatureFolder:
         for vid in sorted(self._files.keys() - unusable):
             for path in self._files[vid]:
                 is_right = self._of_value or path.parent.name == folder_of.get(vid)
-                if not (vid in folder_of and is_right) and _is_from(path, found.origin):
+                made_of = read_making(path)[1]
+                is_from_here = made_of is None or made_of.origin == found.origin
+                if not (vid in folder_of and is_right) and is_from_here:
                     gone[vid].append(path)
         return dict(gone)
 
@@ -207,7 +201,7 @@ class FeatureFolder:
         """Delete the features of videos that are gone; return which (see :meth:`gone`).
 
         Args:
-            found: the videos there are.
+            found: the videos that exist.
             most: also if more than half of the videos are gone.
 
         Raises:
@@ -215,17 +209,17 @@ class FeatureFolder:
         """
         if found.unread:
             raise UserError(
-                f"{shown(found.unread[0])} cannot be read, so nobody knows which videos are gone: "
+                f"{shown(found.unread[0])} cannot be read, so it is unknown which videos are gone: "
                 "fix its permissions, or leave out --prune"
             )
         gone = self.gone(found)
-        there = len(self._files.keys() & found.names())
+        present = len(self._files.keys() & found.names())
         lost = len(gone.keys() - found.names())
-        if 2 * lost > lost + there and not most:
+        if lost > present and not most:
             raise UserError(
-                f"{lost} of {lost + there} videos that {self.folder} has features of are gone from "
-                f"{found.top}, such as {next(iter(gone))!r}: is it the right folder, and mounted? "
-                "--prune_most drops their features all the same"
+                f"{lost} of {lost + present} videos that {self.folder} has features of are gone "
+                f"from {found.top}, such as {next(iter(gone))!r}: is it the right folder, and "
+                "mounted? --prune_most deletes their features anyway"
             )
         self.unfinished.drop_others(found.names())
         for vid, paths in gone.items():
@@ -239,7 +233,7 @@ class FeatureFolder:
 
 @contextmanager
 def reading_video() -> Iterator[None]:
-    """What the operating system refuses of a video is a VideoError."""
+    """Raise VideoError where the operating system refuses to read a video."""
     try:
         yield
     except OSError as error:
@@ -247,8 +241,7 @@ def reading_video() -> Iterator[None]:
 
 
 def _is_of(path: Path, made_of: MadeOf | None, video: VideoFile) -> bool:
-    """Return whether a feature file is of this very video file; by its date where it does not
-    say."""
+    """Return whether a feature file is of this very video file; without a record, by its date."""
     with reading_video():
         if made_of is None:
             return modified(path) >= modified(video.path)
@@ -262,14 +255,8 @@ def _with_source(made_of: MadeOf | None, video: VideoFile) -> MadeOf:
         return MadeOf(fingerprint(video.path), video.origin)
 
 
-def _is_from(path: Path, origin: str) -> bool:
-    """Return whether a feature file is of a video of this folder, or does not say of which."""
-    _, made_of = read_making(path)
-    return made_of is None or made_of.origin == origin
-
-
 def _note_source(path: Path, made_by: dict[str, Any], made_of: MadeOf) -> None:
-    """Let a feature file say which video it is of; its date stays, as its features do."""
+    """Record in a feature file which video it is of, and keep its date, as its features."""
     known = path.stat()
-    save_features(path, load_features(path), made_by, made_of)
+    save_arrays(path, {"features": load_features(path)}, made_by, made_of)
     os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))

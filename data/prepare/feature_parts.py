@@ -1,4 +1,4 @@
-"""Kinds of features that are joined to one: their names, and the folders of their files.
+"""The parts that are joined to a frame's features: their names, and the folders of their files.
 
 <feature_dir>/<part>_features/<sub>/<video>.npz   as HERO's and extract_features.py's
 <feature_dir>/<folder>/<video>.npz                as the VALUE benchmark's
@@ -17,26 +17,23 @@ _SUFFIX = "_features"
 
 def part_folder(feature_dir: Path, part: str) -> Path | None:
     """Return the folder of a part's files; None: there is none."""
-    names = (
-        f"{part}{_SUFFIX}",
-        _VALUE_FOLDERS.get(part, part),
-        f"{extractor_of(part)}{_SUFFIX}",
-    )
+    value_folder, extractor = _VALUE_FOLDERS.get(part, part), extractor_of(part)
+    names = (f"{part}{_SUFFIX}", value_folder, f"{extractor}{_SUFFIX}")
     return next(filter(Path.is_dir, map(feature_dir.joinpath, names)), None)
 
 
 def is_value_folder(folder: Path) -> bool:
-    """Return whether a part's folder is called as VALUE's are, not ``<part>_features``."""
+    """Return whether a part's folder is named as VALUE's are, not ``<part>_features``."""
     return not folder.name.endswith(_SUFFIX)
 
 
 def extractor_of(part: str) -> str:
-    """Return what extract_features.py calls the extractor of a part."""
+    """Return the name of a part's extractor in extract_features.py."""
     return _EXTRACTED_AS.get(part, part)
 
 
 def extracted_folder(root: Path, extractor: str, of_value: bool) -> Path:
-    """Return the folder of an extractor's files, called as VALUE's or as HERO's."""
+    """Return the folder of an extractor's files, named as VALUE's or as HERO's."""
     if not of_value:
         return root / f"{extractor}{_SUFFIX}"
     parts = {name: part for part, name in _EXTRACTED_AS.items()}
@@ -50,7 +47,7 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def folder_of(file: Path) -> Path:
-    """Return the part's folder that a feature file lies in."""
+    """Return the part's folder that holds a feature file."""
     folder, above = file.parent, file.parent.parent
     published = (f"{part}{_SUFFIX}" for part in (*_VALUE_FOLDERS, *_EXTRACTED_AS.values()))
     if folder.name in _VALUE_FOLDERS.values():
@@ -69,7 +66,7 @@ def choose_parts(feature_dir: Path, version: str | None) -> tuple[str, ...]:
     """Return the parts of a version (``clip-vit_slowfast``), in the order in which they are joined.
 
     Without one, and where it names no parts, the folders decide: ResNet and SlowFast, or else the
-    one pair of VALUE's that is there.
+    only pair of VALUE's that exists.
 
     Raises:
         UserError: there are several pairs.
@@ -77,8 +74,8 @@ def choose_parts(feature_dir: Path, version: str | None) -> tuple[str, ...]:
     named = tuple(version.split("_")) if version else ()
     if named and all(part in _VALUE_FOLDERS or part_folder(feature_dir, part) for part in named):
         return named
-    there = [part for part in _VALUE_FOLDERS if part_folder(feature_dir, part)]
-    pairs = [(first, then) for first in PICTURES for then in CLIPS if {first, then} <= {*there}]
+    found = {part for part in _VALUE_FOLDERS if part_folder(feature_dir, part)}
+    pairs = [(first, then) for first in PICTURES for then in CLIPS if {first, then} <= found]
     if PUBLISHED in pairs or not pairs:
         return PUBLISHED
     if len(pairs) > 1:

@@ -1,4 +1,4 @@
-"""The videos below a folder, and what is passed over there."""
+"""The videos below a folder, and the files there that are ignored."""
 
 import hashlib
 import os
@@ -12,8 +12,8 @@ from data.video_pool import VIDEO_SUFFIXES
 from utils.errors import UserError
 from utils.names import is_text
 
-TOP_FOLDER = "videos"  # of features whose videos lie in no folder of their own
-PREVIEWS = (".gif", ".apng")  # beside a film of the same name they show what is in it
+TOP_FOLDER = "videos"  # of the features of videos that are in no sub-folder
+PREVIEWS = (".gif", ".apng")  # next to a video of the same name
 _LONGEST_NAME = 255 - len(".npz")  # bytes that file systems allow
 _KEPT, _DIGITS = 100, 16  # bytes of a folder's name that is too long, and digits of its hash
 _SHOWN_ENDINGS = 5
@@ -21,54 +21,37 @@ _SHOWN_ENDINGS = 5
 
 @dataclass(frozen=True, slots=True)
 class VideoFile:
-    """A video.
+    """A video file."""
 
-    Attributes:
-        vid: its name.
-        path: its file.
-        folder: where its features go below ``<extractor>_features``.
-        origin: the folder that was searched, absolute, as text.
-    """
-
-    vid: str
+    vid: str  # the video's name
     path: Path
-    folder: str
-    origin: str = ""
+    folder: str  # of its features below ``<extractor>_features``
+    origin: str = ""  # the folder that was searched, absolute, as text
 
 
 @dataclass(frozen=True, slots=True)
 class FoundVideos:
-    """What lies below a folder.
+    """The content of a folder and its sub-folders."""
 
-    Attributes:
-        top: the folder.
-        videos: by name.
-        unusable: files that would be videos, and folders, that cannot be used, and why.
-        other: files whose ending is no video's.
-        hidden: files and folders whose name begins with a dot, and those of the system.
-        again: files that show what another video of their name does: previews, second links.
-        unread: folders that cannot be read, so that nobody knows what is in them.
-    """
-
-    top: Path
-    videos: list[VideoFile] = field(default_factory=list)
-    unusable: dict[Path, str] = field(default_factory=dict)
-    other: list[Path] = field(default_factory=list)
-    hidden: list[Path] = field(default_factory=list)
-    again: list[Path] = field(default_factory=list)
-    unread: list[Path] = field(default_factory=list)
+    top: Path  # the folder
+    videos: list[VideoFile] = field(default_factory=list)  # by name
+    unusable: dict[Path, str] = field(default_factory=dict)  # videos and folders, and why
+    other: list[Path] = field(default_factory=list)  # files whose ending is no video's
+    hidden: list[Path] = field(default_factory=list)  # names with a leading dot, and the system's
+    duplicates: list[Path] = field(default_factory=list)  # previews of videos, second links
+    unread: list[Path] = field(default_factory=list)  # folders that cannot be read
 
     @property
     def origin(self) -> str:
-        """``top`` without links, as text."""
+        """The real path of ``top``, as text."""
         return _as_text(os.path.realpath(self.top))
 
     def names(self) -> set[str]:
-        """Names of all videos, also of those that cannot be used."""
+        """Return the names of all videos, also of those that cannot be used."""
         return {video.vid for video in self.videos} | {path.stem for path in self.unusable}
 
     def notes(self) -> Iterator[str]:
-        """A line for each kind of what was passed over."""
+        """Yield a line for each kind of file that was passed over."""
         endings = Counter(map(_ending, self.other))
         common = ", ".join(f"{n} {ending}" for ending, n in endings.most_common(_SHOWN_ENDINGS))
         more = ", …" if len(endings) > _SHOWN_ENDINGS else ""
@@ -76,7 +59,7 @@ class FoundVideos:
         kinds = (
             (f"files whose ending is no video's ({common}{more})", rarest),
             ("hidden files and folders", self.hidden),
-            ("previews of videos and second links to them", self.again),
+            ("previews of videos and second links to them", self.duplicates),
         )
         for kind, paths in kinds:
             if paths:
@@ -85,10 +68,10 @@ class FoundVideos:
 
 
 def find_videos(video_dir: str | Path) -> FoundVideos:
-    """All videos below a folder and the folders that links lead to, each folder once.
+    """Find all videos below a folder and the folders that links lead to, each folder once.
 
-    A video is called as its file, without the ending. Folders within folders become one:
-    ``a/b/x.mp4`` goes to ``a_b``. Videos of one name cannot be used, and so are listed.
+    A video is named as its file, without the ending. Features of ``a/b/x.mp4`` go to folder
+    ``a_b``. Several videos of one name cannot be used, and are listed.
 
     Raises:
         UserError: it is no folder.
@@ -115,14 +98,13 @@ def _ending(path: Path) -> str:
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether it is a file, or a link to one that is not there now: an archive not
-    mounted."""
-    is_there = os.path.exists(path)  # noqa: PTH110  as above
-    return path.is_file() if is_there else path.is_symlink()
+    """Return whether it is a file, or a broken link, as to an archive that is not mounted."""
+    exists = os.path.exists(path)  # noqa: PTH110  Path.exists raises where a link cannot be read
+    return path.is_file() if exists else path.is_symlink()
 
 
 def _take(found: FoundVideos, vid: str, paths: list[Path]) -> None:
-    """Take the one video of a name; several cannot be told apart."""
+    """Add the only video of a name, or why it cannot be used."""
     films = [path for path in paths if path.suffix.lower() not in PREVIEWS] or paths
     files: dict[str, Path] = {}
     for path in sorted(films, key=Path.is_symlink):
@@ -136,14 +118,14 @@ def _take(found: FoundVideos, vid: str, paths: list[Path]) -> None:
         reason = f"its name has more than {_LONGEST_NAME} bytes; rename it"
     else:
         (path,) = files.values()
-        found.again.extend(other for other in paths if other != path)
+        found.duplicates.extend(other for other in paths if other != path)
         found.videos.append(VideoFile(vid, path, _feature_folder(found.top, path), found.origin))
         return
     found.unusable.update(dict.fromkeys(files.values(), reason))
 
 
 def _feature_folder(top: Path, path: Path) -> str:
-    """The folders' names in one, as text, and as far as a name may be that long."""
+    """Return the names of a video's folders joined to one, shortened where it is too long."""
     name = _as_text("_".join(path.relative_to(top).parts[:-1])) or TOP_FOLDER
     if len(name.encode()) > _LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()

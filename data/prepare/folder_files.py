@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Where other systems keep what was deleted and thumbnails: hidden there, without a dot in front.
+# Of other systems, for deleted files and thumbnails: hidden there, without a leading dot.
 SYSTEM_FOLDERS = {
     *("$recycle.bin", "recycler", "#recycle", "@recycle", "@eadir", "lost+found"),
     "system volume information",
@@ -14,25 +14,17 @@ SYSTEM_FOLDERS = {
 
 @dataclass(frozen=True, slots=True)
 class FolderFiles:
-    """What lies below a folder.
+    """The files below a folder."""
 
-    Attributes:
-        top: the folder.
-        files: all that is neither a folder nor hidden, by path.
-        hidden: files and folders whose name begins with a dot, and those of the system.
-        unread: folders that cannot be read, and why.
-    """
-
-    top: Path
-    files: list[Path] = field(default_factory=list)
-    hidden: list[Path] = field(default_factory=list)
-    unread: dict[Path, str] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)  # neither folders nor hidden, by path
+    hidden: list[Path] = field(default_factory=list)  # names with a leading dot, and the system's
+    unread: dict[Path, str] = field(default_factory=dict)  # folders that cannot be read, and why
 
 
 def list_files(top: str | Path) -> FolderFiles:
-    """Search a folder and the folders that links lead to, each once; those without links first."""
-    found = FolderFiles(Path(top))
-    folders, links = [found.top], deque[Path]()
+    """List the files below a folder and the folders that links lead to, each folder once."""
+    found = FolderFiles()
+    folders, links = [Path(top)], deque[Path]()  # links last: a folder's own path is preferred
     seen: set[tuple[int, int]] = set()
     while folders or links:
         folder = folders.pop() if folders else links.popleft()
@@ -42,9 +34,9 @@ def list_files(top: str | Path) -> FolderFiles:
         except OSError as error:
             found.unread[folder] = f"the folder cannot be read ({error.strerror}): fix that"
             continue
-        if (place := (known.st_dev, known.st_ino)) in seen:
+        if (identity := (known.st_dev, known.st_ino)) in seen:
             continue
-        seen.add(place)
+        seen.add(identity)
         for path in paths:
             if path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS:
                 found.hidden.append(path)
@@ -57,6 +49,6 @@ def list_files(top: str | Path) -> FolderFiles:
 
 
 def shown(path: str | Path) -> str:
-    """Return a path as one line can show it, also one whose bytes are no text."""
+    """Return a path for a message of one line, also one whose bytes are no text."""
     text = str(path)
     return text if text.isprintable() else ascii(text)

@@ -1,7 +1,7 @@
-"""Which frames belong to which subtitle.
+"""Match frames with subtitles.
 
 Frame f covers [f·i, (f+1)·i) seconds, i = interval. All subtitles of many videos are matched at
-once, in arrays with one entry per subtitle, frame, or pair of the two that overlap.
+once, in arrays with one entry per subtitle, frame, or overlapping pair of the two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,11 @@ Spans = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class FrameMatches:
-    """The frames of one video's subtitles.
+    """The frames of one video's subtitles."""
 
-    Attributes:
-        sub2frames: [[subtitle, [frames]], …]: all frames a subtitle overlaps, also those ≥ T.
-        unique_sub2frames: the same with each frame < T given to one subtitle at most.
-        unmatched_frames: the frames < T that no subtitle overlaps.
-    """
-
-    sub2frames: list[list]
-    unique_sub2frames: list[list]
-    unmatched_frames: list[int]
+    sub2frames: list[list]  # [[subtitle, [frames]], …]: all that a subtitle overlaps, also ≥ T
+    unique_sub2frames: list[list]  # the same with each frame < T given to one subtitle at most
+    unmatched_frames: list[int]  # the frames < T that no subtitle overlaps
 
 
 def match_frames(
@@ -52,14 +46,12 @@ def match_frames(
         subtitles gets pseudo-subtitles over runs of ``group`` frames.
     """
     spoken = [video for video, of_video in enumerate(spans) if len(of_video)]
-    matches = {}
+    matches = [_pseudo_subtitles(total, group) for total in num_frames]
     if spoken:
         corpus = _Corpus([spans[v] for v in spoken], [num_frames[v] for v in spoken], interval)
-        matches = dict(zip(spoken, corpus.matches(), strict=True))
-    return [
-        matches[video] if video in matches else _pseudo_subtitles(total, group)
-        for video, total in enumerate(num_frames)
-    ]
+        for video, matched in zip(spoken, corpus.matches(), strict=True):
+            matches[video] = matched
+    return matches
 
 
 def _pseudo_subtitles(num_frames: int, group: int) -> FrameMatches:
@@ -91,7 +83,7 @@ class _Corpus:
         self.video_of_frame = np.repeat(np.arange(len(spans)), self.frames)  # (F,)
 
     def matches(self) -> Iterator[FrameMatches]:
-        """The result of each video."""
+        """Yield the result of each video."""
         first, count = self._overlaps()
         sub = np.repeat(np.arange(len(count)), count)  # (P,)
         frame = np.arange(len(sub)) + np.repeat(first - (np.cumsum(count) - count), count)  # (P,)
@@ -113,7 +105,7 @@ class _Corpus:
             yield FrameMatches(_numbered(sub2frames[a:b]), _numbered(unique[a:b]), frames)
 
     def _overlaps(self) -> tuple[np.ndarray, np.ndarray]:
-        """First frame and number of frames (S,) that each subtitle overlaps."""
+        """Return the first frame and the number of frames (S,) that each subtitle overlaps."""
         first = np.floor(self.start / self.interval).astype(np.int64).clip(min=0)
         stop = np.ceil(self.end / self.interval).astype(np.int64)
         video_end = (self.frames * self.interval).astype(np.float32)[self.video_of_sub]  # seconds
@@ -128,26 +120,26 @@ class _Corpus:
         return first, count
 
     def _owners(self, sub: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """The subtitle (F,) that each frame is unique to, −1 for none.
+        """Return the subtitle (F,) that each frame is unique to, −1 for none.
 
         Args:
-            sub: subtitle (P,) of each pair that overlaps, ascending.
+            sub: subtitle (P,) of each overlapping pair, ascending.
             frame: its frame (P,), counted in its video.
         """
         exists = frame < self.frames[self.video_of_sub[sub]]
         sub, frame = sub[exists], frame[exists]
-        place = self.first_frame[self.video_of_sub[sub]] + frame  # (P,) among F
+        index = self.first_frame[self.video_of_sub[sub]] + frame  # (P,) among F
         iou = self._iou(sub, frame)
 
         best = np.full(len(self.video_of_frame), -1, dtype=np.float32)  # (F,)
-        np.maximum.at(best, place, iou)
+        np.maximum.at(best, index, iou)
         owner = np.full(len(best), len(self.start))
-        wins = (iou > 0) & (iou == best[place])
-        np.minimum.at(owner, place[wins], sub[wins])  # the first of equals
+        wins = (iou > 0) & (iou == best[index])
+        np.minimum.at(owner, index[wins], sub[wins])  # the first of equals
         return np.select([best > 0, best == 0], [owner, self.first_sub[self.video_of_frame]], -1)
 
     def _iou(self, sub: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """Temporal IoU (P,) of frames [f, f+1] and subtitles, in units of frames."""
+        """Return the temporal IoU (P,) of frames [f, f+1] and subtitles, in units of frames."""
         start, end = self.start[sub] / self.interval, self.end[sub] / self.interval
         left = frame.astype(np.float32)
         right = left + np.float32(1)
@@ -157,7 +149,7 @@ class _Corpus:
 
 
 def _split(values: np.ndarray, counts: np.ndarray) -> list[list[int]]:
-    """``values`` cut into lists of ``counts`` elements."""
+    """Split ``values`` into lists of ``counts`` elements."""
     flat = values.tolist()
     bounds = [0, *np.cumsum(counts).tolist()]
     return [flat[a:b] for a, b in pairwise(bounds)]

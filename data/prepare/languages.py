@@ -1,8 +1,6 @@
-"""Languages as names of files and tracks tell them: en, eng, en_US, pt-BR, zh-Hans, en-orig."""
+"""Language tags in the names of files and tracks: en, eng, en_US, pt-BR, zh-Hans, en-orig."""
 
 import re
-
-from utils.errors import UserError, brief
 
 # ISO 639-1 with ISO 639-2: two letters, three letters, other three letters of the same language.
 _TABLE = """
@@ -32,7 +30,7 @@ _TAG = re.compile(r"([a-z]{2,3})((?:[-_][a-z0-9]+)*)", re.IGNORECASE | re.ASCII)
 
 
 def parse_language(tag: str) -> tuple[str, str] | None:
-    """Return (language, what makes it narrower) of a tag; None for what is no language.
+    """Return (language, subtags) of a tag; None if it is no language.
 
     ``eng`` is ``("en", "")``, ``pt_BR`` ``("pt", "br")``.
     """
@@ -40,11 +38,3 @@ def parse_language(tag: str) -> tuple[str, str] | None:
     if found is None or found[1].lower() not in _FIRST:
         return None
     return _FIRST[found[1].lower()], found[2].lower().replace("_", "-").removeprefix("-")
-
-
-def require_language(tag: str) -> tuple[str, str]:
-    """Return what :func:`parse_language` makes of an option; UserError where that is nothing."""
-    language = parse_language(tag)
-    if language is None:
-        raise UserError(f"--language {brief(tag)} is no language; en, eng, pt-BR, … are")
-    return language

@@ -1,11 +1,11 @@
-"""Where published files come from: a server, or a local folder of the same layout."""
+"""Mirrors of the published files: a server, or a local folder of the same layout."""
 
 import os
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from data.prepare.download import AbsentError, RetryPolicy, UnreachableError, download, file_sha256
@@ -23,40 +23,17 @@ LAYOUT = (
 
 
 class SourceGoneError(UserError):
-    """Nothing can be had from an address."""
+    """No file is available from an address."""
 
     def __init__(self, address: str, reason: object) -> None:
         super().__init__(
-            f"nothing can be had from {address} ({reason}); set {ADDRESS_VARIABLE} to the address "
-            f"of a mirror (https://…, http://…) or to a local folder that holds {LAYOUT}"
+            f"no file is available from {address} ({reason}); set {ADDRESS_VARIABLE} to the "
+            f"address of a mirror (https://…, http://…) or to a local folder that holds {LAYOUT}"
         )
 
 
-class Mirror(Protocol):
-    """Published files by name, e.g. ``txt_db/tvr_val.db.tar``."""
-
-    address: str
-    is_local: bool
-
-    def fetch(self, name: str, target: Path, packed: bool) -> Path:
-        """Get a file, or an archive ``<name>.tar``, ``<name>.zip`` …, and check its checksum.
-
-        Returns:
-            where it lies: ``target``, or a place within a local mirror. There, what is looked for
-            as an archive may be unpacked already.
-
-        Raises:
-            SourceGoneError: nothing can be had from the mirror.
-            UserError: the mirror lacks the file, or it is damaged.
-        """
-
-
 class HttpMirror:
-    """A server.
-
-    Attributes:
-        address: of the folder that holds all.
-    """
+    """A server that has published files by name, e.g. ``txt_db/tvr_val.db.tar``."""
 
     is_local = False
 
@@ -67,8 +44,8 @@ class HttpMirror:
         self._has_something = False
         self._gone: SourceGoneError | None = None
 
-    def _ask(self) -> dict[str, str]:
-        """Checksums by name; whoever asks after it was found gone hears it at once."""
+    def _known_checksums(self) -> dict[str, str]:
+        """Return checksums by name; fail at once if the server was found unavailable before."""
         with self._lock:
             if self._gone is not None:
                 raise self._gone
@@ -94,38 +71,34 @@ class HttpMirror:
         return f"{self.address}/{quote(name)}"
 
     def fetch(self, name: str, target: Path, packed: bool) -> Path:
-        """See :class:`Mirror`."""
-        checksums = self._ask()
-        # What the list names comes first: fewer questions.
+        """Get a file, or an archive ``<name>.tar``, ``<name>.zip`` …, and check its checksum.
+
+        Returns:
+            its path: ``target``, or within a local mirror, where an archive may be unpacked
+            already.
+
+        Raises:
+            SourceGoneError: no file is available from the mirror.
+            UserError: the mirror lacks the file, or it is damaged.
+        """
+        checksums = self._known_checksums()
+        # Names in the list first: fewer requests.
         names = sorted(_file_names(name, packed), key=lambda name: name not in checksums)
         try:
-            self._download_first(names, target)
+            for file in names:
+                with suppress(AbsentError):
+                    download(self._url(file), target, checksums.get(file), self._retry)
+                    self._has_something = True
+                    return target
+            raise AbsentError(f"{self.address} has no {' or '.join(names)}; see docs/DATA.md")
         except (AbsentError, UnreachableError) as error:
             if self._has_something:
                 raise
             raise SourceGoneError(self.address, error) from None
-        self._has_something = True
-        return target
-
-    def _download_first(self, names: list[str], target: Path) -> None:
-        """Download the first of ``names`` that is there."""
-        for name in names:
-            try:
-                download(self._url(name), target, self._checksums.get(name), self._retry)
-                return
-            except AbsentError:
-                if name == names[-1]:
-                    raise AbsentError(
-                        f"{self.address} has no {' or '.join(names)}; see docs/DATA.md"
-                    ) from None
 
 
 class FolderMirror:
-    """A local folder; archives in it may be unpacked already.
-
-    Attributes:
-        address: its path.
-    """
+    """A local folder; archives in it may be unpacked already."""
 
     is_local = True
 
@@ -139,7 +112,7 @@ class FolderMirror:
         return read_checksums(path) if path.is_file() else {}
 
     def fetch(self, name: str, target: Path, packed: bool) -> Path:
-        """See :class:`Mirror`."""
+        """See :meth:`HttpMirror.fetch`."""
         del target
         names = [*_file_names(name, packed), name]
         path = next((self._folder / name for name in names if (self._folder / name).exists()), None)
@@ -157,12 +130,15 @@ class FolderMirror:
             raise UserError(f"{path} has the SHA-256 {found} instead of {expected}: it is damaged")
 
 
+Mirror = HttpMirror | FolderMirror
+
+
 def open_mirror(address: str | None = None, retry: RetryPolicy | None = None) -> Mirror:
-    """The mirror at ``address``; by default the one that ``HERO_BLOB_URL`` names.
+    """Return the mirror at ``address``; by default the one that ``HERO_BLOB_URL`` names.
 
     Args:
         address: of a server or a local folder.
-        retry: with a server.
+        retry: limits of downloads from a server.
 
     Raises:
         SourceGoneError: it is a local folder that does not exist.
@@ -182,7 +158,7 @@ def _file_names(name: str, packed: bool) -> list[str]:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """{name: SHA-256} of a file as ``sha256sum`` writes it.
+    """Return {name: SHA-256} of a file as ``sha256sum`` writes it.
 
     Raises:
         UserError: a line is something else, or the file is much too large.
@@ -195,6 +171,6 @@ def read_checksums(path: Path) -> dict[str, str]:
         if not line.strip():
             continue
         if len(digest) != 64 or not set(digest.lower()) <= set("0123456789abcdef"):
-            raise UserError(f"{CHECKSUMS}:{number} of the mirror is no line of sha256sum's")
+            raise UserError(f"{CHECKSUMS}:{number} of the mirror is no line of sha256sum")
         checksums[name[1:].removeprefix("./")] = digest.lower()
     return checksums

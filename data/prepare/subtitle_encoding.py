@@ -1,4 +1,4 @@
-"""Which encoding a subtitle file has: by its byte-order mark, UTF-8, named, or guessed."""
+"""The encoding of a subtitle file: by its byte-order mark, UTF-8, given by the user, or guessed."""
 
 import codecs
 import re
@@ -10,24 +10,24 @@ import charset_normalizer
 
 from utils.errors import RecordError, UserError
 
-_MARKS = {  # of UTF-32 first: UTF-16's begins like it
+_MARKS = {  # UTF-32's first: UTF-16's is a prefix of it
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Letters beyond ASCII of the languages that are written in an encoding, a word a language. Of
-# encodings that suit alike, the one named first is taken.
+# Letters beyond ASCII of the languages that are written in an encoding, one word per language. Of
+# encodings that fit equally well, the first is taken.
 _LATIN = (
     ("cp1252", "äöüß àâæçèéêëîïôœùûüÿ áéíñóúü áàâãçéêíóôõúü àèéìîòóù äåöéü æøåéòôêöüä"),
     ("cp1252", "áàâäçéèêëíïóòôöúùüñ äöšžå äõöüšž"),
     ("cp1250", "áčďéěíňóřšťúůýž áäčďéíĺľňóôŕšťúýž áéíóöőúüű ąćęłńóśźż ăâîşţ čćšžđ ëç"),
     ("cp1254", "çğıİöşüâîû"),
     ("cp1257", "ąčęėįšųūž āčēģīķļņšūžō"),
-    ("cp1252", "áéíóúýþæöð"),  # has nothing but letters that are Turkish ones in cp1254, if short
+    ("cp1252", "áéíóúýþæöð"),  # last: short texts may be Turkish in cp1254
 )
-# Of letters that stand beside each other; charset-normalizer tells these apart.
+# Encodings of scripts without ASCII letters, and of several bytes; charset-normalizer decides.
 _OTHERS = (
     *("cp1251", "cp1253", "cp1255", "cp1256", "gb18030", "big5", "cp932", "cp949", "euc_jp"),
     *("koi8_r", "cp866", "cp874", *dict(_LATIN)),
@@ -38,24 +38,18 @@ _SAMPLE_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A text.
+    """A decoded text."""
 
-    Attributes:
-        text: of it, without a byte-order mark in front.
-        encoding: that it had; "utf-8" for ASCII, too.
-        damaged: characters that could not be read: U+FFFD stands for each.
-    """
-
-    text: str
-    encoding: str
-    damaged: int = 0
+    text: str  # without its byte-order mark
+    encoding: str  # "utf-8" also for ASCII
+    damaged: int = 0  # characters that could not be decoded, each replaced by U+FFFD
 
 
 def require_encodings(names: Sequence[str]) -> None:
     """Raise UserError for the name of an encoding that Python does not know."""
     for name in names:
         try:
-            "".encode(name)  # not those from text to text, or bytes to bytes
+            "".encode(name)  # refuses codecs from text to text, or bytes to bytes
         except (LookupError, UnicodeError):
             raise UserError(f"--encoding {name} is not known; cp1252, utf-16, … are") from None
 
@@ -65,16 +59,16 @@ def decode_text(data: bytes, encodings: Sequence[str] = ()) -> Decoded:
 
     Args:
         data: its bytes.
-        encodings: of files without a byte-order mark that are not UTF-8: the first that reads it
-            is taken. None given: one is guessed.
+        encodings: for files without a byte-order mark that are not UTF-8: the first that decodes
+            it is taken. Empty: one is guessed.
 
     Raises:
-        RecordError: none of them reads it, or none can be guessed.
+        RecordError: none of them decodes it, or none can be guessed.
     """
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
     if (certain := marked or _wide_encoding(data)) is not None:
         return _decode(data, certain)
-    if _ISO_2022.search(data):  # seven bits a letter, as ASCII has
+    if _ISO_2022.search(data):  # of seven bits, as ASCII
         with suppress(UnicodeDecodeError):
             return Decoded(data.decode("iso2022_jp_ext"), "iso-2022-jp")
     try:
@@ -82,8 +76,8 @@ def decode_text(data: bytes, encodings: Sequence[str] = ()) -> Decoded:
     except UnicodeDecodeError:
         text = data.decode(errors="replace")
     damaged = text.count("\ufffd")
-    sound = len(text) - len(text.encode("ascii", "ignore")) - damaged
-    if sound > 3 * damaged:  # letters beyond ASCII; in another encoding they are rarely UTF-8
+    intact = len(text) - len(text.encode("ascii", "ignore")) - damaged
+    if intact > 3 * damaged:  # letters beyond ASCII; those of another encoding are rarely UTF-8
         return Decoded(text, "utf-8", damaged)
     for name in encodings or _guesses(data):
         try:
@@ -96,7 +90,7 @@ def decode_text(data: bytes, encodings: Sequence[str] = ()) -> Decoded:
 
 
 def _decode(data: bytes, encoding: str) -> Decoded:
-    """The text, whatever is damaged."""
+    """Decode a text, replacing what is damaged."""
     name = encoding.removesuffix("-sig")
     try:
         return Decoded(data.decode(encoding), name)
@@ -106,32 +100,32 @@ def _decode(data: bytes, encoding: str) -> Decoded:
 
 
 def _wide_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a byte-order mark: digits and line ends have zero bytes."""
+    """Recognise UTF-16 and UTF-32 without a byte-order mark by the zero bytes of ASCII."""
     whole = data.rstrip(b"\0")
-    zeros = [4 * whole[place::4].count(0) / max(len(whole), 1) for place in range(4)]
-    for name, low, high in (("utf-32-le", (0, 1), (2, 3)), ("utf-32-be", (2, 3), (0, 1))):
-        if min(zeros[place] for place in high) > 0.9 > max(zeros[place] for place in low[:1]):
+    zeros = [4 * whole[at::4].count(0) / max(len(whole), 1) for at in range(4)]  # shares by i % 4
+    for name, low, high in (("utf-32-le", 0, (2, 3)), ("utf-32-be", 2, (0, 1))):
+        if min(zeros[at] for at in high) > 0.9 > zeros[low]:
             return name
-    for name, low, high in (("utf-16-le", (0, 2), (1, 3)), ("utf-16-be", (1, 3), (0, 2))):
-        if min(zeros[place] for place in high) > 0.2 and max(zeros[place] for place in low) < 0.02:
+    for name, low, high in (("utf-16-le", 0, (1, 3)), ("utf-16-be", 1, (0, 2))):
+        if min(zeros[at] for at in high) > 0.2 and max(zeros[low], zeros[low + 2]) < 0.02:
             return name
     return None
 
 
 def _guesses(data: bytes) -> list[str]:
-    """Encodings of one byte or several a letter that suit, the best first."""
+    """Return encodings of one or several bytes per letter that fit, the best first."""
     lines = [line for line in data.split(b"\n") if not line.isascii()]
     sample = b"\n".join(lines)[:_SAMPLE_BYTES]
     runs = re.findall(rb"[\x80-\xff]+", sample)
-    if 2 * sum(len(run) == 1 for run in runs) >= sum(map(len, runs)):  # alone among ASCII letters
-        ranked = sorted(_LATIN, key=lambda known: -_likeness(sample, *known))
+    if 2 * sum(len(run) == 1 for run in runs) >= sum(map(len, runs)):  # single, among ASCII letters
+        ranked = sorted(_LATIN, key=lambda known: -_known_letters(sample, *known))
         return [name for name, _ in ranked]
     found = charset_normalizer.from_bytes(sample, cp_isolation=[*_OTHERS])
     return [match.encoding for match in found]
 
 
-def _likeness(sample: bytes, encoding: str, alphabets: str) -> float:
-    """The part of the letters beyond ASCII that one of the languages has."""
+def _known_letters(sample: bytes, encoding: str, alphabets: str) -> float:
+    """Return the share of the letters beyond ASCII that the best fitting language has."""
     letters = [x for x in sample.decode(encoding, "replace") if x > "\x7f" and x.isalpha()]
     known = (sum(x in own or x.lower() in own for x in letters) for own in alphabets.split())
     return max(known) / len(letters) if letters else 1.0

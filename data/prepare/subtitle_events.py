@@ -1,4 +1,4 @@
-"""What a reader of any subtitle format gives: texts with their times."""
+"""The result of reading a subtitle file of any format: texts with their times."""
 
 import re
 from dataclasses import dataclass
@@ -8,23 +8,16 @@ OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}; other braces are text
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A subtitle as its file has it.
+    """A subtitle in a file."""
 
-    Attributes:
-        line: number, from 1, of the line with the times.
-        times: start and end in seconds; None: they are malformed.
-        text: without tags; line breaks and entities stay.
-        source: the line with the times.
-    """
-
-    line: int
-    times: tuple[float, float] | None
-    text: str
-    source: str = ""
+    line: int  # number, from 1, of the line with the times
+    times: tuple[float, float] | None  # start and end in seconds; None: malformed
+    text: str  # without tags, but with line breaks and entities
+    source: str = ""  # the line with the times
 
 
 def seconds(stamp: str) -> float:
-    """Return the seconds of ``[-][hours:]minutes:seconds[.decimals]``; a comma is a point, too."""
+    """Return the seconds of ``[-][hours:]minutes:seconds[.decimals]``, also with a comma."""
     total = 0.0
     for part in stamp.replace(",", ".").replace(" ", "").lstrip("-").split(":"):
         total = 60 * total + float(part)

@@ -1,4 +1,4 @@
-"""Subtitle files as players read them (.srt, .vtt, .ass): to spoken lines with times in seconds."""
+"""Read subtitle files as players do (.srt, .vtt, .ass): spoken lines with times in seconds."""
 
 import html
 import re
@@ -13,7 +13,7 @@ from data.prepare.subtitle_formats import read_events
 from utils.errors import RecordError, UserError, brief
 from utils.files import read_bytes
 
-SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")  # of their names; content tells the format
+SUFFIXES = (".srt", ".vtt", ".ass", ".ssa")  # of their names; the format is that of the content
 _MAX_BYTES = 64 << 20  # a film has 0.1 MB
 _NO_BREAK_SPACE = re.compile(r"&nbsp;|&#160;|&#xa0;", re.IGNORECASE)
 _NO_LETTERS = re.compile(r"[\ufeff\0-\x08\x0e-\x1b\x7f]")
@@ -31,21 +31,15 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class Subtitles:
-    """What a file holds.
+    """The content of a file."""
 
-    Attributes:
-        cues: by their start.
-        encoding: the file's.
-        notes: what is odd about the file, each for a line to the user.
-    """
-
-    cues: list[Cue]
-    encoding: str
-    notes: list[str]
+    cues: list[Cue]  # by their start
+    encoding: str  # of the file
+    notes: list[str]  # warnings about the file
 
 
 def read_subtitles(path: Path, *encodings: str) -> Subtitles:
-    """The lines of a subtitle file: see :func:`parse_subtitles`.
+    """Read a subtitle file: see :func:`parse_subtitles`.
 
     Raises:
         UserError: it cannot be read, or nothing in it can be used.
@@ -58,10 +52,10 @@ def read_subtitles(path: Path, *encodings: str) -> Subtitles:
 
 
 def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
-    """The lines of a subtitle file by their start, without tags and line breaks.
+    """Return the lines of a subtitle file by their start, without tags and line breaks.
 
-    HTML entities stay: ``scripts/prepro_sub.py`` unescapes them. Each text begins with a space, as
-    in the published TV subtitles; that script strips it. A file without subtitles, as speech
+    HTML entities remain: ``scripts/prepro_sub.py`` unescapes them. Each text begins with a space,
+    as in the published TV subtitles; that script strips it. A file without subtitles, as speech
     recognition writes of a film without speech, has no lines.
 
     Args:
@@ -81,7 +75,7 @@ def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
     if not text.strip() and len(data) > len(text) and b"\0" in data:
         raise RecordError("it holds zero bytes only: its content is lost; copy it again")
     events = list(read_events(text)) if text.strip() else []
-    problems = [f"line {event.line}: {said}" for event in events if (said := _problem(event))]
+    problems = [f"line {event.line}: {problem}" for event in events if (problem := _problem(event))]
     cues = list(filter(None, map(_to_cue, events)))
     if problems and not cues:
         raise RecordError(f"{problems[0]}; fix it")
@@ -94,8 +88,7 @@ def parse_subtitles(data: bytes, *encodings: str) -> Subtitles:
 
 
 def _with_line_feeds(text: str) -> str:
-    """Lines end with a line feed; no byte-order marks, which joined files have within; no zeros
-    and what else is no letter, as old systems end files with."""
+    """End lines with a line feed; remove byte-order marks (of joined files) and controls."""
     if 2 * text.count("\r\r\n") > text.count("\n"):
         text = text.replace("\r\r\n", "\n")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -115,7 +108,7 @@ def _problem(event: Event) -> str | None:
 
 
 def _to_cue(event: Event) -> Cue | None:
-    """The cue of an event; None where there is nothing to see."""
+    """Return the cue of an event; None where nothing is visible."""
     text = " ".join(_NO_BREAK_SPACE.sub(" ", event.text).split())
     if event.times is None or _problem(event) or not _is_visible(text):
         return None

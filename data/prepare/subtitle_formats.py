@@ -1,9 +1,9 @@
-"""Subtitle formats: which one a text is of, and its subtitles.
+"""Recognise and read subtitle formats.
 
-WebVTT is read by its standard's algorithm. Lines of SubStation Alpha are brought into the usual
-order of fields for pysubs2, which takes that for granted; it also reads MicroDVD, MPL2 and TTML.
-SubRip has no standard and is read here, as players do: pysubs2 loses a text that is a number, text
-between < and >, and hours above 99.
+WebVTT is read by its standard's algorithm. Lines of SubStation Alpha are reordered to the usual
+fields for pysubs2, which requires them; it also reads MicroDVD, MPL2 and TTML. SubRip has no
+standard and is read here, as players do: pysubs2 loses a text that is a number, text between < and
+>, and hours above 99.
 """
 
 import re
@@ -18,7 +18,7 @@ from utils.errors import RecordError, brief
 
 _DECIMALS = r"(?: ?[.,] ?\d{1,9})"
 _STAMP = rf"-?\d{{1,9}}: ?\d{{1,2}}(?:: ?\d{{1,2}}{_DECIMALS}?|{_DECIMALS})"
-_ARROW = r"(?:-{1,3} ?>|[–—] ?>|→)"  # what text recognition makes of it, too
+_ARROW = r"(?:-{1,3} ?>|[–—] ?>|→)"  # also as text recognition writes it
 _TIMES = re.compile(rf"[ \t]*({_STAMP})[ \t]*{_ARROW}[ \t]*({_STAMP})(?:[ \t]+(.*))?", re.ASCII)
 _LIKE_TIMES = re.compile(
     rf"^(?:[ \t]*{_STAMP}[ \t]*{_ARROW}[ \t]*{_STAMP}|[^\n]{{0,80}}?\d:[^\n]{{0,80}}?-->)",
@@ -42,7 +42,7 @@ _BLOCK = re.compile(r"(\\[{}]|\{[^}]*\})")  # of override tags and comments; \{ 
 _DRAWING = re.compile(r"\\p(\d)")
 _ASS_SPACE = re.compile(r"\\[Nnh]")
 
-_FORMATS = {  # the first sign in the text decides; those without a reader are named
+_FORMATS = {  # the first match in the text decides; those without a reader are named to the user
     "ASS": re.compile(
         r"^[ \t]*(?:\[(?:Script Info|Events|V4\+? Styles\+?)\]|Dialogue:[^\n]*,[^\n]*,)",
         re.IGNORECASE | re.MULTILINE,
@@ -62,18 +62,18 @@ _READ_BY_PYSUBS2 = ("microdvd", "mpl2", "ttml")
 
 
 def read_events(text: str) -> Iterator[Event]:
-    """The subtitles of a text, in its order.
+    """Return the subtitles of a text, in its order.
 
     Args:
-        text: in any format, whatever its file is called; its lines end with a line feed.
+        text: in any format; its lines end with a line feed.
 
     Raises:
         RecordError: it is of a format that is not read, or broken.
     """
     if HEADER.fullmatch(text.lstrip().partition("\n")[0]):
         return read_webvtt(text)
-    signs = {name: sign.search(text) for name, sign in _FORMATS.items()}
-    found = {name: sign.start() for name, sign in signs.items() if sign is not None}
+    matches = {name: pattern.search(text) for name, pattern in _FORMATS.items()}
+    found = {name: match.start() for name, match in matches.items() if match is not None}
     if not found:
         raise RecordError(
             "it holds no subtitles of a known format (SRT, WebVTT, ASS, …): was it cut short?"
@@ -90,7 +90,7 @@ def read_events(text: str) -> Iterator[Event]:
 
 
 def read_srt(text: str) -> Iterator[Event]:
-    """The subtitles of SubRip: what follows a line with times, up to the next such line."""
+    """Yield the subtitles of SubRip: the text from a line with times up to the next such line."""
     lines = text.split("\n")
     timed = [at for at, line in enumerate(lines) if _LIKE_TIMES.match(line)]
     for at, end in zip(timed, _text_ends(lines, timed), strict=True):
@@ -103,14 +103,14 @@ def read_srt(text: str) -> Iterator[Event]:
 
 
 def _text_ends(lines: list[str], timed: list[int]) -> list[int]:
-    """The line after each subtitle's text: that of the next times, or of the number above them.
+    """Return the line after each subtitle's text: the next times, or the number above them.
 
-    A number is a text in a file whose subtitles are not numbered, unless it stands between a blank
-    line and times. Numbers and times may have blank lines between them.
+    A number is text in a file whose subtitles are not numbered, unless it is between a blank line
+    and times. Numbers and times may have blank lines between them.
 
     Args:
         lines: of the file.
-        timed: which of them have times.
+        timed: indices of those with times.
     """
     first = _number_above(lines, timed[0], -1) if timed else None
     numbered = first is not None
@@ -118,24 +118,24 @@ def _text_ends(lines: list[str], timed: list[int]) -> list[int]:
     last = 0 if first is None else int(lines[first])
     ends = []
     for above, at in pairwise([*timed, len(lines)]):
-        place = _number_above(lines, at, above)
+        number = _number_above(lines, at, above)
         ends.append(at)
-        if place is None:
+        if number is None:
             continue
-        adjacent, apart = place == at - 1, not lines[place - 1].strip()
+        adjacent, apart = number == at - 1, not lines[number - 1].strip()
         counts = (adjacent and (numbered or apart)) or spaced
-        follows = numbered and int(lines[place]) == last + 1
+        follows = numbered and int(lines[number]) == last + 1
         if (follows and apart) if at == len(lines) else (follows or counts):
-            ends[-1], last = place, int(lines[place])
+            ends[-1], last = number, int(lines[number])
     return ends
 
 
 def _number_above(lines: list[str], at: int, above: int) -> int | None:
-    """The last line with text between two lines, if it is a number."""
-    place = at - 1
-    while place > above and not lines[place].strip():
-        place -= 1
-    return place if place > above and _NUMBER.fullmatch(lines[place]) else None
+    """Return the last line with text between two lines, if it is a number."""
+    index = at - 1
+    while index > above and not lines[index].strip():
+        index -= 1
+    return index if index > above and _NUMBER.fullmatch(lines[index]) else None
 
 
 def _without_html(text: str) -> str:
@@ -143,7 +143,7 @@ def _without_html(text: str) -> str:
 
 
 def read_ass(text: str) -> Iterator[Event]:
-    """The spoken events of SubStation Alpha, its fields in the order that ``Format:`` names."""
+    """Yield the dialogue of SubStation Alpha, with fields in the order of ``Format:``."""
     lines = [line.strip() for line in text.split("\n")]
     fields = _FIELDS
     inside = headless = _EVENTS not in map(str.lower, lines)
@@ -156,22 +156,16 @@ def read_ass(text: str) -> Iterator[Event]:
         elif inside and kind == "Format":
             fields = [name.strip().lower() for name in values.split(",")]
         elif inside and kind == "Dialogue":
-            yield _read_ass_line(number, line, dict(_named(fields, values)))
+            cells = values.split(",", max(len(fields) - 1, 0))  # the last field may hold commas
+            yield _read_ass_line(number, line, dict(zip(fields, cells, strict=False)))
 
 
-def _named(fields: list[str], values: str) -> Iterator[tuple[str, str]]:
-    """Pairs of a line's fields; the last takes all commas that are left."""
-    return zip(fields, values.split(",", max(len(fields) - 1, 0)), strict=False)
-
-
-def _read_ass_line(number: int, line: str, named: dict[str, str]) -> Event:
-    """The event of a line; without times where fields are missing or times are none."""
-    if not {"start", "end", "text"} <= named.keys():
-        return Event(number, None, "", line)
-    usual = f"[Events]\nDialogue: 0,{named['start']},{named['end']},,,0,0,0,,{named['text']}"
+def _read_ass_line(number: int, line: str, cells: dict[str, str]) -> Event:
+    """Return the event of a line; without times where fields are missing or times malformed."""
     try:
+        usual = f"[Events]\nDialogue: 0,{cells['start']},{cells['end']},,,0,0,0,,{cells['text']}"
         (event,) = pysubs2.SSAFile.from_string(usual, format_="ass")
-    except ValueError:  # no times, or no event
+    except (KeyError, ValueError):  # a field is missing; no times, or no event
         return Event(number, None, "", line)
     return Event(number, _times(event), _without_drawings(event.text), line)
 
@@ -181,17 +175,17 @@ def _times(event: pysubs2.SSAEvent) -> tuple[float, float]:
 
 
 def _without_drawings(text: str) -> str:
-    """The text of an event, without override tags, comments and what is drawn."""
+    """Return the text of an event, without override tags, comments and drawings."""
     kept, drawing = [], False
     closed = text.rfind("}") + 1
     parts = _BLOCK.split(text[:closed])
-    parts[-1] += text[closed:]  # a brace that is never closed is text
-    for place, part in enumerate(parts):
-        if place % 2 and part.startswith("{"):
+    parts[-1] += text[closed:]  # an unclosed brace is text
+    for index, part in enumerate(parts):
+        if index % 2 and part.startswith("{"):
             for scale in _DRAWING.findall(part):
                 drawing = scale != "0"
         elif not drawing:
-            kept.append(part.removeprefix("\\") if place % 2 else part)
+            kept.append(part.removeprefix("\\") if index % 2 else part)
     return _ASS_SPACE.sub(" ", "".join(kept))
 
 
@@ -200,10 +194,10 @@ def _read_by_pysubs2(text: str, kind: str) -> Iterator[Event]:
         events = list(pysubs2.SSAFile.from_string(text, format_=kind))
     except pysubs2.UnknownFPSError:
         raise RecordError(
-            "its times are frames (MicroDVD), and no first line {1}{1}25 tells how many a second "
-            "has: put it there"
+            "its times are frames (MicroDVD), without a first line {1}{1}25 of how many a second "
+            "has: add it"
         ) from None
-    except Exception as error:  # of XML and numbers, whatever its reader meets
-        raise RecordError(f"it is no sound {kind} ({brief(str(error))}); fix it") from None
+    except Exception as error:  # of its parsers of XML and numbers
+        raise RecordError(f"it is damaged {kind} ({brief(str(error))}); fix it") from None
     for event in events:
         yield Event(0, _times(event), _without_drawings(event.text))

@@ -1,7 +1,7 @@
-"""What a file is that should be a video, and how long a film its header promises.
+"""Diagnose files that cannot be decoded, and read the length that a video's header promises.
 
-FFmpeg says "invalid data" of an empty file and of a web page alike; whoever has a folder of them
-wants to know which to download again.
+FFmpeg reports "invalid data" for an empty file and for a web page alike; these messages say what a
+file is and how to fix it.
 """
 
 import re
@@ -17,7 +17,7 @@ import av.logging
 HEAD_BYTES = 4096
 FETCH_AGAIN = "download or copy it again"
 _WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S)
-_OTHER_KINDS = (  # how files begin that bear a video's name by mistake
+_OTHER_KINDS = (  # signatures of files that have a video's name by mistake
     (b"PK\x03\x04", "a ZIP archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
@@ -30,40 +30,30 @@ _ASF_HEADER_BYTES = 1 << 16
 
 
 class VideoError(ValueError):
-    """Why a video cannot be used; it is listed, and the others go on.
-
-    Attributes:
-        seconds: how much of the video could be decoded.
-    """
+    """Why a video cannot be used; such videos are listed and left out."""
 
     def __init__(self, reason: str, seconds: float = 0.0) -> None:
         super().__init__(reason)
-        self.seconds = seconds
+        self.seconds = seconds  # that could be decoded
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """How long a header says that a film is.
+    """The length of a film according to its header."""
 
-    Attributes:
-        seconds: 0 where it does not say.
-        of_pictures: the pictures alone; False: pictures or sound, whichever lasts longer.
-        breaks_off: the file ends before what it begins to hold.
-    """
-
-    seconds: float
-    of_pictures: bool
-    breaks_off: bool = False
+    seconds: float  # 0: unknown
+    of_pictures: bool  # of the pictures alone; False: the longer of pictures and sound
+    breaks_off: bool = False  # the file is shorter than its structure says
 
 
 def re_encode(path: Path) -> str:
-    """Return the advice to write a video again."""
+    """Return the advice to re-encode a video."""
     name = " ".join(path.name.split())
     return f"re-encode it (ffmpeg -i {shlex.quote(name)} new.mp4)"
 
 
 def refuse_text(path: Path) -> None:
-    """Refuse what cannot be a film, before FFmpeg takes it for a playlist or for subtitles.
+    """Refuse text files, before FFmpeg takes them for a playlist or for subtitles.
 
     Raises:
         VideoError: the file is empty, a web page or another text, or cannot be read.
@@ -73,15 +63,13 @@ def refuse_text(path: Path) -> None:
         raise VideoError(f"it is empty; {FETCH_AGAIN}")
     if _WEB_PAGE.match(head.removeprefix(b"\xef\xbb\xbf")):
         raise VideoError(
-            "it is a web page (HTML), no video: its address asks for a login or is gone; "
+            "it is a web page (HTML), no video: its address requires a login or is gone; "
             "download it again"
         )
     if head.startswith(b"#EXTM3U"):
         raise VideoError("it is a playlist, no video; download what it lists (ffmpeg -i ADDRESS …)")
     if _is_text(head):
-        raise VideoError(
-            "it is a text file, no video; give it another ending, or download it again"
-        )
+        raise VideoError("it is a text file, no video; rename it, or download it again")
 
 
 def why_unreadable(path: Path, error: Exception) -> VideoError:
@@ -101,20 +89,20 @@ def why_unreadable(path: Path, error: Exception) -> VideoError:
     if breaks_off:
         return VideoError(f"it is cut short; {FETCH_AGAIN}")
     return VideoError(
-        f"it cannot be decoded ({said(error)}): no video, or its beginning is damaged; "
+        f"it cannot be decoded ({message(error)}): no video, or its beginning is damaged; "
         f"{FETCH_AGAIN}"
     )
 
 
-def said(error: Exception) -> str:
-    """Return FFmpeg's words for an error."""
+def message(error: Exception) -> str:
+    """Return FFmpeg's message of an error."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -> str:
-    """Return what a file calls the codec of a stream that has no decoder."""
+    """Return a file's name for the codec of a stream that has no decoder."""
     level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)  # below, FFmpeg does not even write its summary
+    av.logging.set_level(av.logging.INFO)  # required for FFmpeg's summary
     try:
         summary = container.dumps_format()  # type: ignore[attr-defined]  # the stubs lack it
     finally:
@@ -128,16 +116,16 @@ def codec_name(container: av.container.InputContainer, stream: av.VideoStream) -
 def promised_length(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream
 ) -> Promise:
-    """Return how long the header says that a film is.
+    """Return the length of a film according to its header.
 
-    Of formats without such a header FFmpeg estimates a length from what is there: no promise.
+    FFmpeg estimates the length of formats without one from the file; such estimates do not count.
     """
     kind = container.format.name
     own = float((stream.duration or 0) * (stream.time_base or 0))
-    if kind == "avi":  # a broken file's duration is counted again, its header's frames are not
+    if kind == "avi":  # FFmpeg recounts a broken file's duration, but not its header's frames
         rate = stream.average_rate or stream.guessed_rate
         return Promise(max(own, float(stream.frames / Fraction(rate)) if rate else 0.0), True)
-    if kind == "asf":  # FFmpeg forgets the length of a file whose size is not what its header says
+    if kind == "asf":  # FFmpeg discards the length if the file's size differs from the header's
         return Promise(max(own, _asf_length(path)), False)
     if kind == "flv":
         return Promise((container.duration or 0) / av.time_base, False)
@@ -190,17 +178,17 @@ def _boxes(path: Path) -> tuple[set[bytes], bool]:
 
 
 def _segment_end(path: Path) -> int | None:
-    """Return where a Matroska file's header says that it ends, None where it does not say."""
+    """Return the end of a Matroska file according to its header; None: unknown."""
     head = _head(path)
     end = 0
-    for _ in range(2):  # the header, then all the rest: an identity (4 bytes), its size, itself
+    for _ in range(2):  # two elements, the header and the rest: identity (4 bytes), size, content
         start = end + 4
         if len(head) <= start or not head[start]:
             return None
-        width = 9 - head[start].bit_length()  # leading zeros tell how many bytes it has
-        most = (1 << 7 * width) - 1
-        size = int.from_bytes(head[start : start + width], "big") & most
-        if size == most:  # it was not known yet
+        width = 9 - head[start].bit_length()  # bytes of the size: its leading zeros, plus one
+        largest = (1 << 7 * width) - 1
+        size = int.from_bytes(head[start : start + width], "big") & largest
+        if size == largest:  # unknown when it was written
             return None
         end = start + width + size
     return end
@@ -214,5 +202,5 @@ def _asf_length(path: Path) -> float:
         return 0.0
     ticks = int.from_bytes(head[at + 64 : at + 72], "little")  # of 100 ns, with the preroll (ms)
     preroll = int.from_bytes(head[at + 80 : at + 88], "little")
-    is_live = head[at + 88] & 1  # its length was not known yet
+    is_live = head[at + 88] & 1  # its length was unknown when it was written
     return 0.0 if is_live else max(0.0, ticks / 1e7 - preroll / 1e3)

@@ -1,7 +1,7 @@
 """One pass over the pictures of a film, with the times at which a player shows them.
 
-Time stamps are taken as FFmpeg's own program takes them: where those of packets start again, as in
-recordings that were joined, they run on; packets that cannot be decoded are left out, and noted.
+Time stamps are interpreted as by FFmpeg's own program: where those of packets restart, as in joined
+recordings, they are continued; packets that cannot be decoded are left out, and noted.
 """
 
 import bisect
@@ -19,40 +19,40 @@ from data.prepare.video_files import (
     FETCH_AGAIN,
     VideoError,
     codec_name,
+    message,
     promised_length,
     re_encode,
     refuse_text,
-    said,
     why_unreadable,
 )
 
-DEFAULT_RATE = Fraction(25)  # where nothing tells how long a picture lasts
-BACK_SECONDS = 0.1  # that broadcasts' decoding times may go back; more is a recording's joint
-BACK_FRAMES = 16  # in other files, whose decoding times FFmpeg may have to guess
-BACK_SOUND = 1.0  # the same for sound
+DEFAULT_RATE = Fraction(25)  # frames per second, where the file has no rate
+BACK_SECONDS = 0.1  # that broadcasts' decoding times may go back; more is a joint of recordings
+BACK_FRAMES = 16  # the same in other files, whose decoding times FFmpeg may have to guess
+BACK_SOUND = 1.0  # the same in seconds of sound
 GAP_SECONDS = 10.0  # without a picture in broadcasts (MPEG-TS and the like); more is a joint
 LONGEST_GAP = 3600.0  # in other files; more is a broken time stamp
-SOUND_PACKET_SECONDS = 10.0  # a packet of sound lasts at most
-# What a header says of a whole film's length may differ so much from its pictures' end.
+SOUND_PACKET_SECONDS = 10.0  # the longest packet of sound
+# Tolerance of a film's length in its header.
 SLACK_SECONDS, SLACK_SHARE = 1.0, 0.02
 MOST_PIXELS = 1 << 27  # of a picture; 12K films have 75 million
-_RESTARTS = 0x0200  # AVFMT_TS_DISCONT: the format's time stamps may start again
-_MAKE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: AVI's are out of order then
-_LATE_STREAMS = ("mpegts", "mpeg", "flv")  # formats whose streams are found on the way
+_RESTARTS = 0x0200  # AVFMT_TS_DISCONT: the format's time stamps may restart
+_MAKE_STAMPS = 0x0001  # AVFMT_FLAG_GENPTS, which PyAV sets: it puts AVI's out of order
+_LATE_STREAMS = ("mpegts", "mpeg", "flv")  # formats whose streams may begin anywhere
 _PROTECTED = "it is protected (DRM)"
 _NO_DECODER = {
     "encv": _PROTECTED,
     "drmi": _PROTECTED,
     "unknown": f"its header is damaged; {FETCH_AGAIN}",
 }
-_AHEAD = 32  # packets whose order of display is looked at
-# A film is entered so long before the first frame asked for: there are more key frames on the way,
-# should the first one not be one for all pictures after it; at least so long.
+_AHEAD = 32  # packets whose order of display is considered
+# Decoding begins this long, and at least this long, before the first frame needed: pictures after
+# the first key frame may refer to earlier ones, those after later key frames hardly do.
 ENTRY_SECONDS, LEAST_ENTRY_SECONDS = 60.0, 1.0
 
 
 class NoEntryError(Exception):
-    """A film cannot be entered on the way: it must be decoded from its beginning."""
+    """A film cannot be decoded from a key frame on, only from its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def open_film(path: Path, threads: int = 0) -> Iterator["Film"]:
 
     Args:
         path: any file that FFmpeg reads.
-        threads: of the decoder; 0: as it likes.
+        threads: of the decoder; 0: its choice.
 
     Raises:
         VideoError: it holds no film, or one without a decoder.
@@ -80,11 +80,8 @@ def open_film(path: Path, threads: int = 0) -> Iterator["Film"]:
     try:
         if not container.streams.video and container.format.name in _LATE_STREAMS:
             container.close()
-            everything = {
-                "probesize": str(path.stat().st_size + 32),
-                "analyzeduration": "1" + "0" * 12,
-            }
-            container = _open(path, **everything)
+            size = str(path.stat().st_size + 32)  # the whole file
+            container = _open(path, probesize=size, analyzeduration="1" + "0" * 12)
         stream = _film_stream(container)
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         stream.codec_context.thread_count = threads
@@ -96,10 +93,9 @@ def open_film(path: Path, threads: int = 0) -> Iterator["Film"]:
 
 def _open(path: Path, **options: str) -> av.container.InputContainer:
     try:
-        # "file:" as names may hold colons. Time stamps do not depend on the encoding of tags.
         container = av.open(
-            f"file:{path}",
-            # As FFmpeg's own program: a broadcast's streams may be listed again on the way.
+            f"file:{path}",  # names may hold colons
+            # As FFmpeg's own program: a broadcast's streams may be listed again later.
             options={"max_pixels": str(MOST_PIXELS), "scan_all_pmts": "1", **options},
             metadata_errors="replace",
         )
@@ -113,50 +109,43 @@ def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
     """Return the stream of the film."""
     covers = av.stream.Disposition.attached_pic
     films = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not films and container.streams.video:
+        raise VideoError("it has only a cover picture, no film")
     if not films:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        has_cover = bool(container.streams.video)
-        raise VideoError(
-            "it has only a cover picture, no film"
-            if has_cover
-            else f"it has no video stream (only {kinds})"
-        )
+        raise VideoError(f"it has no video stream (only {kinds})")
     stream = container.streams.best("video")
-    if stream not in films:  # of which only the cover picture has a decoder
+    if stream not in films:  # only the cover picture has a decoder
         stream = films[0]
     if stream.codec_context is None:
         name = codec_name(container, stream)
-        fix = _NO_DECODER.get(name, "export it as H.264 with the software of whatever made it")
+        fix = _NO_DECODER.get(name, "export it as H.264 with the software that made it")
         raise VideoError(f"there is no decoder for its codec ({name}): {fix}")
     return stream
 
 
 class _Clock:
-    """Lets time stamps of packets run on where a recording was joined to another.
+    """Continues the time stamps of packets over joints of recordings.
 
     Args:
-        restarts: the container's time stamps may start again (broadcasts, DVDs).
+        restarts: the container's time stamps may restart (broadcasts, DVDs).
         usual: seconds that a frame is shown.
-
-    Attributes:
-        offset: seconds that are added now.
-        jumped: (before, after) in seconds of the first broken time stamp, where they may not.
-        left_out: seconds of jumps that were left out.
     """
 
     def __init__(self, restarts: bool, usual: float) -> None:
         self._restarts = restarts
         self._back = BACK_SECONDS if restarts else max(1.0, BACK_FRAMES * usual)
-        self.offset = 0.0
-        self._last: float | None = None  # of the film's packets
-        self._next = 0.0  # when its next one is due
-        self._sound: float | None = None  # when its next packet is due
+        self.offset = 0.0  # seconds to add
+        self._last: float | None = None  # time stamp of the film's packets
+        self._next = 0.0  # when the next one is due
+        self._sound: float | None = None  # when the next packet of sound is due
         self._sound_breaks = False  # since the last joint
+        # (before, after) in seconds of the first broken time stamp, where they may not restart.
         self.jumped: tuple[float, float] | None = None
-        self.left_out = 0.0
+        self.left_out = 0.0  # seconds of such jumps
 
     def hear(self, stamp: float, lasts: float) -> None:
-        """Follow a packet of sound, which tells a joint from a picture that stands still."""
+        """Follow a packet of sound, which distinguishes a joint from a still picture."""
         step = 0.0 if self._sound is None else stamp - self._sound
         self._sound_breaks |= not -BACK_SOUND <= step <= GAP_SECONDS
         self._sound = stamp + lasts
@@ -165,7 +154,7 @@ class _Clock:
         """Return the seconds to add to the time stamps of a film's packet.
 
         Args:
-            stamp: when it is to be decoded, in seconds.
+            stamp: its decoding time, in seconds.
             lasts: seconds until the next one.
         """
         shifted = stamp + self.offset
@@ -185,12 +174,10 @@ class _Clock:
         return self.offset
 
     def _is_heard(self, stamp: float) -> bool:
-        """Return whether the sound went on up to a time."""
-        return (
-            self._sound is not None
-            and not self._sound_breaks
-            and abs(stamp - self._sound) < GAP_SECONDS
-        )
+        """Return whether the sound continued without a break up to a time."""
+        if self._sound is None or self._sound_breaks:
+            return False
+        return abs(stamp - self._sound) < GAP_SECONDS
 
 
 class _Stamps:
@@ -202,13 +189,13 @@ class _Stamps:
         self.lag: int | None = None  # of the decoder
 
     def of(self, frame: av.VideoFrame, first_dts: int | None) -> int | None:
-        """Return when a frame is shown, None where nothing tells.
+        """Return when a frame is shown; None: unknown.
 
         Args:
             frame: the next one in the order of display.
-            first_dts: of the stream. Where the first frame has no time but that of decoding, all
-                times are of decoding, as in AVI; it is shown when the first packet is due,
-                however long the decoder holds it.
+            first_dts: of the stream. Where the first frame has only a decoding time, all times are
+                of decoding, as in AVI; it is shown when the first packet is due, regardless of the
+                decoder's delay.
         """
         pts, dts = frame.pts, frame.dts
         if dts is not None:
@@ -231,30 +218,27 @@ class _Stamps:
 
 
 class _Entry:
-    """A key frame at which decoding begins again, after what nobody asks for was passed over.
+    """The key frame at which decoding begins, after the packets before it were skipped.
 
     Args:
-        time: seconds of the first frame that is asked for.
-
-    Attributes:
-        entered: the key frame has come out of the decoder.
+        time: seconds of the first frame that is needed.
     """
 
     def __init__(self, time: float) -> None:
         self.time = time
-        self.entered = False
-        self._begun = False
+        self.entered = False  # the key frame was decoded
+        self._begun = False  # the film's first frame was decoded
         self._key: av.Packet | None = None
 
-    def passes_over(self, packet: av.Packet, time: float | None) -> bool:
+    def skips(self, packet: av.Packet, time: float | None) -> bool:
         """Return whether a packet is not decoded; the first frame of a film always is.
 
         Args:
             packet: the next one.
-            time: seconds at which it is shown or decoded; None where nothing tells.
+            time: seconds at which it is shown or decoded; None: unknown.
 
         Raises:
-            NoEntryError: there is no way in before the time that is asked for.
+            NoEntryError: there is no key frame before the first frame that is needed.
         """
         if not self._begun:
             return False
@@ -272,15 +256,15 @@ class _Entry:
         """Return whether a packet is the key frame's."""
         return packet is self._key
 
-    def leaves_out(self, image: av.VideoFrame) -> bool:
-        """Return whether a decoded frame belongs to nothing that can be trusted.
+    def drops(self, image: av.VideoFrame) -> bool:
+        """Return whether a decoded frame must not be used, as it may be incomplete.
 
         Raises:
-            NoEntryError: what was taken for a key frame refers to others.
+            NoEntryError: the supposed key frame refers to others.
         """
         if self._key is None or self.entered:
-            passing, self._begun = self._begun and self._key is None, True
-            return passing
+            skipping, self._begun = self._begun and self._key is None, True
+            return skipping
         if not image.key_frame:
             return True
         same = None in (image.pts, self._key.pts) or image.pts == self._key.pts
@@ -308,38 +292,38 @@ class Film:
         self._heard = 0.0  # seconds of sound so far
         self._packets = 0
         self._first_dts: int | None = None
-        self._read_until = [0.0, 0.0]  # where packets of the film and of sound end
+        self._read_until = [0.0, 0.0]  # end of the film's packets and of those of sound
         self._end = Fraction(0)
         self._errors: list[tuple[float, str]] = []
-        self._pending: list[float] = []  # of errors, until a frame is later
-        self._may_skip = False  # before the first frame, which tells
+        self._pending: list[float] = []  # times of errors after the last frame
+        self._may_skip = False  # frames that no other refers to
         self._stamps: list[int] = []  # of the packets before, ascending
         self._lost = 0.0  # seconds without a picture, because of damage
-        self._overlong = 0.0  # seconds that the last packet is said to last, which are too many
+        self._overlong = 0.0  # duration of the last packet, if it is implausible
         self._entry: _Entry | None = None
 
     @property
     def is_damaged(self) -> bool:
-        """Whether something could not be decoded so far."""
+        """Whether any part could not be decoded so far."""
         return bool(self._errors)
 
     def frames(
         self, wanted: Callable[[float, float], bool], entry: float = 0.0
     ) -> Iterator[TimedFrame]:
-        """Frames in the order of display. The last one comes again if sound lets it stay longer.
+        """Yield frames in the order of display; the last one again if sound extends its display.
 
         A frame without a time stamp follows the one before it; one that is not later than the one
         before it is left out.
 
         Args:
-            wanted: whether a frame is asked for that is on display from one time to another.
-                Others may be missing.
-            entry: seconds before which none is asked for. Of a film that was sound until then, what
-                lies :data:`ENTRY_SECONDS` before may be read without being decoded; its first frame
-                comes nevertheless, and the frames from ``entry`` on are the same to the bit.
+            wanted: whether a frame on display from one time to another is needed; others may be
+                missing.
+            entry: seconds before which none is needed. Of a film that is intact until then, what is
+                :data:`ENTRY_SECONDS` before may be read without decoding; its first frame is
+                yielded nevertheless, and the frames from ``entry`` on are identical.
 
         Raises:
-            NoEntryError: the film cannot be entered before ``entry``; nothing from there on came.
+            NoEntryError: decoding cannot begin before ``entry``; nothing from there on was yielded.
             VideoError: there are none, or too few are left of the film.
         """
         self._entry = _Entry(entry) if entry > 2 * ENTRY_SECONDS else None
@@ -347,7 +331,7 @@ class Film:
         before = Fraction(0)
         stamps = _Stamps()
         for image in self._decoded(wanted):
-            if self._entry and self._entry.leaves_out(image):
+            if self._entry and self._entry.drops(image):
                 continue
             stamp = stamps.of(image, self._first_dts)
             if stamp is None and self._is_before_entry():
@@ -373,7 +357,7 @@ class Film:
             yield TimedFrame(last.image, last.start, end)
 
     def problem(self) -> Problem | None:
-        """Return what is wrong with a film that was read to its end; None if all is well.
+        """Return the problem of a film that was read to its end; None: there is none.
 
         Raises:
             VideoError: less than half of it could be decoded.
@@ -390,8 +374,8 @@ class Film:
         ):
             reason, fix = f"it is cut short: it breaks off at {end:.1f} seconds", FETCH_AGAIN
         elif self._errors:
-            first, words = self._errors[0]
-            reason = f"it is damaged at {first:.1f} seconds ({words})"
+            first, error = self._errors[0]
+            reason = f"it is damaged at {first:.1f} seconds ({error})"
             fix = f"{FETCH_AGAIN}, or {re_encode(self._path)}"
         elif self._overlong or self._clock.jumped:
             reason, fix = self._broken_times(), re_encode(self._path)
@@ -407,7 +391,7 @@ class Film:
         if self._clock.jumped:
             before, after = self._clock.jumped
             return f"its time stamps jump from {before:.1f} to {after:.1f} seconds (left out)"
-        return f"its last picture is said to last {self._overlong / 3600:.1f} hours (left out)"
+        return f"its last picture has a duration of {self._overlong / 3600:.1f} hours (left out)"
 
     def _without_frames(self) -> VideoError:
         if self._promise.of_pictures and self._promise.seconds and not self._packets:
@@ -421,11 +405,11 @@ class Film:
         return VideoError(f"it has no frames; {FETCH_AGAIN}")
 
     def _set_origin(self, stamp: int | None, lags: bool) -> None:
-        """Choose time 0, where the header does not tell it, by the first frame."""
+        """Choose time 0 by the first frame, where the header has none."""
         first = (stamp or 0) * self._base
         if self._origin is None:
             self._origin = first
-        elif lags:  # the header's is of frames that wait for the decoder
+        elif lags:  # the header's counts the decoder's delay
             self._origin = min(self._origin, first)
 
     def _lasting(self, image: av.VideoFrame) -> Fraction:
@@ -434,16 +418,13 @@ class Film:
         return lasts if 0 < lasts <= LONGEST_GAP else self._usual
 
     def _sounds_until(self, end: float) -> float:
-        """Return when the last frame goes: of stills, when the sound ends.
-
-        A film of a song may be one picture, a lecture a few. A film that moves ends by itself.
-        """
+        """Return the end of the last frame: of a film of stills, the end of the sound."""
         if self._packets >= self._heard:
             return end
         return max(end, min(self._read_until[1], self._heard + GAP_SECONDS))
 
     def _note_gap(self, start: float) -> None:
-        """Count the time without a picture where packets could not be decoded."""
+        """Add up the time without a picture where packets could not be decoded."""
         passed = [time for time in self._pending if time < start]
         if passed:
             self._pending = [time for time in self._pending if time >= start]
@@ -454,8 +435,8 @@ class Film:
             if packet.stream_index != self._stream.index:
                 self._listen(packet)
             elif packet.size:  # an empty one would end the decoder
-                self._put_right(packet)
-                if self._entry and self._passes_over(packet, self._entry):
+                self._correct_times(packet)
+                if self._entry and self._skips(packet, self._entry):
                     continue
                 self._stream.codec_context.skip_frame = (
                     "DEFAULT" if self._is_needed(packet.pts, wanted) else "NONREF"
@@ -464,12 +445,12 @@ class Film:
         yield from self._decode(None)
 
     def _is_before_entry(self) -> bool:
-        """Return whether the first frame that is asked for is still to come."""
+        """Return whether the first frame that is needed is still to come."""
         return self._entry is not None and self._end < self._entry.time
 
-    def _passes_over(self, packet: av.Packet, entry: _Entry) -> bool:
+    def _skips(self, packet: av.Packet, entry: _Entry) -> bool:
         stamp = packet.dts if packet.pts is None else packet.pts
-        if entry.passes_over(packet, None if stamp is None else self._seconds(stamp)):
+        if entry.skips(packet, None if stamp is None else self._seconds(stamp)):
             return True
         if entry.is_at(packet):
             self._stream.codec_context.flush_buffers()
@@ -481,9 +462,9 @@ class Film:
         try:
             yield from self._container.demux(streams)
         except IndexError:
-            pass  # at the end, PyAV may wish to flush a stream that appeared on the way
+            pass  # at the end, of PyAV, which flushes a stream that appeared later
         except av.FFmpegError as error:
-            self._note(self._read_until[0], said(error))
+            self._note(self._read_until[0], message(error))
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
@@ -493,12 +474,12 @@ class Film:
         except (av.FFmpegError, ValueError) as error:
             stamp = None if packet is None else packet.pts if packet.pts is not None else packet.dts
             end = self._read_until[0]
-            self._note(end if stamp is None else self._seconds(stamp), said(error))
+            self._note(end if stamp is None else self._seconds(stamp), message(error))
             return []
 
     def _note(self, time: float, error: str) -> None:
         if self._is_before_entry():
-            raise NoEntryError  # whether it is damaged shows where all of it is decoded
+            raise NoEntryError  # decode all of it, to find the damage
         self._errors.append((max(0.0, time), error))
         self._pending.append(time)
 
@@ -509,7 +490,7 @@ class Film:
         return stamp * self._base - (self._origin or 0)
 
     def _listen(self, packet: av.Packet) -> None:
-        """Note how far the sound goes."""
+        """Note the end of a packet of sound."""
         base = float(packet.stream.time_base or 0)
         lasts = min(SOUND_PACKET_SECONDS, (packet.duration or 0) * base)
         self._heard += lasts
@@ -518,8 +499,8 @@ class Film:
             end = packet.pts * base + self._clock.offset - float(self._origin or 0) + lasts
             self._read_until[1] = max(self._read_until[1], end)
 
-    def _put_right(self, packet: av.Packet) -> None:
-        """Let the time stamps of a film's packet run on from those before."""
+    def _correct_times(self, packet: av.Packet) -> None:
+        """Continue the time stamps of the packets before."""
         self._packets += 1
         lasts = (packet.duration or 0) * self._base
         self._overlong = float(lasts) if lasts > LONGEST_GAP else 0.0
@@ -540,29 +521,29 @@ class Film:
             self._read_until[0] = max(self._read_until[0], end)
 
     def _is_needed(self, stamp: int | None, wanted: Callable[[float, float], bool]) -> bool:
-        """Return whether a frame that no other refers to must be decoded all the same.
+        """Return whether a frame must be decoded even if no other refers to it.
 
-        A picture that is known to come later bounds how long this one is on display. Of interlaced
-        films all is decoded, as a packet may be half a frame, and so is all after an error.
+        A later picture bounds the display of this one. All frames of interlaced films are decoded,
+        as a packet may be half a frame, and so are all after an error.
         """
         if stamp is None or self._origin is None or not self._may_skip or self._errors:
             self._stamps.clear()
             return True
-        place = bisect.bisect_right(self._stamps, stamp)
-        later = self._stamps[place] if place < len(self._stamps) else None
-        self._stamps.insert(place, stamp)
+        index = bisect.bisect_right(self._stamps, stamp)
+        later = self._stamps[index] if index < len(self._stamps) else None
+        self._stamps.insert(index, stamp)
         del self._stamps[:-_AHEAD]
         return later is None or wanted(self._seconds(stamp), self._seconds(later))
 
 
 def _rate(stream: av.VideoStream) -> Fraction:
-    """Return the frames a second that are usual; one broken time stamp spoils their average."""
+    """Return the usual frames per second; one broken time stamp spoils the average rate."""
     rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate and rate >= 1)
     return Fraction(next(rates, DEFAULT_RATE))
 
 
 def _start(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
-    """Return the time stamp of the file's start in seconds, None where it does not say."""
+    """Return the time stamp of the file's start in seconds; None: unknown."""
     if container.start_time is None:
         return None
     start = Fraction(container.start_time, av.time_base)  # rounded to microseconds

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,73 +17,58 @@ from data.prepare.video_frames import Problem, Sampling, VideoError, read_window
 from utils.errors import UserError, shorten
 from utils.processes import dead_workers, follow_parent, noted_reading
 
-PIECES_AHEAD = 2  # that a process decodes before they are asked for
-PIECE_BYTES = 64 << 20  # of large pictures fewer windows are held at a time
+PIECES_AHEAD = 2  # that a process decodes in advance
+PIECE_BYTES = 64 << 20  # large pictures make pieces of fewer windows
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some windows of a video, in order.
+    """Consecutive windows of a video."""
 
-    Attributes:
-        place: of the video in the list.
-        frames: (B, K, height, width, 3) uint8; None in the last piece.
-        sound: all of the video could be decoded so far.
-        problem: what is wrong with the video; only in the last piece, None if all is well.
-    """
-
-    place: int
-    frames: np.ndarray | None
-    sound: bool = True
-    problem: Problem | None = None
+    video: int  # its index
+    frames: np.ndarray | None  # (B, K, height, width, 3) uint8; None in the last piece
+    intact: bool = True  # all of the video could be decoded so far
+    problem: Problem | None = None  # in the last piece: what is wrong with the video
 
 
+@dataclass(eq=False)
 class _Decoder(IterableDataset):
-    """Each process takes the next video that nobody has taken."""
+    """The pieces of all videos; each process takes the next video that none has taken."""
 
-    def __init__(
-        self,
-        videos: list[VideoFile],
-        sampling: Sampling,
-        batch_size: int,
-        threads: int,
-        starts: Sequence[Progress],
-    ) -> None:
-        self._videos = videos
-        self._starts = starts
-        self._sampling = sampling
-        self._batch_size = batch_size
-        self._threads = threads
-        self._taken = multiprocessing.Value("l", 0)
+    videos: list[VideoFile]
+    sampling: Sampling
+    batch_size: int
+    threads: int
+    starts: Sequence[Progress]
+    taken: Any = field(default_factory=lambda: multiprocessing.Value("l", 0))  # videos so far
 
     def __iter__(self) -> Iterator[Piece]:
-        while (place := self._take()) < len(self._videos):
-            yield from self._pieces(place)
+        while (index := self._take()) < len(self.videos):
+            yield from self._pieces(index)
 
     def _take(self) -> int:
-        with self._taken.get_lock():
-            place = self._taken.value
-            self._taken.value += 1
-        return place
+        with self.taken.get_lock():
+            self.taken.value += 1
+            return self.taken.value - 1
 
-    def _pieces(self, place: int) -> Iterator[Piece]:
-        start = self._starts[place]
-        sampling = replace(self._sampling, first=start.windows, enter=start.sound)
-        path, damage = self._videos[place].path, set()
-        windows = read_windows(path, sampling, self._threads, lambda: damage.add(place))
+    def _pieces(self, index: int) -> Iterator[Piece]:
+        start = self.starts[index]
+        sampling = replace(self.sampling, first=start.windows, enter=start.intact)
+        path, damaged = self.videos[index].path, threading.Event()
+        windows = read_windows(path, sampling, self.threads, damaged.set)
         at_end, problem = False, None
-        with noted_reading(str(place)):  # should its decoder kill this process
+        with noted_reading(str(index)):  # should its decoder kill this process
             while not at_end:
-                batch, at_end, problem = _next_windows(windows, self._batch_size)
+                batch, at_end, problem = _next_windows(windows, self.batch_size)
                 if batch:
-                    yield Piece(place, np.stack(batch), not damage)
-        yield Piece(place, None, problem=problem)
+                    yield Piece(index, np.stack(batch), not damaged.is_set())
+        yield Piece(index, None, problem=problem)
 
 
 def _next_windows(
     windows: Generator[np.ndarray, None, Problem | None], size: int
 ) -> tuple[list[np.ndarray], bool, Problem | None]:
-    """At most ``size`` windows, whether there are no more, and what is wrong with the video."""
+    """Return at most ``size`` windows, whether they are the last, and the video's problem."""
     batch: list[np.ndarray] = []
     try:
         while len(batch) < size and sum(window.nbytes for window in batch) < PIECE_BYTES:
@@ -91,23 +76,19 @@ def _next_windows(
     except StopIteration as end:
         return batch, True, end.value
     except VideoError as error:
-        return batch, True, Problem(str(error), error.seconds, used=False)
-    except Exception as error:  # whatever a decoder raises is about this file alone
-        said = shorten(f"{type(error).__name__}: {error}")
-        return batch, True, Problem(f"it cannot be decoded ({said})", 0.0, used=False)
+        return batch, True, Problem(str(error), error.seconds)
+    except Exception as error:  # of a decoder: about this file alone
+        reason = shorten(f"{type(error).__name__}: {error}")
+        return batch, True, Problem(f"it cannot be decoded ({reason})")
     return batch, False, None
 
 
 class DecoderDiedError(Exception):
-    """Processes that decoded were killed, most likely by what they read.
+    """Decoding processes were killed, most likely by the videos that they were reading."""
 
-    Attributes:
-        places: of the videos that they were reading.
-    """
-
-    def __init__(self, places: list[int]) -> None:
-        super().__init__(f"videos {places}")
-        self.places = places
+    def __init__(self, videos: list[int]) -> None:
+        super().__init__(f"videos {videos}")
+        self.videos = videos  # indices
 
 
 def decode_videos(
@@ -117,9 +98,9 @@ def decode_videos(
     workers: int,
     starts: Sequence[Progress] | None = None,
 ) -> Iterator[Piece]:
-    """Pieces of all videos. Those of one video come in order, those of several are mixed.
+    """Yield pieces of all videos; those of one video in order, those of several interleaved.
 
-    A few pieces a process are held at a time, however long the videos are.
+    Memory holds a few pieces per process, however long the videos are.
 
     Args:
         batch_size: windows of a piece.
@@ -127,8 +108,8 @@ def decode_videos(
         starts: how far each video was read before; None: not at all.
 
     Raises:
-        DecoderDiedError: a process was killed; the videos it had not finished come no more.
-        UserError: the same, and nobody knows what it was reading.
+        DecoderDiedError: a process was killed; its videos remain unfinished.
+        UserError: the same, by an unknown video.
     """
     if not videos:
         return
@@ -138,7 +119,7 @@ def decode_videos(
     loader = DataLoader(
         decoder,
         batch_size=None,
-        collate_fn=_unchanged,
+        collate_fn=_identity,  # of one piece: there are no batches
         num_workers=0 if alone else min(workers, len(videos)),
         prefetch_factor=None if alone else PIECES_AHEAD,
         worker_init_fn=_start_worker,
@@ -152,8 +133,8 @@ def decode_videos(
         dead = dead_workers(error)
         if not dead:
             raise
-        if places := [int(place) for place in dead.values() if place is not None]:
-            raise DecoderDiedError(places) from None
+        if indices := [int(index) for index in dead.values() if index is not None]:
+            raise DecoderDiedError(indices) from None
         raise UserError(
             "a decoding process was killed (out of memory?); run again with fewer --workers or a "
             "smaller --batch_size"
@@ -162,9 +143,9 @@ def decode_videos(
 
 @contextmanager
 def _deaths_while_waiting(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
-    """Let the loader say only where it is asked for a piece that a worker died.
+    """Let the loader raise an error for a dead worker only where a piece is requested.
 
-    Its own signal handler would raise that anywhere, in whatever the main thread does then.
+    Its own signal handler would raise it anywhere in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield pieces
@@ -176,7 +157,7 @@ def _deaths_while_waiting(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _unchanged(piece: Any) -> Any:  # of a loader without batches: one piece
+def _identity(piece: Any) -> Any:
     return piece
 
 

@@ -1,8 +1,8 @@
-"""WebVTT by the parsing algorithm of its standard.
+"""Read WebVTT by the parsing algorithm of its standard.
 
-It is the W3C's, https://www.w3.org/TR/webvtt1/#file-parsing. Besides: decimals of another number
-than three, or after a comma, are read; override tags of SubStation are no text; files joined to one
-(segments of a live stream) are read one after the other.
+It is the W3C's, https://www.w3.org/TR/webvtt1/#file-parsing. In addition, any number of decimals is
+accepted, also after a comma; override tags of SubStation are removed; files joined to one (segments
+of a live stream) are read one after the other.
 """
 
 import re
@@ -16,17 +16,17 @@ _STAMP = r"(?:\d{1,9}:)?[0-5]?\d:[0-5]\d[.,]\d{1,9}"
 _TIMES = re.compile(rf"[ \t\f]*({_STAMP})[ \t\f]*-->[ \t\f]*({_STAMP})(?!\d)", re.ASCII)
 _METADATA = re.compile(r"[\w-]+[:=]", re.ASCII)
 _TAG = re.compile(r"<[^>]*(?:>|\Z)")
-_BREAK = re.compile(r"<br *\/?>", re.IGNORECASE)  # no tag of WebVTT's, and often there
-# Of a segment: which of its own times is which time of the stream.
+_BREAK = re.compile(r"<br *\/?>", re.IGNORECASE)  # no tag of WebVTT's, but common
+# Of a segment: a time of its own (LOCAL) and the same time in the stream (MPEGTS).
 _MAP = re.compile(r"X-TIMESTAMP-MAP=(?=.*\bMPEGTS:(\d{1,10})\b)(?=.*\bLOCAL:([\d:.]+))", re.ASCII)
 _CLOCK_HZ, _CLOCK_WRAP = 90_000, 1 << 33
 
 
 def read_webvtt(text: str) -> Iterator[Event]:
-    """The cues of a file whose lines end with a line feed.
+    """Yield the cues of a file whose lines end with a line feed.
 
-    Segments that were joined, each with its header, are shifted as their headers say, against the
-    first; a cue that several of them repeat comes once.
+    Joined segments, each with its header, are shifted relative to the first as their headers say;
+    a cue that several of them repeat is yielded once.
     """
     lines = text.split("\n")
     begin = next(at for at, line in enumerate(lines) if line.strip())
@@ -51,8 +51,7 @@ def read_webvtt(text: str) -> Iterator[Event]:
 
 
 def _is_header(lines: list[str], at: int) -> bool:
-    """Return whether a line is the header of another file, not text that begins with the same
-    word."""
+    """Return whether a line is the header of another file, not text that begins like one."""
     if HEADER.fullmatch(lines[at]) is None:
         return False
     if not lines[at - 1]:
@@ -65,7 +64,7 @@ def _is_header(lines: list[str], at: int) -> bool:
 def _read_block(
     lines: list[str], at: int, stop: int, in_header: bool = False, shift: float = 0.0
 ) -> tuple[int, Event | None]:
-    """Collect a block from line ``at``: the line after it, and its cue if it is one."""
+    """Read a block from line ``at``: return the line after it, and its cue if it is one."""
     start = at
     timed: int | None = None
     text: list[str] = []
@@ -92,7 +91,7 @@ def _read_block(
 
 
 def _origin(header: list[str]) -> tuple[int, float] | None:
-    """(ticks of the stream's clock, seconds of the segment) that are one time."""
+    """Return the same time in ticks of the stream's clock and in seconds of the segment."""
     found = next(filter(None, map(_MAP.match, header)), None)
     if found is None or not re.fullmatch(r"(?:\d{1,9}:)?\d{1,2}:\d{1,2}(?:\.\d{1,9})?", found[2]):
         return None
@@ -100,6 +99,6 @@ def _origin(header: list[str]) -> tuple[int, float] | None:
 
 
 def _between(first: tuple[int, float], origin: tuple[int, float]) -> float:
-    """Seconds by which a segment's times lie behind the first segment's."""
+    """Return the seconds by which a segment's times are behind the first segment's."""
     ticks = (origin[0] - first[0] + _CLOCK_WRAP // 2) % _CLOCK_WRAP - _CLOCK_WRAP // 2
     return ticks / _CLOCK_HZ - (origin[1] - first[1])

@@ -1,4 +1,4 @@
-"""What the preparation scripts share: options, work in parallel, what is made already."""
+"""Shared code of the preparation scripts: options, work in parallel, finished databases."""
 
 import argparse
 import gc
@@ -17,35 +17,37 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 from data.annotations import Line, read_lines
+from data.bpe_tokenizer import BpeTokenizer
+from data.stores.build_folder import check_folder
 from data.stores.lmdb_io import TextDb, pack_record
 from data.stores.records import ID2NFRAME
-from data.tokenize import DEFAULT_TOKENIZER, named_in_environment
+from data.tokenize import DEFAULT_TOKENIZER, encode_texts, named_in_environment
 from utils.errors import UserError
 from utils.files import count_lines, modified, read_json
 from utils.processes import follow_parent, what_it_read
 
 CHUNK = 256  # lines that a worker takes at once
-ALONE_BYTES = 8 << 20  # of annotations that one process reads sooner than workers start
+ALONE_BYTES = 8 << 20  # annotations that one process reads faster than workers start
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line instead of the whole usage."""
+    """Reports a mistake in one line, without the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (--help says more)")
 
 
 def script_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that shows ``description`` as it is written."""
+    """Return a parser that shows ``description`` verbatim."""
     formatter = argparse.RawDescriptionHelpFormatter
     return _Parser(description=description, formatter_class=formatter, allow_abbrev=False)
 
 
 def work_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with ``--workers``, ``--nproc`` in the original."""
+    """Return a parser with ``--workers``, ``--nproc`` in the original."""
     parser = script_parser(description)
     parser.add_argument(
         "--workers",
@@ -58,14 +60,12 @@ def work_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
-    """``--force``."""
-    parser.add_argument(
-        "--force", action="store_true", help="build a database again that is made already"
-    )
+    """Add ``--force``."""
+    parser.add_argument("--force", action="store_true", help="build an existing database again")
 
 
 def add_toker(parser: argparse._ActionsContainer) -> None:
-    """``--toker``."""
+    """Add ``--toker``."""
     parser.add_argument(
         "--toker",
         default=named_in_environment() or DEFAULT_TOKENIZER,
@@ -74,7 +74,7 @@ def add_toker(parser: argparse._ActionsContainer) -> None:
 
 
 def add_frame_length(parser: argparse.ArgumentParser) -> None:
-    """``--frame_length``."""
+    """Add ``--frame_length``."""
     parser.add_argument(
         "--frame_length",
         type=positive,
@@ -84,7 +84,7 @@ def add_frame_length(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> float:
-    """The type of an option that is a number greater than 0."""
+    """Return the value of an option that must be a number greater than 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
@@ -92,7 +92,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> int:
-    """The type of an option that is a whole number, 0 or more."""
+    """Return the value of an option that must be a whole number, 0 or more."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
@@ -100,17 +100,17 @@ def not_negative(text: str) -> int:
 
 
 def text_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that also has ``--annotation``, ``--output``, ``--toker`` and ``--force``."""
+    """Return a parser that also has ``--annotation``, ``--output``, ``--toker``, ``--force``."""
     parser = work_parser(description)
     parser.add_argument("--annotation", required=True, help="JSON lines: see above")
-    parser.add_argument("--output", required=True, help="folder of the database to be")
+    parser.add_argument("--output", required=True, help="folder of the new database")
     add_toker(parser)
     add_force(parser)
     return parser
 
 
 def read_vid2nframe(paths: list[str]) -> dict[str, int]:
-    """Frames per video, of all files together.
+    """Return the frames per video, of all files together.
 
     Raises:
         UserError: a file is unreadable or holds something else, or two files disagree.
@@ -129,7 +129,7 @@ def read_vid2nframe(paths: list[str]) -> dict[str, int]:
 
 
 def pack_line(line: Line, record: dict) -> bytes:
-    """The record made of an annotation, as stored.
+    """Return the record made of an annotation, as stored.
 
     Raises:
         UserError: it holds what no database can (names file and line).
@@ -140,12 +140,18 @@ def pack_line(line: Line, record: dict) -> bytes:
         raise line.error(error) from None
 
 
+def encode_groups(tokenizer: BpeTokenizer, groups: list[list[str]]) -> list[list[list[int]]]:
+    """Return the token ids of each text of each group; all are tokenised in one call."""
+    encoded = iter(encode_texts(tokenizer, [text for group in groups for text in group]))
+    return [[next(encoded) for _ in group] for group in groups]
+
+
 def map_lines(
     work: Callable[[list[Line]], list[Result]], path: str, workers: int
 ) -> Iterator[Result]:
-    """``work`` over the lines of an annotation file: see :func:`map_in_chunks`.
+    """Apply ``work`` to the lines of an annotation file: see :func:`map_in_chunks`.
 
-    A small file is no work for more than this process.
+    A small file is processed by this process alone.
 
     Raises:
         UserError: the file cannot be read or is empty.
@@ -161,9 +167,9 @@ def map_in_chunks(
     total: int,
     chunk: int,
 ) -> Iterator[Result]:
-    """``work`` over chunks of ``items``, in order, by worker processes, with a progress bar.
+    """Apply ``work`` to chunks of ``items``, in order, in worker processes, with a progress bar.
 
-    A few chunks per worker are under way at a time, so ``items`` may be larger than memory.
+    A few chunks per worker are in progress at a time, so ``items`` may be larger than memory.
 
     Raises:
         UserError: raised by ``work``, or a worker was killed.
@@ -179,7 +185,7 @@ def map_in_chunks(
 
 @contextmanager
 def _no_cycles() -> Iterator[None]:
-    """Leave the search for reference cycles out: it takes a third of the time and finds none."""
+    """Disable the search for reference cycles: it takes a third of the time and finds none."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -202,16 +208,16 @@ def _map_in_processes(
     context = multiprocessing.get_context("fork")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive a fork
     with ProcessPoolExecutor(workers, context, _start_worker, (work,)) as pool:
-        under_way: deque = deque()
+        pending: deque = deque()
         pids: set[int] = set()
         try:
             for of_chunk in chunks:
-                under_way.append(pool.submit(_run_chunk, of_chunk))
+                pending.append(pool.submit(_run_chunk, of_chunk))
                 pids.update(p.pid for p in multiprocessing.active_children() if p.pid is not None)
-                if len(under_way) > 2 * workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         except BrokenProcessPool:
             read = sorted(filter(None, map(what_it_read, pids)))
             reason = f"while it read {' or '.join(read)}: damaged?" if read else "out of memory?"
@@ -219,7 +225,7 @@ def _map_in_processes(
                 f"a worker process was killed ({reason}); run again with fewer --workers"
             ) from None
         finally:
-            # To its end: its thread would close what the interpreter, ending, still writes to.
+            # Wait: its thread would close pipes that the ending interpreter still writes to.
             pool.shutdown(cancel_futures=True)
 
 
@@ -237,62 +243,65 @@ def _run_chunk(chunk: list) -> list:
     return _work(chunk)
 
 
-def is_finished(
-    output: Path,
+def needs_build(
+    options: argparse.Namespace,
     recipe: dict[str, Any],
     inputs: list[str],
     parts: tuple[str, ...] = (".",),
     sides: dict[str, Any] | None = None,
 ) -> bool:
-    """Return whether ``output`` was made, whole, by this very command, so that there is nothing to
-    do.
+    """Return whether ``options.output`` must be built; False if this very command made it.
 
-    An unfinished or damaged database counts as not made.
+    An unfinished or damaged database, and any with ``options.force``, is built again.
 
     Args:
-        output: the database's folder.
-        recipe: the options that determine it; its ``meta.json`` has them.
+        options: of :func:`text_parser`.
+        recipe: the options that determine the database; its ``meta.json`` has them.
         inputs: the files it is made from.
-        parts: folders of its text databases within ``output``.
+        parts: folders of its text databases within the output.
         sides: contents that side files of the first part must have.
 
     Raises:
-        UserError: ``output`` is a database that was made otherwise, or from an older input.
+        UserError: the output is a database that was made otherwise or from an older input, or
+            cannot be replaced.
     """
-    if not (output / parts[0] / "data.mdb").exists():
-        return False
-    try:
-        databases = [TextDb(output / part) for part in parts]
-        wrong_sides = [
-            name for name, value in (sides or {}).items() if databases[0].side(name) != value
-        ]
-    except UserError as error:
-        print(f"building {output} again: {error}")
-        return False
-    meta = databases[0].meta
-    differences = [
-        f"made with --{name} {meta.get(name)}, not {value}"
-        for name, value in recipe.items()
-        if name != "output" and not _same(meta.get(name), value)
-    ]
-    differences += [f"with another {name}" for name in wrong_sides]
-    made = modified(output / "meta.json")
-    differences += [
-        f"older than {path}"
-        for path in map(Path, inputs)
-        if path.exists() and modified(path) > made
-    ]
-    if differences:
-        raise UserError(
-            f"{output} is there already, {', '.join(differences)}; choose another --output, or "
-            "pass --force to build it again"
-        )
-    print(f"{output} is made already ({len(databases[0])} records)")
+    output = Path(options.output)
+    if not options.force and (output / parts[0] / "data.mdb").exists():
+        try:
+            databases = [TextDb(output / part) for part in parts]
+            wrong = [n for n, side in (sides or {}).items() if databases[0].side(n) != side]
+        except UserError as error:
+            print(f"building {output} again: {error}")
+        else:
+            _require_same(output, databases[0].meta, recipe, wrong, inputs)
+            print(f"{output} is made already ({len(databases[0])} records)")
+            return False
+    check_folder(options.output, force=True)
     return True
 
 
-def _same(recorded: Any, value: Any) -> bool:
-    """Equal, or two ways to write one path."""
+def _require_same(
+    output: Path, meta: Any, recipe: dict[str, Any], wrong_sides: list[str], inputs: list[str]
+) -> None:
+    """Raise UserError for a database that was made otherwise, or from an older input."""
+    differences = [
+        f"made with --{name} {meta.get(name)}, not {value}"
+        for name, value in recipe.items()
+        if name != "output" and not is_same_value(meta.get(name), value)
+    ]
+    differences += [f"with another {name}" for name in wrong_sides]
+    made = modified(output / "meta.json")
+    existing = filter(Path.exists, map(Path, inputs))
+    differences += [f"older than {path}" for path in existing if modified(path) > made]
+    if differences:
+        raise UserError(
+            f"{output} exists already, {', '.join(differences)}; choose another --output, or "
+            "pass --force to build it again"
+        )
+
+
+def is_same_value(recorded: Any, value: Any) -> bool:
+    """Return whether values of an option are equal, or two spellings of one path."""
     if recorded == value or not (isinstance(recorded, str) and isinstance(value, str)):
         return recorded == value
     return Path(recorded).resolve() == Path(value).resolve()

@@ -1,12 +1,11 @@
-"""Folders that are either whole or absent."""
+"""Folders that are either complete or absent."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from utils.errors import UserError
 from utils.files import check_output, named_path, naming
@@ -14,22 +13,21 @@ from utils.locks import HeldError, locked
 
 
 def is_database(folder: Path) -> bool:
-    """Return whether ``folder`` is a text or feature database, or a caption database of two
-    parts."""
+    """Return whether ``folder`` is a text, feature or caption database."""
     parts = (folder / part / "data.mdb" for part in (".", "cap.db", "clip.db"))
     return any(part.exists() for part in parts) or any(folder.glob("*.safetensors"))
 
 
 class FolderWriter:
-    """Write one database beside ``path`` and put it in place, whole, when the block succeeds.
+    """Build a database next to ``path`` and move it there, complete, when the block succeeds.
 
     Args:
-        path: folder of the database to be.
-        force: replace a database that is there.
-        at_last: called when all is written, before the database is put in place.
+        path: folder of the database.
+        force: replace an existing database.
+        at_last: called when all is written, before the database is moved.
 
     Attributes:
-        folder: the temporary folder; other files put here become part of the database.
+        folder: the temporary folder; other files written to it become part of the database.
 
     Raises:
         UserError: see :func:`build_folder`.
@@ -52,21 +50,16 @@ class FolderWriter:
         return self
 
     def begin(self, stack: ExitStack) -> None:
-        """Called when ``folder`` is there; ``stack`` is closed before it is put in place."""
+        """Called when ``folder`` exists; ``stack`` is closed before it is moved."""
 
     def finish(self) -> None:
-        """Called when the block has succeeded, before the folder is put in place."""
+        """Called when the block has succeeded, before the folder is moved."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            self._stack.__exit__(*error)
             return
-        with self._stack:  # an error in here, too, removes the temporary folder
+        with self._stack:  # an error in here removes the temporary folder, too
             self.finish()
             if self._at_last is not None:
                 self._at_last()
@@ -76,19 +69,19 @@ class FolderWriter:
 def build_folder(
     target: str | Path, force: bool = False, replaceable: Callable[[Path], bool] = is_database
 ) -> Iterator[Path]:
-    """Give an empty folder beside ``target`` that takes its place once the block has succeeded.
+    """Yield an empty folder that is renamed to ``target`` once the block has succeeded.
 
-    The content reaches the disk before the rename. A kill leaves at worst a hidden
-    ``.<name>.building`` that no reader looks at and the next build sweeps away.
+    The content is synced to disk before the rename. A kill leaves at worst a hidden
+    ``.<name>.building``, which readers ignore and the next build deletes.
 
     Raises:
-        OSError: it cannot be written, whatever a library made of that; it names ``target``.
-        UserError: ``target`` holds something already and ``force`` is not given, or what it holds
-            is not ``replaceable`` (never deleted), or another process is building it.
+        OSError: it cannot be written, whatever error a library raised; names ``target``.
+        UserError: ``target`` exists and ``force`` is not given or it is not ``replaceable``, or
+            another process is building it.
     """
     target = named_path(target).absolute()
     check_folder(target, force, replaceable)
-    work = _beside(target, "building")
+    work = _sibling(target, "building")
     with naming(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(target):
@@ -108,34 +101,26 @@ def build_folder(
 def check_folder(
     target: str | Path, force: bool, replaceable: Callable[[Path], bool] = is_database
 ) -> None:
-    """See, before the work, that :func:`build_folder` can make a folder.
-
-    Raises:
-        OSError, UserError: as there.
-    """
+    """Check, before the work, that :func:`build_folder` can make a folder; OSError and UserError
+    as there."""
     target = named_path(target)
-    _check_target(target, force, replaceable)
-    check_output(_beside(target, "building") / "data")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        # --force must never delete a folder that was given by mistake.
+        if not replaceable(target):
+            raise UserError(f"{target} exists and is no database; choose another output folder")
+        if not force:
+            raise UserError(f"{target} exists already; pass --force to build it again")
+    check_output(_sibling(target, "building") / "data")
 
 
-def _beside(target: Path, what: str) -> Path:
-    return target.with_name(f".{target.name}.{what}")
-
-
-def _check_target(target: Path, force: bool, replaceable: Callable[[Path], bool]) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    # --force must never wipe a folder that was given by mistake.
-    if not replaceable(target):
-        raise UserError(f"{target} exists and is no database; choose another output folder")
-    if not force:
-        raise UserError(f"{target} exists already; pass --force to build it again")
+def _sibling(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name}.{suffix}")
 
 
 @contextmanager
 def _exclusive(target: Path) -> Iterator[None]:
     try:
-        with locked(_beside(target, "lock")):
+        with locked(_sibling(target, "lock")):
             yield
     except HeldError as holder:
         raise UserError(
@@ -144,7 +129,7 @@ def _exclusive(target: Path) -> Iterator[None]:
 
 
 def _replace_folder(work: Path, target: Path) -> None:
-    old = _beside(target, "old")
+    old = _sibling(target, "old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)

@@ -1,6 +1,6 @@
-"""How a feature database holds the features of a video.
+"""Encodings of a video's features in a feature database.
 
-Whatever a value is, decoding it raises, executes nothing, and takes no more memory than
+Decoding a damaged or malicious value raises; it executes nothing and takes no more memory than
 ``MAX_FEATURE_BYTES``.
 """
 
@@ -25,23 +25,22 @@ _SHAPE = msgspec.msgpack.Decoder(tuple[Frames, Width])
 
 
 class FeatureCodec(Protocol):
-    """What a store holds of one video's features: the seam for another format."""
+    """Encoding of one video's features in a store; implement it to add another format."""
 
     suffix: str  # of the folder's name
 
     def encode(self, features: np.ndarray) -> Any:
-        """Return what is stored of ``features`` (T, D), in their own precision."""
+        """Return the value to store for ``features`` (T, D), in their own precision."""
 
     def decode(self, value: Any) -> np.ndarray:
-        """``features`` (T, D) as stored; damaged values raise any exception."""
+        """Return ``features`` (T, D) as stored; damaged values raise any exception."""
 
     def rows(self, value: Any) -> int:
         """Return T of ``features``; damaged values raise any exception."""
 
 
 def _array_parts(value: memoryview) -> dict[bytes, msgspec.Raw]:
-    """Return what msgpack-numpy notes of the array ``features``, not decoded yet: nothing is
-    copied."""
+    """Return the parts of msgpack-numpy's array ``features``, not decoded or copied yet."""
     features = _PARTS.decode(value)["features"]
     try:
         return _ARRAY.decode(features)
@@ -50,12 +49,8 @@ def _array_parts(value: memoryview) -> dict[bytes, msgspec.Raw]:
         raise ValueError(text) from None
 
 
-def _shape(stored: dict[bytes, msgspec.Raw]) -> tuple[int, int]:
-    return _SHAPE.decode(stored[b"shape"])
-
-
 def require_features(features: Any) -> None:
-    """Raise ValueError for what is no array (T, D) of floats with D > 0."""
+    """Raise ValueError unless ``features`` is an array (T, D) of floats with D > 0."""
     if np.ndim(features) != 2 or not np.issubdtype(features.dtype, np.floating):
         raise ValueError("no two-dimensional array of floats")
     frames, width = features.shape
@@ -88,19 +83,19 @@ class PlainCodec:
         """See :class:`FeatureCodec`."""
         stored = _array_parts(value)
         dtype = msgspec.msgpack.decode(stored[b"type"])
-        # NumPy would take a buffer for an array of Python objects.
+        # With another type NumPy might read pointers to Python objects.
         if not isinstance(dtype, str) or not _FLOATS.fullmatch(dtype):
             raise ValueError(f"numbers of type {brief(dtype)}")
         numbers = msgspec.msgpack.decode(stored[b"data"], type=memoryview)
-        return np.frombuffer(numbers, dtype).reshape(_shape(stored))
+        return np.frombuffer(numbers, dtype).reshape(_SHAPE.decode(stored[b"shape"]))
 
     def rows(self, value: memoryview) -> int:
-        """See :class:`FeatureCodec`; the frames themselves are not read."""
-        return _shape(_array_parts(value))[0]
+        """See :class:`FeatureCodec`; the features themselves are not read."""
+        return _SHAPE.decode(_array_parts(value)[b"shape"])[0]
 
 
 class CompressedCodec:
-    """The bytes of a zipped npz file with an entry ``features``; other entries are left alone."""
+    """The bytes of a compressed npz file with an entry ``features``; others are ignored."""
 
     suffix = "_compressed"
 
@@ -141,11 +136,7 @@ FeatureFormat = Literal["lmdb", "safetensors"]
 
 
 def feature_codec(compressed: bool, format_: FeatureFormat = "lmdb") -> FeatureCodec:
-    """The codec of a database.
-
-    Raises:
-        UserError: there is no such variant.
-    """
+    """Return the codec of a database; UserError if there is no such variant."""
     if format_ == "lmdb":
         return CompressedCodec() if compressed else PlainCodec()
     if compressed:

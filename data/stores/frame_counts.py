@@ -1,7 +1,7 @@
-"""Numbers of frames of a feature database, or rows that are counted once.
+"""Frame counts of a feature database, from a file or counted once.
 
-They lie beside the database, in ``id2nframe_<interval>.json`` (VALUE's) or ``id2nframe.json``, for
-all versions of the features. Feature databases are also handed on without such a file.
+They are next to the database, in ``id2nframe_<interval>.json`` (VALUE's) or ``id2nframe.json``, for
+all versions of the features. Some published feature databases come without such a file.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ COUNTS_FILE = "id2nframe.json"
 
 
 def own_counts_path(folder: Path, interval: float) -> Path:
-    """``folder``/``id2nframe_1.5.json``."""
+    """Return ``folder``/``id2nframe_1.5.json``."""
     return folder / f"id2nframe_{interval:g}.json"
 
 
 def counts_path(folder: Path, interval: float) -> Path:
-    """Return the file that decides, or would: the interval's own where there is one."""
+    """Return the file of frame counts: the interval's own where there is one."""
     own = own_counts_path(folder, interval)
     return own if own.is_file() else folder / COUNTS_FILE
 
@@ -40,24 +40,26 @@ def frame_counts(
 ) -> dict[str, int]:
     """Return {video: frames} of a feature database.
 
-    They are read from the file beside it. Where that is missing, rows are counted, and kept there
-    for the next time, or else in ``spare_folder``: where the database's folder cannot be written,
-    or has databases of other intervals, whose numbers would be others.
+    They are read from the file next to it. If that is missing, rows are counted and saved there, or
+    in ``spare_folder`` where the database's folder cannot be written or has databases of other
+    intervals, whose counts would differ.
 
     Args:
         database: its own folder.
         interval: seconds per frame.
-        vids: gives its videos.
-        count: gives the number of a video's rows, or raises UserError.
-        spare_folder: None: nowhere else.
+        vids: returns its videos.
+        count: returns the number of a video's rows, or raises UserError.
+        spare_folder: None: counts are saved nowhere else.
 
     Raises:
         UserError: a file is damaged.
     """
-    beside = counts_path(database.parent, interval)
-    if beside.is_file():
-        return read_json(beside, ID2NFRAME)
-    spare = None
+    file = counts_path(database.parent, interval)
+    if file.is_file():
+        return read_json(file, ID2NFRAME)
+    own = version_and_interval(database)[1]
+    others = {version_and_interval(path)[1] for path in _databases(database.parent)} - {own}
+    candidates = [] if others else [file]
     if spare_folder is not None:
         digest = hashlib.sha256(str(database.resolve()).encode()).hexdigest()[:12]
         spare = spare_folder / f"id2nframe_{digest}.json"
@@ -65,23 +67,20 @@ def frame_counts(
             counts = read_json(spare, ID2NFRAME)
             if counts.keys() == set(vids()):
                 return counts
+        candidates.append(spare)
     counts = _count(database, list(vids()), count)
-    places = [] if _has_other_intervals(database) else [beside]
-    places += [] if spare is None else [spare]
-    kept = next((place for place in places if _keep(counts, place)), None)
+    saved = next((path for path in candidates if _saved(counts, path)), None)
     LOGGER.warning(
         "%s has no %s: counted the frames of %d videos, %s",
-        database.parent,
-        COUNTS_FILE,
-        len(counts),
-        f"kept in {kept}" if kept else "which can be kept nowhere and is done at every start",
+        *(database.parent, COUNTS_FILE, len(counts)),
+        f"kept in {saved}" if saved else "which can be kept nowhere and is done at every start",
     )
     return counts
 
 
 def _count(database: Path, vids: list[str], count: Callable[[str], int]) -> dict[str, int]:
-    """Rows per video; videos whose record is damaged are left out, with a warning."""
-    # Every rank counts; one of them shows its progress.
+    """Return rows per video; videos whose record is damaged are left out, with a warning."""
+    # Every rank counts; rank 0 shows the progress.
     quiet = None if LOGGER.isEnabledFor(logging.WARNING) else True
     counts, damaged = {}, []
     for vid in tqdm(vids, desc=f"frames in {database.name}", disable=quiet):
@@ -97,18 +96,18 @@ def _count(database: Path, vids: list[str], count: Callable[[str], int]) -> dict
 def merged_counts(
     database: Path, path: Path, found: dict[str, int], recount: bool
 ) -> dict[str, int]:
-    """Return the numbers of frames of a folder's databases once one more, or another, is there.
+    """Return the frame counts of a folder's databases with those of a new database.
 
-    Versions of one interval may differ by a frame at the end of a video: the least counts.
+    Versions of one interval may differ by a frame at the end of a video: the lesser is kept.
 
     Args:
-        database: the new one.
-        path: of the numbers so far; it may be missing.
-        found: the new ones.
-        recount: they replace numbers so far.
+        database: the new database.
+        path: file of the counts so far; it may be missing.
+        found: counts of the new database.
+        recount: they replace the counts so far.
 
     Raises:
-        UserError: they contradict numbers that may be of another interval.
+        UserError: they contradict counts that may be of another interval.
     """
     others = [version_and_interval(other) for other in _databases(database.parent) - {database}]
     known = read_json(path, ID2NFRAME) if path.is_file() and (others or not recount) else {}
@@ -125,9 +124,7 @@ def merged_counts(
         )
     LOGGER.warning(
         "%d videos (first: %s) have other numbers of frames than in %s: the lesser is kept",
-        len(differ),
-        vid,
-        path,
+        *(len(differ), vid, path),
     )
     return known | {vid: min(count, known.get(vid, count)) for vid, count in found.items()}
 
@@ -136,14 +133,8 @@ def _databases(folder: Path) -> set[Path]:
     return set(filter(is_database, folder.glob("[!.]*_*")))
 
 
-def _has_other_intervals(database: Path) -> bool:
-    """Return whether the folder has databases that may have other numbers of frames."""
-    own = version_and_interval(database)[1]
-    return any(version_and_interval(path)[1] != own for path in _databases(database.parent))
-
-
 def version_and_interval(database: Path) -> tuple[str, float | str]:
-    """Return what a database's name says; it is taken whole for both where it has no interval."""
+    """Return a database's version and interval by its name; both are the name if it has none."""
     name = database.name.removesuffix("_compressed").removesuffix("_safetensors")
     version, _, interval = name.rpartition("_")
     try:
@@ -152,10 +143,9 @@ def version_and_interval(database: Path) -> tuple[str, float | str]:
         return name, name
 
 
-def _keep(counts: dict[str, int], place: Path) -> bool:
-    """Return whether the counts could be written."""
+def _saved(counts: dict[str, int], path: Path) -> bool:
     try:
-        write_json(place, counts)
+        write_json(path, counts)
     except OSError:
         return False
     return True

@@ -1,11 +1,11 @@
-"""LMDB environments: opened read-only with care, written whole or not at all."""
+"""LMDB environments: opened read-only after checks, written completely or not at all."""
 
 import contextlib
 import faulthandler
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,20 +21,20 @@ _MAX_KEY_BYTES = 511  # LMDB's own limit
 _FIRST_MAP_BYTES = 64 << 20
 _BATCH_BYTES = 32 << 20
 
-# py-lmdb refuses to open one file twice in a process, so all readers of a file share one of these,
-# under its device and inode, for as long as any of them uses it.
+# py-lmdb refuses to open a file twice in a process, so all readers of a file (device and inode)
+# share an environment.
 _environments: "weakref.WeakValueDictionary[tuple[int, int], _Environment]" = (
     weakref.WeakValueDictionary()
 )
 _lock = threading.RLock()
-# A fork while another thread holds the lock must not leave it locked for ever in the child.
+# A fork while another thread holds the lock must not leave it locked in the child.
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
 
 
 class _Environment:
-    """A read-only LMDB environment that opens again in a forked child."""
+    """A read-only LMDB environment that is reopened in a forked child."""
 
     def __init__(self, folder: Path, readahead: bool) -> None:
         self._folder, self._readahead = folder, readahead
@@ -42,11 +42,11 @@ class _Environment:
         self._pid = os.getpid()
 
     def begin(self) -> lmdb.Transaction:
-        """A read transaction; the values it gives are views that are valid until it ends."""
+        """Return a read transaction; its values are views that are valid until it ends."""
         if self._pid != os.getpid():
             with _lock:
                 if self._pid != os.getpid():
-                    self._opened.close()  # inherited: py-lmdb would refuse to open one beside it
+                    self._opened.close()  # inherited: py-lmdb would refuse to open a second one
                     self._opened = _open(self._folder, self._readahead)
                     self._pid = os.getpid()
         return self._opened.begin(buffers=True)
@@ -54,21 +54,21 @@ class _Environment:
 
 def _open(folder: Path, readahead: bool) -> lmdb.Environment:
     path = folder / "data.mdb"
-    if not faulthandler.is_enabled():  # a damaged page kills: at least say where
+    if not faulthandler.is_enabled():  # a damaged page kills the process: show where
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # stderr is no file
             faulthandler.enable()
     try:
         environment = lmdb.open(
             str(folder), readonly=True, create=False, lock=False, readahead=readahead
         )
-        # Touching a page past the end of a mapped file kills the process: look at the size first.
-        promised = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        # Reading a page past the end of a mapped file kills the process: check the size first.
+        expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     except (lmdb.Error, OSError, OverflowError) as error:
         raise UserError(f"{path} cannot be opened ({error}); {RESTORE}") from None
     actual = path.stat().st_size
-    if actual < promised:
+    if actual < expected:
         environment.close()
-        raise UserError(f"{path} is cut short ({actual} of {promised} bytes); {RESTORE}")
+        raise UserError(f"{path} is cut short ({actual} of {expected} bytes); {RESTORE}")
     return environment
 
 
@@ -88,16 +88,12 @@ def _shared_environment(folder: Path, readahead: bool) -> _Environment:
 
 
 def _encode_key(id_: str) -> bytes | None:
-    """The id as an LMDB key, or None for one that no database can hold."""
+    """Return the id as an LMDB key; None if it cannot be one."""
     try:
         key = id_.encode("utf-8")
     except UnicodeEncodeError:  # half a character, or a file's name that is no text
         return None
     return key if 0 < len(key) <= _MAX_KEY_BYTES else None
-
-
-def _decode_key(key: bytes | memoryview) -> str:
-    return bytes(key).decode("utf-8")
 
 
 class LmdbReader:
@@ -108,11 +104,8 @@ class LmdbReader:
 
     Args:
         path: the environment's folder.
-        readahead: let the system read on where it reads from the disk, which is faster where
-            values are large; of several readers the first decides.
-
-    Attributes:
-        path: as given.
+        readahead: let the operating system read ahead, which is faster for large values; the first
+            of several readers decides.
 
     Raises:
         UserError: ``data.mdb`` is missing, is no LMDB file or is cut short.
@@ -122,9 +115,7 @@ class LmdbReader:
         self.path = path
         self._readahead = readahead
         self._shared: _Environment | None = None
-        _shared_environment(
-            path, readahead
-        )  # closed again at once, unless another reader has it open
+        _shared_environment(path, readahead)  # to check it; closed unless another reader has it
 
     def _begin(self) -> lmdb.Transaction:
         shared = self._shared  # another thread may close this reader meanwhile
@@ -134,7 +125,7 @@ class LmdbReader:
 
     @contextmanager
     def value(self, id_: str) -> Iterator[bytes | memoryview | None]:
-        """The value of ``id_`` (None if absent), not to be used after the block."""
+        """Yield the value of ``id_`` (None if absent), not to be used after the block."""
         key = _encode_key(id_)
         with noted_reading(f"{id_!r} of {self.path}"), self._begin() as transaction:
             try:
@@ -152,9 +143,11 @@ class LmdbReader:
             return transaction.stat()["entries"]
 
     def keys(self) -> Iterator[str]:
-        """All ids, in the order of their UTF-8 bytes."""
+        """Return all ids, in the order of their UTF-8 bytes."""
         with self._all_ids() as transaction:
-            return iter([_decode_key(key) for key in transaction.cursor().iternext(values=False)])
+            return iter(
+                [bytes(key).decode() for key in transaction.cursor().iternext(values=False)]
+            )
 
     @contextmanager
     def _all_ids(self) -> Iterator[lmdb.Transaction]:
@@ -165,18 +158,14 @@ class LmdbReader:
             raise UserError(f"the ids of {self.path} are damaged ({error}); {RESTORE}") from None
 
     def first_id(self) -> str:
-        """The first of :meth:`keys`.
-
-        Raises:
-            UserError: there are none.
-        """
+        """Return the first of :meth:`keys`; UserError if there are none."""
         with self._all_ids() as transaction, transaction.cursor() as cursor:
             if not cursor.first():
                 raise UserError(f"{self.path} holds no records; build it again")
-            return _decode_key(cursor.key())
+            return bytes(cursor.key()).decode()
 
     def close(self) -> None:
-        """Let go of the environment; a later read opens it again."""
+        """Close the environment; a later read opens it again."""
         self._shared = None
 
 
@@ -187,17 +176,12 @@ class LmdbWriter(FolderWriter):
         UserError: an id is unusable or occurs twice.
     """
 
-    def __init__(
-        self, path: str | Path, force: bool = False, at_last: Callable[[], None] | None = None
-    ) -> None:
-        super().__init__(path, force, at_last)
+    def begin(self, stack: ExitStack) -> None:
+        """Open the environment."""
         self._map_bytes = _FIRST_MAP_BYTES
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
-
-    def begin(self, stack: ExitStack) -> None:
-        """Open the environment."""
-        # Nobody else sees the folder, and finish() syncs once: no locks, no sync per batch.
+        # No other process sees the folder, and finish() syncs: no locks, no sync per batch.
         self._environment = lmdb.open(
             str(self.folder), map_size=self._map_bytes, lock=False, sync=False, metasync=False
         )
@@ -222,21 +206,15 @@ class LmdbWriter(FolderWriter):
         self._environment.sync(True)
 
     def _flush(self) -> None:
-        while not self._committed():
-            self._map_bytes *= 2
-            self._environment.set_mapsize(self._map_bytes)
-        self._pending.clear()
+        while self._pending:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in self._pending:
+                        if not transaction.put(key, value, overwrite=False):
+                            id_ = key.decode()
+                            raise UserError(f"{self.path}: the id {id_!r} occurs twice; rename one")
+                self._pending.clear()
+            except lmdb.MapFullError:
+                self._map_bytes *= 2
+                self._environment.set_mapsize(self._map_bytes)
         self._pending_bytes = 0
-
-    def _committed(self) -> bool:
-        """Write what is pending in one transaction; False if the map is too small for it."""
-        try:
-            with self._environment.begin(write=True) as transaction:
-                for key, value in self._pending:
-                    if not transaction.put(key, value, overwrite=False):
-                        raise UserError(
-                            f"{self.path}: the id {key.decode()!r} occurs twice; make ids differ"
-                        )
-        except lmdb.MapFullError:
-            return False
-        return True

@@ -36,17 +36,15 @@ NPZ_MAGIC = b"PK\x03\x04"  # how the bytes of every zip file begin
 
 
 def pack_record(record: dict) -> bytes:
-    """A text record as stored: lz4 frame of a msgpack map."""
+    """Return a text record as stored: lz4 frame of a msgpack map."""
     return lz4.frame.compress(msgpack.packb(record, use_bin_type=True))
 
 
-@cache
-def _record_decoder(kind: Any) -> msgspec.msgpack.Decoder:
-    return msgspec.msgpack.Decoder(kind)
+_record_decoder = cache(msgspec.msgpack.Decoder)  # of a type
 
 
 def _unpack_record(value: bytes | memoryview, kind: Any) -> Any:
-    """A stored text record as type ``kind``; RecordError, or any other, if it is damaged."""
+    """Return a stored text record as type ``kind``; any exception if it is damaged."""
     if len(value) * _LZ4_MOST <= MAX_RECORD_BYTES:
         data = lz4.frame.decompress(value)
     else:
@@ -58,7 +56,7 @@ def _unpack_record(value: bytes | memoryview, kind: Any) -> Any:
 
 
 class MetaTable(dict):
-    """The content of a ``meta.json``; entries that it lacks, or null, are the user's to fix."""
+    """The content of a ``meta.json``; reading an entry that is missing or null is a UserError."""
 
     def __init__(self, where: Path, entries: dict) -> None:
         super().__init__({name: value for name, value in entries.items() if value is not None})
@@ -71,11 +69,8 @@ class MetaTable(dict):
 
 
 def read_side(path: Path) -> Any:
-    """Return the content of a side file, which must be what its name says.
-
-    Raises:
-        UserError: it is missing, no valid JSON, or holds something else.
-    """
+    """Return the content of a side file, checked by its name; UserError if it is missing or
+    malformed."""
     value = read_json(path, SIDE_FILES.get(path.name, Any))
     if path.name == "meta.json":
         try:
@@ -88,16 +83,14 @@ def read_side(path: Path) -> Any:
 class TextDb(LmdbReader):
     """One LMDB of lz4(msgpack) records with its JSON side files; read-only.
 
-    Opened lazily and at most once per process and file, safe across forks and threads, picklable
-    (by path).
+    Opened lazily and at most once per process and file, safe across forks and threads, picklable.
 
     Args:
         path: the folder.
-        vocab_size: of the model that reads its tokens; None: any.
+        vocab_size: of the model that reads its tokens; None: not checked.
 
     Attributes:
-        path, vocab_size: as given.
-        meta: ``meta.json`` (the two parts of a caption database have theirs one level above).
+        meta: ``meta.json`` (that of a caption database's two parts is one level above).
 
     Raises:
         UserError: the folder, ``data.mdb`` or ``meta.json`` is missing, or the LMDB is cut short.
@@ -120,7 +113,7 @@ class TextDb(LmdbReader):
         return TextDb, (self.path, self.vocab_size)
 
     def __getitem__(self, id_: str) -> dict:
-        """The raw record of ``id_``, whatever its fields hold.
+        """Return the raw record of ``id_``, not checked.
 
         Raises:
             KeyError: no such id.
@@ -132,7 +125,7 @@ class TextDb(LmdbReader):
         return record
 
     def read(self, id_: str, kind: type[RecordT]) -> RecordT:
-        """The record of ``id_`` as one of :mod:`data.stores.records`.
+        """Return the record of ``id_`` as one of :mod:`data.stores.records`.
 
         Raises:
             UserError: there is none, it is damaged, or a field is missing or of another kind.
@@ -155,7 +148,7 @@ class TextDb(LmdbReader):
                     f"{self.path}: {error} in the record of {brief(id_)}; fix the annotation and "
                     "make the database again, or leave the record out (scripts/drop_ids.py)"
                 ) from None
-            except Exception as error:  # whatever LZ4 trips over, the bytes are damaged
+            except Exception as error:  # any error of LZ4: the bytes are damaged
                 damage = shorten(repr(error))
         raise UserError(f"{self.path}: the record of {brief(id_)} is damaged ({damage}); {RESTORE}")
 
@@ -174,11 +167,8 @@ class TextDb(LmdbReader):
         return (self.path / name).is_file()
 
     def side(self, name: str) -> Any:
-        """The parsed side file ``name`` (e.g. ``"id2len.json"``), read once.
-
-        Raises:
-            UserError: as :func:`read_side`.
-        """
+        """Return the parsed side file ``name`` (``"id2len.json"``), read once; UserError as for
+        :func:`read_side`."""
         if name not in self._sides:
             if not self.has_side(name):
                 raise UserError(f"{self.path} has no {name}; {RESTORE}")
@@ -187,11 +177,7 @@ class TextDb(LmdbReader):
 
 
 class TextDbWriter(LmdbWriter):
-    """Build a text database beside ``path``; it appears there, whole, when the block succeeds.
-
-    Raises:
-        UserError: a database is there and ``force`` is not given; an id is unusable or not unique.
-    """
+    """Build a text database: see :class:`data.stores.lmdb_environment.LmdbWriter`."""
 
     def put(self, id_: str, record: dict) -> None:
         """Add a record."""
@@ -203,13 +189,9 @@ class TextDbWriter(LmdbWriter):
 
 
 def feature_db_path(
-    folder: Path,
-    version: str,
-    interval: float,
-    compressed: bool,
-    format_: FeatureFormat = "lmdb",
+    folder: Path, version: str, interval: float, compressed: bool, format_: FeatureFormat = "lmdb"
 ) -> Path:
-    """``folder``/``resnet_slowfast_1.5``, ``…_compressed``, ``…_safetensors``."""
+    """Return ``folder``/``resnet_slowfast_1.5``, ``…_compressed`` or ``…_safetensors``."""
     return folder / f"{version}_{interval:g}{feature_codec(compressed, format_).suffix}"
 
 
@@ -222,11 +204,11 @@ def find_feature_db(
 ) -> tuple[Path, FeatureFormat]:
     """Return the database's folder and its format.
 
-    A whole interval may be spelled ``…_2``, as published, or ``…_2.0``. LMDB, the published
-    format, is taken unless there are safetensors files only.
+    A whole interval may be written ``…_2``, as published, or ``…_2.0``. LMDB, the published format,
+    is read if both formats exist.
 
     Raises:
-        UserError: there is none; names those that are there.
+        UserError: there is none; names those in the folder.
     """
     formats: list[FeatureFormat] = ["lmdb"] if compressed else ["lmdb", "safetensors"]
     paths = []
@@ -234,13 +216,12 @@ def find_feature_db(
         path = feature_db_path(folder, version, interval, compressed, one)
         paths.append((path, one))
         if interval == int(interval):
-            stem = f"{version}_{interval:g}"
-            other = f"{version}_{interval:.1f}{path.name.removeprefix(stem)}"
-            paths.append((folder / other, one))
-    for is_there in (is_database, Path.is_dir):
-        for found in paths:
-            if is_there(found[0]):
-                return found
+            suffix = path.name.removeprefix(f"{version}_{interval:g}")
+            paths.append((folder / f"{version}_{interval:.1f}{suffix}", one))
+    for exists in (is_database, Path.is_dir):
+        for path, one in paths:
+            if exists(path):
+                return path, one
     databases = sorted(database.name for database in filter(is_database, folder.glob("*")))
     there = f"{folder} holds {', '.join(databases) or 'no database'}"
     raise UserError(f"{paths[0][0]} does not exist ({there}); fix version, interval or compression")
@@ -249,25 +230,21 @@ def find_feature_db(
 class FeatureDb:
     """Frame features of one data set, ``video_db/<dataset>/``; read-only.
 
-    LMDB is read, as published, or safetensors files where there are these only. Opened lazily and
-    at most once per process and file, safe across forks and threads, picklable.
+    Opened lazily and at most once per process and file, safe across forks and threads, picklable.
 
     Args:
         folder: the data set's folder.
         version: feature extractors.
         interval: seconds per frame.
         compressed: read the npz variant.
-        max_clip_len: frames past this many are cut; -1 keeps all.
-        format_: of the database; None takes the one that is there.
-        counts_folder: where numbers of frames are kept if there is no ``id2nframe.json``, and none
-            can be written (see :func:`data.stores.frame_counts.frame_counts`).
+        max_clip_len: frames that are kept of a video; -1 keeps all.
+        format_: of the database; None: the one that exists.
+        counts_folder: where frame counts are saved if they cannot be next to the database (see
+            :func:`data.stores.frame_counts.frame_counts`).
 
     Attributes:
         path: the database's own folder.
-        id2nframe: frames per video, before the cut; of a longer record, the first so many. That is
-            ``id2nframe_<interval>.json``, or else ``id2nframe.json``.
-        interval: seconds per frame.
-        compressed: whether records are npz.
+        id2nframe: frames per video, before the cut; more rows are not read.
 
     Raises:
         UserError: folder or database is missing, or a file is damaged.
@@ -290,14 +267,13 @@ class FeatureDb:
         self.compressed = compressed
         self.interval = interval
         self.max_clip_len = max_clip_len
-        self._finite: set[str] = set()  # videos whose values were seen to be finite
+        self._finite: set[str] = set()  # videos whose values are known to be finite
         self._store: LmdbReader | SafetensorsReader
         if format_ == "lmdb":
             self._store = LmdbReader(self.path, readahead=True)
         else:
             self._store = SafetensorsReader(self.path)
-        rows = (self._store.keys, self._rows)
-        self.id2nframe = frame_counts(self.path, interval, *rows, counts_folder)
+        self.id2nframe = frame_counts(self.path, interval, self.keys, self._rows, counts_folder)
 
     def __reduce__(self) -> tuple:
         return FeatureDb, self._arguments
@@ -309,20 +285,16 @@ class FeatureDb:
         return len(self._store)
 
     def keys(self) -> Iterator[str]:
-        """All videos, in the order of their names' UTF-8 bytes."""
+        """Return all videos, in the order of their names' UTF-8 bytes."""
         return self._store.keys()
 
     def close(self) -> None:
-        """Let go of the files; a later read opens them again."""
+        """Close the files; a later read opens them again."""
         self._store.close()
 
     @cached_property
     def width(self) -> int:
-        """D, of the first record.
-
-        Raises:
-            UserError: the database is empty, or that record damaged.
-        """
+        """D, of the first record; UserError if there is none, or it is damaged."""
         return self.read_stored(self._store.first_id(), np.shape)[1]
 
     @cached_property
@@ -331,14 +303,14 @@ class FeatureDb:
         return self.read_stored(self._store.first_id(), lambda stored: stored.dtype)
 
     def is_npz(self, vid: str) -> bool:
-        """Return whether a video's record is npz bytes, whatever the folder's name says."""
+        """Return whether a video's record is npz bytes, whatever the folder's name."""
         with self._store.value(vid) as value:
             return value is not None and bytes(value[: len(NPZ_MAGIC)]) == NPZ_MAGIC
 
     def __getitem__(self, vid: str) -> np.ndarray:
-        """Features (T, D) float32, or float16 where they are stored so; the caller's own copy.
+        """Return a copy of the features (T, D), float32, or float16 if stored in half precision.
 
-        T is the smallest of the record's, ``id2nframe.json``'s and ``max_clip_len``.
+        T is the least of the record's rows, the frame count and ``max_clip_len``.
 
         Raises:
             UserError: no such video, or its record is damaged.
@@ -361,7 +333,7 @@ class FeatureDb:
         return features
 
     def read_stored(self, vid: str, use: Callable[[np.ndarray], Any]) -> Any:
-        """``use(features)`` of one record, (T, D) in its own precision; valid during the call only.
+        """Return ``use(features)`` of one record, (T, D) in its own precision, valid in the call.
 
         Raises:
             UserError: no such video, or its record is damaged.
@@ -390,7 +362,7 @@ class FeatureDb:
     def _damage_named(self, vid: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever the decoders trip over, the bytes are damaged
+        except Exception as error:  # any error of the decoders: the bytes are damaged
             raise UserError(
                 f"{self.path}: the features of {vid!r} are damaged ({shorten(repr(error))}); "
                 f"{RESTORE}"
@@ -398,34 +370,34 @@ class FeatureDb:
 
 
 def own_copy(stored: np.ndarray) -> np.ndarray:
-    """A copy in single precision; half precision stays so until it is on the device."""
+    """Return a copy in single precision, or in half precision if stored so."""
     return np.array(stored, dtype=np.float16 if stored.dtype == np.float16 else np.float32)
 
 
 class FeatureDbWriter:
-    """Build a feature database of a data set; it appears, whole, when the block succeeds.
+    """Build a feature database of a data set; it appears, complete, when the block succeeds.
 
-    ``id2nframe.json`` beside it (or ``id2nframe_<interval>.json``, where that is) is shared by all
-    versions: new videos are added to it, and of versions that differ the least number is kept. With
-    ``recount``, and where there is no other version, it is written again.
+    The frame counts next to it (``id2nframe_<interval>.json`` if it exists, or ``id2nframe.json``)
+    are shared by all versions: new videos are added, and of versions that differ the least count is
+    kept. With ``recount``, or if there is no other version, they are replaced.
 
     Args:
         folder: the data set's folder ``video_db/<dataset>``.
         version: feature extractors.
         interval: seconds per frame.
         compressed: write the npz variant.
-        force: replace a database that is there.
-        recount: replace numbers of frames that ``id2nframe.json`` has.
+        force: replace an existing database.
+        recount: replace existing frame counts.
         format_: of the database.
-        own_counts: where there are no numbers of frames yet, they are kept by interval.
+        own_counts: if there are no frame counts yet, save them by interval.
 
     Attributes:
         path: the database's own folder.
-        codec: makes what :meth:`put_encoded` takes.
+        codec: encodes values for :meth:`put_encoded`.
 
     Raises:
-        UserError: a database is there and ``force`` is not given; frames contradict
-            ``id2nframe.json`` and ``recount`` is not given; an id is unusable or not unique.
+        UserError: the database exists and ``force`` is not given; frame counts contradict existing
+            ones and ``recount`` is not given; an id is invalid or not unique.
     """
 
     def __init__(
@@ -459,7 +431,7 @@ class FeatureDbWriter:
 
     @property
     def folder(self) -> Path:
-        """The temporary folder; other files put here become part of the database."""
+        """The temporary folder; other files written to it become part of the database."""
         return self._store.folder
 
     def put(self, vid: str, features: np.ndarray) -> None:
@@ -467,11 +439,11 @@ class FeatureDbWriter:
         self.put_encoded(vid, len(features), self.codec.encode(features))
 
     def put_encoded(self, vid: str, num_frames: int, value: Any) -> None:
-        """Add what the codec made elsewhere of ``num_frames`` frames."""
+        """Add ``num_frames`` frames that ``codec`` encoded, maybe in another process."""
         self._id2nframe[vid] = num_frames
         self._store.put_value(vid, value)
 
     def _merge_counts(self) -> None:
-        """Bring the numbers of frames up to date, before the database appears."""
+        """Update the frame counts, before the database appears."""
         counts = merged_counts(self.path, self._counts, self._id2nframe, self._recount)
         write_json(self._counts, counts)

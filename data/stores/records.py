@@ -1,7 +1,7 @@
-"""What records and side files of databases must look like: types, ranges and lengths.
+"""Schemas of records and side files of databases: types, ranges and lengths.
 
-Fields that nothing here reads may hold anything. Records are read as these types; what is copied or
-written back is the raw record with all its fields.
+Fields that are not listed may hold anything. Records are read as these types; copies are made of
+the raw record with all its fields.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -19,14 +19,14 @@ MAX_WIDTH = 1 << 20  # values of a frame
 _INT32 = 2**31 - 1
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
-Name = Id | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # as lines have it: text or a number
+Name = Id | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # in lines: text or a number
 Token = Annotated[int, Meta(ge=0, le=_INT32)]
 Tokens = list[Token]
 Count = Annotated[int, Meta(ge=0, le=_INT32)]
 Frames = Annotated[int, Meta(ge=0, le=MAX_FRAMES)]  # how many a video has
 Width = Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
-Frame = Annotated[int, Meta(ge=0, le=_INT32)]  # one that a video may lack: left out
-FrameBefore = Annotated[int, Meta(ge=-_INT32, le=_INT32)]  # also one before the video's start
+Frame = Annotated[int, Meta(ge=0, le=_INT32)]  # left out where the video lacks it
+FrameBefore = Annotated[int, Meta(ge=-_INT32, le=_INT32)]  # may be before the video's start
 Seconds = Finite
 # No tuple: msgspec 0.22 crashes on the type "number within limits, or tuple of two".
 Moment = Annotated[list[Seconds], Meta(min_length=2, max_length=2)]
@@ -44,7 +44,7 @@ def require_moments(field: str, target: Target | None) -> None:
 
 
 class SubtitleRecord(msgspec.Struct):
-    """What a run reads of a video's subtitles."""
+    """A video's subtitles, as a run reads them."""
 
     input_ids: list[Tokens]
     unique_sub2frames: list[tuple[Count, list[Frame]]]
@@ -64,7 +64,7 @@ class SubtitleLine(msgspec.Struct):
 
 
 class WholeSubtitleRecord(SubtitleRecord):
-    """The same, and what it was made from."""
+    """The same, with the fields that it was made from."""
 
     sub2frames: list[tuple[Count, list[FrameBefore]]]
     duration: Frames
@@ -72,14 +72,14 @@ class WholeSubtitleRecord(SubtitleRecord):
 
 
 class _OfVideo(msgspec.Struct, kw_only=True):
-    """What queries, questions and statements have in common."""
+    """Common fields of queries, questions and statements."""
 
     qid: Name | None = None
     vid: Name | None = None
 
 
 class QueryRecord(_OfVideo):
-    """A query about a moment or a video; ``target`` is a moment, or one of each annotator."""
+    """A query for a moment or a video; ``target`` is a moment, or one of each annotator."""
 
     input_ids: Tokens
     desc_id: Name | None = None
@@ -95,22 +95,22 @@ class StatementRecord(_OfVideo):
     input_ids: Tokens
     target: int | None = None
 
-    shared: ClassVar[int | None] = None  # it is one text
+    shared: ClassVar[int | None] = None  # one text
     choices: ClassVar[int] = 2
 
 
 class QuestionRecord(_OfVideo):
-    """A question and its answers; ``ts`` tells a moment, or anything else: then it tells none."""
+    """A question and its answers; ``ts`` is a moment, or anything else for none."""
 
     input_ids: Annotated[list[Tokens], Meta(min_length=2)]
     target: int | None = None
     ts: Any = None
 
-    shared: ClassVar[int] = 1  # texts that stand before every answer
+    shared: ClassVar[int] = 1  # texts that are read with every answer: the question
 
     @property
     def choices(self) -> int:
-        """How many answers there are."""
+        """Number of answers."""
         return len(self.input_ids) - self.shared
 
 
@@ -142,13 +142,13 @@ class ClipRecord(msgspec.Struct):
 
 
 class Description(msgspec.Struct):
-    """What somebody said of a clip."""
+    """A description of a clip."""
 
     desc: str
 
 
 class VideoLine(msgspec.Struct, kw_only=True):
-    """A line of whole videos to caption, or of captions."""
+    """A line about a whole video to caption, or its captions."""
 
     vid_name: Name
     clip_id: Name
@@ -156,7 +156,7 @@ class VideoLine(msgspec.Struct, kw_only=True):
 
 
 class ClipLine(VideoLine, kw_only=True):
-    """The same of clips."""
+    """The same for a clip."""
 
     ts: Moment
 
@@ -172,7 +172,7 @@ class TruthLine(msgspec.Struct):
 
 
 class MetaFile(msgspec.Struct):
-    """``meta.json``: what a run reads of it."""
+    """``meta.json``, as a run reads it."""
 
     CLS: Token | None = None
     BOS: Token | None = None
@@ -198,7 +198,7 @@ SIDE_FILES: dict[str, Any] = {
     "video_ids.json": list[Name],
     "vid2len.json": ID2NFRAME,
     "vid2max_frame_sub_len.json": dict[Id, Count],
-    "vid2dur_idx.json": dict[str, Any],  # data.video_indices knows its splits
+    "vid2dur_idx.json": dict[str, Any],  # splits: see data.video_indices
     "cap2vid.json": dict[Id, Name],
     "vid2caps.json": dict[Id, list[Name]],
     "clip2vid.json": dict[Id, Name],

@@ -1,7 +1,7 @@
-"""Arrays by id in a folder of safetensors files: read at random, written whole or not at all."""
+"""Arrays by id in a folder of safetensors files, written completely or not at all."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,10 @@ _FILE_BYTES = 256 << 20  # of one file: what a writer holds in memory
 
 
 class SafetensorsReader:
-    """Ids and arrays of all files in a folder, as
-    :class:`data.stores.lmdb_environment.LmdbReader` gives them.
+    """Ids and arrays of all files in a folder, read as with
+    :class:`data.stores.lmdb_environment.LmdbReader`.
 
-    Files are mapped into memory when something is read, so nothing but the ids is held, and a
-    forked child may go on reading.
-
-    Attributes:
-        path: the folder.
+    Files are mapped into memory: only the ids are held, and a forked child may continue to read.
 
     Raises:
         UserError: there are no files, or one is damaged.
@@ -36,25 +32,24 @@ class SafetensorsReader:
         self._open()
 
     def _open(self) -> dict[str, Any]:
-        """{id: opened file}."""
+        """Return {id: opened file}."""
         if self._file_of is None:
             files = sorted(self.path.glob("*.safetensors"))
             if not files:
                 raise UserError(f"{self.path} has no *.safetensors: fix the path, or build it")
             self._file_of = {}
-            for arrays in map(self._open_file, files):
+            for file in files:
+                try:
+                    arrays = safe_open(file, "numpy")
+                except (SafetensorError, OSError) as error:
+                    text = f"{file} is damaged or cut short ({error}); {RESTORE}"
+                    raise UserError(text) from None
                 self._file_of |= dict.fromkeys(arrays.keys(), arrays)
         return self._file_of
 
-    def _open_file(self, file: Path) -> Any:
-        try:
-            return safe_open(file, "numpy")
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged or cut short ({error}); {RESTORE}") from None
-
     @contextmanager
     def value(self, id_: str) -> Iterator[np.ndarray | None]:
-        """The array of ``id_``, or None if absent."""
+        """Yield the array of ``id_``, or None if absent."""
         arrays = self._open().get(id_)
         try:
             value = None if arrays is None else arrays.get_tensor(id_)
@@ -71,21 +66,17 @@ class SafetensorsReader:
         return len(self._open())
 
     def keys(self) -> Iterator[str]:
-        """All ids, in the order of their UTF-8 bytes."""
+        """Return all ids, in the order of their UTF-8 bytes."""
         return iter(sorted(self._open(), key=str.encode))
 
     def first_id(self) -> str:
-        """The first of :meth:`keys`.
-
-        Raises:
-            UserError: there are none.
-        """
+        """Return the first of :meth:`keys`; UserError if there are none."""
         for id_ in self.keys():
             return id_
         raise UserError(f"{self.path} holds no records; build it again")
 
     def close(self) -> None:
-        """Let go of the files; a later read opens them again."""
+        """Close the files; a later read opens them again."""
         self._file_of = None
 
 
@@ -96,20 +87,18 @@ class SafetensorsWriter(FolderWriter):
         UserError: an id is empty, or occurs twice.
     """
 
-    def __init__(
-        self, path: str | Path, force: bool = False, at_last: Callable[[], None] | None = None
-    ) -> None:
-        super().__init__(path, force, at_last)
+    def begin(self, stack: ExitStack) -> None:
+        """See :class:`data.stores.build_folder.FolderWriter`."""
         self._ids: set[str] = set()
         self._pending: dict[str, np.ndarray] = {}
         self._pending_bytes = self._num_files = 0
 
     def put_value(self, id_: str, value: np.ndarray) -> None:
         """Add an array."""
-        if not id_ or id_ == "__metadata__":  # the format's own word
+        if not id_ or id_ == "__metadata__":  # reserved by the format
             raise UserError(f"{self.path}: {id_!r} cannot be an id; rename it")
         if id_ in self._ids:
-            raise UserError(f"{self.path}: the id {id_!r} occurs twice; make ids differ")
+            raise UserError(f"{self.path}: the id {id_!r} occurs twice; rename one")
         self._ids.add(id_)
         self._pending[id_] = np.ascontiguousarray(value)
         self._pending_bytes += value.nbytes

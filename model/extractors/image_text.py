@@ -1,8 +1,7 @@
 """Image–text models of ``transformers``: CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343).
 
-Frames and sentences become vectors of one space, to be compared by their cosine. Pictures go
-through the model's own image processor, which takes whole ones: CLIP's keeps the centre square,
-SigLIP's squeezes all of the picture into one.
+Frames and sentences are embedded in one space and compared by their cosine. Pictures go through
+the model's own image processor: CLIP's crops the centre square, SigLIP's resizes to a square.
 """
 
 from __future__ import annotations
@@ -29,27 +28,26 @@ if TYPE_CHECKING:
 SAFE_WEIGHTS = "model*.safetensors"
 OLD_WEIGHTS = "pytorch_model*.bin"
 _DESCRIPTION = ("*.json", "*.txt", "*.model")  # sizes, preprocessing, tokenizer
-_MEND = (
+_ADVICE = (
     "download one on a machine with a network (hf download openai/clip-vit-base-patch32 "
     "--local-dir clip) and give the path of its folder"
 )
 
 
 class ClipFeatures(PublishedExtractor):
-    """One feature a picture, and vectors of sentences beside it: CLIP, SigLIP, or one like them.
+    """Features of pictures, and vectors of sentences in the same space: CLIP, SigLIP and the like.
 
     Args:
         network: the model.
         processor: of its pictures.
-        folder: where it lies; None: it is untrained.
+        folder: of its files; None: it is untrained.
 
     Attributes:
-        width: D, of the space that pictures and sentences share.
-        sha256: of the file of weights, or of the files' together; None: it is untrained.
+        width: D, of the shared space.
     """
 
     source = "https://huggingface.co/openai/clip-vit-base-patch32"
-    frame_times = (0.5,)  # of the window that a feature covers: its centre
+    frame_times = (0.5,)  # of a feature's window: its centre
     whole_pictures = True
 
     def __init__(
@@ -59,11 +57,14 @@ class ClipFeatures(PublishedExtractor):
         self.network, self._processor, self._folder = network, processor, folder
         self._tokenizer = None
         self.title: str = network.config.model_type
-        self.width = _shared_width(network)
+        # CLIP projects to a width of its own, SigLIP to its text model's.
+        texts = _text_config(network)
+        of_texts: int = getattr(texts, "projection_size", texts.hidden_size)
+        self.width = getattr(network.config, "projection_dim", None) or of_texts
 
     @classmethod
     def load(cls, name: str | None) -> Self:
-        """A model of the hub or of a folder; None: CLIP ViT-B/32 with random weights.
+        """Load a model of the hub or of a folder; None: CLIP ViT-B/32 with random weights.
 
         Raises:
             UserError: there is none, it cannot be read, or is of another kind.
@@ -79,55 +80,52 @@ class ClipFeatures(PublishedExtractor):
                 folder, dtype=torch.float32, output_loading_info=True
             )
             processor = AutoImageProcessor.from_pretrained(folder)
-        except Exception as error:  # transformers and safetensors raise all sorts
-            raise UserError(f"{name} cannot be used ({_first_line(error)}); {_MEND}") from error
+        except Exception as error:  # of any type, from transformers and safetensors
+            raise UserError(f"{name} cannot be used ({_first_line(error)}); {_ADVICE}") from error
         if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features")):
-            raise UserError(f"{name} is no image–text model but a {config.model_type}; {_MEND}")
+            raise UserError(f"{name} is no image–text model but a {config.model_type}; {_ADVICE}")
         if missing := sorted(loaded["missing_keys"]):
             raise UserError(
                 f"{name} lacks {missing[0]} (one of {len(missing)} weights): it is damaged, or "
-                f"another model; {_MEND}"
+                f"another model; {_ADVICE}"
             )
         return cls(network.eval(), processor, folder)
 
     @cached_property
     def sha256(self) -> str | None:
-        """See the class."""
+        """SHA-256 of the file of weights, or of several together; None if untrained."""
         if self._folder is None:
             return None
-        digests = [file_sha256(path) for path in _weights(self._folder)]
-        if len(digests) == 1:
-            return digests[0]
-        return hashlib.sha256("".join(digests).encode()).hexdigest()
+        first, *others = (file_sha256(path) for path in _weights(self._folder))
+        return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
 
     @property
     def stamp(self) -> str:
-        """What changes with the files of weights."""
-        known = [path.stat() for path in _weights(self._folder)] if self._folder else []
-        return " ".join(f"{each.st_size} {each.st_mtime_ns}" for each in known)
+        """Sizes and times of the files of weights, which differ when these change."""
+        stats = [path.stat() for path in _weights(self._folder)] if self._folder else []
+        return " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
 
     @property
     def most_tokens(self) -> int:
-        """Of a sentence."""
+        """Largest number of tokens of a sentence."""
         return _text_config(self.network).max_position_embeddings
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, height, width, 3) uint8, RGB → (B, width)."""
-        pictures = list(images[:, 0].cpu().numpy())
+        """Return features (B, width) of pictures (B, 1, height, width, 3) uint8, RGB."""
+        pictures, weight = list(images[:, 0].cpu().numpy()), next(self.network.parameters())
         inputs = self._processor(images=pictures, return_tensors="pt")
-        weights = next(self.network.parameters())
-        inputs = inputs.to(weights.device, weights.dtype)
+        inputs = inputs.to(weight.device, weight.dtype)
         return _pooled(self.network.get_image_features(**inputs))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return the vectors (N, width) of sentences; of a long one the beginning counts.
+        """Return the vectors (N, width) of sentences, truncated to ``most_tokens``.
 
         Raises:
             UserError: the model's folder has no tokenizer.
         """
         tokenizer = self._open_tokenizer()
-        # SigLIP learnt from sentences that were all filled up to the longest.
+        # SigLIP was trained on sentences padded to the maximum.
         padding = "max_length" if self.title.startswith("siglip") else True
         tokens = tokenizer(
             list(texts),
@@ -143,7 +141,7 @@ class ClipFeatures(PublishedExtractor):
         if self._tokenizer is None:
             try:
                 self._tokenizer = AutoTokenizer.from_pretrained(self._folder)
-            except Exception as error:  # all sorts, as above
+            except Exception as error:  # of any type, as above
                 raise UserError(
                     f"the tokenizer in {self._folder} cannot be read ({_first_line(error)})"
                 ) from error
@@ -151,7 +149,7 @@ class ClipFeatures(PublishedExtractor):
 
 
 def find_model(name: str) -> Path:
-    """Return the folder of a model that is named, fetched from the hub where it is no folder.
+    """Return the folder of a model, downloaded from the hub if the name is no folder.
 
     Raises:
         UserError: there is none.
@@ -161,12 +159,12 @@ def find_model(name: str) -> Path:
         problem = (
             f"the image–text model {name!r} is no local folder and cannot be fetched from the hub"
         )
-        for weights in (SAFE_WEIGHTS, OLD_WEIGHTS):  # the second where there is no first
-            folder = fetch_folder(name, (*_DESCRIPTION, weights), problem, _MEND)
+        for weights in (SAFE_WEIGHTS, OLD_WEIGHTS):  # the second only without the first
+            folder = fetch_folder(name, (*_DESCRIPTION, weights), problem, _ADVICE)
             if any(folder.glob(weights)):
                 break
     if not _weights(folder):
-        raise UserError(f"{name} holds no weights ({SAFE_WEIGHTS} or {OLD_WEIGHTS}); {_MEND}")
+        raise UserError(f"{name} holds no weights ({SAFE_WEIGHTS} or {OLD_WEIGHTS}); {_ADVICE}")
     return folder
 
 
@@ -174,21 +172,13 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(OLD_WEIGHTS))
 
 
-def _shared_width(network: CLIPModel) -> int:
-    """CLIP projects to a width of its own; SigLIP's text model says how wide it makes sentences."""
-    config = network.config
-    width, texts = getattr(config, "projection_dim", None), _text_config(network)
-    of_texts: int = getattr(texts, "projection_size", texts.hidden_size)
-    return width or of_texts
-
-
 def _text_config(network: CLIPModel) -> CLIPTextConfig:
     return cast("CLIPTextConfig", network.config.text_config)
 
 
-def _pooled(found: Tensor | BaseModelOutputWithPooling) -> Tensor:
-    """transformers ≥ 5 gives more than the vectors."""
-    return found if isinstance(found, Tensor) else cast("Tensor", found.pooler_output)
+def _pooled(output: Tensor | BaseModelOutputWithPooling) -> Tensor:
+    """Return the vectors, which transformers ≥ 5 wraps."""
+    return output if isinstance(output, Tensor) else cast("Tensor", output.pooler_output)
 
 
 def _first_line(error: Exception) -> str:

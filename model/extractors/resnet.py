@@ -1,6 +1,6 @@
-"""ResNet-152 (arXiv 1512.03385) up to its global average pool: 2048 values an image.
+"""ResNet-152 (arXiv 1512.03385) up to its global average pool: 2048 values per image.
 
-The network is that of ``transformers``, with the stride in the 3 × 3 convolution, as torchvision's.
+The network is that of ``transformers``, with the stride in the 3 × 3 convolution as in torchvision.
 Weights come as torchvision's ``resnet152-*.pth`` or as a Hugging Face model (microsoft/resnet-152).
 """
 
@@ -9,25 +9,12 @@ from torch import Tensor
 from transformers import ResNetConfig, ResNetModel
 
 from model.extractors.extractor import StackedExtractor
-from model.extractors.weights import Layout, Replacement
+from model.extractors.weights import Layout
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_BLOCK = r"layer(\d+)\.(\d+)\."
-
-
-def _in_block(rest: str) -> Replacement:
-    """A replacement that counts stages from 0."""
-    return lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}." + m.expand(rest)
-
-
-def _in_unit(part: str) -> Replacement:
-    """The same for convolution or normalisation ``m[3]`` of a block, counted from 0 too."""
-    return lambda m: (
-        f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.layer.{int(m[3]) - 1}.{part}.{m[4]}"
-    )
-
+_BLOCK, _OWN_BLOCK = r"layer(\d+)\.(\d+)\.", r"encoder.stages.<1>.layers.\2."
 
 TORCHVISION = Layout(
     title="torchvision's names",
@@ -36,10 +23,10 @@ TORCHVISION = Layout(
     rules=(
         (r"conv1\.(.+)", r"embedder.embedder.convolution.\1"),
         (r"bn1\.(.+)", r"embedder.embedder.normalization.\1"),
-        (_BLOCK + r"conv(\d)\.(.+)", _in_unit("convolution")),
-        (_BLOCK + r"bn(\d)\.(.+)", _in_unit("normalization")),
-        (_BLOCK + r"downsample\.0\.(.+)", _in_block(r"shortcut.convolution.\3")),
-        (_BLOCK + r"downsample\.1\.(.+)", _in_block(r"shortcut.normalization.\3")),
+        (_BLOCK + r"conv(\d)\.(.+)", _OWN_BLOCK + r"layer.<3>.convolution.\4"),
+        (_BLOCK + r"bn(\d)\.(.+)", _OWN_BLOCK + r"layer.<3>.normalization.\4"),
+        (_BLOCK + r"downsample\.0\.(.+)", _OWN_BLOCK + r"shortcut.convolution.\3"),
+        (_BLOCK + r"downsample\.1\.(.+)", _OWN_BLOCK + r"shortcut.normalization.\3"),
     ),
 )
 HUGGING_FACE = Layout(
@@ -51,7 +38,7 @@ HUGGING_FACE = Layout(
 
 
 class ResNetFeatures(StackedExtractor):
-    """One feature an image.
+    """One feature per image.
 
     Args:
         depths, widths: blocks and channels of the four stages.
@@ -60,8 +47,8 @@ class ResNetFeatures(StackedExtractor):
     title = "resnet152"
     source = "https://download.pytorch.org/models/resnet152-394f9c45.pth"
     layouts = (TORCHVISION, HUGGING_FACE)
-    branch_end = ".layer.2.normalization"  # the last normalisation of a block's branch
-    frame_times = (0.5,)  # of the window that a feature covers: its centre
+    branch_end = ".layer.2.normalization"
+    frame_times = (0.5,)  # of a feature's window: its centre
     whole_pictures = False
     mean: Tensor
     std: Tensor
@@ -78,6 +65,6 @@ class ResNetFeatures(StackedExtractor):
         self.register_buffer("std", torch.tensor(IMAGENET_STD), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 1, S, S, 3) uint8, RGB → (B, width)."""
+        """Return features (B, width) of images (B, 1, S, S, 3) uint8, RGB."""
         pixels = (images[:, 0].to(self.mean.dtype) / 255 - self.mean) / self.std
         return self.network(pixels.permute(0, 3, 1, 2)).pooler_output.flatten(1)

@@ -1,8 +1,8 @@
-"""SlowFast R50 8×8 (arXiv 1812.03982) up to its global average pools: 2048 + 256 values a clip.
+"""SlowFast R50 8×8 (arXiv 1812.03982) up to its global average pools: 2048 + 256 values per clip.
 
-Two ResNet-50s look at one clip: the slow pathway at few frames with many channels, the fast pathway
-at all frames with few. After each stage but the last, the fast pathway's activations join the slow
-one's. Weights trained on Kinetics-400 come as PySlowFast's checkpoint or as PyTorchVideo's.
+Two ResNet-50s process one clip: the slow pathway few frames with many channels, the fast pathway
+all frames with few. After each stage but the last, the fast pathway's activations are concatenated
+to the slow one's. Weights (Kinetics-400) come as PySlowFast's checkpoint or as PyTorchVideo's.
 """
 
 import itertools
@@ -12,41 +12,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.extractors.extractor import StackedExtractor
-from model.extractors.weights import Layout, Replacement
+from model.extractors.weights import Layout
 
 CLIP_FRAMES = 32  # T of the fast pathway
-ALPHA = 4  # the slow pathway sees T / ALPHA frames …
-BETA_INVERSE = 8  # … with this many times the fast pathway's channels
-FUSION_RATIO = 2  # channels that the fast pathway hands over, in multiples of its own
+ALPHA = 4  # the slow pathway has T / ALPHA frames …
+BETA_INVERSE = 8  # … and this many times the fast pathway's channels
+FUSION_RATIO = 2  # channels of a lateral connection, in multiples of the fast pathway's
 FUSION_KERNEL = 7
 KINETICS_MEAN, KINETICS_STD = 0.45, 0.225
 DEPTHS = (3, 4, 6, 3)
 STEM_WIDTH = 64
-# Length in time of the first convolution of a stage's blocks.
+# Temporal size of the first convolution of a stage's blocks.
 SLOW_KERNELS, FAST_KERNELS = (1, 1, 3, 3), (3, 3, 3, 3)
 
 _PYSLOWFAST_BLOCK = r"s([2-5])\.pathway([01])_res(\d+)\."
 _PYTORCHVIDEO_BLOCK = r"blocks\.([1-4])\.multipathway_blocks\.([01])\.res_blocks\.(\d+)\."
-
-
-def _from_one(rest: str) -> Replacement:
-    """A replacement for levels counted from 1 (``m[1]``): here they count from 0."""
-    return lambda m: f"levels.{int(m[1]) - 1}." + m.expand(rest)
-
+_PYTORCHVIDEO_STEM = r"blocks\.(0)\.multipathway_blocks\.([01])\."
+_PYTORCHVIDEO_FUSION = r"blocks\.([0-3])\.multipathway_fusion\."
 
 PYSLOWFAST = Layout(
     title="PySlowFast's names",
     marker=r"^s1\.pathway0_stem\.",
     unused=r"^head\.",
     rules=(
-        (r"s(1)\.pathway([01])_stem\.conv\.(.+)", _from_one(r"pathways.\2.conv.\3")),
-        (r"s(1)\.pathway([01])_stem\.bn\.(.+)", _from_one(r"pathways.\2.norm.\3")),
-        (r"s([1-4])_fuse\.conv_f2s\.(.+)", _from_one(r"fuse.conv.\2")),
-        (r"s([1-4])_fuse\.bn\.(.+)", _from_one(r"fuse.norm.\2")),
-        (_PYSLOWFAST_BLOCK + r"branch1\.(.+)", _from_one(r"pathways.\2.\3.shortcut.conv.\4")),
-        (_PYSLOWFAST_BLOCK + r"branch1_bn\.(.+)", _from_one(r"pathways.\2.\3.shortcut.norm.\4")),
-        (_PYSLOWFAST_BLOCK + r"branch2\.([abc])\.(.+)", _from_one(r"pathways.\2.\3.\4.conv.\5")),
-        (_PYSLOWFAST_BLOCK + r"branch2\.([abc])_bn\.(.+)", _from_one(r"pathways.\2.\3.\4.norm.\5")),
+        (r"s(1)\.pathway([01])_stem\.conv\.(.+)", r"levels.<1>.pathways.\2.conv.\3"),
+        (r"s(1)\.pathway([01])_stem\.bn\.(.+)", r"levels.<1>.pathways.\2.norm.\3"),
+        (r"s([1-4])_fuse\.conv_f2s\.(.+)", r"levels.<1>.fuse.conv.\2"),
+        (r"s([1-4])_fuse\.bn\.(.+)", r"levels.<1>.fuse.norm.\2"),
+        (_PYSLOWFAST_BLOCK + r"branch1\.(.+)", r"levels.<1>.pathways.\2.\3.shortcut.conv.\4"),
+        (_PYSLOWFAST_BLOCK + r"branch1_bn\.(.+)", r"levels.<1>.pathways.\2.\3.shortcut.norm.\4"),
+        (_PYSLOWFAST_BLOCK + r"branch2\.([abc])\.(.+)", r"levels.<1>.pathways.\2.\3.\4.conv.\5"),
+        (_PYSLOWFAST_BLOCK + r"branch2\.([abc])_bn\.(.+)", r"levels.<1>.pathways.\2.\3.\4.norm.\5"),
     ),
 )
 PYTORCHVIDEO = Layout(
@@ -54,15 +50,9 @@ PYTORCHVIDEO = Layout(
     marker=r"^blocks\.0\.multipathway_blocks\.",
     unused=r"^blocks\.6\.",
     rules=(
-        (
-            r"blocks\.(0)\.multipathway_blocks\.([01])\.(conv|norm)\.(.+)",
-            r"levels.\1.pathways.\2.\3.\4",
-        ),
-        (
-            r"blocks\.([0-3])\.multipathway_fusion\.conv_fast_to_slow\.(.+)",
-            r"levels.\1.fuse.conv.\2",
-        ),
-        (r"blocks\.([0-3])\.multipathway_fusion\.norm\.(.+)", r"levels.\1.fuse.norm.\2"),
+        (_PYTORCHVIDEO_STEM + r"(conv|norm)\.(.+)", r"levels.\1.pathways.\2.\3.\4"),
+        (_PYTORCHVIDEO_FUSION + r"conv_fast_to_slow\.(.+)", r"levels.\1.fuse.conv.\2"),
+        (_PYTORCHVIDEO_FUSION + r"norm\.(.+)", r"levels.\1.fuse.norm.\2"),
         (
             _PYTORCHVIDEO_BLOCK + r"branch1_(conv|norm)\.(.+)",
             r"levels.\1.pathways.\2.\3.shortcut.\4.\5",
@@ -73,7 +63,6 @@ PYTORCHVIDEO = Layout(
         ),
     ),
 )
-
 
 Triple = tuple[int, int, int]  # frames, height, width
 
@@ -95,7 +84,7 @@ class ConvNorm(nn.Module):
 
 
 class Stem(ConvNorm):
-    """The first convolution of a pathway, and the pool after it."""
+    """The first convolution of a pathway, and its max pool."""
 
     def __init__(self, outputs: int, frames: int) -> None:
         super().__init__(3, outputs, (frames, 7, 7), (1, 2, 2))
@@ -105,7 +94,7 @@ class Stem(ConvNorm):
 
 
 class Bottleneck(nn.Module):
-    """A residual block; ``a`` looks along time, ``b`` over space."""
+    """A residual block; ``a`` is temporal, ``b`` spatial."""
 
     def __init__(self, inputs: int, outputs: int, frames: int, stride: int) -> None:
         super().__init__()
@@ -125,12 +114,12 @@ class Bottleneck(nn.Module):
 def _stage(inputs: int, outputs: int, depth: int, frames: int, stride: int) -> nn.Sequential:
     widths = itertools.pairwise([inputs, *[outputs] * depth])
     return nn.Sequential(
-        *(Bottleneck(*io, frames, stride if place == 0 else 1) for place, io in enumerate(widths))
+        *(Bottleneck(*io, frames, stride if number == 0 else 1) for number, io in enumerate(widths))
     )
 
 
 class Level(nn.Module):
-    """One stage of both pathways, and what the fast one hands over after it."""
+    """One stage of both pathways, and the lateral connection after it."""
 
     def __init__(self, slow: nn.Module, fast: nn.Module, fast_width: int | None) -> None:
         super().__init__()
@@ -148,7 +137,7 @@ class Level(nn.Module):
 
 
 class SlowFastFeatures(StackedExtractor):
-    """One feature a clip of 32 frames.
+    """One feature per clip of 32 frames.
 
     Args:
         stem_width: channels of the slow pathway's stem; all others are multiples.
@@ -158,9 +147,8 @@ class SlowFastFeatures(StackedExtractor):
     title = "slowfast_8x8_r50"
     source = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"
     layouts = (PYSLOWFAST, PYTORCHVIDEO)
-    branch_end = ".c.norm"  # the last normalisation of a block's branch
-    # Of the window that a feature covers: the centres of 32 equal parts.
-    frame_times = tuple((place + 0.5) / CLIP_FRAMES for place in range(CLIP_FRAMES))
+    branch_end = ".c.norm"
+    frame_times = tuple((n + 0.5) / CLIP_FRAMES for n in range(CLIP_FRAMES))  # of a window
     whole_pictures = False
     slow_frames: Tensor
 
@@ -181,12 +169,12 @@ class SlowFastFeatures(StackedExtractor):
             levels.append(Level(*pathways, fast if number < len(depths) - 1 else None))
         self.levels = nn.ModuleList(levels)
         self.width = slow + fast
-        # The published weights were trained with these frames: 0 and 31, and six between.
+        # The published weights were trained with these frames: 0, 31 and six in between.
         slow_frames = torch.linspace(0, CLIP_FRAMES - 1, CLIP_FRAMES // ALPHA).long()
         self.register_buffer("slow_frames", slow_frames, persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, 32, S, S, 3) uint8, RGB → (B, width), slow | fast."""
+        """Return features (B, width), slow | fast, of clips (B, 32, S, S, 3) uint8, RGB."""
         dtype = next(self.parameters()).dtype
         pixels = (clips.to(dtype) / 255 - KINETICS_MEAN) / KINETICS_STD
         fast = pixels.permute(0, 4, 1, 2, 3)  # (B, 3, 32, S, S)

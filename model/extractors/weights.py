@@ -1,8 +1,7 @@
-"""Weights of published networks, whose files name them in several ways."""
+"""Weights of published networks, whose files use several naming schemes."""
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,66 +10,54 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.tensor_files import UnreadableFileError, infinite_weights, read_weights
 
-# Counts training batches; old files lack it, and nothing is computed with it.
-COUNTER = "num_batches_tracked"
-
-Replacement = str | Callable[[re.Match], str]
+COUNTER = "num_batches_tracked"  # of batch norm; old files lack it, inference does not use it
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of file names its weights.
+    r"""Naming scheme of one kind of file.
 
     Attributes:
         title: for messages.
         marker: pattern of a name that only this kind has.
         unused: pattern of names that features do not need: the classifier.
-        rules: (pattern, replacement) from a whole name to the network's own; the first that matches
-            holds.
+        rules: (pattern, replacement) from a complete name to the network's own, of which the first
+            match applies. In a replacement, ``\1`` is group 1, and ``<1>`` that number less one:
+            some files count from 1.
     """
 
     title: str
     marker: str
     unused: str
-    rules: tuple[tuple[str, Replacement], ...]
+    rules: tuple[tuple[str, str], ...]
 
     def rename(self, name: str) -> str | None:
-        """The network's own name, or None for one that no rule knows."""
+        """Return the network's own name, or None if no rule matches."""
         for pattern, replacement in self.rules:
-            renamed, count = re.subn(f"^{pattern}$", replacement, name)
-            if count:
-                return renamed
+            if match := re.fullmatch(pattern, name):
+                numbered = re.sub(r"<(\d)>", lambda g: str(int(match[int(g[1])]) - 1), replacement)
+                return match.expand(numbered)
         return None
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_published(model: nn.Module, path: Path, layouts: tuple[Layout, ...]) -> None:
-    """Load a file of weights by name: every weight of ``model`` and nothing that it does not know.
-
-    Args:
-        model: its names are those that the layouts' rules give.
-        path: a file.
-        layouts: kinds of file that are known.
+    """Load a file in one of ``layouts``: every weight of ``model``, and no unknown ones.
 
     Raises:
         UserError: the file is damaged or of another kind, lacks weights, or has other shapes.
     """
     state = _read(path)
     layout = _recognise(state, layouts, path)
-    renamed, unknown = {}, []
-    for name, value in state.items():
-        if re.search(layout.unused, name):
-            continue
-        own = layout.rename(name)
-        if own is None:
-            unknown.append(name)
-        else:
-            renamed[own] = value
+    state = {name: v for name, v in state.items() if not re.search(layout.unused, name)}
+    own_names = {name: layout.rename(name) for name in state}
+    renamed = {own: state[name] for name, own in own_names.items() if own is not None}
+    unknown = [name for name, own in own_names.items() if own is None]
     _check(model.state_dict(), renamed, unknown, f"{path} ({layout.title})")
     model.load_state_dict(renamed, strict=False)
 
@@ -104,10 +91,8 @@ def _check(
     unknown = unknown + [name for name in renamed if name not in own]
     if missing or unknown:
         parts = [("lacks", missing), ("has the unknown", unknown)]
-        said = "; ".join(
-            f"{verb} {names[0]} (one of {len(names)})" for verb, names in parts if names
-        )
-        raise UserError(f"{where} belongs to another network: it {said}")
+        listed = (f"{verb} {names[0]} (one of {len(names)})" for verb, names in parts if names)
+        raise UserError(f"{where} belongs to another network: it {'; '.join(listed)}")
     for name in needed:
         if renamed[name].shape != own[name].shape:
             raise UserError(

@@ -1,1 +1,1 @@
-"""A made-up corpus whose videos, subtitles and texts tell one story, so that HERO can learn it."""
+"""A synthetic corpus with consistent videos, subtitles and texts, which HERO can learn from."""

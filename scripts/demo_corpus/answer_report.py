@@ -1,4 +1,4 @@
-"""What a question-answering run of the demo looks at: answers and the frames behind them."""
+"""Report of a question-answering run: its answers and the frames that they attend to."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +28,20 @@ _WRONG = "tab:red"
 
 @dataclass
 class QuestionView:
-    """What the model makes of a question with K answers about a video of T frames."""
+    """The model's output for a question with K answers about a video of T frames."""
 
     probabilities: list[float]  # K
     attention: list[list[float]]  # K × T, of each answer over the frames; 1 in sum
-    first: list[float]  # T, probability that the moment that tells the answer begins there
+    first: list[float]  # T, probability that the moment of the answer begins there
     last: list[float]  # T, or ends there
 
 
 @torch.no_grad()
 def view_questions(model: HeroForVideoQA, batch: QuestionBatch) -> list[QuestionView]:
-    """Return what the model says of every question, and where it looks."""
+    """Return the model's answers to every question, and its attention."""
     candidates, videos = batch.candidates, batch.candidates.video.layout
     frames = model.candidate_frames(candidates)
-    scores = model.judge(frames, model.qa_pool, model.qa_pred_head, candidates)
+    scores = model.candidate_logits(frames, candidates)
     probabilities = scores.view(len(batch.ids), -1).softmax(dim=-1)
     attention = segment_attention(model.qa_pool(frames), candidates.runs)
     spans = model.span_logits(frames, batch.frame_runs)
@@ -57,22 +57,17 @@ def view_questions(model: HeroForVideoQA, batch: QuestionBatch) -> list[Question
 
 
 def plot_answers(options: VideoQaEvalOptions, path: Path, how_many: int = 5) -> None:
-    """Draw questions taken evenly from the split: answers, and which frames they rest on.
+    """Draw questions taken evenly from the split.
 
-    For each, the answers with their probabilities, and the time line of the video: the moment
-    that tells the answer, as annotated and as the model believes (it may begin and end), the
-    attention of the chosen answer over the frames, and what is spoken when.
+    For each, the answers with their probabilities, and the time line of the video: the true and
+    the predicted moment of the answer, the attention of the chosen answer, and the subtitles.
     """
     run = start_evaluation(options)
     texts = TextDb(options.query_txt_db)
     videos = open_videos(options, texts)
     data = QuestionDataset(texts, videos.source)
-    model = build_for_evaluation(
-        HeroForVideoQA,
-        run,
-        videos.features.width,
-        longest_video(videos.features),
-    )
+    longest = longest_video(videos.features)
+    model = build_for_evaluation(HeroForVideoQA, run, videos.features.width, longest)
     chosen = range(0, len(data), max(1, len(data) // how_many))[:how_many]
     batch = data.collate([data[ItemKey(place)] for place in chosen]).to(run.device)
     subtitles = TextDb(options.sub_txt_db)
@@ -100,36 +95,22 @@ def plot_answers(options: VideoQaEvalOptions, path: Path, how_many: int = 5) -> 
 def _draw_answers(axis: Axes, record: dict, view: QuestionView) -> None:
     """Draw the answers below each other, each with a bar as long as it is probable."""
     for number, probability in enumerate(view.probabilities):
-        right = record.get("target") == number
         best = probability == max(view.probabilities)
-        axis.barh(-number, probability, height=0.85, alpha=0.5, color=_answer_color(right, best))
+        color = TRUE if record.get("target") == number else _WRONG if best else SPOKEN
+        axis.barh(-number, probability, height=0.85, alpha=0.5, color=color)
         text = f"{probability:4.0%}  {record[f'a{number}']}"
         axis.text(0.01, -number, text, fontsize=8, va="center", weight="bold" if best else None)
     axis.set_xlim(0, 1)
     axis.set_axis_off()
 
 
-def _answer_color(right: bool, best: bool) -> str:
-    if right:
-        return TRUE
-    return _WRONG if best else SPOKEN
-
-
 def _draw_attention(axis: Axes, view: QuestionView, interval: float) -> None:
-    """Draw a cell for each frame, the darker, the more of the attention is on it, and where the
-    moment most probably begins and ends."""
+    """Draw a cell for each frame, darker with more attention, and the most probable moment."""
     best = max(range(len(view.probabilities)), key=view.probabilities.__getitem__)
     attention = view.attention[best]
     for frame, weight in enumerate(attention):
-        axis.barh(
-            1.0,
-            interval,
-            left=frame * interval,
-            height=0.6,
-            alpha=weight / max(attention),
-            color=FOUND,
-            linewidth=0,
-        )
+        left, alpha = frame * interval, weight / max(attention)
+        axis.barh(1.0, interval, left=left, height=0.6, color=FOUND, linewidth=0, alpha=alpha)
     begin = max(range(len(view.first)), key=view.first.__getitem__) * interval
     end = (max(range(len(view.last)), key=view.last.__getitem__) + 1) * interval
     axis.plot([begin, begin, end, end], [1.35, 1.5, 1.5, 1.35], color="black", linewidth=1.2)
@@ -137,12 +118,12 @@ def _draw_attention(axis: Axes, view: QuestionView, interval: float) -> None:
 
 
 def _explain(figure: Figure) -> None:
-    """A legend above all."""
+    """Draw the legend above all."""
     handles = [
-        Patch(color=TRUE, label="right answer; moment that tells it"),
+        Patch(color=TRUE, label="right answer; its moment"),
         Patch(color=_WRONG, label="chosen, but wrong"),
         Patch(color=FOUND, label="frames the chosen answer (bold) attends to: dark = more"),
-        plt.Line2D([], [], color="black", label="where the model finds the moment"),
-        Patch(color=SPOKEN, label="somebody speaks, the words below; other answers"),
+        plt.Line2D([], [], color="black", label="predicted moment"),
+        Patch(color=SPOKEN, label="speech, with its words below; other answers"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=5, fontsize=8)

@@ -1,4 +1,4 @@
-"""The demos of captioning: what a model says of clips, beside always the same caption."""
+"""The demos of captioning: a model's captions, compared with always the same caption."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -6,36 +6,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.caption_metrics import score_lines
-from scripts.demo_corpus.demo_task import DemoTask, compare
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import Command, DemoTask, compare
 from utils.files import read_jsonl
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionTask(DemoTask):
-    """Describe clips."""
+    """Caption clips."""
+
+    train: str = "train_tvc.py"
+    evaluate: str = "inf_tvc.py"
 
     @property
     def references(self) -> Path:
-        """Clips to describe and their captions."""
+        """File of the clips to caption, with reference captions."""
         return self.output / "txt_db" / f"{self.data[0]}_val_release.jsonl"
 
     def captions(self, checkpoint: int) -> Path:
-        """Return what the model said."""
+        """Return the file of the model's captions."""
         return self.results_folder / f"captions_{checkpoint}.jsonl"
 
+    def output_option(self, checkpoint: int) -> Path:
+        """Return that file as the inference script expects it."""
+        return self.captions(checkpoint)
+
     def training_captions(self) -> Iterable[str]:
-        """Yield what it learnt from."""
+        """Yield the captions that it is trained on."""
         for _, row in read_jsonl(self.ann / f"{self.data[0]}_train.jsonl"):
             yield from (desc["desc"] for desc in row["descs"])
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
         options: Command = ["--model_dir", self.run, "--ckpt_step", checkpoint]
-        options += ["--target_clip", self.references, "--output", self.captions(checkpoint)]
-        yield "Describe the clips of the val split", [self.evaluate, *options]
+        options += ["--target_clip", self.references, "--output", self.output_option(checkpoint)]
+        yield f"Describe the clips of the {self.split} split", [self.evaluate, *options]
 
     def same_caption(self) -> tuple[str, dict[str, float]]:
-        """The most frequent caption, and what it scores if it is said of every clip."""
+        """Return the most frequent training caption, and its scores if every clip has it."""
         always = Counter(self.training_captions()).most_common(1)[0][0]
         references = [row for _, row in read_jsonl(self.references)]
         same = [row | {"descs": [{"desc": always}]} for row in references]
@@ -45,7 +51,8 @@ class CaptionTask(DemoTask):
         references = [row for _, row in read_jsonl(self.references)]
         captions = [row for _, row in read_jsonl(self.captions(checkpoint))]
         always, scores = self.same_caption()
-        print(f"\nBeside it, the most frequent caption for every clip: “{always}”")
+        print(f"\nFor comparison, the most frequent caption for every clip: “{always}”")
         compare("metric", score_lines(captions, references), scores, "same")
         for caption, row in zip(captions[:5], references, strict=False):
-            print(f"  said: {caption['descs'][0]['desc']}\n  true: {row['descs'][0]['desc']}")
+            predicted, true = (line["descs"][0]["desc"] for line in (caption, row))
+            print(f"  predicted: {predicted}\n  reference: {true}")

@@ -1,4 +1,4 @@
-"""The corpus' data sets: which videos they have, how long, in which splits, under which names."""
+"""The data sets of the corpus: their videos, splits, lengths and names."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ _ID_LETTERS = np.array(list("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz01
 _SILENT = 0.05  # share of videos without subtitles
 CLIP_SECONDS = 60.0  # the clips that How2's and HowTo100M's videos are cut into
 LONG_VIDEOS = "ht"
-OF_VALUE = ("yc2", "vatex", "vlep")  # whose feature files lie in folders as VALUE's
+OF_VALUE = ("yc2", "vatex", "vlep")  # feature files are in folders as VALUE's
 _SEGMENTS = 4  # of a source video of YC2
-SHARDS = 2  # feature databases that the long videos are shared out to
+SHARDS = 2  # feature databases of the long videos
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The videos of one data set, by split; all of them have their own names."""
+    """The videos of one data set, by split; names are unique."""
 
     name: str
     interval: float  # seconds per frame
@@ -36,7 +36,7 @@ class Dataset:
         return [video for videos in self.splits.values() for video in videos]
 
     def frames(self, video: Video) -> int:
-        """T, the number of frames of a video."""
+        """Return T, the number of frames of a video."""
         return math.ceil(video.duration / self.interval)
 
 
@@ -48,15 +48,16 @@ class _Kind:
     splits: tuple[str, ...]
     name: Callable[[int, np.random.Generator], str]
     lengths: Callable[[np.random.Generator], list[float]]
-    train_factor: float = 1.0  # so many times the training videos that are asked for
-    shares: Mapping[str, int] = field(default_factory=dict)  # of a split, where it is another
+    train_factor: float = 1.0  # of the number of training videos
+    shares: Mapping[str, int] = field(default_factory=dict)  # of splits that differ from _SHARES
+
+
+def _clip_of_show(show: str, n: int) -> str:
+    return f"{show}_s{n // 100 + 1:02d}e{n // 10 % 10 + 1:02d}_seg02_clip_{n % 10:02d}"
 
 
 def _tv_name(number: int, rng: np.random.Generator) -> str:
-    show, number = _SHOWS[number % len(_SHOWS)], number // len(_SHOWS)
-    return (
-        f"{show}_s{number // 100 + 1:02d}e{number // 10 % 10 + 1:02d}_seg02_clip_{number % 10:02d}"
-    )
+    return _clip_of_show(_SHOWS[number % len(_SHOWS)], number // len(_SHOWS))
 
 
 def _flickr_name(number: int, rng: np.random.Generator) -> str:
@@ -78,16 +79,11 @@ def _vatex_name(_number: int, rng: np.random.Generator) -> str:
     return f"{_youtube_id(rng)}_{start:06d}_{start + 10:06d}"
 
 
-def _tv_lengths(rng: np.random.Generator) -> list[float]:
-    return list(rng.uniform(6.0, 10.0, rng.integers(3, 6)))
-
-
-def _violin_lengths(rng: np.random.Generator) -> list[float]:
-    return list(rng.uniform(6.0, 9.0, rng.integers(1, 3)))
-
-
-def _msrvtt_lengths(rng: np.random.Generator) -> list[float]:
-    return list(rng.uniform(8.0, 12.0, rng.integers(1, 3)))
+def _scenes(
+    shortest: float, longest: float, fewest: int, most: int
+) -> Callable[[np.random.Generator], list[float]]:
+    """Return what draws the lengths of a video's scenes, in seconds."""
+    return lambda rng: list(rng.uniform(shortest, longest, rng.integers(fewest, most + 1)))
 
 
 def _didemo_lengths(rng: np.random.Generator) -> list[float]:
@@ -98,53 +94,43 @@ def _didemo_lengths(rng: np.random.Generator) -> list[float]:
     return list(5.0 * units)
 
 
-def _yc2_lengths(rng: np.random.Generator) -> list[float]:
-    return list(rng.uniform(8.0, 20.0, 1))
-
-
-def _vatex_lengths(rng: np.random.Generator) -> list[float]:
-    return list(rng.uniform(9.5, 10.5, 1))
-
-
-def _vlep_lengths(rng: np.random.Generator) -> list[float]:
-    return list(rng.uniform(6.0, 9.0, rng.integers(1, 3)))
-
-
 def _how2_lengths(rng: np.random.Generator) -> list[float]:
     shares = rng.uniform(0.7, 1.3, rng.integers(5, 7))
     return list(CLIP_SECONDS * shares / shares.sum())
 
 
 _KINDS = {
-    "tv": _Kind(1.5, ("train", "val", "test_public"), _tv_name, _tv_lengths),
+    "tv": _Kind(1.5, ("train", "val", "test_public"), _tv_name, _scenes(6.0, 10.0, 3, 5)),
     "violin": _Kind(
         1.5,
         ("train", "val", "test"),
         lambda n, _: f"drama_{n // 20:02d}-clip_{n:04d}",
-        _violin_lengths,
-        train_factor=3,  # a single bit per statement: it takes many, so they are short
+        _scenes(6.0, 9.0, 1, 2),
+        train_factor=3,  # one bit per statement: it takes many, so they are short
     ),
     "didemo": _Kind(1.5, ("train", "val", "test"), _flickr_name, _didemo_lengths),
-    "msrvtt": _Kind(2.0, ("train", "val", "test"), lambda n, _: f"video{n}", _msrvtt_lengths),
+    "msrvtt": _Kind(
+        2.0, ("train", "val", "test"), lambda n, _: f"video{n}", _scenes(8.0, 12.0, 1, 2)
+    ),
     "how2": _Kind(2.0, ("train", "val"), lambda _, rng: _youtube_id(rng), _how2_lengths),
-    "yc2": _Kind(1.5, ("train", "val", "test"), _yc2_name, _yc2_lengths),
+    "yc2": _Kind(1.5, ("train", "val", "test"), _yc2_name, _scenes(8.0, 20.0, 1, 1)),
     "vatex": _Kind(
         1.5,
         ("train", "val", "test_public", "test_private"),
         _vatex_name,
-        _vatex_lengths,
+        _scenes(9.5, 10.5, 1, 1),
         train_factor=2,
         shares={"test_public": 3},  # captions are validated on it
     ),
     "vlep": _Kind(
         1.5,
         ("train", "dev", "test"),
-        lambda n, _: f"soap_s{n // 100 + 1:02d}e{n // 10 % 10 + 1:02d}_seg02_clip_{n % 10:02d}_ep",
-        _vlep_lengths,
+        lambda n, _: f"{_clip_of_show('soap', n)}_ep",
+        _scenes(6.0, 9.0, 1, 2),
         train_factor=2,
     ),
 }
-# What HowTo100M looks like: long videos, whose subtitles are those of the whole video.
+# Like HowTo100M: long videos with the subtitles of the whole video.
 _KINDS[LONG_VIDEOS] = replace(_KINDS["how2"], splits=("train",), train_factor=0.25)
 DATASETS = tuple(_KINDS)
 
@@ -179,7 +165,7 @@ def make_dataset(name: str, train_videos: int, seed: int) -> Dataset:
 
 
 def _clips(id_: str, maker: SceneMaker, rng: np.random.Generator) -> list[Video]:
-    """Make a long video as its clips ``<id>.<n>``: all of them last a minute but the last."""
+    """Return a long video as its clips ``<id>.<n>``: each lasts a minute, the last one less."""
     clips = [maker.video(f"{id_}.{n}", _how2_lengths(rng)) for n in range(rng.integers(2, 4))]
     last = clips[-1]
     last.scenes.pop()
@@ -188,7 +174,7 @@ def _clips(id_: str, maker: SceneMaker, rng: np.random.Generator) -> list[Video]
 
 
 def _joined(id_: str, clips: list[Video]) -> Video:
-    """The long video that was made clip by clip."""
+    """Return the long video that the clips are of."""
     starts = [number * CLIP_SECONDS for number in range(len(clips))]
     scenes = [
         replace(scene, start=scene.start + start, end=scene.end + start)
@@ -199,12 +185,12 @@ def _joined(id_: str, clips: list[Video]) -> Video:
 
 
 def vid2nframe(dataset: Dataset) -> dict[str, int]:
-    """The frames of each video."""
+    """Return the number of frames of each video."""
     return {video.name: dataset.frames(video) for video in dataset.videos}
 
 
 def vid2dur_idx(dataset: Dataset, seed: int) -> dict[str, dict[str, list]]:
-    """Durations and indices by split; an index is an id, unique over the splits, unordered.
+    """Return durations and indices by split; an index is unique over the splits, in no order.
 
     Private test videos have none: they are not searched.
     """
@@ -217,37 +203,33 @@ def vid2dur_idx(dataset: Dataset, seed: int) -> dict[str, dict[str, list]]:
     }
 
 
-def feature_jobs(dataset: Dataset) -> list[FeatureJob]:
-    """The feature files of a data set; the clips of a How2 video are frames of one file."""
+def feature_roots(dataset: Dataset) -> dict[str, list[FeatureJob]]:
+    """Return the feature files by the extractors' folder: one for a data set, or one a shard."""
     if dataset.name == "how2":
-        return _long_video_jobs(dataset)
-    return [
+        return {"how2": _source_video_jobs(dataset)}
+    jobs = [
         FeatureJob(
             video.name,
-            _feature_folder(dataset, video),
+            _feature_folder(dataset.name, video.name),
             dataset.frames(video),
             dataset.interval,
             tuple(video.spans),
         )
         for video in dataset.videos
     ]
+    if dataset.name == LONG_VIDEOS:
+        return {f"{LONG_VIDEOS}_{shard}": jobs[shard::SHARDS] for shard in range(SHARDS)}
+    return {dataset.name: jobs}
 
 
-def _feature_folder(dataset: Dataset, video: Video) -> str | None:
-    if dataset.name in OF_VALUE:
+def _feature_folder(dataset: str, video: str) -> str | None:
+    if dataset in OF_VALUE:
         return None
-    return video.name.split("_")[0] if dataset.name == "tv" else dataset.name
+    return video.split("_")[0] if dataset == "tv" else dataset
 
 
-def feature_roots(dataset: Dataset) -> dict[str, list[FeatureJob]]:
-    """The feature files by the extractors' folder: one for a data set, or one for each shard."""
-    jobs = feature_jobs(dataset)
-    if dataset.name != LONG_VIDEOS:
-        return {dataset.name: jobs}
-    return {f"{LONG_VIDEOS}_{shard}": jobs[shard::SHARDS] for shard in range(SHARDS)}
-
-
-def _long_video_jobs(dataset: Dataset) -> list[FeatureJob]:
+def _source_video_jobs(dataset: Dataset) -> list[FeatureJob]:
+    """Return a file for each source video of How2; its clips are frames of it."""
     jobs: dict[str, FeatureJob] = {}
     for clip in dataset.videos:
         id_, number = clip.name.rsplit(".", 1)

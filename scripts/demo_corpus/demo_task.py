@@ -1,49 +1,36 @@
-"""What the demos of all tasks have in common."""
+"""The base class of all demos."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
 
 from tabulate import tabulate
 
 from engine.restore import RunFolder
-from scripts.demo_corpus.pretrain_demo import Command
 from scripts.preparation.datasets import catalogue
 from utils.errors import UserError
-from utils.files import read_json, write_json
+from utils.files import atomic_write
 
+Command = list[str | Path | int | float]  # script and options
 DEFAULT_OUTPUT = Path("demo")  # where the recipes find databases, and write
-
-
-class Scripts(TypedDict):
-    """Scripts and folder of a :class:`DemoTask`, as several tasks share them."""
-
-    train: str
-    evaluate: str
-    output: Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoTask:
-    """What all tasks have in common: data, a recipe, a training script, an evaluation.
+    """A task's data, recipe, training and evaluation."""
 
-    Attributes:
-        name: the recipe is ``debug-{name}.json``.
-        data: names of its data sets; the first is trained on.
-        train, evaluate: scripts.
-        output: the demo's folder.
-    """
-
-    name: str
-    data: tuple[str, ...]
-    train: str
-    evaluate: str
-    output: Path
+    name: str  # the recipe is debug-{name}.json
+    data: tuple[str, ...]  # names of its data sets; the first is trained on
+    output: Path  # the demo's folder
+    train: str  # script
+    evaluate: str  # script
+    split: str = "val"  # to evaluate
+    recipes: Path = Path("config")  # folder of the recipe
 
     @property
     def corpora(self) -> list[str]:
-        """Whose videos it needs."""
+        """Names of the data sets whose videos it needs."""
         known = catalogue().datasets
         return list(dict.fromkeys(known[name].corpus for name in self.data))
 
@@ -58,87 +45,56 @@ class DemoTask:
         return self.output / "runs" / self.name
 
     @property
-    def recipes(self) -> Path:
-        """Folder of the recipe."""
-        return Path("config")
-
-    @property
     def train_options(self) -> Command:
-        """What its training is given besides the recipe."""
+        """Options of its training in addition to the recipe."""
         return []
 
     @property
-    def split(self) -> str:
-        """What is evaluated."""
-        return "val"
-
-    @property
     def results_folder(self) -> Path:
-        """Where an evaluation writes."""
+        """Folder of the evaluation's results."""
         return self.run / f"results_{self.split}"
 
     def recipe(self, name: str) -> Path:
-        """``debug-{name}.json``, or, in another folder, a copy whose paths lead there."""
+        """Return ``debug-{name}.json``, or, for another output folder, a copy with its paths."""
         recipe = self.recipes / f"debug-{name}.json"
         if self.output == DEFAULT_OUTPUT:
             return recipe
         moved = self.output / recipe.name
-        write_json(moved, self._moved(read_json(recipe)), indent=2)
+        start = json.dumps(f"{self.output}/")[:-1]
+        text = recipe.read_text(encoding="utf-8").replace(f'"{DEFAULT_OUTPUT}/', start)
+        with atomic_write(moved) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         return moved
 
-    def _moved(self, value: Any) -> Any:
-        """A recipe's value with its paths taken from the demo's folder."""
-        if isinstance(value, dict):
-            return {name: self._moved(member) for name, member in value.items()}
-        if isinstance(value, list):
-            return [self._moved(member) for member in value]
-        if isinstance(value, str) and value.startswith(f"{DEFAULT_OUTPUT}/"):
-            return str(self.output / value.removeprefix(f"{DEFAULT_OUTPUT}/"))
-        return value
-
     def preparation(self, size: str) -> Iterator[tuple[str, Command]]:
-        """Yield what makes the databases: lines that say it, and commands.
-
-        Args:
-            size: of the corpus.
-        """
+        """Yield the commands that make a corpus of a ``size`` and its databases, with titles."""
         out = self.output
         corpus: Command = ["--output", out, "--size", size, "--datasets", *self.corpora]
         yield "Make the corpus", ["scripts/make_demo_data.py", *corpus]
-        raw: Command = [
-            "--ann_dir",
-            out / "ann",
-            "--feature_dir",
-            out / "features",
-            "--toker",
-            out / "toker",
-        ]
-        databases: Command = ["--dataset", *self.data, "--from", "raw", "--storage", out, *raw]
+        databases: Command = ["--dataset", *self.data, "--from", "raw", "--storage", out]
+        databases += ["--ann_dir", self.ann, "--feature_dir", out / "features"]
+        databases += ["--toker", out / "toker"]
         yield "Make databases of it", ["scripts/prepare_data.py", *databases]
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        """Yield what to do with a checkpoint: a line that says it, and the command."""
+        """Yield the commands that evaluate a checkpoint, each with a title."""
         options: Command = ["--split", self.split, "--output_dir", self.run]
         yield "Evaluate", [self.evaluate, *options, "--checkpoint", checkpoint]
 
     def results(self, checkpoint: int) -> Path:
-        """Return what the evaluation found."""
+        """Return the evaluation's file of results."""
         return self.results_folder / f"results_{checkpoint}_all.json"
 
     def metrics(self, checkpoint: int) -> Path:
-        """Return what the evaluation measured."""
+        """Return the evaluation's file of metrics."""
         return self.results_folder / f"metrics_{checkpoint}.json"
 
     def report(self, checkpoint: int) -> None:
-        """Print what the run found."""
+        """Print the run's scores."""
         raise NotImplementedError
 
     def last_checkpoint(self) -> int:
-        """The step of the latest checkpoint.
-
-        Raises:
-            UserError: there is none.
-        """
+        """Return the step of the latest checkpoint, or raise UserError if there is none."""
         steps = RunFolder(self.run).steps()
         if not steps:
             raise UserError(f"{self.run / 'ckpt'} has no checkpoint; did the training end early?")
@@ -146,8 +102,8 @@ class DemoTask:
 
 
 def compare(
-    what: str, found: dict[str, float], chance: dict[str, float], beside: str = "chance"
+    metric: str, scores: dict[str, float], chance: dict[str, float], baseline: str = "chance"
 ) -> None:
-    """Print what a run found beside chance, or beside something else."""
-    rows = [(name, value, chance[name]) for name, value in found.items()]
-    print("\n" + tabulate(rows, headers=(what, "this run", beside), floatfmt=".1f"))
+    """Print a run's scores next to those of chance, or of another baseline."""
+    rows = [(name, value, chance[name]) for name, value in scores.items()]
+    print("\n" + tabulate(rows, headers=(metric, "this run", baseline), floatfmt=".1f"))

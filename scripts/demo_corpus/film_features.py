@@ -1,8 +1,7 @@
-"""Colours, shapes and their way, as features: an extractor that needs no training.
+"""Colours, shapes and motion as features: an extractor that needs no training.
 
-``--models scripts.demo_corpus.film_features:ColoursAndShapes`` (see model/extractors/build.py). It
-looks for what is saturated in a picture: which hues that has, where its outline is filled, where it
-is, and where it goes within the window.
+``--models scripts.demo_corpus.film_features:ColoursAndShapes`` (see model/extractors/build.py). Of
+the saturated pixels of a picture it gives hues, outline, position, and motion in the window.
 """
 
 import torch
@@ -30,18 +29,16 @@ class ColoursAndShapes(nn.Module):
         return torch.stack([self._window(window.float()) for window in windows])
 
     def _window(self, pictures: Tensor) -> Tensor:
-        seen = [self._picture(picture) for picture in pictures]
-        looks = torch.stack([look for look, _ in seen]).mean(dim=0)
-        places = [place for _, place in seen if place is not None]
-        step = looks.new_zeros(2)
-        if len(places) == len(seen):
+        looks, places = zip(*map(self._picture, pictures), strict=True)
+        look = torch.stack(looks).mean(dim=0)
+        step = look.new_zeros(2)
+        if all(place is not None for place in places):
             step = _STEP_GAIN * (places[-1] - places[0])
-        ways = torch.stack([-step[0], step[0], -step[1], step[1]]).clamp(0, 2)
-        return torch.cat([looks, ways])
+        return torch.cat([look, torch.stack([-step, step], dim=1).flatten().clamp(0, 2)])
 
     @staticmethod
     def _picture(picture: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Looks of a picture (height, width, 3), and the place (x, y) of what is saturated."""
+        """Return features of a picture (height, width, 3), and the place (x, y) of its shape."""
         brightest, darkest = picture.amax(dim=-1), picture.amin(dim=-1)
         mask = brightest - darkest > SATURATED
         rows, columns = mask.nonzero(as_tuple=True)
@@ -57,7 +54,7 @@ class ColoursAndShapes(nn.Module):
 
 
 def _hues(pixels: Tensor) -> Tensor:
-    """Shares (HUES,) of the hues of saturated pixels (n, 3); one between two counts for both."""
+    """Return shares (HUES,) of the hues of pixels (n, 3), interpolated between two hues."""
     red, green, blue = pixels.unbind(dim=-1)
     angle = torch.atan2(3**0.5 * (green - blue), 2 * red - green - blue)  # −π to π, 0: red
     position = angle / (2 * torch.pi) % 1 * HUES

@@ -1,7 +1,7 @@
-"""Short films of moving shapes, as real video files with subtitles beside them.
+"""Short films of moving shapes, as real video files with subtitle files.
 
-A film is scene after scene. In each, one shape of one colour crosses the picture one way, while
-people talk of something else; sentences tell of what is seen, and some of what is heard, too.
+In each scene of a film, one shape of one colour crosses the picture, while people talk about a
+topic; sentences describe what is seen, and some also what is heard.
 """
 
 from __future__ import annotations
@@ -65,43 +65,38 @@ class Scene:
 
     @property
     def seen(self) -> tuple[str, str, str]:
-        """What tells the scene from others."""
+        """The visible attributes, which identify the scene."""
         return self.colour, self.shape, self.motion
 
-    def tell(self, template: str) -> str:
-        """A sentence about the scene."""
+    def fill(self, template: str) -> str:
+        """Return a sentence about the scene."""
         text = template.format(**vars(self))
         return text[0].upper() + text[1:]
 
 
 @dataclass(frozen=True)
 class Film:
-    """A film.
-
-    Attributes:
-        scenes: one after the other, without gaps.
-        lines: (start, end, text) of what is spoken, seconds.
-    """
+    """A film: scenes without gaps, and the lines that are spoken."""
 
     name: str
     scenes: tuple[Scene, ...]
-    lines: tuple[tuple[float, float, str], ...]
+    lines: tuple[tuple[float, float, str], ...]  # start and end in seconds, text
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Duration."""
         return self.scenes[-1].end
 
 
 def make_film(name: str, rng: np.random.Generator) -> Film:
-    """Make up a film of three to five scenes of five to nine seconds; no two look alike."""
+    """Return a film of three to five scenes of five to nine seconds; no two look alike."""
     kinds = list(product(COLOURS, SHAPES, MOTIONS))
     chosen = [kinds[n] for n in rng.permutation(len(kinds))[: rng.integers(3, 6)]]
     ends = np.cumsum(rng.integers(5 * RATE, 9 * RATE, len(chosen))) / RATE
     starts = [0.0, *ends[:-1].tolist()]
     scenes = [
-        Scene(start, end, colour, shape, motion, pick(SPOKEN_TOPICS, rng))
-        for start, end, (colour, shape, motion) in zip(starts, ends.tolist(), chosen, strict=True)
+        Scene(start, end, *look, pick(SPOKEN_TOPICS, rng))
+        for start, end, look in zip(starts, ends.tolist(), chosen, strict=True)
     ]
     lines = [line for scene in scenes for line in _speak(scene, rng)]
     return Film(name, tuple(scenes), tuple(lines))
@@ -109,33 +104,30 @@ def make_film(name: str, rng: np.random.Generator) -> Film:
 
 def _speak(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float, str]]:
     middle = (scene.start + scene.end) / 2
-    texts = [scene.tell(pick(LINES, rng)), pick(FILLERS, rng)]
+    texts = [scene.fill(pick(LINES, rng)), pick(FILLERS, rng)]
     if rng.random() < 0.5:
         texts.reverse()
-    return [
-        (scene.start + 0.2, middle - 0.1, texts[0]),
-        (middle + 0.1, scene.end - 0.2, texts[1]),
-    ]
+    first, second = texts
+    return [(scene.start + 0.2, middle - 0.1, first), (middle + 0.1, scene.end - 0.2, second)]
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
-    """Tell of a scene: of what is seen, in two cases of five also of what is heard."""
-    return scene.tell(pick(HEARD if rng.random() < 0.4 else SEEN, rng))
+    """Return a sentence about what is seen in a scene, and in 40 % also about what is heard."""
+    return scene.fill(pick(HEARD if rng.random() < 0.4 else SEEN, rng))
 
 
 def draw(scene: Scene, seconds: float, background: np.ndarray) -> np.ndarray:
     """Return the picture (HEIGHT, WIDTH, 3) uint8 of a scene at a time of the film."""
     done = (seconds - scene.start) / (scene.end - scene.start) - 0.5  # −0.5 to 0.5
     across, down = MOTIONS[scene.motion]
-    x = WIDTH * (0.5 + _REACH * across * done)
-    y = HEIGHT * (0.5 + _REACH * down * done)
+    x, y = WIDTH * (0.5 + _REACH * across * done), HEIGHT * (0.5 + _REACH * down * done)
     rows, columns = np.ogrid[:HEIGHT, :WIDTH]
     inside = _inside(scene.shape, (columns + 0.5 - x) / RADIUS, (rows + 0.5 - y) / RADIUS)
     return np.where(inside[..., None], np.array(COLOURS[scene.colour], np.uint8), background)
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return which points lie in a shape about (0, 0) that reaches from −1 to 1; y points down."""
+    """Return which points are in a shape around (0, 0) that extends from −1 to 1; y points down."""
     if shape == "disc":
         return x**2 + y**2 <= 1
     if shape == "square":
@@ -146,10 +138,10 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def write_film(film: Film, path: Path, seed: int) -> None:
-    """Write a film as a video file, and its subtitles (.srt) beside it."""
+    """Write a film as a video file, and its subtitles (.srt) next to it."""
     rng = np.random.default_rng(seed)
     left, right = rng.integers(30, 110, 2)
-    shades = np.linspace(left, right, WIDTH)  # no scene's, so nothing gives it away
+    shades = np.linspace(left, right, WIDTH)  # the same in all scenes: it identifies none
     background = np.repeat(np.tile(shades, (HEIGHT, 1))[..., None], 3, axis=2).astype(np.uint8)
     with atomic_write(path.with_suffix(".srt")) as temporary:
         temporary.write_text(subtitles(film), encoding="utf-8")
@@ -167,7 +159,7 @@ def write_film(film: Film, path: Path, seed: int) -> None:
 
 
 def subtitles(film: Film) -> str:
-    """Return what is spoken, as an .srt file."""
+    """Return the lines of a film in SubRip format."""
     return "\n".join(
         f"{number}\n{_clock(start)} --> {_clock(end)}\n{text}\n"
         for number, (start, end, text) in enumerate(film.lines, start=1)
@@ -175,6 +167,5 @@ def subtitles(film: Film) -> str:
 
 
 def _clock(seconds: float) -> str:
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
+    minutes, rest = divmod(round(1000 * seconds), 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"

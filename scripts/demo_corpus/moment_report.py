@@ -1,4 +1,4 @@
-"""What a moment-retrieval run of the demo found: a table beside chance, and a picture."""
+"""Report of a moment-retrieval run: a table of recalls and chance, and a picture."""
 
 import html
 import textwrap
@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tabulate import tabulate
 
-from evaluation.chance import MomentBounds, QueryTruth, chance_recall
+from evaluation.chance import MomentBounds, chance_recall
+from evaluation.retrieval_metrics import TASKS, annotated_spans
 from utils.files import atomic_write, read_json, read_jsonl
 from utils.names import QUERY_NAMES, get_name
 
@@ -29,59 +30,36 @@ _LETTERS_PER_LINE = 200  # of the words below the time line
 
 @dataclass(frozen=True)
 class MomentRun:
-    """Where the results of an evaluated run and what they are compared with lie.
-
-    Attributes:
-        results, metrics: files that the evaluation wrote.
-        queries: raw annotation of the split.
-        subtitles: raw subtitles.
-        bounds: which moments the model could predict.
-    """
+    """Files of an evaluated run."""
 
     results: Path
     metrics: Path
-    queries: Path
-    subtitles: Path
+    queries: Path  # annotation of the split
+    subtitles: Path  # raw
     vid2nframe: Path
-    bounds: MomentBounds
-
-
-def truth_of(row: dict) -> QueryTruth:
-    """The right answer of a raw query; DiDeMo's have several annotators."""
-    spans = row["ts"] if isinstance(row["ts"][0], list) else [row["ts"]]
-    return QueryTruth(get_name(row, *QUERY_NAMES.videos), spans)
+    bounds: MomentBounds  # of the model's predictions
 
 
 def recall_table(run: MomentRun) -> str:
-    """Recall of the run beside that of a random ranking."""
+    """Return a table of the run's recalls and those of a random ranking."""
     frames = read_json(run.vid2nframe)
-    pool = read_json(run.results)["video2idx"]
-    chance = chance_recall(
-        (truth_of(row) for _, row in read_jsonl(run.queries)),
-        {vid: frames[vid] for vid in pool},
-        run.bounds,
-    )
+    pool = {vid: frames[vid] for vid in read_json(run.results)["video2idx"]}
+    chance = chance_recall((row for _, row in read_jsonl(run.queries)), pool, run.bounds)
     metrics = read_json(run.metrics)
-    rows = [
-        (task, name, metrics[task][name], chance[task][name], _ratio(metrics, chance, task, name))
-        for task in ("VCMR", "SVMR", "VR")
-        for name in SHOWN
-        if name in metrics[task]
-    ]
+    rows = []
+    for task in TASKS:
+        for name in (name for name in SHOWN if name in metrics[task]):
+            recall, by_chance = metrics[task][name], chance[task][name]
+            rows.append((task, name, recall, by_chance, f"× {recall / by_chance:.1f}"))
     headers = ("task", "recall (%)", "this run", "chance", "ratio")
     return tabulate(rows, headers=headers, floatfmt=(None, None, ".1f", ".2f", None))
-
-
-def _ratio(metrics: dict, chance: dict, task: str, name: str) -> str:
-    return f"× {metrics[task][name] / chance[task][name]:.1f}"
 
 
 def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
     """Draw true and predicted moments of queries taken evenly from the split.
 
     For each, the time line of the true video: the true moment, the best predictions in that video
-    (SVMR; the darker, the more probable), what is spoken when, and the place of the video in the
-    ranking of all videos (VR).
+    (SVMR; dark = probable), the subtitles, and the rank of the video among all videos (VR).
     """
     results = read_json(run.results)
     queries = [row for _, row in read_jsonl(run.queries)]
@@ -98,7 +76,7 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
         rank = ranked.index(index) + 1 if index in ranked else f"> {len(ranked)}"
         axis.set_title(f"“{row['desc']}” — {vid}, rank {rank}", loc="left", fontsize=9)
         predictions = results["SVMR"][place]["predictions"][:_PREDICTIONS]
-        draw_time_line(axis, row["duration"], truth_of(row).spans, subtitles.get(vid, ()))
+        draw_time_line(axis, row["duration"], annotated_spans(row["ts"]), subtitles.get(vid, ()))
         _draw_predictions(axis, predictions)
     axes[-1, 0].set_xlabel("seconds")
     _explain(figure, len(results["video2idx"]))
@@ -108,14 +86,8 @@ def plot_moments(run: MomentRun, path: Path, how_many: int = 6) -> None:
 def draw_time_line(
     axis: Axes, duration: float, spans: Sequence[Sequence[float]], subtitles: Sequence[dict]
 ) -> None:
-    """Draw true moments above and, below, what is spoken when, leaving room in between.
-
-    Args:
-        axis: what to draw on: x is time in seconds, the room is y from 0.6 to 1.6.
-        duration: of the video, seconds.
-        spans: [start, end] of each true moment, seconds.
-        subtitles: ``{"text", "start", "end"}``, seconds.
-    """
+    """Draw true moments above and subtitles below, over time in seconds; y from 0.6 to 1.6 is left
+    free."""
     for start, end in spans:
         axis.barh(2, end - start, left=start, height=0.5, color=TRUE)
     bars = [(line["start"], line["end"] - line["start"]) for line in subtitles]
@@ -131,39 +103,28 @@ def draw_time_line(
 
 
 def _draw_predictions(axis: Axes, predictions: Sequence[Sequence[float]]) -> None:
-    """One bar below the other, the best on top, each with its probability."""
+    """Draw a bar for each prediction, the best on top, with its probability."""
     for rank, (_, start, end, score) in enumerate(predictions):
-        axis.barh(
-            1.45 - 0.35 * rank,
-            end - start,
-            left=start,
-            height=0.3,
-            color=FOUND,
-            alpha=max(_FAINTEST, min(1.0, score)),
-        )
-        axis.text(start, 1.45 - 0.35 * rank, f" {score:.0%}", fontsize=6, va="center")
+        y, alpha = 1.45 - 0.35 * rank, max(_FAINTEST, min(1.0, score))
+        axis.barh(y, end - start, left=start, height=0.3, color=FOUND, alpha=alpha)
+        axis.text(start, y, f" {score:.0%}", fontsize=6, va="center")
 
 
 def _explain(figure: Figure, videos: int) -> None:
-    """A legend above all."""
-    handles = [
+    """Draw the legend above all."""
+    keys = [
         Patch(color=TRUE, label="true moment"),
         Patch(color=FOUND, label="found in the true video, the best on top; dark = probable"),
-        Patch(color=SPOKEN, label="somebody speaks, the words below"),
+        Patch(color=SPOKEN, label="speech, with its words below"),
     ]
     title = f"rank: place of the true video among all {videos} that were searched; 1 = best"
     figure.legend(
-        handles=handles,
-        title=title,
-        loc="outside upper left",
-        ncols=3,
-        fontsize=8,
-        title_fontsize=8,
+        handles=keys, title=title, loc="outside upper left", ncols=3, fontsize=8, title_fontsize=8
     )
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, and close it."""
+    """Write a figure as PNG, atomically, and close it."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Do tasks help each other? One model of all of VALUE's in the demo, beside a model for each."""
+"""Do tasks help each other? One model of all of VALUE's tasks, compared with one for each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,38 +8,28 @@ from statistics import fmean
 from tabulate import tabulate
 
 from config.value import META_AVERAGE, TASKS
-from evaluation.value_metrics import meta_average
-from scripts.demo_corpus.demo_task import DemoTask
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import Command, DemoTask
 from scripts.demo_corpus.value_demo import RECIPES, ValueTask
 from utils.files import read_jsonl
-
-_MULTI, _SINGLE = "multi-task", "single-task"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultitaskTask(DemoTask):
-    """Train several data sets on one encoder, and each alone for as many steps as it had there.
+    """Train several data sets on one encoder, and each alone for as many steps as it had there."""
 
-    Attributes:
-        tasks: the demos of its data sets.
-        seeds: of the trainings.
-    """
-
-    tasks: tuple[ValueTask, ...]
-    seeds: tuple[int, ...] = (77,)
-
-    @property
-    def recipes(self) -> Path:
-        return RECIPES
+    tasks: tuple[ValueTask, ...]  # the demos of its data sets
+    train: str = "train_all_multitask.py"
+    evaluate: str = "train_all_multitask.py"
+    recipes: Path = RECIPES
+    seeds: tuple[int, ...] = (77,)  # of the trainings
 
     @property
     def run(self) -> Path:
-        """The run of the first seed."""
+        """Folder of the first seed's run."""
         return self.folder(self.name, self.seeds[0])
 
     def folder(self, name: str, seed: int) -> Path:
-        """The run of a recipe with a seed."""
+        """Return the folder of a recipe's run with a seed."""
         return self.output / "runs" / f"multitask_{seed}" / name
 
     @property
@@ -47,7 +37,7 @@ class MultitaskTask(DemoTask):
         return ["--seed", self.seeds[0], "--output_dir", self.run]
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        """Train the others: each validates at its end."""
+        """Yield the other trainings: each validates at its end."""
         for seed in self.seeds[1:]:
             what = f"Train {len(self.tasks)} tasks together, seed {seed}"
             yield what, self._training(self, seed, checkpoint, self.folder(self.name, seed))
@@ -66,45 +56,42 @@ class MultitaskTask(DemoTask):
         ]
 
     def steps_each(self, steps: int) -> int:
-        """Return how many of the steps together a data set has, on average: all ratios are 1."""
+        """Return how many steps of a multi-task run a data set has on average: all ratios are 1."""
         return max(1, steps // len(self.tasks))
 
-    def score(self, task: ValueTask, start: str, seed: int, steps: int) -> float:
-        """Return what a data set was scored by at a training's end."""
+    def score(self, task: ValueTask, together: bool, seed: int, steps: int) -> float:
+        """Return a data set's score at the end of a training, together with the others or alone."""
         metric = f"valid/{task.name}/{task.validated_by}"
-        together = start == _MULTI
         folder = self.folder(self.name if together else task.name, seed)
         last = steps if together else self.steps_each(steps)
         rows = (row for _, row in read_jsonl(folder / "log" / "metrics.jsonl"))
-        (found,) = {row["value"] for row in rows if (row["step"], row["name"]) == (last, metric)}
-        return found
+        (score,) = {row["value"] for row in rows if (row["step"], row["name"]) == (last, metric)}
+        return score
 
     def table(self, steps: int) -> str:
-        """The score of each data set by both, in the mean of the seeds, and by chance."""
+        """Return a table: each data set's mean score over the seeds, together, alone, by chance."""
         rows: list[list[str]] = []
-        means: dict[str, list[float]] = {_MULTI: [], _SINGLE: []}
+        means: list[tuple[float, ...]] = []
         for task in self.tasks:
-            row = [task.name, TASKS[task.name].metric]
-            for start, all_means in means.items():
-                values = [self.score(task, start, seed, steps) for seed in self.seeds]
-                all_means.append(fmean(values))
-                row.append(_shown(values))
-            rows.append([*row, f"{task.chance():.1f}"])
-        mean = [f"{fmean(values):.1f}" for values in means.values()]
-        chance = meta_average({task.name: task.chance() for task in self.tasks})
-        rows.append([META_AVERAGE, "mean", *mean, f"{chance:.1f}"])
-        headers = ("data set", "metric", _MULTI, _SINGLE, "chance")
+            both = [
+                [self.score(task, together, seed, steps) for seed in self.seeds]
+                for together in (True, False)
+            ]
+            means.append((*map(fmean, both), task.chance()))
+            shown = [*map(_mean_and_values, both), f"{task.chance():.1f}"]
+            rows.append([task.name, TASKS[task.name].metric, *shown])
+        rows.append([META_AVERAGE, "mean", *(f"{fmean(column):.1f}" for column in zip(*means))])
+        headers = ("data set", "metric", "multi-task", "single-task", "chance")
         return tabulate(rows, headers=headers, disable_numparse=True)
 
     def report(self, checkpoint: int) -> None:
         each = self.steps_each(checkpoint)
         print(
-            f"\nOne model of all after {checkpoint} steps, about {each} of each data set, beside "
+            f"\nOne model of all after {checkpoint} steps, about {each} of each data set, and "
             f"models of one after {each} steps:\n{self.table(checkpoint)}"
         )
 
 
-def _shown(values: list[float]) -> str:
-    """The mean, and the values where there are several."""
+def _mean_and_values(values: list[float]) -> str:
     several = f" ({' '.join(f'{value:.1f}' for value in values)})" if len(values) > 1 else ""
     return f"{fmean(values):.1f}{several}"

@@ -1,4 +1,4 @@
-"""Real TVR queries on made-up videos: a query's words are seen, and heard, during its moment."""
+"""Real TVR queries on synthetic videos: a query's words are seen, and heard, in its moment."""
 
 import math
 import re
@@ -26,16 +26,16 @@ _LONGEST_LINE = 4  # words of the queries in one subtitle
 
 @dataclass(frozen=True)
 class RealCorpus:
-    """Raw files to write, by name, and the feature files that go with them."""
+    """Raw annotations to write, and the jobs of their feature files."""
 
-    queries: dict[str, list[dict]]  # by split, as they came
+    queries: dict[str, list[dict]]  # by split, unchanged
     subtitles: list[dict]
     vid2dur_idx: dict[str, dict[str, list]]
     jobs: list[FeatureJob]
 
 
 def content_words(text: str) -> tuple[str, ...]:
-    """The lower-cased words of a sentence that carry meaning, each once."""
+    """Return the lower-cased words of a sentence but stopwords, each once."""
     words = (word.removesuffix("'s").strip("'") for word in re.findall(r"[a-z']+", text.lower()))
     return tuple(dict.fromkeys(word for word in words if word and word not in _STOPWORDS.split()))
 
@@ -48,7 +48,7 @@ def make_real_corpus(
     Args:
         annotations: JSON lines with ``vid_name, ts, desc`` (and ``type``) of one split.
         video2dur: ``{split: {vid: [seconds, index]}}`` that names every video of the queries.
-        train_share: share of the videos whose queries become a train split; the rest is val.
+        train_share: of the videos; the rest is val.
 
     Raises:
         UserError: a query without a moment, or a video without a duration.
@@ -63,38 +63,34 @@ def make_real_corpus(
     for line in read_lines(annotations):
         vid, row = line.read(read)
         queries[vid].append(row)
-    lengths = {
-        vid: entry for videos in read_json(video2dur).values() for vid, entry in videos.items()
-    }
+    lengths = {vid: entry for vids in read_json(video2dur).values() for vid, entry in vids.items()}
     missing = [vid for vid in queries if vid not in lengths]
     if missing:
         raise UserError(f"{video2dur} lacks {len(missing)} videos of {annotations}: {missing[0]} …")
     names = sorted(queries)
     shuffled = np.random.default_rng([seed, stable_hash("real split")]).permutation(len(names))
-    train = {names[i] for i in shuffled[: round(train_share * len(names))]}
-    splits = {
-        "train": [n for n in names if n in train],
-        "val": [n for n in names if n not in train],
-    }
-    splits = {split: videos for split, videos in splits.items() if videos}
+    train = sorted(names[i] for i in shuffled[: round(train_share * len(names))])
+    parts = {"train": train, "val": [name for name in names if name not in set(train)]}
+    splits = {split: videos for split, videos in parts.items() if videos}
     return RealCorpus(
-        {
-            split: [row for vid in videos for row in queries[vid]]
-            for split, videos in splits.items()
-        },
+        {split: [row for vid in vids for row in queries[vid]] for split, vids in splits.items()},
         [_subtitles(vid, lengths[vid][0], queries[vid], seed) for vid in names],
         {split: {vid: lengths[vid] for vid in videos} for split, videos in splits.items()},
-        [_job(vid, lengths[vid][0], queries[vid]) for vid in names],
+        [
+            FeatureJob(
+                vid,
+                "tv",
+                math.ceil(lengths[vid][0] / INTERVAL),
+                INTERVAL,
+                tuple(Span(*row["ts"], words=content_words(row["desc"])) for row in queries[vid]),
+            )
+            for vid in names
+        ],
     )
 
 
-def _job(vid: str, duration: float, queries: list[dict]) -> FeatureJob:
-    spans = tuple(Span(row["ts"][0], row["ts"][1], content_words(row["desc"])) for row in queries)
-    return FeatureJob(vid, "tv", math.ceil(duration / INTERVAL), INTERVAL, spans)
-
-
 def _subtitles(vid: str, duration: float, queries: list[dict], seed: int) -> dict:
-    """Say some words of the queries of type t and vt during their moments, chatter elsewhere."""
+    """Return lines with some words of the t and vt queries in their moments, and chatter."""
     rng = np.random.default_rng([seed, stable_hash(vid), stable_hash("subtitles")])
     lines = []
     start = rng.uniform(0.0, 2.0)
@@ -106,9 +102,9 @@ def _subtitles(vid: str, duration: float, queries: list[dict], seed: int) -> dic
             if row.get("type") != "v" and row["ts"][0] < end and start < row["ts"][1]
             for word in content_words(row["desc"])
         }
-        said = list(rng.permutation(sorted(heard))[:_LONGEST_LINE])
+        words = list(rng.permutation(sorted(heard))[:_LONGEST_LINE])
         chatter = list(rng.choice(_CHATTER.split(), rng.integers(2, 7)))
-        text = " ".join([*chatter, *said])
+        text = " ".join([*chatter, *words])
         lines.append({"text": f" {text}.", "start": round(start, 3), "end": round(end, 3)})
         start = end + rng.exponential(0.7)
     return {"vid_name": vid, "sub": lines}

@@ -1,4 +1,4 @@
-"""The demo of search: films to learn from, others that are searched by sentences."""
+"""The demo of search: train on films, and search others by sentences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from evaluation.nms import temporal_iou
-from scripts.demo_corpus.demo_task import DemoTask
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import Command, DemoTask
 from utils.files import read_json
 
 EXTRACTOR = "scripts.demo_corpus.film_features:ColoursAndShapes"
@@ -20,42 +19,43 @@ RIGHT = 0.5  # least overlap (temporal IoU) of the top moment with the true one
 
 @dataclass(frozen=True, kw_only=True)
 class SearchTask(DemoTask):
-    """Learn from films, index others, and find in them what sentences describe.
+    """Train on films, index others, and search these for sentences."""
 
-    Attributes:
-        seed: of the films; the training's is its own option.
-    """
-
-    seed: int = 1
+    train: str = "train_vcmr.py"
+    evaluate: str = "eval_vcmr.py"
+    seed: int = 1  # of the films; the training's is its own option
 
     @property
     def index(self) -> Path:
-        """Of the films that are searched."""
+        """Folder of the search index."""
         return self.output / "index"
 
     @property
     def films(self) -> Path:
-        """Those that are searched."""
+        """Folder of the films to search."""
         return self.output / "films" / "search"
 
     @property
     def answers(self) -> Path:
-        """What was found."""
+        """File of the search results."""
         return self.output / "search_answers.json"
 
     def truth(self) -> list[dict]:
-        """Return what should be found: sentence, file, start, end."""
+        """Return the true moments: sentence, file, start, end."""
         return read_json(self.ann / "films_sentences.json")
 
     def preparation(self, size: str) -> Iterator[tuple[str, Command]]:
-        """See :class:`DemoTask`: every script by itself, as for one's own data."""
+        """Yield every script by itself, as for one's own videos."""
         out, learn = self.output, self.output / "films" / "learn"
-        features, database, toker = out / "features", out / "video_db", out / "toker"
+        features, database, texts = out / "features", out / "video_db", out / "txt_db"
+        info, counts = (database / CORPUS / n for n in ("video_feat_info.pkl", "id2nframe.json"))
+        spoken = self.ann / "films_subtitles.jsonl"
         frames: Command = ["--frame_length", INTERVAL]
-        options: Command = ["--output", out, "--size", size, "--seed", self.seed]
-        yield "Make films", ["scripts/make_demo_films.py", *options]
+        toker: Command = ["--toker", out / "toker"]
+        films: Command = ["--output", out, "--size", size, "--seed", self.seed]
+        yield "Make films", ["scripts/make_demo_films.py", *films]
         yield (
-            "Extract features of those to learn from",
+            "Extract features of the training films",
             [
                 *("scripts/extract_features.py", "--video_dir", learn, "--output", features),
                 *("--models", EXTRACTOR, "--interval", INTERVAL, "--batch_size", 32),
@@ -68,7 +68,6 @@ class SearchTask(DemoTask):
                 *("--output", database, "--dataset", CORPUS, "--parts", "shapes"),
             ],
         )
-        info = database / CORPUS / "video_feat_info.pkl"
         yield (
             "Make a database of them",
             [
@@ -76,52 +75,41 @@ class SearchTask(DemoTask):
                 *("--dataset", CORPUS, "--feat_version", "shapes", *frames),
             ],
         )
-        counts: Command = ["--vid2nframe", database / CORPUS / "id2nframe.json"]
-        spoken = self.ann / "films_subtitles.jsonl"
         yield (
             "Read the subtitles",
-            ["scripts/convert_subtitles.py", "--input", learn, "--output", spoken, *counts],
+            [
+                *("scripts/convert_subtitles.py", "--input", learn, "--output", spoken),
+                *("--vid2nframe", counts),
+            ],
         )
-        target = out / "txt_db" / "films_subtitles.db"
         yield (
             "Make a database of them",
             [
-                *("scripts/prepro_sub.py", "--annotation", spoken, "--output", target),
-                *counts,
-                *frames,
-                *("--toker", toker),
+                *("scripts/prepro_sub.py", "--annotation", spoken),
+                *("--output", texts / "films_subtitles.db", "--vid2nframe", counts),
+                *(*frames, *toker),
             ],
         )
         for split in ("train", "val"):
-            names: Command = ["--annotation", self.ann / f"films_{split}.jsonl"]
-            names += ["--output", out / "txt_db" / f"films_{split}.db"]
             yield (
                 f"Make a database of the {split} sentences",
-                ["scripts/prepro_query.py", *names, "--task", "tvr", "--toker", toker],
+                [
+                    *("scripts/prepro_query.py", "--annotation", self.ann / f"films_{split}.jsonl"),
+                    *("--output", texts / f"films_{split}.db", "--task", "tvr", *toker),
+                ],
             )
 
     def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        """See :class:`DemoTask`."""
-        yield (
-            "Index the other films",
-            [
-                *("index_videos.py", "--videos", self.films, "--index", self.index),
-                *("--run", self.run, "--models", EXTRACTOR),
-            ],
-        )
+        index: Command = ["--index", self.index]
+        films: Command = ["--videos", self.films, "--run", self.run, "--models", EXTRACTOR]
+        yield "Index the other films", ["index_videos.py", *films, *index]
         sentences = [row["sentence"] for row in self.truth()]
-        page = self.answers.with_suffix(".html")
-        yield (
-            "Search them",
-            [
-                *("search_videos.py", "--index", self.index, "--query"),
-                *sentences,
-                *("--top", 3, "--json", self.answers, "--html", page),
-            ],
-        )
+        outputs: Command = ["--json", self.answers, "--html", self.answers.with_suffix(".html")]
+        search: Command = ["search_videos.py", *index, "--query", *sentences]
+        yield "Search them", [*search, "--top", 3, *outputs]
 
     def report(self, checkpoint: int) -> None:
-        """Print the top moment of each sentence beside the true one."""
+        """Print the top moment of each sentence and the true one."""
         rows = self.compare()
         shown = ("sentence", "true", "found", "overlap")
         right = sum(overlap >= RIGHT for *_, overlap in rows)
@@ -130,20 +118,19 @@ class SearchTask(DemoTask):
         print(f"With pictures: {self.answers.with_suffix('.html')}")
 
     def compare(self) -> list[tuple[str, str, str, float]]:
-        """Sentence, the true moment, the top one that was found, and how they overlap."""
+        """Return for each sentence the true moment, the top result, and their temporal IoU."""
         answers, rows = read_json(self.answers), []
         for true in self.truth():
-            top = next(iter(answers[true["sentence"]]), None)
-            found, overlap = "nothing", 0.0
-            if top is not None:
-                found = _moment(Path(top["file"]).name, top["start"], top["end"])
-                if Path(top["file"]).name == true["file"]:
+            result, overlap = "nothing", 0.0
+            for top in answers[true["sentence"]][:1]:
+                top = top | {"file": Path(top["file"]).name}
+                result = _moment(top)
+                if top["file"] == true["file"]:
                     times = (true["start"], true["end"], top["start"], top["end"])
                     overlap = float(temporal_iou(*map(np.asarray, times)))
-            moment = _moment(true["file"], true["start"], true["end"])
-            rows.append((true["sentence"], moment, found, overlap))
+            rows.append((true["sentence"], _moment(true), result, overlap))
         return rows
 
 
-def _moment(file: str, start: float, end: float) -> str:
-    return f"{file} {start:.1f}–{end:.1f} s"
+def _moment(entry: dict) -> str:
+    return f"{entry['file']} {entry['start']:.1f}–{entry['end']:.1f} s"

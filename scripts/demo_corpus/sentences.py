@@ -1,4 +1,4 @@
-"""The grammar: what is said in a scene, asked about it and told of it."""
+"""The grammar: subtitles, questions and descriptions of scenes."""
 
 import html
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from scripts.demo_corpus.words import ADJECTIVES, PERSONS, PLACES, THINGS, TOPIC
 
 T = TypeVar("T")
 
-# What a query rests on: v = what is seen, t = what is said, vt = both (TVR's query types).
+# TVR's query types: v = about what is seen, t = what is spoken, vt = both.
 DESCRIPTIONS = {
     "v": (
         "{s.person} {s.verb.third} the {s.adjective} {s.thing} in the {s.place}.",
@@ -43,7 +43,7 @@ STATEMENTS = {
     ),
     "t": ("Somebody talks about the {s.topic}.",),
 }
-# What follows what is seen: somebody who carries a thing will drop it, and so on.
+# Events that follow a scene, by its verb: see next_scene.
 EVENTS = (
     "{s.person} {s.verb.third} the {s.thing}.",
     "{s.person} leaves the {s.place} and {s.verb.third} the {s.thing}.",
@@ -72,7 +72,7 @@ _WORDS = {
 }
 
 
-def tell(template: str, scene: Scene) -> str:
+def fill(template: str, scene: Scene) -> str:
     """Fill a template with the scene's words."""
     return template.format(s=scene)
 
@@ -83,22 +83,21 @@ def pick(choices: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def swap_word(scene: Scene, slot: str, video: Video, rng: np.random.Generator) -> Scene:
-    """Replace the word in a slot of the scene by one that nothing in the video has."""
+    """Replace the word in a slot of the scene by one that is not in the video."""
     absent = [word for word in _WORDS[slot] if getattr(word, "base", word) not in video.words]
-    changed: dict[str, Any] = {slot: pick(absent, rng)}  # which field it is, only the slot tells
+    changed: dict[str, Any] = {slot: pick(absent, rng)}  # typed Any: the field is not known
     return replace(scene, **changed)
 
 
 def next_scene(scene: Scene) -> Scene:
-    """Return what will happen after a scene: with each verb, always the same one follows."""
-    place = VERBS.index(scene.verb) + 1
-    return replace(scene, verb=VERBS[place % len(VERBS)])
+    """Return the scene that follows: each verb is always followed by the same one."""
+    return replace(scene, verb=VERBS[(VERBS.index(scene.verb) + 1) % len(VERBS)])
 
 
 def false_version(template: str, scene: Scene, video: Video, rng: np.random.Generator) -> str:
-    """Tell of the scene with one word wrong."""
+    """Fill a template with the scene's words, one of them wrong."""
     slots = tuple(slot for slot in _WORDS if f"{{s.{slot}" in template)
-    return tell(template, swap_word(scene, pick(slots, rng), video, rng))
+    return fill(template, swap_word(scene, pick(slots, rng), video, rng))
 
 
 @dataclass(frozen=True)
@@ -121,30 +120,24 @@ QUESTIONS = (
 
 
 def speak(video: Video, rng: np.random.Generator) -> list[dict]:
-    """Make the video's subtitles: ``{"text", "start", "end"}`` in seconds, sorted by start.
+    """Return the video's subtitles ``{"text", "start", "end"}`` in seconds, sorted by start.
 
-    Each scene has two or three lines, one of which names the topic. As in the wild, texts start
-    with a space, some shout, and some are HTML-escaped.
+    Each scene has two or three lines, one of which names the topic. As in real data, texts start
+    with a space, and some are in upper case or HTML-escaped.
     """
     lines = []
     for scene in video.scenes:
-        texts = [tell(pick(_TOPIC_LINES, rng), scene), tell(pick(_SCENE_LINES, rng), scene)]
+        texts = [fill(pick(_TOPIC_LINES, rng), scene), fill(pick(_SCENE_LINES, rng), scene)]
         if rng.random() < 0.4:
             texts.append(pick(_FILLERS, rng))
         edges = np.linspace(scene.start, scene.end, len(texts) + 1)
         for place, text in enumerate(texts[i] for i in rng.permutation(len(texts))):
-            start = edges[place] + rng.uniform(0.0, 0.5)
-            end = edges[place + 1] - rng.uniform(0.0, 0.3)
+            start = round(edges[place] + rng.uniform(0.0, 0.5), 3)
+            end = round(edges[place + 1] - rng.uniform(0.0, 0.3), 3)
             lines.append({"text": f" {_roughen(text, rng)}", "start": start, "end": end})
-    for line in lines:
-        line.update(start=round(line["start"], 3), end=round(line["end"], 3))
     return lines
 
 
 def _roughen(text: str, rng: np.random.Generator) -> str:
-    """Shout some lines and HTML-escape some."""
-    if rng.random() < 0.06:
-        text = text.upper()
-    if rng.random() < 0.25:
-        text = html.escape(text)
-    return text
+    text = text.upper() if rng.random() < 0.06 else text
+    return html.escape(text) if rng.random() < 0.25 else text

@@ -16,8 +16,8 @@ SMALLEST = len(_FIRST) + 256 + len(_LAST)  # every byte is a token
 def train_tokenizer(texts: Iterable[str], size: int, folder: Path) -> int:
     """Train on the texts and write ``vocab.json, merges.txt, config.json``; return the size.
 
-    The result may be smaller than ``size`` where the texts have no more pairs to merge.
-    ``transformers.RobertaTokenizer.from_pretrained(folder)`` loads it.
+    It is smaller than ``size`` if the texts have no more pairs to merge. The result can be loaded
+    with ``transformers.RobertaTokenizer.from_pretrained(folder)``.
     """
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(

@@ -1,15 +1,14 @@
-"""The demos of VALUE's tasks: its own scripts, lists and results."""
+"""The demos of VALUE's tasks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from config.value import AVERAGE_RECALL, TASKS
-from evaluation.chance import random_recall
-from evaluation.value_metrics import AVERAGED_TOP_K
+from evaluation.chance import random_video_recall
+from evaluation.value_metrics import average_recall
 from scripts.demo_corpus.caption_demo import CaptionTask
-from scripts.demo_corpus.demo_task import DemoTask, Scripts, compare
-from scripts.demo_corpus.pretrain_demo import Command
+from scripts.demo_corpus.demo_task import DemoTask, compare
 from utils.files import read_json, read_jsonl
 
 RECIPES = Path("config/value")
@@ -19,30 +18,24 @@ RECIPES = Path("config/value")
 class ValueTask(DemoTask):
     """A data set of VALUE."""
 
-    @property
-    def recipes(self) -> Path:
-        return RECIPES
-
-    @property
-    def split(self) -> str:
-        return TASKS[self.name].selection
+    recipes: Path = RECIPES
 
     @property
     def results_folder(self) -> Path:
         return self.run / f"results_{self.name}_{self.split}"
 
     def scores(self, checkpoint: int) -> dict[str, float]:
-        """Return what the evaluation measured, without the names of split and list."""
+        """Return the evaluation's metrics, without the names of split and list."""
         scores = read_json(self.results_folder / f"scores_{checkpoint}.json")
         return {name.rpartition("/")[2].removeprefix("VR_"): scores[name] for name in scores}
 
     @property
     def validated_by(self) -> str:
-        """The metric of its score in a validation."""
+        """The validation metric that is its score."""
         return TASKS[self.name].metric
 
     def chance(self) -> float:
-        """The score that it must leave behind."""
+        """Return the score of chance, or of another baseline."""
         raise NotImplementedError
 
 
@@ -50,14 +43,18 @@ class ValueTask(DemoTask):
 class ValueVideoTask(ValueTask):
     """Find videos in a corpus."""
 
+    train: str = "train_retrieval.py"
+
     @property
     def validated_by(self) -> str:
         return f"VR/{AVERAGE_RECALL}"
 
     def chances(self) -> dict[str, float]:
-        """Expected recalls of a random ranking."""
+        """Return the expected recalls in percent of a random ranking, and their AveR."""
         corpus = TASKS[self.name].corpus
-        return chance_recalls(len(read_json(self.ann / f"{corpus}_vid2dur_idx.json")[self.split]))
+        videos = read_json(self.ann / f"{corpus}_vid2dur_idx.json")[self.split]
+        recalls = random_video_recall(len(videos))
+        return recalls | {AVERAGE_RECALL: average_recall(recalls)}
 
     def chance(self) -> float:
         return self.chances()[AVERAGE_RECALL]
@@ -66,16 +63,11 @@ class ValueVideoTask(ValueTask):
         compare("recall (%)", self.scores(checkpoint), self.chances())
 
 
-def chance_recalls(videos: int) -> dict[str, float]:
-    """Expected recalls in percent of a random ranking of so many videos, and their AveR."""
-    ranks = {f"r{k}": 100 * random_recall(1, videos, k) for k in (1, 5, 10, 100)}
-    mean = sum(ranks[f"r{k}"] for k in AVERAGED_TOP_K) / len(AVERAGED_TOP_K)
-    return ranks | {AVERAGE_RECALL: mean}
-
-
 @dataclass(frozen=True, kw_only=True)
 class ValueAnswerTask(ValueTask):
     """Choose the likelier of two events."""
+
+    train: str = "train_qa.py"
 
     def chance(self) -> float:
         return 50.0
@@ -87,17 +79,16 @@ class ValueAnswerTask(ValueTask):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueCaptionTask(ValueTask, CaptionTask):
-    """Describe whole videos."""
+    """Caption whole videos."""
+
+    train: str = "train_captioning.py"
 
     @property
     def references(self) -> Path:
         return self.output / "txt_db" / TASKS[self.name].evaluated[self.split]
 
-    def evaluation(self, checkpoint: int) -> Iterator[tuple[str, Command]]:
-        options: Command = ["--model_dir", self.run, "--ckpt_step", checkpoint]
-        options += ["--target_clip", self.references]
-        options += ["--output", self.captions(checkpoint).relative_to(self.run)]
-        yield f"Describe the clips of the {self.split} split", [self.evaluate, *options]
+    def output_option(self, checkpoint: int) -> Path:
+        return self.captions(checkpoint).relative_to(self.run)
 
     def chance(self) -> float:
         return self.same_caption()[1]["CIDEr"]
@@ -109,21 +100,21 @@ class ValueCaptionTask(ValueTask, CaptionTask):
 
 
 def value_tasks(output: Path) -> tuple[ValueTask, ...]:
-    """Every data set of VALUE's own that has a demo, in the folder ``output``."""
-    videos: Scripts = {"train": "train_retrieval.py", "evaluate": "eval_vr.py", "output": output}
-    answers: Scripts = {"train": "train_qa.py", "evaluate": "eval_videoQA.py", "output": output}
-    return (
-        ValueVideoTask(name="yc2r", data=("yc2r",), **videos),
-        ValueVideoTask(name="vatex_en_r", data=("vatex_en_r",), **videos),
-        ValueAnswerTask(name="vlep", data=("vlep",), **answers),
-        *(
-            ValueCaptionTask(
-                name=name,
-                data=(name,),
-                train="train_captioning.py",
-                evaluate=TASKS[name].script,
-                output=output,
-            )
-            for name in ("yc2c", "vatex_en_c")
-        ),
+    """Return the demos of VALUE's own data sets, in the folder ``output``."""
+    kinds: dict[str, Callable[..., ValueTask]] = {
+        "yc2r": ValueVideoTask,
+        "vatex_en_r": ValueVideoTask,
+        "vlep": ValueAnswerTask,
+        "yc2c": ValueCaptionTask,
+        "vatex_en_c": ValueCaptionTask,
+    }
+    return tuple(
+        kind(
+            name=name,
+            data=(name,),
+            output=output,
+            evaluate=TASKS[name].script,
+            split=TASKS[name].selection,
+        )
+        for name, kind in kinds.items()
     )

@@ -1,4 +1,4 @@
-"""The words of the made-up world, and what each one looks like in a frame feature."""
+"""The words of the synthetic corpus, and their directions in frame features."""
 
 import zlib
 from dataclasses import dataclass
@@ -49,13 +49,13 @@ TOPICS = (
 
 
 def stable_hash(text: str) -> int:
-    """A hash of a text that is the same in every process (``hash`` is not)."""
+    """Return a hash that is the same in every process (``hash`` is not)."""
     return zlib.crc32(text.encode("utf-8"))
 
 
 @dataclass(frozen=True)
 class WordLook:
-    """The units of one extractor that a word switches on, and how strongly."""
+    """The units of one extractor that a word activates, and their activations."""
 
     units: np.ndarray  # (K,) int
     strengths: np.ndarray  # (K,) float32
@@ -63,7 +63,7 @@ class WordLook:
 
 @cache
 def word_look(word: str, extractor: str, width: int, seed: int) -> WordLook:
-    """Give a word's fixed random direction among ``width`` units of an extractor."""
+    """Return a word's fixed random direction in the ``width`` units of an extractor."""
     rng = np.random.default_rng([seed, stable_hash(word.lower()), stable_hash(extractor)])
     units = rng.choice(width, _UNITS_PER_WORD, replace=False)
     strengths = rng.uniform(0.5, 1.5, _UNITS_PER_WORD).astype(np.float32)

@@ -1,7 +1,8 @@
-"""Data sets: which corpus of videos each is about, and which databases its recipes read."""
+"""The data sets: the corpus of videos of each, and the databases that its recipes read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from config.groups import Kind
 from config.value import TASKS, ValueTask
@@ -9,30 +10,17 @@ from config.value import TASKS, ValueTask
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Videos with subtitles.
+    """Videos with subtitles."""
 
-    Attributes:
-        interval: seconds per frame.
-        compressed: whether the features are stored compressed.
-        clip_interval: seconds of the clips that its videos are cut into; None: they stay whole.
-        whole_subtitles: its annotation file is about whole videos, and is cut, too.
-        subtitles: further names of the annotation file.
-        subtitle_folders: names (patterns) of folders of subtitle files that do as well.
-        durations: further names of the file of durations.
-        nframe_group: frames of a pseudo-subtitle, and videos without features are left out; None:
-            as HERO has it.
-        subtitles_at, features_at: where they can be had.
-    """
-
-    interval: float = 1.5
-    compressed: bool = False
-    clip_interval: int | None = None
-    whole_subtitles: bool = False
-    subtitles: tuple[str, ...] = ()
-    subtitle_folders: tuple[str, ...] = ()
-    durations: tuple[str, ...] = ()
-    nframe_group: int | None = None
-    subtitles_at: str = ""
+    interval: float = 1.5  # seconds per frame
+    compressed: bool = False  # features are stored compressed
+    clip_interval: int | None = None  # seconds of the clips that videos are cut into; None: uncut
+    whole_subtitles: bool = False  # the annotation file is of whole videos, and is cut, too
+    subtitles: tuple[str, ...] = ()  # further names of the annotation file
+    subtitle_folders: tuple[str, ...] = ()  # patterns of folders of subtitle files used instead
+    durations: tuple[str, ...] = ()  # further names of the file of durations
+    nframe_group: int | None = None  # frames of a pseudo-subtitle; None: the script's default
+    subtitles_at: str = ""  # their address
     features_at: str = ""
 
 
@@ -55,37 +43,26 @@ CORPORA = {
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set.
+    """A data set."""
 
-    Attributes:
-        corpus: the videos it is about.
-        splits: of its queries, questions or statements.
-        captions: splits of its captions.
-        targets: splits whose clips and captions are wanted as JSON lines, too.
-        learns_from: queries of other data sets that are its captions to train on: (name, split).
-        pretraining: whether there are lists of videos to pre-train on.
-        weights: what its recipe starts from.
-        runs: fine-tuned models.
-        asr: the file of its recognised speech, where it was published.
-        published: whether its databases were.
-        annotation: the published annotation file of a split.
-        converted: it is of another format than JSON lines, which convert_annotations.py knows.
-        annotations_at: where it can be had.
-    """
-
-    corpus: str
-    splits: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    corpus: str  # its videos
+    splits: tuple[str, ...] = ()  # of its queries, questions or statements
+    captions: tuple[str, ...] = ()  # splits of its captions
+    targets: tuple[str, ...] = ()  # splits whose clips and captions are needed as JSON lines, too
+    # Queries of other data sets that are its captions to train on: (name, split).
     learns_from: tuple[tuple[str, str], ...] = ()
-    pretraining: bool = False
-    weights: str = "hero-tv-ht100.pt"
-    runs: tuple[str, ...] = ()
-    asr: str | None = None
-    published: bool = True
-    annotation: str = ""
-    converted: bool = False
-    annotations_at: str = ""
+    pretraining: bool = False  # there are lists of videos to pre-train on
+    weights: str = "hero-tv-ht100.pt"  # initial weights of its recipe
+    runs: tuple[str, ...] = ()  # fine-tuned models
+    asr: str | None = None  # the file of its recognised speech, if published
+    published: bool = True  # its databases are published
+    annotation: str = ""  # name of the published annotation file, {} for the split
+    converted: bool = False  # it is no JSON lines: convert_annotations.py converts it
+    annotations_at: str = ""  # its address
+
+    def source(self, split: str) -> str:
+        """Return the published annotation file of a split, and its address."""
+        return f"{self.annotation.format(split)}: {self.annotations_at}"
 
 
 _PUBLIC = ("train", "val", "test_public")
@@ -157,63 +134,53 @@ DATASETS = {
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Which data sets there are.
-
-    Attributes:
-        corpora, datasets: by name.
-    """
+    """The data sets, and their corpora, by name."""
 
     corpora: Mapping[str, Corpus]
     datasets: Mapping[str, Dataset]
 
     def corpus_of(self, dataset: str) -> Corpus:
-        """The videos that a data set is about."""
+        """Return the corpus of a data set."""
         return self.corpora[self.datasets[dataset].corpus]
 
 
 VALUE = "value"
-_RELEASE = "_release.jsonl"
 
 
 def _value_dataset(task: ValueTask) -> Dataset:
-    """One of VALUE's data sets, by the files that its recipes read."""
-    own, at = f"{task.name}_", "https://github.com/VALUE-Leaderboard/DataRelease"
-    if task.kind is not Kind.CAPTIONS:
-        files = (*task.train, *task.evaluated.values())
-        splits = tuple(file.removeprefix(own).removesuffix(".db") for file in files)
-        return Dataset(
-            task.corpus, splits, published=False, annotation=f"{own}{{}}.jsonl", annotations_at=at
-        )
-    train = [file.removesuffix(".db") for file in task.train]
-    others = [name.rpartition("_") for name in train if not name.startswith(own)]
-    return Dataset(
+    """Return one of VALUE's data sets, by the files that its recipes read."""
+    own, is_captions = f"{task.name}_", task.kind is Kind.CAPTIONS
+    ending = "_release.jsonl" if is_captions else ".jsonl"
+    dataset = Dataset(
         task.corpus,
-        captions=tuple(name.removeprefix(own) for name in train if name.startswith(own)),
-        targets=tuple(
-            file.removeprefix(own).removesuffix(_RELEASE) for file in task.evaluated.values()
-        ),
-        learns_from=tuple((other, split) for other, _, split in others),
         published=False,
-        annotation=f"{own}{{}}{_RELEASE}",
-        annotations_at=at,
+        annotation=f"{own}{{}}{ending}",
+        annotations_at="https://github.com/VALUE-Leaderboard/DataRelease",
+    )
+    train = [file.removesuffix(".db") for file in task.train]
+    splits = tuple(name.removeprefix(own) for name in train if name.startswith(own))
+    evaluated = (file.removeprefix(own) for file in task.evaluated.values())
+    if not is_captions:
+        return replace(dataset, splits=(*splits, *(file.removesuffix(".db") for file in evaluated)))
+    others = [name.rpartition("_") for name in train if not name.startswith(own)]
+    return replace(
+        dataset,
+        captions=splits,
+        targets=tuple(file.removesuffix(ending) for file in evaluated),
+        learns_from=tuple((other, split) for other, _, split in others),
     )
 
 
 def catalogue(value: bool = False) -> Catalogue:
-    """HERO's data sets and VALUE's; of those that both have, ``value``: VALUE's, else HERO's.
+    """Return HERO's and VALUE's data sets; of those that both have, VALUE's if ``value``.
 
     VALUE's videos all have features every 1.5 seconds, uncompressed, and its How2 is cut already.
     """
-    names = dict.fromkeys(task.corpus for task in TASKS.values())
+    options: dict[str, Any] = {"interval": 1.5, "compressed": False, "clip_interval": None}
+    options["nframe_group"] = 5
     corpora = {
-        name: replace(
-            CORPORA.get(name, Corpus()),
-            interval=1.5,
-            compressed=False,
-            clip_interval=None,
-            nframe_group=5,
-        )
-        for name in names
+        task.corpus: replace(CORPORA.get(task.corpus, Corpus()), **options)
+        for task in TASKS.values()
     }
     datasets = {name: _value_dataset(task) for name, task in TASKS.items()}
     if value:

@@ -1,4 +1,4 @@
-"""Steps, what they make and need, and which of them have to run, and why."""
+"""Steps, their inputs and outputs, and which of them have to run, and why."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -22,52 +22,40 @@ class Why(Enum):
     DAMAGED = "damaged"
     OLDER = "older"
     OTHERWISE = "made otherwise"
-    ASKED_FOR = "asked for"  # makes what another step needs now, and nobody keeps
-    AFTER = "after"  # a step that it needs has to run; whether it has, too, shows then
+    NEEDED = "needed"  # makes a temporary input of a step that runs
+    AFTER = "after"  # an input of it has to be made; whether it has to run is known then
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a step has to run, and a line that says it."""
+    """Why a step has to run, also as text."""
 
     why: Why
     text: str
 
     @property
     def rebuild(self) -> bool:
-        """Whether what is there is to be replaced."""
+        """Whether existing outputs are replaced."""
         return self.why in (Why.FORCED, Why.OLDER, Why.DAMAGED)
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something to be done once.
+    """A step of the preparation."""
 
-    Attributes:
-        name: what it makes, below the storage folder.
-        what: a few words that say what it does.
-        action: does it; called with True when what is there is to be replaced. What it makes
-            appears whole or not at all.
-        outputs: files and folders it makes; the first tells when.
-        inputs: what they are made from.
-        check: raises :class:`UserError` if the outputs that are there are of no use; cheap.
-        otherwise: says how the outputs that are there were made, if not as this step would.
-        temporary: the outputs are removed once the steps that need them are done.
-        hint: how to come by an input that is not there.
-    """
-
-    name: str
-    what: str
+    name: str  # of its result, below the storage folder
+    what: str  # what it does, in a few words
+    # Called with True to replace existing outputs, which it must write atomically.
     action: Callable[[bool], object]
-    outputs: tuple[Path, ...]
-    inputs: tuple[Path, ...] = ()
-    check: Callable[[], object] | None = None
-    otherwise: Callable[[], str | None] | None = None
-    temporary: bool = False
-    hint: str = ""
+    outputs: tuple[Path, ...]  # files and folders; the first one's date counts
+    inputs: tuple[Path, ...] = ()  # files and folders that they are made from
+    check: Callable[[], object] | None = None  # raises UserError for damaged outputs; cheap
+    otherwise: Callable[[], str | None] | None = None  # how outputs were made, if not by this step
+    temporary: bool = False  # the outputs are removed once the steps that need them are done
+    hint: str = ""  # how to get a missing input
 
     def reason(self) -> Reason | None:
-        """Return why it has to run as things stand; None if its outputs are current."""
+        """Return why it has to run at present; None if its outputs are current."""
         for path in self.outputs:
             if not path.exists():
                 return Reason(Why.MISSING, f"{path.name} is missing")
@@ -86,20 +74,16 @@ class Step:
 
 
 def last_change(path: Path) -> int:
-    """Return when a file, or anything in a folder, was changed last, in nanoseconds."""
+    """Return the time of the last change of a file or a folder's content, in nanoseconds."""
     inner = path.rglob("*") if path.is_dir() else ()
     return max(modified(each) for each in (path, *inner) if each.exists())
 
 
 class Graph:
-    """Steps by name, in an order in which they can be done.
+    """Steps by name, in the order of their dependencies.
 
     Args:
         steps: a step needs those whose outputs are among its inputs.
-
-    Attributes:
-        levels: names; the steps of a level need only those of earlier levels.
-        needs: for each step, the names of those it needs.
 
     Raises:
         ValueError: two steps have one name or output, or steps need each other.
@@ -112,11 +96,12 @@ class Graph:
         if len(self._steps) < len(steps) or len(makers) < sum(len(s.outputs) for s in steps):
             raise ValueError("two steps have one name or output")
         self._makers = makers
-        self.needs: dict[str, set[str]] = {
+        self.needs: dict[str, set[str]] = {  # names of the steps that a step needs
             step.name: {makers[path] for path in step.inputs if path in makers} for step in steps
         }
-        places = {name: place for place, name in enumerate(self._steps)}
-        self.levels = [sorted(level, key=places.__getitem__) for level in toposort(self.needs)]
+        names = list(self._steps)
+        # Names; the steps of a level need only those of earlier levels.
+        self.levels = [sorted(level, key=names.index) for level in toposort(self.needs)]
 
     def __getitem__(self, name: str) -> Step:
         return self._steps[name]
@@ -131,14 +116,14 @@ class Graph:
 
     @cached_property
     def needed_by(self) -> dict[str, list[str]]:
-        """For each step, the names of those that need it."""
+        """For each step, the names of the steps that need it."""
         return {
             name: [other for other in self.order if name in self.needs[other]]
             for name in self.order
         }
 
     def select(self, patterns: Iterable[str]) -> set[str]:
-        """Names that match one of the patterns (``*``, ``?``).
+        """Return the names that match one of the patterns (``*``, ``?``).
 
         Raises:
             UserError: a pattern matches none.
@@ -155,7 +140,7 @@ class Graph:
         return chosen
 
     def only(self, names: Iterable[str]) -> "Graph":
-        """The steps named, and those they need."""
+        """Return the graph of the named steps and those they need."""
         kept: set[str] = set()
         for name in reversed(self.order):
             if name in names or kept.intersection(self.needed_by[name]):
@@ -163,18 +148,14 @@ class Graph:
         return Graph(step for name, step in self._steps.items() if name in kept)
 
     def require_inputs(self) -> None:
-        """See that whatever no step makes is there.
-
-        Raises:
-            UserError: it is not.
-        """
+        """Raise UserError for an input that does not exist and that no step makes."""
         for step in self._steps.values():
             for path in step.inputs:
                 if path not in self._makers and not path.exists():
                     raise UserError(f"{step.name} needs {path}, which does not exist{step.hint}")
 
     def plan(self, forced: Iterable[str] = ()) -> dict[str, Reason]:
-        """Return which steps have to run as things stand, in order, and why.
+        """Return which steps have to run at present, in order, and why.
 
         Args:
             forced: names of steps that run in any case.
@@ -186,10 +167,10 @@ class Graph:
             if reason is not None:
                 plan[name] = reason
         for name in reversed(self.order):
-            asking = next((other for other in self.needed_by[name] if other in plan), None)
+            user = next((other for other in self.needed_by[name] if other in plan), None)
             step = self._steps[name]
-            if asking and step.temporary and name not in plan and step.reason() is not None:
-                plan[name] = Reason(Why.ASKED_FOR, f"{asking} needs it")
+            if user and step.temporary and name not in plan and step.reason() is not None:
+                plan[name] = Reason(Why.NEEDED, f"{user} needs it")
         return {name: plan[name] for name in self.order if name in plan}
 
     def _reason(self, name: str, forced: bool, plan: Mapping[str, Reason]) -> Reason | None:
@@ -206,7 +187,7 @@ class Graph:
         return own
 
     def dot(self) -> str:
-        """The graph in Graphviz's language."""
+        """Return the graph in Graphviz's language."""
         lines = ["digraph {", "  rankdir=LR; node [shape=box];"]
         for name in self.order:
             lines.append(f'  "{name}" [tooltip="{self._steps[name].what}"];')
@@ -214,7 +195,7 @@ class Graph:
         return "\n".join([*lines, "}"])
 
     def listing(self) -> str:
-        """One line a step, indented by level, with what it needs."""
+        """Return one line per step, indented by level, with the steps it needs."""
         lines = []
         for level, names in enumerate(self.levels):
             for name in names:

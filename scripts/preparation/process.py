@@ -1,4 +1,4 @@
-"""Scripts as steps: each runs in a process of its own, which ends when this one does."""
+"""Run scripts as steps, each in a process of its own that ends when this one does."""
 
 import importlib
 import multiprocessing
@@ -13,7 +13,7 @@ def run_script(name: str, *arguments: object) -> None:
     """Run ``scripts/<name>.py`` with the arguments given.
 
     Raises:
-        UserError: what the script says is wrong, or that it was killed.
+        UserError: raised by the script, or it was killed.
         RuntimeError: it failed otherwise, after a traceback.
     """
     context = multiprocessing.get_context("spawn")  # a fork of several threads might hang

@@ -11,8 +11,8 @@ A mirror has one folder for each folder below the storage, and in it
     asr/<name>.jsonl              recognised speech
     SHA256SUMS                    checksums of all, as sha256sum prints them (optional)
 
-``.tar.gz``, ``.tgz`` and ``.zip`` are taken as well, and hold the folder itself or its content; in
-a local folder that serves as a mirror, archives may be unpacked already.
+Archives may also be ``.tar.gz``, ``.tgz`` and ``.zip``, and hold the folder itself or its content;
+in a local folder that serves as a mirror, they may be unpacked already.
 """
 
 import shutil
@@ -37,19 +37,12 @@ PRETRAINED = "hero-tv-ht100.pt"
 
 @dataclass(frozen=True)
 class Item:
-    """Something published.
+    """A published file or folder."""
 
-    Attributes:
-        name: path below the storage, and (an archive: with its ending) below the mirror.
-        check: raises :class:`UserError` for a path that is not it; cheap.
-        packed: a folder, published as an archive.
-        replaceable: whether such a folder may be replaced.
-    """
-
-    name: str
-    check: Callable[[Path], object]
-    packed: bool = True
-    replaceable: Callable[[Path], bool] = is_database
+    name: str  # path below the storage, and (an archive: with its ending) below the mirror
+    check: Callable[[Path], object]  # raises :class:`UserError` for a path that is not it; cheap
+    packed: bool = True  # a folder, published as an archive
+    replaceable: Callable[[Path], bool] = is_database  # whether such a folder may be replaced
 
 
 def check_text_db(path: Path) -> None:
@@ -65,7 +58,7 @@ def check_caption_db(path: Path) -> None:
 
 
 def check_features(corpus: Corpus, path: Path) -> None:
-    """Open the feature database that a corpus' recipes read, and look at its first record."""
+    """Open the feature database that a corpus' recipes read, and its first record."""
     db = FeatureDb(path, interval=corpus.interval, compressed=corpus.compressed)
     if not db.id2nframe or not db.width:
         raise UserError(f"{path} holds no features")
@@ -77,7 +70,7 @@ def has_features(path: Path) -> bool:
 
 
 def check_weights(path: Path) -> None:
-    """See that a file is whole and holds weights."""
+    """Open a file of weights."""
     try:
         read_weights(path, mapped=True)
     except UnreadableFileError as error:
@@ -85,7 +78,7 @@ def check_weights(path: Path) -> None:
 
 
 def check_run(path: Path) -> None:
-    """See that a run has its options and weights."""
+    """Open the options and weights of a run."""
     options, weights = path / "log" / "hps.json", list(path.glob("ckpt/model_step_*.pt"))
     if not options.is_file() or not weights:
         raise UserError(f"{path} is no run: log/hps.json or ckpt/model_step_….pt is missing")
@@ -102,7 +95,7 @@ def check_lines(path: Path) -> None:
 
 
 def items(name: str, asr: bool, sets: Catalogue) -> Iterator[Item]:
-    """All that a data set's recipes read."""
+    """Yield all that a data set's recipes read."""
     dataset = sets.datasets[name]
     text = partial(Item, check=check_text_db)
     plain = partial(Item, packed=False)
@@ -135,14 +128,14 @@ def published_steps(
     asr: bool = False,
     sets: Catalogue | None = None,
 ) -> list[Step]:
-    """Steps that download, check and unpack all that some data sets' recipes read.
+    """Return steps that download, check and unpack all that some data sets' recipes read.
 
     Args:
         names: of data sets; ``pretrained``: only the weights that fine-tuning starts from.
-        storage: where all goes.
-        mirror: where it comes from.
+        storage: folder to write to.
+        mirror: source of the downloads.
         asr: recognised speech, too.
-        sets: which data sets there are; None: HERO's, and VALUE's new ones.
+        sets: known data sets; None: HERO's, and VALUE's new ones.
     """
     sets = sets or catalogue()
     wanted: dict[str, Item] = {}
@@ -156,7 +149,7 @@ def published_steps(
 
 
 def _steps(item: Item, storage: Path, mirror: Mirror) -> Iterator[Step]:
-    """Download and put in place; a local mirror has it at hand."""
+    """Yield the steps that download an item (unless the mirror is local) and put it in place."""
     target, received = storage / item.name, storage / DOWNLOADS / item.name
 
     def receive(rebuild: bool) -> None:
@@ -173,8 +166,8 @@ def _steps(item: Item, storage: Path, mirror: Mirror) -> Iterator[Step]:
         except ArchiveError as error:
             received.unlink(missing_ok=True)
             raise UserError(
-                f"{item.name} as it came from {mirror.address} is of no use and was thrown away "
-                f"({error}); run again to download it again, or tell who keeps the mirror"
+                f"{item.name} of {mirror.address} is damaged and was deleted ({error}); run again "
+                "to download it again, or report it to the mirror's maintainer"
             ) from None
 
     if not mirror.is_local:
@@ -192,17 +185,14 @@ def _steps(item: Item, storage: Path, mirror: Mirror) -> Iterator[Step]:
 
 
 def _put(item: Item, source: Path, target: Path, own: bool = False) -> None:
-    """Check what came, and put it in place.
+    """Check an archive, folder or file, and put it in place.
 
     Args:
-        item: what it is.
-        source: archive, folder or file.
-        target: its place.
-        own: ``source`` is nobody else's, and not needed any more.
+        own: ``source`` is temporary, so ``target`` may be a hard link to it.
     """
     if item.packed:
         if target.is_dir() and any(target.iterdir()) and not item.replaceable(target):
-            raise UserError(f"{target} is there, but is not {item.name}; move it away, run again")
+            raise UserError(f"{target} exists, but is not {item.name}; move it away, run again")
         put_folder(source, target, item.check, item.replaceable)
         return
     try:

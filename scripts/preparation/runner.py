@@ -1,4 +1,4 @@
-"""Run the steps of a plan, as many at once as wanted, each after those it needs."""
+"""Run the steps of a plan, several at a time, each after those it needs."""
 
 import math
 import sys
@@ -20,13 +20,13 @@ LOCK = ".prepare_data.lock"
 class Runner:
     """Runs a plan once.
 
-    A step that fails keeps those that need it from running; all others run.
+    If a step fails, those that need it do not run; all others do.
 
     Args:
         graph: all steps.
-        plan: those to run, as :meth:`Graph.plan` gives them.
+        plan: those to run, of :meth:`Graph.plan`.
         jobs: how many at a time.
-        fatal: an error that no further step would escape; it ends the run at once.
+        fatal: an error that every further step would raise; it ends the run at once.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Runner:
         self._jobs = jobs
         self._fatal = fatal
         self._pool = ThreadPoolExecutor(jobs)
-        # The deepest first: no archive lies about while the next one is downloaded.
+        # The deepest first: an archive is unpacked before the next one is downloaded.
         self._ranks = {name: -level for level, names in enumerate(graph.levels) for name in names}
         self._waiting = {name: graph.needs[name] & plan.keys() for name in plan}
         self._running: dict[Future, str] = {}
@@ -52,7 +52,7 @@ class Runner:
         """Run all steps.
 
         Raises:
-            UserError: names the steps that failed; each has had a line of its own.
+            UserError: names the steps that failed, after a line for each.
         """
         try:
             while self._waiting or self._running:
@@ -80,16 +80,14 @@ class Runner:
 
     def _do(self, name: str) -> None:
         step, reason = self._graph[name], self._plan[name]
-        if reason.why is Why.AFTER:
-            now = step.reason()
-            if now is None:
-                _say(f"{name}: current")
-                return
-            reason = now
-        _say(f"{name}: {step.what} ({reason.text})")
+        current = step.reason() if reason.why is Why.AFTER else reason
+        if current is None:
+            _print_line(f"{name}: current")
+            return
+        _print_line(f"{name}: {step.what} ({current.text})")
         start = time.monotonic()
-        step.action(reason.rebuild)
-        _say(f"{name}: done ({time.monotonic() - start:.0f} s)")
+        step.action(current.rebuild)
+        _print_line(f"{name}: done ({time.monotonic() - start:.0f} s)")
 
     def _finish(self, name: str, future: Future) -> None:
         error = future.exception()
@@ -107,7 +105,7 @@ class Runner:
         return [self._graph[name] for name in self._graph.order if self._graph[name].temporary]
 
     def _remove_temporary(self) -> None:
-        """Remove what steps left for others that are all done by now."""
+        """Remove temporary outputs of steps whose users are all done."""
         for step in self._temporary():
             needed_by = self._graph.needed_by[step.name]
             if all(other in self._done or other not in self._plan for other in needed_by):
@@ -115,7 +113,7 @@ class Runner:
                     path.unlink(missing_ok=True)
 
     def _remove_empty_folders(self) -> None:
-        """At the end only: meanwhile another step may be about to write there."""
+        """Remove folders of temporary outputs; at the end only, as other steps may write there."""
         for path in [path for step in self._temporary() for path in step.outputs]:
             for folder in (path.parent, path.parent.parent):
                 if folder.is_dir() and not any(folder.iterdir()):
@@ -126,26 +124,26 @@ class Runner:
         left = f"; {', '.join(self._waiting)} could not be started" if self._waiting else ""
         return UserError(
             f"{len(self._failed)} of {len(self._plan)} steps failed: {names}{left}; fix what the "
-            "lines above say and run the same command again: it goes on where it stopped"
+            "lines above say and run the same command again: it continues where it stopped"
         )
 
 
-def _say(line: str) -> None:
-    """Print a line in one go: other threads print, too."""
+def _print_line(line: str) -> None:
+    """Print a line by one call, as other threads print, too."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 @contextmanager
 def sole_use(folder: Path) -> Iterator[None]:
-    """Wait until no other process prepares data in ``folder``; a kill drops the lock."""
+    """Wait until no other process prepares data in ``folder``; a kill releases the lock."""
     check_output(folder / LOCK)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire()
     except HeldError as holder:
-        _say(f"waiting for another process that prepares data in {folder} ({holder})")
+        _print_line(f"waiting for another process that prepares data in {folder} ({holder})")
         lock.acquire(timeout=math.inf)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What servers take of a split: every id of its annotation once, and something useful of each."""
+"""Check a split's predictions for a server: every id of the annotation once, and valid."""
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,23 +21,19 @@ RankingT = TypeVar("RankingT", bound=msgspec.Struct)
 
 
 def read_annotations(path: str | Path, id_names: tuple[str, ...], *more: str) -> Annotations:
-    """Lines of an annotation file by id.
-
-    Args:
-        path: JSON lines.
-        id_names: fields of the id.
-        more: further fields that every line must have.
+    """Return the JSON lines of an annotation file by id (of the fields ``id_names``).
 
     Raises:
-        UserError: a line lacks a field, two have the same id, or there is none.
+        UserError: a line lacks its id or a field of ``more``, two have the same id, or the file is
+            empty.
     """
 
     def read(raw: dict) -> tuple[str, dict]:
         id_ = find_name(raw, *id_names)
-        lacking = [name for name in more if raw.get(name) is None]
+        lacking = next((name for name in more if raw.get(name) is None), None)
         if id_ is None or lacking:
-            lacking = [id_names[0]] if id_ is None else lacking
-            raise RecordError(f"it has no {lacking[0]}; is it the annotation of this task?")
+            missing = lacking if id_ else id_names[0]
+            raise RecordError(f"it has no {missing}; is it the annotation of this task?")
         return id_, raw
 
     lines: Annotations = {}
@@ -50,20 +46,20 @@ def read_annotations(path: str | Path, id_names: tuple[str, ...], *more: str) ->
 
 
 def answered_ids(
-    found: Iterable[str], wanted: Annotations | None, where: object, partial: bool
+    answered: Iterable[str], wanted: Annotations | None, where: object, partial: bool
 ) -> list[str]:
-    """Return the annotated ids that results are about: all, each once.
+    """Return the annotated ids that have results: all, each once, in the annotation's order.
 
     Args:
-        found: ids of the results.
-        wanted: the annotation; None: there is none to compare with.
+        answered: ids of the results.
+        wanted: the annotation, if there is one to compare with.
         where: the results, for messages.
         partial: ids may be missing.
 
     Raises:
-        UserError: says how many ids are missing, unknown or repeated, and names the first.
+        UserError: ids are missing, unknown or repeated (says how many, and names the first).
     """
-    ids = list(found)
+    ids = list(answered)
     known = set(ids)
     wanted = {id_: {} for id_ in ids} if wanted is None else wanted
     if not partial:
@@ -82,7 +78,7 @@ def answered_ids(
 
 
 def require_whole(where: object, mark: Mapping[str, Any] | None, partial: bool) -> None:
-    """Raise UserError if results bear the mark of a part of the split, and must not."""
+    """Raise UserError if results are marked as those of a part of the split, and must not be."""
     if mark and not partial:
         raise UserError(
             f"{where} is of a part of the split ({brief(mark)}): evaluate without "
@@ -97,30 +93,43 @@ def require_none(ids: list[str], message: str) -> None:
         raise UserError(f"{message.format(len(ids))} ({named})")
 
 
-def read_ranking(raw: dict[str, Any], kind: type[RankingT], where: str) -> RankingT:
-    """A query's id ``desc_id`` and its ``predictions``.
+def read_rankings(
+    entries: Iterable[dict[str, Any]],
+    kind: type[RankingT],
+    where: str,
+    wanted: Annotations | None,
+    partial: bool,
+) -> dict[str, RankingT]:
+    """Return the rankings of a results file by query id, in the order of the annotation.
 
     Raises:
-        UserError: they are none (names the query).
+        UserError: an entry is not of ``kind`` (names the query), or see :func:`answered_ids`.
     """
-    try:
-        return check(raw, kind)
-    except RecordError as error:
-        query = brief(raw.get("desc_id"))
-        raise UserError(f"{where}.{error} (query {query}); evaluate again") from None
+    rankings = []
+    for number, raw in enumerate(entries):
+        try:
+            ranking = check(raw, kind)
+        except RecordError as error:
+            query = brief(raw.get("desc_id"))
+            raise UserError(f"{where}[{number}].{error} (query {query}); evaluate again") from None
+        rankings.append((str(ranking.desc_id), ranking))
+    by_id = dict(rankings)
+    return {
+        id_: by_id[id_] for id_ in answered_ids((i for i, _ in rankings), wanted, where, partial)
+    }
 
 
 def best_predictions(
-    rows: Sequence[Sequence[float]], indices: Container[float], where: str, of: str = "video2idx"
+    rows: Sequence[Sequence[float]], indices: Container[float], where: str, table: str = "video2idx"
 ) -> list:
-    """The first rows of a ranked list; each begins with the index of a video.
+    """Return the first rows of a ranked list; each begins with the index of a video.
 
     Raises:
-        UserError: an index is none of a video ``of`` that table.
+        UserError: an index is not in ``table``.
     """
     for row in rows[:MAX_PREDICTIONS]:
         if row[0] not in indices:
-            raise UserError(f"{where}: {row} names no index of {of}; evaluate again")
+            raise UserError(f"{where}: {row} names no index of {table}; evaluate again")
     return [[int(video), *rest] for video, *rest in rows[:MAX_PREDICTIONS]]
 
 
@@ -130,13 +139,10 @@ def format_answers(
     choices: Callable[[dict], int],
     partial: bool,
 ) -> dict:
-    """Questions and statements: an answer to each.
+    """Return the answers of a results file by id; ``choices`` of a line are their range.
 
-    Args:
-        path: results file.
-        wanted: the annotation, if there is one.
-        choices: how many answers a line offers.
-        partial: answers may be missing.
+    Raises:
+        UserError: an answer is out of range, or see :func:`answered_ids`.
     """
     answers = read_json(path, dict[Id, int])
     ids = answered_ids(answers, wanted, path, partial)
@@ -148,39 +154,32 @@ def format_answers(
 
 
 def count_answers(line: Mapping[str, Any]) -> int:
-    """Answers a0, a1, … of a question."""
+    """Return the number of answers a0, a1, … of a question."""
     return next(number for number in range(len(line) + 1) if f"a{number}" not in line)
 
 
 def format_captions(path: str | Path, wanted: Annotations | None, partial: bool) -> list[dict]:
-    """A caption of each clip; with its moment (``ts``) where the annotation has one.
+    """Return a caption of each clip of a file, with its moment (``ts``) if the annotation has one.
 
-    Args:
-        path: JSON lines of captions.
-        wanted: the annotation; None: clips are as the captions tell of them.
-        partial: captions may be missing.
+    Without an annotation (``wanted``), the clips are described by the lines of captions.
+
+    Raises:
+        UserError: a clip has not exactly one caption, or see :func:`answered_ids`.
     """
-
-    def read(raw: dict) -> tuple[str, dict]:
-        return get_name(raw, *CLIP_NAMES.ids), raw
-
-    answered = [line.read(read) for line in read_lines(path)]
-    ids = answered_ids((id_ for id_, _ in answered), wanted, path, partial)
-    captions = dict(answered)
+    lines = [
+        line.read(lambda raw: (get_name(raw, *CLIP_NAMES.ids), raw)) for line in read_lines(path)
+    ]
+    ids = answered_ids((id_ for id_, _ in lines), wanted, path, partial)
+    captions = dict(lines)
     clips = captions if wanted is None else wanted
     return [
         {name: clips[id_][name] for name in ("vid_name", "clip_id", "ts") if name in clips[id_]}
-        | {"descs": [{"desc": caption_text(captions[id_].get("descs"), f"{path}: clip {id_}")}]}
+        | {"descs": [{"desc": _caption_text(captions[id_].get("descs"), f"{path}: clip {id_}")}]}
         for id_ in ids
     ]
 
 
-def caption_text(descs: Any, where: str) -> str:
-    """The one caption in ``descs``.
-
-    Raises:
-        UserError: there is none, or several.
-    """
+def _caption_text(descs: Any, where: str) -> str:
     if isinstance(descs, list) and len(descs) == 1 and isinstance(descs[0], dict):
         text = descs[0].get("desc")
         if isinstance(text, str):

@@ -7,12 +7,12 @@ In the zip, <task>/<task>_<split>_predictions.json (captions: .jsonl) for two sp
   {"vid_name", "clip_id", "descs": [{"desc"}]} a line, TVC's with "ts"     captions
 --results are, in any number and order: runs' folders (with
 results_<task>_<split>/results_<step>_all.json and <task>_<split>_….jsonl in them), such folders or
-files, earlier submissions (folder or zip), and TASK_SPLIT=FILE where a name does not tell. Where
+files, earlier submissions (folder or zip), and TASK_SPLIT=FILE where a name does not say. Where
 there are several of a split, --checkpoint chooses the step, or TASK_SPLIT=FILE the file. Any of the
 tasks may be left out, but neither of the two splits of a task and no id of a split, unless
 --partial is given.
 --annotation are folders of annotations (<task>_<split>.jsonl or …_release.jsonl; <task>.jsonl: of
-the first of its splits) or of databases (<task>_<split>.db), with the videos' indices beside them
+the first of its splits) or of databases (<task>_<split>.db), with the videos' indices next to them
 (<task>_ or <corpus>_vid2dur_idx.json, or <corpus>_subtitles.db).
 --score scores each split whose annotations say what is right; the mean of all eleven tasks is the
 leaderboard's Meta-Ave.
@@ -23,7 +23,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Annotated, Any
@@ -35,17 +34,16 @@ from config.groups import Channel, Kind
 from config.value import OTHER_NAMES, TASKS, ValueTask
 from data.prepare.archives import extract
 from data.stores.records import Name
-from data.video_indices import VIDEO_INDICES, has_split, required_indices
+from data.video_indices import VIDEO_INDICES, has_split, split_indices
 from scripts.preparation.datasets import CORPORA
 from scripts.submission.entries import (
     MAX_PREDICTIONS,
     Annotations,
-    answered_ids,
     best_predictions,
     format_answers,
     format_captions,
     read_annotations,
-    read_ranking,
+    read_rankings,
     require_whole,
 )
 from utils.decoding import Finite
@@ -62,12 +60,7 @@ _PREDICTIONS = "_predictions"
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a submission has of a split of a task.
-
-    Attributes:
-        task: the task.
-        split: one of its two.
-    """
+    """One of the two splits of a task in a submission."""
 
     task: ValueTask
     split: str
@@ -77,21 +70,16 @@ class Part:
 
     @property
     def member(self) -> str:
-        """Its file in the zip."""
+        """Name of its file in the zip."""
         lines = "l" * (self.task.kind is Kind.CAPTIONS)
         return f"{self.task.name}/{self}{_PREDICTIONS}.json{lines}"
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is the split that everybody has annotations of."""
-        return self.split == self.task.submitted[0]
 
 
 PARTS = tuple(Part(task, split) for task in TASKS.values() for split in task.submitted)
 
 
 def _spellings(part: Part) -> Iterator[str]:
-    """Yield what folders and files of a part are called."""
+    """Yield the names of folders and files of a part."""
     own = [name for name, meant in OTHER_NAMES.items() if meant == part.task.name]
     for name in (part.task.name, *own):
         for channel in ("", *(f"_{channel}" for channel in Channel)):
@@ -104,23 +92,16 @@ _PART_OF = {spelling: part for part in PARTS for spelling in _spellings(part)}
 
 @dataclass(frozen=True)
 class Predictions:
-    """A file of predictions.
-
-    Attributes:
-        path: the file.
-        part: whose; None: nobody can tell.
-        checkpoint: the step in its name, "" where there is none.
-        two_stream: whether it is of two runs together.
-    """
+    """A file of predictions, described by its name."""
 
     path: Path
-    part: Part | None
-    checkpoint: str = ""
+    part: Part | None  # None: unknown
+    checkpoint: str = ""  # the step in its name
     two_stream: bool = False
 
     @classmethod
     def at(cls, path: Path) -> "Predictions":
-        """Return what the names of a file and its folder say."""
+        """Parse the names of a file and its folder."""
         stem, folder = path.stem, path.absolute().parent.name
         if stem.endswith(_PREDICTIONS):
             return cls(path, _PART_OF.get(stem.removesuffix(_PREDICTIONS)))
@@ -132,8 +113,8 @@ class Predictions:
         if path.suffix != ".jsonl" or stem.endswith("_release"):
             return cls(path, None)
         # Captions: <task>_<split>, and anything after it.
-        begun = [name for name in _PART_OF if f"{stem}_".startswith(f"{name}_")]
-        part = _PART_OF[max(begun, key=len)] if begun else None
+        prefixes = [name for name in _PART_OF if f"{stem}_".startswith(f"{name}_")]
+        part = _PART_OF[max(prefixes, key=len)] if prefixes else None
         is_caption = part is not None and part.task.kind is Kind.CAPTIONS
         _, named, step = stem.rpartition("_step")
         two_stream = folder.endswith(_TWO_STREAMS)
@@ -141,7 +122,7 @@ class Predictions:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """A file, or the JSON files of a folder that is not deep."""
+    """Yield a file, or the JSON files of a folder, down to a few levels."""
     if source.is_file():
         yield source
         return
@@ -154,41 +135,42 @@ def _files(source: Path) -> Iterator[Path]:
 def find_predictions(
     sources: Iterable[str], checkpoint: str | None, unpacked: ExitStack
 ) -> dict[Part, Path]:
-    """The file of every part that there is one of, in the order of a submission.
+    """Return the file of every part that has one, in the order of a submission.
 
     Args:
-        sources: what ``--results`` was given.
-        checkpoint: of several, the step; None: there must be one alone.
+        sources, checkpoint: the values of ``--results`` and ``--checkpoint``.
         unpacked: keeps unpacked zips until it is closed.
 
     Raises:
-        UserError: a source does not exist or holds no predictions, or there are several of a part.
+        UserError: a source does not exist or has no predictions, or there are several of a part.
     """
     chosen: dict[Part, Path] = {}
-    found: dict[Part, list[Predictions]] = {}
+    candidates: dict[Part, list[Predictions]] = {}
     for source in sources:
         name, assigned, file = source.partition("=")
-        path = Path(file if assigned and name in _PART_OF else source)
+        own = _PART_OF.get(name) if assigned else None
+        path = Path(source if own is None else file)
         if not path.exists():
             raise UserError(f"--results {path} does not exist")
-        if assigned and name in _PART_OF:
-            chosen[_PART_OF[name]] = path
+        if own is not None:
+            chosen[own] = path
             continue
         if path.is_file() and zipfile.is_zipfile(path):
             folder = Path(unpacked.enter_context(TemporaryDirectory()))
             extract(path, folder)
             path = folder
-        there = [
-            (each.part, each) for each in map(Predictions.at, _files(path)) if each.part is not None
-        ]
-        if not there:
+        count = 0
+        for each in map(Predictions.at, _files(path)):
+            if each.part is not None:
+                candidates.setdefault(each.part, []).append(each)
+                count += 1
+        if not count:
             raise UserError(
-                f"--results {source} holds no predictions that tell their task and split by their "
-                "names (--help lists them); give TASK_SPLIT=FILE, such as tvr_val=FILE"
+                f"--results {source} has no predictions: evaluate its run or leave it out; for a "
+                "file whose name does not say its task and split (--help lists the names), give "
+                "TASK_SPLIT=FILE, such as tvr_val=FILE"
             )
-        for part, each in there:
-            found.setdefault(part, []).append(each)
-    for part, several in found.items():
+    for part, several in candidates.items():
         if part not in chosen:
             chosen[part] = _only(part, several, checkpoint)
     return {part: chosen[part] for part in PARTS if part in chosen}
@@ -200,7 +182,7 @@ def _only(part: Part, several: Sequence[Predictions], checkpoint: str | None) ->
     paths = list(dict.fromkeys(each.path.resolve() for each in single or of_step))
     if single and len(single) < len(of_step):
         LOGGER.warning(
-            "%s is taken, not the results of two streams beside it: name these as %s=FILE",
+            "%s is taken, not the results of two streams next to it: name these as %s=FILE",
             *(paths[0], part),
         )
     if len(paths) > 1:
@@ -214,11 +196,7 @@ def _only(part: Part, several: Sequence[Predictions], checkpoint: str | None) ->
 
 @dataclass(frozen=True)
 class AnnotationFolders:
-    """Where annotations or databases are looked for.
-
-    Attributes:
-        folders: given ones.
-    """
+    """Folders of annotations or databases."""
 
     folders: Sequence[Path]
 
@@ -228,22 +206,18 @@ class AnnotationFolders:
                 raise UserError(f"--annotation {folder} is no folder of annotations or databases")
 
     def _paths(self, names: Iterable[str]) -> Iterator[Path]:
-        """Those that are there; earlier folders come first."""
+        """Yield the paths that exist, those in earlier folders first."""
         names = list(names)
         paths = (folder / name for folder in self.folders for name in names)
         return (path for path in paths if path.exists())
 
     def lines(self, part: Part) -> Annotations | None:
-        """The annotations of a split, by id; None where there are none.
-
-        Raises:
-            UserError: they are unusable.
-        """
+        """Return the annotations of a split by id, if there are any; UserError if malformed."""
         task = part.task
         own = task.evaluated[part.split]  # in How2R's the split is called val_1k
         names: tuple[str, ...] = (own, f"{Path(own).stem}.jsonl")
         names += (f"{part}.jsonl", f"{part}_release.jsonl", f"{part}.db")
-        if part.is_first:
+        if part.split == task.submitted[0]:  # the one that has public annotations
             names += (f"{task.name}.jsonl",)
         path = next(self._paths(names), None)
         if path is None:
@@ -255,11 +229,8 @@ class AnnotationFolders:
         return read_annotations(path, names_of_task(task.name).ids)
 
     def indices(self, part: Part) -> dict[str, int] | None:
-        """Index of every video to search for a split; None where nothing tells.
-
-        Raises:
-            UserError: a table is malformed.
-        """
+        """Return the index of every video of a split's corpus, if a table has it; UserError if
+        a table is malformed."""
         corpus = part.task.corpus
         names = [f"{part.task.name}_{VIDEO_INDICES}", f"{corpus}_{VIDEO_INDICES}"]
         names += [f"{part.task.subtitles}/{VIDEO_INDICES}"]
@@ -267,28 +238,28 @@ class AnnotationFolders:
         tables = {path: read_json(path) for path in self._paths(names)}
         for path, table in tables.items():
             if has_split(table, part.split, path):
-                return required_indices(table, part.split, path)
+                return split_indices(table, part.split, path, required=True)
         if tables:
             LOGGER.warning("%s has no split %s", ", ".join(map(str, tables)), part.split)
         return None
 
 
 class MomentRanking(msgspec.Struct):
-    """Moments that were found for a query: index of the video, start, end; a score may follow."""
+    """A query's moments: index of the video, start, end; a score may follow."""
 
     desc_id: Name
     predictions: list[Annotated[list[Finite], Meta(min_length=3, max_length=4)]]
 
 
 class VideoRanking(msgspec.Struct):
-    """Videos that were found for a query: their indices, or rows that begin with them."""
+    """A query's videos: their indices, or rows that begin with them."""
 
     desc_id: Name
     predictions: list[int | Annotated[list[Finite], Meta(min_length=1)]]
 
 
 class Rankings(msgspec.Struct):
-    """A results file of retrieval; each list holds a ranking for a query."""
+    """A results file of retrieval; each list has a ranking for a query."""
 
     VCMR: list[dict[str, Any]] | None = None
     VR: list[dict[str, Any]] | None = None
@@ -300,19 +271,12 @@ _RANKINGS = {Kind.MOMENTS: ("VCMR", "VR"), Kind.VIDEOS: ("VR",)}
 
 @dataclass(frozen=True)
 class Content:
-    """What one file of a submission holds.
-
-    Attributes:
-        part: whose it is.
-        predictions: an object, or lines of captions.
-        annotations: of the split; None where there are none.
-        indices: of the videos to search; None where nothing tells, and for other tasks.
-    """
+    """The content of one file of a submission."""
 
     part: Part
-    predictions: Any
+    predictions: Any  # an object, or lines of captions
     annotations: Annotations | None
-    indices: dict[str, int] | None = None
+    indices: dict[str, int] | None = None  # of the corpus of videos, in retrieval
 
     def write(self, out: IO[bytes]) -> None:
         """Write it as JSON, or JSON lines."""
@@ -322,16 +286,10 @@ class Content:
 
 
 def read_content(part: Part, path: Path, folders: AnnotationFolders, partial: bool) -> Content:
-    """A results file, checked against the annotations.
-
-    Args:
-        part: whose it is.
-        path: the file.
-        folders: of annotations.
-        partial: ids, or the annotations themselves, may be missing.
+    """Read a results file and check it against the annotations.
 
     Raises:
-        UserError: it is malformed, lacks ids, or cannot be checked.
+        UserError: it is malformed, or, unless ``partial``, lacks ids or cannot be checked.
     """
     lines = folders.lines(part)
     if lines is None and not partial:
@@ -361,70 +319,27 @@ def _read_rankings(
     results = read_json(path, Rankings)
     require_whole(path, results.partial, partial)
     known = frozenset((indices or {}).values())
+    names = _RANKINGS[part.task.kind]
     rankings = {}
-    for name in _RANKINGS[part.task.kind]:
-        found = getattr(results, name)
-        if found is None:
-            if partial and name != _RANKINGS[part.task.kind][0]:
+    for name in names:
+        entries = getattr(results, name)
+        if entries is None:
+            if partial and name != names[0]:
                 continue
             raise UserError(f"{path} has no {name}: evaluate with --full_eval_tasks VCMR VR")
         kind: type[MomentRanking | VideoRanking] = MomentRanking if name == "VCMR" else VideoRanking
         where = f"{path}: {name}"
-        entries = [
-            read_ranking(raw, kind, f"{where}[{number}]") for number, raw in enumerate(found)
-        ]
-        by_id = {str(entry.desc_id): entry for entry in entries}
-        ids = answered_ids((str(entry.desc_id) for entry in entries), lines, where, partial)
-        rankings[name] = [_entry(by_id[id_], known, where) for id_ in ids]
+        by_id = read_rankings(entries, kind, where, lines, partial)
+        rankings[name] = [_entry(ranking, known, where) for ranking in by_id.values()]
     return rankings
 
 
-def _entry(found: MomentRanking | VideoRanking, known: frozenset[int], where: str) -> dict:
+def _entry(ranking: MomentRanking | VideoRanking, known: frozenset[int], where: str) -> dict:
     rows: Sequence[Sequence[float]] = [
-        [row] if isinstance(row, int) else row for row in found.predictions[:MAX_PREDICTIONS]
+        [row] if isinstance(row, int) else row for row in ranking.predictions[:MAX_PREDICTIONS]
     ]
     if known:
-        rows = best_predictions(rows, known, f"{where}, query {found.desc_id}", VIDEO_INDICES)
-    alone = isinstance(found, VideoRanking)
-    predictions = [int(row[0]) for row in rows] if alone else rows
-    return {"desc_id": found.desc_id, "predictions": predictions}
-
-
-@dataclass
-class Submission:
-    """Files of predictions, by part.
-
-    Attributes:
-        files: what was found.
-        folders: of annotations.
-        partial: whether something may be missing.
-    """
-
-    files: Mapping[Part, Path]
-    folders: AnnotationFolders
-    partial: bool = False
-
-    @cached_property
-    def missing(self) -> list[Part]:
-        """Parts whose tasks have another part."""
-        tasks = {part.task.name for part in self.files}
-        return [part for part in PARTS if part.task.name in tasks and part not in self.files]
-
-    @cached_property
-    def absent(self) -> list[str]:
-        """Tasks that have no part at all."""
-        tasks = {part.task.name for part in self.files}
-        return [name for name in TASKS if name not in tasks]
-
-    def require_both_splits(self) -> None:
-        """Raise UserError if a task has but one of its splits."""
-        if self.missing and not self.partial:
-            raise UserError(
-                f"the submission lacks {', '.join(map(str, self.missing))}: give their results, or "
-                "pass --partial"
-            )
-
-    def contents(self) -> Iterator[Content]:
-        """Yield what is in each file, one after the other."""
-        for part, path in self.files.items():
-            yield read_content(part, path, self.folders, self.partial)
+        rows = best_predictions(rows, known, f"{where}, query {ranking.desc_id}", VIDEO_INDICES)
+    videos_only = isinstance(ranking, VideoRanking)
+    predictions = [int(row[0]) for row in rows] if videos_only else rows
+    return {"desc_id": ranking.desc_id, "predictions": predictions}

@@ -249,7 +249,7 @@ def their_options(run: str) -> dict:
 
 @pytest.mark.parametrize("run", THEIR_RUNS)
 def test_their_hps_is_a_config(run, caplog):
-    """Every value that an option of ours stands for is taken; what is left is said in one line."""
+    """Every value of an option that we have is read; the other keys are listed in one line."""
     cls, theirs = THEIR_RUNS[run][0], their_options(run)
     opts = options_to_dict(parse_options(cls, ["--config", str(THEIRS / run / "log" / "hps.json")]))
     targets = theirs.pop("targets", [])

@@ -51,10 +51,10 @@ def parse(tmp_path: Path):
 
 
 def test_an_entry_tells_data_set_channel_and_split(parse):
-    odd = TVR | {"task": "vr", "name": "vatex_video_sub_val", "query_txt_db": "/txt/v.db"}
+    vatex = TVR | {"task": "vr", "name": "vatex_video_sub_val", "query_txt_db": "/txt/v.db"}
     how2r = TVR | {"name": "how2r_video_only_val_1k", "sub_txt_db": None}
     trained = [TVR | {"ratio": 5, "batch_size": 3}, YC2C, VLEP_TRAIN]
-    options = parse(trained, [VLEP, odd, how2r])
+    options = parse(trained, [VLEP, vatex, how2r])
     tvr, yc2c, _ = options.train_datasets
     assert (tvr.data_set, tvr.channel, tvr.split) == ("tvr", Channel.VIDEO_SUB, "train")
     assert (tvr.ratio, tvr.batch_size, yc2c.ratio, yc2c.batch_size) == (5, 3, 1, 32)

@@ -105,7 +105,7 @@ SINGLE = {
     "yc2c": (8, 16, 1, 1e-4, 10, 7000, 700, 500, 60, 1, CAPTION | {"val_batch_size": 16}),
     "vatex_en_c": (8, 128, 1, 1e-4, 10, 7000, 700, 500, 60, 1, CAPTION | {"val_batch_size": 128}),
 }
-# What the runs without pre-training have otherwise, and those of one channel besides.
+# What the runs without pre-training have otherwise, and those of one channel.
 WITHOUT_PRETRAINING: dict[str, dict[str, Any]] = {
     "tvr": {"num_train_steps": 10_000, "warmup_steps": 1000, "valid_steps": 400,
             "save_steps": 400, "hard_negtiave_start_step": [4000]},

@@ -116,7 +116,7 @@ def test_the_order_says_where_each_frame_goes():
     batch = collate_fom([FomItem(source("unseen"), np.arange(3), np.array([], int)), item])
     assert batch.source.tolist() == [0, 1, 2, 6, 4, 3, 5]  # slot 0 of "b" shows its frame 3
     assert batch.slots.tolist() == [5, 6, 3]
-    assert batch.places.tolist() == [0, 2, 3]
+    assert batch.targets.tolist() == [0, 2, 3]
 
 
 def test_queries_are_drawn_evenly_in_order():
@@ -204,7 +204,7 @@ def test_a_subtitle_beyond_the_cut_is_no_query():
     assert data[ItemKey(0)].queries == [[CLS, 11, 12, 13]] * 5
 
 
-def test_a_video_whose_features_end_before_any_subtitle_is_passed_over(caplog):
+def test_a_video_whose_features_end_before_any_subtitle_is_skipped(caplog):
     source = make_source(VIDEOS | {"late": (9, [([40], [6])])})
     data = VsmDataset(["late", "a", "b"], source, 60, seed=0)
     assert [data[n].video.vid for n in range(3)] == ["late", "a", "b"]
@@ -212,7 +212,7 @@ def test_a_video_whose_features_end_before_any_subtitle_is_passed_over(caplog):
     assert [data[n].video.vid for n in range(3)] == ["a", "a", "b"]
     assert [data[ItemKey(0, epoch)].video.vid for epoch in range(2)] == ["a", "a"]
     (said,) = caplog.records
-    assert said.getMessage().startswith("late has 4 frames, fewer than id2nframe.json says")
+    assert said.getMessage().startswith("late has 4 frames, fewer than its frame count")
 
 
 @pytest.mark.parametrize("objective", ["mlm", "mfm", "fom", "vsm"])

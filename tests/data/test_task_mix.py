@@ -180,6 +180,13 @@ def test_a_video_of_two_shards_is_read_from_the_first(tmp_path, caplog):
     assert "1 videos of" in caplog.text and "such as b" in caplog.text
 
 
+def test_a_counted_video_without_features_is_not_available(tmp_path):
+    shards = [write_features(tmp_path / "0", ["a"]), write_features(tmp_path / "1", ["b"])]
+    shards[0].id2nframe["lost"] = 4
+    features = ShardedFeatures(shards)
+    assert "a" in features and "b" in features and "lost" not in features
+
+
 def test_shards_that_do_not_fit_are_refused(tmp_path):
     first = write_features(tmp_path / "0", ["a", "b"])
     with pytest.raises(UserError, match="5 values wide"):

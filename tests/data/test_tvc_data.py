@@ -15,8 +15,8 @@ from data.loader import ItemKey
 from data.stores.lmdb_io import TextDb, TextDbWriter
 from data.tvc import (
     CaptionDataset,
-    CaptionDb,
     TargetClips,
+    caption_texts,
     clip_frames,
     read_clip_lines,
     starts_beyond,
@@ -53,25 +53,25 @@ def test_clip_frames_by_hand(span, num_frames, wanted):
 
 @pytest.fixture
 def train_db(world):
-    return CaptionDb(world / "txt_db" / "tvc_train.db")
+    return caption_texts(world / "txt_db" / "tvc_train.db")
 
 
 @pytest.mark.golden
 class TestDataset:
     def test_an_item_is_a_video_with_all_its_captions(self, world, train_db):
         data = CaptionDataset(train_db, recorded_source(world))
-        of_video = train_db.captions.side("vid2caps.json")
+        of_video = train_db.side("vid2caps.json")
         assert data.vids == list(of_video)
         for number, (vid, ids) in enumerate(of_video.items()):
             item = data[number]
             assert (item.video.vid, item.ids) == (vid, ids)
             assert sum(map(len, item.captions)) == len(ids)
-            assert len(item.clips) == len({train_db.captions[i]["clip_id"] for i in ids})
+            assert len(item.clips) == len({train_db[i]["clip_id"] for i in ids})
 
     def test_draws_depend_on_seed_epoch_and_item_alone(self, world, train_db):
         source = recorded_source(world)
         data = CaptionDataset(train_db, source, max_cap_per_vid=2, seed=5)
-        captions = train_db.captions.side("vid2caps.json")
+        captions = train_db.side("vid2caps.json")
         most = data.vids.index(max(captions, key=lambda vid: len(captions[vid])))
         draws = [data[ItemKey(most, epoch)].ids for epoch in range(8)]
         assert all(len(set(ids)) == 2 for ids in draws)
@@ -126,7 +126,7 @@ class TestDataset:
         assert batch.by_clip.lengths.tolist() == [3, 3]
 
     def test_clips_beyond_the_last_kept_frame(self, world, train_db, caplog):
-        clips = TextDb(train_db.path / "clip.db")
+        clips = TextDb(train_db.path.parent / "clip.db")
         ids = list(clips.keys())
         starts = {clip_id: clips[clip_id]["ts"][0] for clip_id in ids}
         cut = 1 + int(sorted(starts.values())[len(starts) // 2] / 1.5)
@@ -136,13 +136,11 @@ class TestDataset:
         with caplog.at_level(logging.WARNING):
             data = CaptionDataset(train_db, source)
         assert f"{len(beyond)} clip(s) start after the last kept frame" in caplog.text
-        used = {
-            train_db.captions[i]["clip_id"] for number in range(len(data)) for i in data[number].ids
-        }
+        used = {train_db[i]["clip_id"] for number in range(len(data)) for i in data[number].ids}
         assert used == set(starts) - beyond
 
         target = TargetClips(world / "ann" / "tvc_train.jsonl", source)
-        answered = [place for number in range(len(target)) for place in target[number].places]
+        answered = [place for number in range(len(target)) for place in target[number].indices]
         assert sorted(answered) == list(range(len(starts)))
         assert "captioned from that frame" in caplog.text
         batch = target.collate([target[number] for number in range(len(target))])
@@ -178,7 +176,7 @@ def write_captions(folder, clips):
             of_video.setdefault(vid, []).append(str(number))
         db.write_side("vid2caps.json", of_video)
     write_json(folder / "meta.json", {"BOS": 0, "EOS": 2})
-    return CaptionDb(folder)
+    return caption_texts(folder)
 
 
 def test_clips_beyond_shorter_features_are_skipped_in_training(tmp_path, caplog):

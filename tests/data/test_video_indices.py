@@ -8,7 +8,6 @@ import eval_vcmr
 import eval_vr
 import train_vcmr
 from data.video_indices import (
-    required_indices,
     shared_between_splits,
     split_indices,
     table_faults,
@@ -66,25 +65,31 @@ TVR = {
 
 
 def test_a_split_that_must_be_there():
-    assert required_indices(TVR, "val", "idx") == {"a": 7}
-    assert required_indices(TVR, "test", "idx") == {"b": 8, "c": 9, "d": 10}  # both parts
+    assert split_indices(TVR, "val", "idx", required=True) == {"a": 7}
+    assert split_indices(TVR, "test", "idx", required=True) == {
+        "b": 8,
+        "c": 9,
+        "d": 10,
+    }
     own = TVR | {"test": {"e": [1, 11]}}
-    assert required_indices(own, "test", "idx") == {"e": 11}
+    assert split_indices(own, "test", "idx", required=True) == {"e": 11}
     named = "idx has no split '{}'; it has val, test_public, test_challenge"
     for split in ("dev", "a", ""):
         with pytest.raises(UserError, match=named.format(split)):
-            required_indices(TVR, split, "idx")
+            split_indices(TVR, split, "idx", required=True)
     with pytest.raises(UserError, match=r"no split 'test'; it has val, test_public:"):
-        required_indices({name: TVR[name] for name in ("val", "test_public")}, "test", "idx")
+        split_indices(
+            {name: TVR[name] for name in ("val", "test_public")}, "test", "idx", required=True
+        )
     videos = {f"video_{number}": [1, number] for number in range(1000)}  # a table without splits
     with pytest.raises(UserError, match=r"no split 'val'; it has video_0, video_1, ") as raised:
-        required_indices(videos, "val", "idx")
+        split_indices(videos, "val", "idx", required=True)
     assert len(str(raised.value)) < 400
     shared = TVR | {"test_challenge": {"c": [1, 8]}}
     with pytest.raises(UserError, match="split test: videos b and c share the index 8"):
-        required_indices(shared, "test", "idx")
+        split_indices(shared, "test", "idx", required=True)
     with pytest.raises(UserError, match="split test_challenge: the entry of c"):
-        required_indices(TVR | {"test_challenge": {"c": 8}}, "test", "idx")
+        split_indices(TVR | {"test_challenge": {"c": 8}}, "test", "idx", required=True)
 
 
 def test_a_table_that_is_none():

@@ -8,9 +8,17 @@ import pytest
 import torch
 
 from data.vcmr import moment_frames
-from data.video import Subtitle, VideoItem, collate_videos, context_tokens, kept_frames
+from data.video import (
+    Subtitle,
+    SubtitleOnlySource,
+    VideoItem,
+    collate_videos,
+    context_tokens,
+    kept_frames,
+)
 from tests.support.recorded import recorded_source
-from tests.support.small_world import SEP, make_source
+from tests.support.small_world import SEP, WIDTH, make_source
+from utils.errors import UserError
 
 TEXTS = [[11], [12, 13], [], [14]]
 
@@ -118,6 +126,21 @@ def test_positions_are_those_that_are_packed(world, max_clip_len, context):
     for vid in source.features.id2nframe:
         packed = collate_videos([source(vid)]).subtitles.layout.lengths.sum()
         assert source.positions(vid) == packed
+
+
+def test_subtitles_alone_read_no_features(monkeypatch):
+    with_features = make_source({"a": (5, [([11, 12], [0, 3]), ([13], [7])]), "b": (0, [])})
+    source = SubtitleOnlySource(with_features.subtitles, with_features.features)
+    with pytest.raises(UserError, match="video b has no frame"):
+        source("b")
+    monkeypatch.setattr(type(source.features), "__getitem__", None)  # reading would fail
+    item = source("a")
+    np.testing.assert_array_equal(item.features, np.zeros((5, WIDTH), np.float32))
+    cls_id = source.subtitles.meta["CLS"]
+    assert [s.tokens for s in item.subtitles] == [[cls_id, 11, 12], [cls_id, 13]]
+    assert [s.frames for s in item.subtitles] == [[0, 3], []]
+    assert all(subtitle.unseen for subtitle in item.subtitles)
+    assert source.positions("a") == 3
 
 
 def half_videos():

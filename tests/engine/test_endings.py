@@ -156,11 +156,11 @@ def test_an_error_has_a_line_of_its_own(capsys):
         bar = iter(tqdm([1, 2, 3], "val queries"))
         next(bar)
         try:
-            raise UserError("the query is odd")
+            raise UserError("the query is bad")
         except UserError as error:
             error.bar = bar  # as a traceback keeps the generator
             raise
 
     with pytest.raises(SystemExit):
         run_main(main)
-    assert "\nerror: the query is odd\n" in capsys.readouterr().err
+    assert "\nerror: the query is bad\n" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from torch import nn
 
 from engine.precision import Precision
 from engine.restore import RunFolder, load_restore_point
-from engine.run import Run, _stand_in
+from engine.run import Run, _emulated_ranks
 from engine.trainer import Task, Trainer
 from tests.support.recorded_runs import recorded_options
 from utils.distributed import SingleProcess
@@ -45,7 +45,9 @@ class Count:
         self.number = state["number"]
 
 
-def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_factors=None, **changes):
+def make_trainer(
+    folder, accumulation=1, emulated_ranks=1, loader=None, gradient_factors=None, **changes
+):
     options = recorded_options(2, accumulation, rate=0.1, lr_mul=1.0)
     vars(options).update({"grad_norm": -1, "weight_decay": 0.0} | changes)
     run = Run(
@@ -55,7 +57,7 @@ def make_trainer(folder, accumulation=1, stand_in=1, loader=None, gradient_facto
         None,
         Precision.from_options(options, CPU),
         RunFolder(folder),
-        stand_in,
+        emulated_ranks,
     )
     begun = []
     task = Task(
@@ -92,8 +94,8 @@ def test_a_step_tells_the_losses_of_its_batches(tmp_path):
     assert [total.item() for total in seen.totals] == [2.0, 4.0]
 
 
-def test_standing_in_for_ranks_averages(tmp_path):
-    trainer = make_trainer(tmp_path, accumulation=2, stand_in=2)
+def test_emulated_ranks_are_averaged(tmp_path):
+    trainer = make_trainer(tmp_path, accumulation=2, emulated_ranks=2)
     assert first_gradient(trainer) == 2.0 * (1 + 2 + 3 + 4) / 2
     assert trainer.begun == [(0, 0), (0, 1), (0, 2), (0, 3)]
 
@@ -109,7 +111,7 @@ def test_a_factor_on_a_gradient_does_not_change_what_is_logged(tmp_path):
 def test_a_skipped_step_is_not_logged(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.guard = None
-    trainer.precision._scale.scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
+    trainer.precision.scale.scaler = torch.amp.GradScaler("cpu")  # what fp16 adds
     loader = trainer.task.loader
     loader.number = float("inf")
     assert trainer.step() is None
@@ -122,17 +124,17 @@ def test_a_skipped_step_is_not_logged(tmp_path):
 
 def test_ranks_of_a_recipe_must_be_shared_out_evenly():
     options = SimpleNamespace(num_gpus_of_recipe=8)
-    assert _stand_in(options, SimpleNamespace(size=2)) == 4
-    assert _stand_in(SimpleNamespace(num_gpus_of_recipe=None), SimpleNamespace(size=3)) == 1
+    assert _emulated_ranks(options, SimpleNamespace(size=2)) == 4
+    assert _emulated_ranks(SimpleNamespace(num_gpus_of_recipe=None), SimpleNamespace(size=3)) == 1
     with pytest.raises(UserError, match="8 cannot be shared out evenly over 3 ranks"):
-        _stand_in(options, SimpleNamespace(size=3))
+        _emulated_ranks(options, SimpleNamespace(size=3))
 
 
 def test_clipping_bounds_the_step_but_reports_the_norm(tmp_path):
     assert first_gradient(make_trainer(tmp_path, grad_norm=0.5)) == 2.0
 
 
-def test_a_run_validates_saves_and_goes_on(tmp_path):
+def test_a_run_validates_saves_and_resumes(tmp_path):
     changes = {"num_train_steps": 4, "valid_steps": 3, "save_steps": 2, "restore_steps": 2}
     trainer = make_trainer(tmp_path, **changes)
     assert trainer.train() == {"seen": 4.0}

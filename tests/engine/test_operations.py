@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.operations import Operations, count_step, kinds, tvr_like_batch
+from benchmarks.common import tvr_like_batch
+from benchmarks.operations import Operations, count_step, kinds
 
 
 @pytest.fixture(scope="module")

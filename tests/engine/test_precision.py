@@ -9,7 +9,7 @@ from torch import nn
 
 from engine import precision as precision_module
 from engine.precision import Precision
-from optim import AdamW
+from optim.adamw import AdamW
 from tests.support.recorded import DEVICE
 from utils.errors import UserError
 
@@ -66,7 +66,7 @@ def test_number_format_of_a_cpu(fp16, bf16, mode, said, caplog):
 @pytest.mark.parametrize("mode", ["fp32", "bf16"])
 def test_no_scaling_without_fp16(mode):
     precision, parameter = Precision(mode, DEVICE), one()
-    assert precision.loss_scale == 1.0
+    assert precision.scale.scaler.get_scale() == 1.0
     assert take_step(precision, parameter, slope=3.0)
     assert parameter.grad.item() == 3.0
     assert parameter.item() == pytest.approx(0.9, abs=1e-5)
@@ -85,9 +85,9 @@ def test_fp16_overflow_skips_the_step_and_halves_the_scale(fp16):
     parameter = one()
     assert not take_step(fp16, parameter, slope=float("inf"))
     assert parameter.item() == 1.0
-    assert (fp16.loss_scale, fp16.overflows) == (2.0**15, 1)
+    assert (fp16.scale.scaler.get_scale(), fp16.scale.overflows) == (2.0**15, 1)
     assert take_step(fp16, parameter, slope=1.0)
-    assert fp16.overflows == 0
+    assert fp16.scale.overflows == 0
     assert parameter.item() == pytest.approx(0.9, abs=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_named_loss_scales_know_nothing_of_each_other(fp16):
     restored.load_state_dict(copy.deepcopy(fp16.state_dict()))
     assert restored.loss_scales == fp16.loss_scales
     restored.choose_scale("captions")
-    assert restored.overflows == 1
+    assert restored.scale.overflows == 1
 
 
 def test_restored_loss_scale_goes_on(fp16):
@@ -118,15 +118,15 @@ def test_restored_loss_scale_goes_on(fp16):
     take_step(fp16, parameter, slope=float("inf"))
     restored = Precision("fp16", DEVICE)
     restored.load_state_dict(copy.deepcopy(fp16.state_dict()))
-    assert (restored.loss_scale, restored.overflows) == (2.0**15, 1)
+    assert (restored.scale.scaler.get_scale(), restored.scale.overflows) == (2.0**15, 1)
 
 
 def test_formats_restore_each_others_state(fp16):
     plain = Precision("fp32", DEVICE)
     plain.load_state_dict(fp16.state_dict())
-    assert plain.loss_scale == 1.0
+    assert plain.scale.scaler.get_scale() == 1.0
     fp16.load_state_dict(plain.state_dict())
-    assert fp16.loss_scale == 2.0**16
+    assert fp16.scale.scaler.get_scale() == 2.0**16
 
 
 @pytest.mark.parametrize("mode", ["fp32", "bf16", "fp16"])

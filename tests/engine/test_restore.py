@@ -112,7 +112,7 @@ def test_damage_in_the_middle_is_noticed_and_does_not_become_the_backup(tmp_path
         file.write(bytes(4096))
     assert load_restore_point(run)["step"] == 1
     assert "restore.pt is damaged (its entry " in caplog.text
-    assert f"going on from {run.backup}, after step 1" in caplog.text
+    assert f"resuming from {run.backup}, after step 1" in caplog.text
     save_restore_point(run, point(3))
     assert load_restore_point(run) == point(3)
     run.restore.unlink()  # where a kill may strike
@@ -300,7 +300,7 @@ def test_a_checkpoint_is_found(crowded, asked, name):
 def test_an_unknown_checkpoint_names_those_there_are(crowded, asked):
     with pytest.raises(UserError) as error:
         crowded.find_checkpoint(asked)
-    assert "the run has steps 5, 7_final, 40, 40_final; beside them" in str(error.value)
+    assert "the run has steps 5, 7_final, 40, 40_final; also in ckpt" in str(error.value)
     assert len(str(error.value)) < 700
     assert "9.pt, best.pt, model_step_x.pt, train_state_4.pt)" in str(error.value)
 
@@ -352,7 +352,7 @@ def test_all_ranks_refuse_it_and_one_says_so(tmp_path):
     assert [path.name for path in run.iterdir()] == ["restore.pt"]
 
 
-def test_a_foreign_point_beside_an_own_one_is_not_overwritten(tmp_path):
+def test_a_foreign_point_next_to_an_own_one_is_not_overwritten(tmp_path):
     run = RunFolder(tmp_path)
     save_restore_point(run, point())
     torch.save(ORIGINAL, run.backup)

@@ -1,4 +1,4 @@
-"""A test split that is given is evaluated at each validation, beside the validation split."""
+"""A test split that is given is evaluated at each validation, as well as the validation split."""
 
 import json
 import shutil

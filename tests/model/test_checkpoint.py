@@ -242,10 +242,9 @@ def test_a_part_of_the_encoder_that_is_missing_is_a_warning(tmp_path, caplog):
 
 
 def test_old_names_and_half_precision():
-    state = normalise_names(
-        {"a.LayerNorm.gamma": torch.ones(2).half(), "a.LayerNorm.beta": torch.zeros(2)}
-    )
-    assert list(state) == ["a.LayerNorm.weight", "a.LayerNorm.bias"]
+    names = ["a.LayerNorm.gamma", "a.LayerNorm.beta", "beta", "a.abeta"]
+    state = normalise_names(dict.fromkeys(names, torch.ones(2).half()))
+    assert list(state) == ["a.LayerNorm.weight", "a.LayerNorm.bias", "bias", "a.abeta"]
     assert state["a.LayerNorm.weight"].dtype == torch.float32
 
 
@@ -295,12 +294,12 @@ def test_feature_layers_start_afresh(width, caplog):
     state = copied(source)
     del state[f"{IMAGES}img_LayerNorm.bias"]  # not even needed
     report = load_weights(target, state, of_width, reinit_features=True)
-    assert sorted(report.afresh) == sorted(OF_WIDTH)
+    assert sorted(report.reinitialised) == sorted(OF_WIDTH)
     assert not report.missing and not report.unexpected
     for name, value in target.state_dict().items():
         wanted = before if name in OF_WIDTH else state
         assert torch.equal(value, wanted[name]), name
-    (line,) = [line for line in report.lines() if line.startswith("started afresh")]
+    (line,) = [line for line in report.lines() if line.startswith("reinitialised")]
     assert all(name in line for name in OF_WIDTH)
     report.require_complete("file.pt")
 

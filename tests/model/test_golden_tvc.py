@@ -9,7 +9,7 @@ import torch
 import inf_tvc
 from config.model_config import ModelConfig
 from data.stores.lmdb_io import TextDb
-from data.tvc import CaptionDataset, CaptionDb, TargetClips
+from data.tvc import CaptionDataset, TargetClips, caption_texts
 from data.vocabulary import Vocabulary
 from engine.trainer import Task
 from model.decoding import DecodingSettings
@@ -58,7 +58,7 @@ def test_weight_names_are_the_contract(expected):
 def test_token_losses(model, recorded, world):
     checked = set()
     for split in ("train", "val"):
-        db = CaptionDb(world / "txt_db" / f"tvc_{split}.db")
+        db = caption_texts(world / "txt_db" / f"tvc_{split}.db")
         data = CaptionDataset(db, recorded_videos(world))
         for number, vid in enumerate(data.vids):
             key = f"tvc/token_loss/{vid}"
@@ -71,7 +71,7 @@ def test_token_losses(model, recorded, world):
 
 @torch.no_grad()
 def test_a_batch_gives_the_losses_of_its_videos_alone(model, world):
-    db = CaptionDb(world / "txt_db" / "tvc_val.db")
+    db = caption_texts(world / "txt_db" / "tvc_val.db")
     data = CaptionDataset(db, recorded_videos(world))
     items = [data[number] for number in range(len(data))]
     together = model(placed(data.collate(items)))["caption"]
@@ -94,7 +94,7 @@ def test_greedy_captions(model, greedy, world, batch_size):
             batch = placed(data.collate([data[number] for number in chosen]))
             ids = model.generate(batch.video, batch.clips, settings)
             written |= {
-                str(data.lines[place]["clip_id"]): row for place, row in zip(batch.places, ids)
+                str(data.lines[place]["clip_id"]): row for place, row in zip(batch.indices, ids)
             }
     assert {clip_id: written[clip_id] for clip_id in greedy} == greedy
     assert greedy
@@ -102,7 +102,7 @@ def test_greedy_captions(model, greedy, world, batch_size):
 
 def test_training_steps(expected, world, tmp_path):
     model = recorded_model(expected)
-    data = CaptionDataset(CaptionDb(world / "txt_db" / "tvc_train.db"), recorded_videos(world))
+    data = CaptionDataset(caption_texts(world / "txt_db" / "tvc_train.db"), recorded_videos(world))
     task = Task(
         name="tvc",
         model=model,

@@ -315,7 +315,7 @@ def written(value, model, name, corpus, channel=Channel.VIDEO_SUB, batch_size=1)
         chosen = range(first, min(first + batch_size, len(data)))
         batch = placed(data.collate([data[number] for number in chosen]))
         rows = model.generate(batch.video, batch.clips, settings)
-        texts |= {str(data.lines[p]["clip_id"]): row for p, row in zip(batch.places, rows)}
+        texts |= {str(data.lines[p]["clip_id"]): row for p, row in zip(batch.indices, rows)}
     return texts
 
 

@@ -16,7 +16,7 @@ from data.pretraining import OBJECTIVES, Objective
 from data.stores.lmdb_io import FeatureDb
 from data.video import VideoItem, collate_videos
 from model.checkpoint import read_state_dict
-from model.pretrain import Answers, HeroForPretraining
+from model.pretrain import HeroForPretraining, ObjectiveOutput
 from utils.batch import TensorBatch
 
 pytestmark = pytest.mark.golden
@@ -74,7 +74,7 @@ class HeroWithDirection(HeroForPretraining):
         logits = self.direction(frames.index_select(0, starts))
         losses = F.cross_entropy(logits.float(), batch.reversed, reduction="none")
         right = logits.argmax(dim=1) == batch.reversed
-        return Answers(len(batch.ids), {"reversed": losses}, {"acc": right})
+        return ObjectiveOutput(len(batch.ids), {"reversed": losses}, {"acc": right})
 
 
 def test_a_new_objective_is_a_data_set_a_method_and_a_row(world, expected, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def test_a_checkpoint_is_fine_tuned_on_other_features(tvr_options, other_feature
     (report,) = [
         line
         for line in (run / "log" / "log.txt").read_text().splitlines()
-        if "started afresh" in line
+        if "reinitialised" in line
     ]
     assert all(name in report for name in OF_WIDTH)
 

@@ -137,7 +137,7 @@ def test_videos_without_subtitles_get_a_line_and_files_without_a_video_none(tmp_
 def test_no_file_of_any_video(tmp_path):
     write(tmp_path, "a.en.srt")
     (tmp_path / "frames.json").write_text('{"a": 3}')
-    with pytest.raises(UserError, match=r"not asked for \(--language\): .*a.en.srt; .* pass"):
+    with pytest.raises(UserError, match=r"not selected \(--language\): .*a.en.srt; .* pass"):
         convert(tmp_path, "--vid2nframe", str(tmp_path / "frames.json"))
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from evaluation.chance import MomentBounds
+from evaluation.retrieval_metrics import annotated_spans
 from scripts.demo import ROOT, SHORT_NAMES, call, main, run_demo, with_seeds
 from scripts.demo_corpus.demo_tasks import demo_tasks
-from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table, truth_of
+from scripts.demo_corpus.moment_report import MomentRun, plot_moments, recall_table
 from scripts.demo_corpus.multitask_demo import MultitaskTask
-from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, Transfer
+from scripts.demo_corpus.pretrain_demo import PRETRAINED, SCRATCH, PretrainTask
 from scripts.demo_corpus.search_demo import SearchTask
 from scripts.preparation.datasets import catalogue
 from utils.errors import UserError
@@ -68,7 +69,7 @@ def test_the_picture_is_a_png(moment_run, tmp_path):
 
 def test_a_query_of_several_annotators_keeps_them_all():
     row = {"vid_name": "a", "ts": [[0, 5], [0, 5], [5, 10], [0, 10]]}
-    assert truth_of(row).spans == row["ts"]
+    assert annotated_spans(row["ts"]) == row["ts"]
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
@@ -101,29 +102,21 @@ def test_a_recipe_is_moved_to_another_folder(tmp_path, name):
 
 
 @pytest.fixture
-def transfer(tmp_path) -> Transfer:
-    """Two seeds of two steps, with their metrics but without a run."""
-    transfer = Transfer(
-        script="train_vcmr.py",
-        task="tvr",
-        recipe=Path("config/debug-tvr.json"),
-        runs=tmp_path,
-        checkpoint=Path("pretrain/ckpt/model_step_8.pt"),
-        steps=20,
-        seeds=(1, 2),
-    )
+def transfer(tmp_path) -> PretrainTask:
+    """Two seeds of twenty steps, with their metrics but without a run."""
+    task = replace(demo_tasks(tmp_path)["pretrain"], finetune_steps=20, seeds=(1, 2))
     recalls = {PRETRAINED: (30.0, 41.0), SCRATCH: (12.0, 11.0)}
     for start, values in recalls.items():
-        for seed, value in zip(transfer.seeds, values, strict=True):
-            results = transfer.folder(start, seed) / "results"
+        for seed, value in zip(task.seeds, values, strict=True):
+            results = task.folder(start, seed, 8) / "results"
             write_json(results / "metrics_20.json", {"VR": {"r1": 0.0, "r5": value}})
             pool = {f"video{index}": index for index in range(40)}
             write_json(results / "results_20_all.json", {"video2idx": pool})
-    return transfer
+    return task
 
 
 def test_pretrained_and_scratch_stand_beside_chance(transfer):
-    rows = [line.split() for line in transfer.table().splitlines()[2:]]
+    rows = [line.split() for line in transfer.table(8).splitlines()[2:]]
     assert rows == [
         ["pre-trained", "30.0", "41.0", "35.5"],
         ["scratch", "12.0", "11.0", "11.5"],
@@ -132,9 +125,9 @@ def test_pretrained_and_scratch_stand_beside_chance(transfer):
 
 
 def test_both_starts_differ_in_the_checkpoint_only(transfer):
-    with_checkpoint, without = (command for _, command in list(transfer.commands())[:2])
+    with_checkpoint, without = (command for _, command in list(transfer.evaluation(8))[:2])
     place = with_checkpoint.index("--checkpoint")
-    assert with_checkpoint[place + 1] == Path("pretrain/ckpt/model_step_8.pt")
+    assert with_checkpoint[place + 1] == transfer.run / "ckpt" / "model_step_8.pt"
     del with_checkpoint[place : place + 2]
     folders = []
     for command in (with_checkpoint, without):
@@ -143,13 +136,11 @@ def test_both_starts_differ_in_the_checkpoint_only(transfer):
     assert folders[0] != folders[1]
 
 
-@pytest.mark.parametrize(
-    "checkpoint", ["pretrain/ckpt/model_step_9.pt", "pretrain_ht/ckpt/model_step_8.pt"]
-)
-def test_another_checkpoint_has_other_folders(transfer, checkpoint):
-    later = replace(transfer, checkpoint=Path(checkpoint))
-    assert later.folder(PRETRAINED, 1) != transfer.folder(PRETRAINED, 1)
-    assert later.folder(SCRATCH, 1) == transfer.folder(SCRATCH, 1)
+@pytest.mark.parametrize(("name", "checkpoint"), [("pretrain", 9), ("pretrain_ht", 8)])
+def test_another_checkpoint_has_other_folders(transfer, name, checkpoint):
+    later = replace(transfer, name=name)
+    assert later.folder(PRETRAINED, 1, checkpoint) != transfer.folder(PRETRAINED, 1, 8)
+    assert later.folder(SCRATCH, 1, checkpoint) == transfer.folder(SCRATCH, 1, 8)
 
 
 @pytest.mark.slow
@@ -162,7 +153,7 @@ def test_pretraining_then_fine_tuning(tmp_path, capfd):
     assert "VR R@5 (%) of tvr after 2 steps" in printed
     assert "vsm_tv_all/loss" in printed
     assert "vsm_ht_clips/loss" in printed
-    log = task.transfer(2).folder(PRETRAINED, 1) / "log" / "log.txt"
+    log = task.folder(PRETRAINED, 1, 2) / "log" / "log.txt"
     assert "model_step_2.pt" in log.read_text()
 
 

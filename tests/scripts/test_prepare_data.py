@@ -268,7 +268,7 @@ def test_a_useless_file_without_a_checksum(own_mirror, server, storage, capsys, 
     archive.write_bytes(bad[content])
     with pytest.raises(UserError, match=r"failed: txt_db/tvr_val\.db"):
         prepare(storage)
-    assert "txt_db/tvr_val.db as it came from" in capsys.readouterr().err
+    assert "txt_db/tvr_val.db of http" in capsys.readouterr().err
     assert not (storage / "txt_db" / "tvr_val.db").exists() and not downloads(storage)
     archive.write_bytes(whole)
     prepare(storage)
@@ -549,7 +549,7 @@ def test_a_killed_step_is_done_again(world, storage, raw):
         (["--dataset", "tvr", "--storage", "s", "--jobs", "0"], "--jobs must be 1 or more"),
         (["--dataset", "tvr", "--storage", "s", "--ann_dir", "a"], "--ann_dir needs --from raw"),
         (["--dataset", "tvr", "--from", "raw"], "--storage is missing"),
-        (["--dataset", "tvr", "--storage", "s", "--from", "raw"], "--ann_dir is where"),
+        (["--dataset", "tvr", "--storage", "s", "--from", "raw"], "--ann_dir must hold"),
         (["--dataset", "pretrained", "--storage", "s", "--from", "raw"], "are downloaded, not"),
     ],
 )
@@ -605,7 +605,7 @@ def test_lists_to_pretrain_on_that_are_there_are_taken(storage, raw, capsys):
     prepare(storage, *copy, "--force", dataset="tv_pretrain")
     names = "txt_db/pretrain_splits/tv_train.json, txt_db/pretrain_splits/tv_val.json"
     printed = capsys.readouterr().out
-    assert f"--force without a STEP: all 2 are done again: {names}\n" in printed
+    assert f"--force without a STEP: all 2 run again: {names}\n" in printed
     assert printed.count("(forced)") == 2
 
 

@@ -364,7 +364,7 @@ def test_clips_of_a_test_split(world, toker, tmp_path):
     assert len(TextDb(tmp_path / "c.db" / "cap.db")) == 0
 
     write_jsonl(tmp_path / "s.jsonl", [{"vid_name": "other", "sub": []}])
-    with pytest.raises(UserError, match="knows no video of"):
+    with pytest.raises(UserError, match="has no video of"):
         prepare_captions(tmp_path / "c.jsonl", tmp_path / "s.jsonl", tmp_path / "d.db", toker)
     assert not (tmp_path / "d.db").exists()
 
@@ -471,7 +471,7 @@ def test_subtitles_are_sorted_and_videos_without_any_are_grouped(world, toker, t
     assert "1 of 3 videos" in caplog.text and "no features" in caplog.text
     for name, more, groups in (
         ("3", ["--nframe_group", "3"], [[0, [0, 1, 2]], [1, [3, 4]]]),
-        ("5", ["--only_available"], [[0, [0, 1, 2, 3, 4]]]),
+        ("5", [], [[0, [0, 1, 2, 3, 4]]]),
         ("0", ["--nframe_group", "0"], []),
     ):
         record = made(name, *more)["w"]
@@ -487,7 +487,6 @@ def test_subtitles_are_sorted_and_videos_without_any_are_grouped(world, toker, t
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"vid_name": "w", "sub": []}, "has no frames of video 'w'"),
         ({"vid_name": "v"}, "sub must be a list"),
         ({"vid_name": "v", "sub": ["a"]}, "sub must be a list"),
         ({"vid_name": "v", "sub": [{"text": "a", "start": 0}]}, "must be seconds"),

@@ -203,14 +203,12 @@ def test_subtitles_of_videos_without_features(world, tmp_path, capsys, caplog):
     words = ["--annotation", str(world / "ann" / "tv_subtitles.jsonl"), "--workers", "1"]
     words += ["--output", str(tmp_path / "sub.db"), "--toker", str(world / "toker")]
     words += ["--frame_length", "1.5", "--vid2nframe"]
-    with pytest.raises(UserError, match=rf"no frames of video '{lost}'; --only_available leaves"):
-        prepro_sub.main([*words, str(tmp_path / "frames.json")])
-    prepro_sub.main([*words, str(tmp_path / "frames.json"), "--only_available"])
-    assert f"1 of {len(frames)} videos" in caplog.text
+    prepro_sub.main([*words, str(tmp_path / "frames.json")])
+    assert f"1 of {len(frames)} videos" in caplog.text and f"such as '{lost}'" in caplog.text
     part = TextDb(tmp_path / "sub.db")
     assert lost not in part and lost not in part.side("vid2len.json")
     whole = TextDb(world / "txt_db" / "tv_subtitles.db")
     assert list(part.keys()) == [vid for vid in whole.keys() if vid != lost]  # noqa: SIM118
     write_json(tmp_path / "none.json", {"another": 3})
     with pytest.raises(UserError, match=rf"none of the {len(frames)} videos of"):
-        prepro_sub.main([*words, str(tmp_path / "none.json"), "--only_available", "--force"])
+        prepro_sub.main([*words, str(tmp_path / "none.json"), "--force"])

@@ -121,7 +121,7 @@ def test_films_are_made_once_and_with_the_same_options(tmp_path, capsys):
     main(words)
     assert "17 films, 0 of them made now" in capsys.readouterr().out
     assert (tmp_path / "ann" / "films_sentences.json").read_text() == before
-    with pytest.raises(UserError, match="tells of other films"):
+    with pytest.raises(UserError, match="describes another corpus"):
         main([*words, "--seed", "2"])
 
 

@@ -71,7 +71,7 @@ def test_recorded_scores(name, recorded_scores):
 @pytest.mark.java
 def test_the_recorded_submission_as_a_whole(recorded_scores):
     zipped, scores = recorded_scores
-    assert list(zipped) == [part.member for part in PARTS if part.is_first]
+    assert list(zipped) == [part.member for part in PARTS if part.split == part.task.submitted[0]]
     recorded = read_json(METRICS / "scores.json")
     assert scores["val"]["Meta-Ave"] == pytest.approx(recorded["Meta-Ave"], abs=1e-6)
     assert list(scores) == ["val"]
@@ -313,7 +313,7 @@ def test_a_split_that_the_indices_lack_is_not_searched_for_indices(benchmark, ca
         (["--results", "{}"], "nothing to do: give --output"),
         (["--results", "{}", "--json", "x", "--output", "y"], "--json needs --score"),
         (["--results", "{}/nothing", "--score"], "nothing does not exist"),
-        (["--results", "{}", "--score"], "holds no predictions that tell their task"),
+        (["--results", "{}", "--score"], "has no predictions: evaluate its run or leave it out"),
         (["--results", "tvr_val={}/nothing", "--score"], "nothing does not exist"),
         (["--results", "{}", "--annotation", "{}/no", "--score"], "no is no folder of annotations"),
         (["--results", "{}", "--vid2dur_idx", "x", "--score"], "--vid2dur_idx needs --task"),

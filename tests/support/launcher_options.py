@@ -16,7 +16,7 @@ from data.loader import ItemKey, RankBatches
 from data.mix import part_seed
 from data.pretraining import ObjectiveDataset, collate_objective
 from data.stores.lmdb_io import FeatureDb, TextDb
-from data.tvc import CaptionDataset, CaptionDb
+from data.tvc import CaptionDataset, caption_texts
 from data.video import SubtitleSource
 from data.videoQA import QuestionDataset
 from data.violin import StatementDataset
@@ -110,7 +110,7 @@ def query_options(world: Path) -> dict[str, dict]:
 
 def caption_options(world: Path) -> dict[str, Any]:
     """One caption per video."""
-    source, captions = recorded_source(world), CaptionDb(world / "txt_db" / "tvc_train.db")
+    source, captions = recorded_source(world), caption_texts(world / "txt_db" / "tvc_train.db")
     seed = equal_items_seed(
         lambda seed: CaptionDataset(captions, source, 1, 60, seed),
         lambda data, key: len(data.collate([data[key]]).targets),

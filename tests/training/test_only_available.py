@@ -17,8 +17,8 @@ from data.pretraining import open_corpora
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb
 from data.tvc import (
     CaptionDataset,
-    CaptionDb,
     TargetClips,
+    caption_texts,
     captions_by_video,
     read_clip_lines,
 )
@@ -150,8 +150,8 @@ def some_videos(world: Path, gone: set[str]) -> SubtitleSource:
 
 
 def test_captions_and_clips(world):
-    captions = CaptionDb(world / "txt_db" / "tvc_train.db")
-    of_video = captions_by_video(captions.captions)
+    captions = caption_texts(world / "txt_db" / "tvc_train.db")
+    of_video = captions_by_video(captions)
     gone = {min(of_video)}
     videos = some_videos(world, gone)
     data = CaptionDataset(captions, videos)
@@ -165,7 +165,7 @@ def test_captions_and_clips(world):
             "clips": {"used": len(target.lines), "of": len(lines)},
         }
     }
-    places = [place for number in range(len(target)) for place in target[number].places]
+    places = [place for number in range(len(target)) for place in target[number].indices]
     assert sorted(places) == list(range(len(target.lines)))
 
 

@@ -140,7 +140,7 @@ def test_a_killed_rank_is_named(failed_run):
 def test_a_stopped_rank_is_named(failed_run):
     said = failed_run("is stopped", HERO_RANK_TIMEOUT="3")
     assert said.count("error: rank 1 of 2 has given no sign of life for 4 s (it is stopped, ") == 1
-    assert "its last step was 7; the same command goes on" in said
+    assert "its last step was 7; the same command resumes" in said
 
 
 @launched

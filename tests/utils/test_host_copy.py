@@ -1,4 +1,4 @@
-"""Values that the host reads later than the device was told to compute them."""
+"""Values that are read on the host after the device has continued."""
 
 import pytest
 import torch

@@ -133,7 +133,7 @@ def test_two_writers_of_one_file(tmp_path):
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_pool_is_closed_when_its_work_ends(broken):
-    """Its thread, going on, closes the pipe that the ending interpreter writes to (EBADF)."""
+    """Its thread continues and closes the pipe that the ending interpreter writes to (EBADF)."""
 
     def work(chunk: list[int]) -> list[int]:
         if broken:

@@ -15,7 +15,6 @@ from utils.files import read_json
 from utils.logger import (
     LOGGER,
     MetricsWriter,
-    NullMetricsWriter,
     _EarlyHandler,
     git_info,
     save_run_info,
@@ -108,7 +107,7 @@ def test_tensorboard_drops_what_the_restart_repeats(tmp_path):
     ]
 
 
-def test_a_run_started_anew_drops_all_lines(tmp_path):
+def test_a_run_started_again_drops_all_lines(tmp_path):
     write_steps(tmp_path, 0, range(1, 4))
     write_steps(tmp_path, 0, range(1, 2))
     assert lines(tmp_path) == [(1, "loss", 0.25)]
@@ -118,14 +117,6 @@ def test_a_damaged_metrics_file_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "name": "a", "value": 1}\nnonsense\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl:2 is not a metric"):
         MetricsWriter(tmp_path, 1)
-
-
-def test_the_null_writer_has_the_same_methods(tmp_path):
-    writer = NullMetricsWriter()
-    writer.write(1, {"loss": 1.0})
-    writer.close()
-    public = {name for name in dir(MetricsWriter) if not name.startswith("_")}
-    assert public == {name for name in dir(NullMetricsWriter) if not name.startswith("_")}
 
 
 def test_run_info_files(tmp_path):

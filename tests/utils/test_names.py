@@ -12,7 +12,7 @@ import eval_vcmr
 import eval_vr
 from data.check.broken_databases import BrokenRecords, drop_from
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter, TextDb, TextDbWriter
-from data.tvc import CaptionDataset, CaptionDb, TargetClips
+from data.tvc import CaptionDataset, TargetClips, caption_texts
 from data.vcmr import MomentDataset
 from data.video import SubtitleSource
 from data.video_pool import feature_name, query_videos, read_split
@@ -424,7 +424,7 @@ def test_questions_statements_and_moments(numbered, tmp_path, original):
 @pytest.mark.golden
 def test_captions_and_clips(numbered, world, tmp_path):
     source = numbered.source()
-    data = CaptionDataset(CaptionDb(numbered.folder / "tvc_val.db"), source)
+    data = CaptionDataset(caption_texts(numbered.folder / "tvc_val.db"), source)
     assert set(data.vids) <= set(map(str, numbered.number.values()))
     clip = TextDb(numbered.folder / "tvc_val.db" / "clip.db")
     theirs = TextDb(world / "txt_db" / "tvc_val.db" / "clip.db")
@@ -432,7 +432,7 @@ def test_captions_and_clips(numbered, world, tmp_path):
         assert clip[id_]["sub_indices"] == theirs[id_]["sub_indices"]
     target = TargetClips(numbered.folder / "tvc_val.jsonl", source)
     for item in map(target.__getitem__, range(len(target))):
-        assert {str(target.lines[place]["vid_name"]) for place in item.places} == {item.video.vid}
+        assert {str(target.lines[place]["vid_name"]) for place in item.indices} == {item.video.vid}
     assert isinstance(target.lines[0]["vid_name"], int)  # handed in as it was given
 
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: one line, 130 or 143, nothing left, and training goes on exactly."""
+"""SIGINT and SIGTERM: one line, 130 or 143, nothing left, and training resumes exactly."""
 
 import json
 import os
@@ -187,7 +187,7 @@ def test_a_step_is_finished_and_gone_on_from(tmp_path, capfd, number, at):
     loader = Signalling(at, number)
     assert stopped(make_trainer(folder, loader=loader, **SCHEDULE)) == 128 + number
     point = folder / "restore.pt"
-    line = f"stopped by {number.name}; {point} is of step {at}: the same command goes on there"
+    line = f"stopped by {number.name}; {point} is of step {at}: the same command resumes there"
     assert capfd.readouterr().err.splitlines()[-1] == line
     validated = final_state(folder)["validated"]
     assert validated == (at % 3 != 0)  # a validation that is due is left to the restart

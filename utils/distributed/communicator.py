@@ -1,9 +1,10 @@
-"""What the ranks of a run say to each other, whatever launched them."""
+"""Communication between the ranks of a run, independent of the launcher."""
 
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,26 +17,23 @@ ReduceOp = Literal["sum", "mean", "max"]
 
 
 class CollectiveError(RuntimeError):
-    """A collective failed or ran out of time; names it and, where known, the ranks to blame."""
+    """A collective failed or timed out; names it and, if known, the ranks that caused it."""
 
 
+@dataclass(frozen=True)
 class Pending:
-    """A collective under way."""
+    """A collective in progress; ``wait()`` returns when its result is available (on CUDA: to work
+    that this stream queues next)."""
 
-    def __init__(self, wait: Callable[[], object]) -> None:
-        self._wait = wait
-
-    def wait(self) -> None:
-        """Return when the result is there (on CUDA: for what this stream does next)."""
-        self._wait()
+    wait: Callable[[], object]
 
 
 class Communicator(ABC):
     """The ranks of one run. Every rank must start the same collectives in the same order.
 
-    Tensors may lie on the CPU or on the rank's own device; they must be contiguous. A back-end
-    provides the three primitives ``_start_all_reduce``, ``_broadcast`` and ``_gather_bytes``, and a
-    board where its launcher keeps one.
+    Tensors may be on the CPU or on the rank's own device; they must be contiguous. A back-end
+    implements ``_start_all_reduce``, ``_broadcast`` and ``_gather_bytes``, and has a board if its
+    launcher has a store.
 
     Attributes:
         step: optimizer steps done, for messages.
@@ -54,7 +52,7 @@ class Communicator(ABC):
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the rank that writes files and logs."""
+        """Whether this rank writes files and logs."""
         return self.rank == 0
 
     def all_reduce_(self, tensor: Tensor, op: ReduceOp = "sum") -> Tensor:
@@ -65,11 +63,11 @@ class Communicator(ABC):
     def all_reduce_async(
         self, tensor: Tensor, op: ReduceOp = "sum", name: str | None = None
     ) -> Pending:
-        """Start reducing ``tensor`` in place; do not touch it before ``.wait()``.
+        """Start reducing ``tensor`` in place; do not use it before ``.wait()``.
 
         Args:
-            name: the same on all ranks, used by no other collective under way. Names that come
-                back from step to step save Horovod a negotiation.
+            name: the same on all ranks, and of no other collective in progress. Names that are used
+                again in every step save Horovod a negotiation.
         """
         named = self._named(f"all_reduce {op}", tensor)
         with self._explained(*named):
@@ -81,37 +79,34 @@ class Communicator(ABC):
 
         return Pending(wait_explained)
 
-    def broadcast_(self, tensor: Tensor, root: int = 0) -> Tensor:
-        """Overwrite ``tensor`` with rank ``root``'s, which has the same shape, and return it."""
-        with self._explained(*self._named(f"broadcast from rank {root}", tensor)):
-            self._broadcast(tensor, root)
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Overwrite ``tensor`` with rank 0's, which has the same shape, and return it."""
+        with self._explained(*self._named("broadcast from rank 0", tensor)):
+            self._broadcast(tensor)
         return tensor
 
     def all_gather_parts(self, tensor: Tensor) -> list[Tensor]:
-        """All ranks' tensors in rank order; their first dimensions may differ. No gradient."""
+        """Return all ranks' tensors in rank order, detached; their first dimensions may differ."""
         flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         with self._explained(*self._named("all_gather", tensor)):
             parts = self._gather_bytes(flat)
         return [part.view(tensor.dtype).reshape(-1, *tensor.shape[1:]) for part in parts]
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """All ranks' tensors concatenated along the first dimension, which may differ."""
+        """Return all ranks' tensors concatenated along the first dimension, which may differ."""
         return torch.cat(self.all_gather_parts(tensor))
 
     def all_gather_object(self, obj: Any) -> list[Any]:
-        """Every rank's picklable object, in rank order."""
-        return [pickle.loads(part.numpy().data) for part in self.all_gather_parts(_to_bytes(obj))]
+        """Return every rank's picklable object, in rank order."""
+        content = torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8)
+        return [pickle.loads(part.numpy().data) for part in self.all_gather_parts(content)]
 
-    def broadcast_object(self, obj: Any, root: int = 0) -> Any:
-        """Rank ``root``'s picklable object."""
-        content = _to_bytes(obj) if self.rank == root else torch.empty(0, dtype=torch.uint8)
-        length = self.broadcast_(torch.tensor([content.numel()]), root)
-        if self.rank != root:
-            content = torch.empty(int(length), dtype=torch.uint8)
-        return pickle.loads(self.broadcast_(content, root).numpy().data)
+    def broadcast_object(self, obj: Any) -> Any:
+        """Return rank 0's picklable object."""
+        return self.all_gather_object(obj if self.is_main else None)[0]
 
     def barrier(self) -> None:
-        """Return when every rank has come here."""
+        """Wait until every rank has called this."""
         self.all_reduce_(torch.zeros(1))
 
     def shutdown(self) -> None:
@@ -121,7 +116,7 @@ class Communicator(ABC):
             self._watch = None
 
     def watch_ranks(self, seconds: float) -> None:
-        """End the run where a rank gives no sign of life for so long."""
+        """End the run if a rank gives no sign of life for ``seconds``."""
         if self.board is not None and self.size > 1:
             self._watch = RankWatch(
                 self.board, self.rank, self.size, lambda: (self.step, self._started), seconds
@@ -129,17 +124,17 @@ class Communicator(ABC):
 
     @abstractmethod
     def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], object]:
-        """Start the reduction; the function returned waits for it."""
+        """Start the reduction and return a function that waits for it."""
 
     @abstractmethod
-    def _broadcast(self, tensor: Tensor, root: int) -> None: ...
+    def _broadcast(self, tensor: Tensor) -> None: ...
 
     @abstractmethod
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
-        """Every rank's bytes; ``flat`` is a uint8 vector of any length."""
+        """Return every rank's bytes; ``flat`` is a uint8 vector of any length."""
 
     def _named(self, what: str, tensor: Tensor) -> tuple[int, str]:
-        """Number of the collective to begin, and what it is."""
+        """Return number and description of a new collective."""
         self._started += 1
         dtype = str(tensor.dtype).removeprefix("torch.")
         return self._started, f"{what} of {dtype} {tuple(tensor.shape)}"
@@ -149,7 +144,7 @@ class Communicator(ABC):
         try:
             yield
         except RuntimeError as error:
-            with postponed_signals():  # the launcher's, which ends all ranks when one is gone
+            with postponed_signals():  # of the launcher, which ends all ranks when one is gone
                 absent = f" ({self._watch.absent(number)})" if self._watch else ""
             raise CollectiveError(
                 f"rank {self.rank} of {self.size}, after step {self.step}: collective {number}, "
@@ -158,7 +153,7 @@ class Communicator(ABC):
 
 
 class SingleProcess(Communicator):
-    """One process, no launcher: every collective returns what it was given."""
+    """One process without a launcher: every collective returns its input."""
 
     backend = "single"
 
@@ -168,12 +163,8 @@ class SingleProcess(Communicator):
     def _start_all_reduce(self, tensor: Tensor, op: ReduceOp, name: str) -> Callable[[], object]:
         return lambda: None
 
-    def _broadcast(self, tensor: Tensor, root: int) -> None:
+    def _broadcast(self, tensor: Tensor) -> None:
         pass
 
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
         return [flat]
-
-
-def _to_bytes(obj: Any) -> Tensor:
-    return torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8)

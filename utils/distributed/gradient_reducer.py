@@ -1,4 +1,4 @@
-"""Average gradients over ranks while backward is still computing the rest of them."""
+"""Average gradients over ranks while backward computes the others."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from utils.distributed.communicator import Communicator, Pending
 
 
 class _Bucket(NamedTuple):
-    """Parameters whose gradients travel together."""
+    """Parameters whose gradients are reduced together."""
 
     indices: list[int]
     parameters: list[Tensor]
     flat: Tensor
 
     def gradients(self) -> list[Tensor]:
-        """Of every parameter; zeros where it has none yet."""
+        """Return the gradient of every parameter, set to zeros where it is None."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -35,17 +35,17 @@ class GradientReducer:
         loss.backward()                 # the last: reduction starts as gradients appear
         reducer.finish()                # gradients are averages now
 
-    Gradients travel in buckets, copied into one flat tensor each, in the order in which rank 0 got
-    them in the first step; a bucket starts as soon as it is complete and those before it have
-    started. Buckets hold what every rank has used in every step so far. The rest (one objective's
-    head among several, a loss that a rank may skip, everything in the first step) is reduced in
-    ``finish``: a missing gradient would hold up all that comes after it.
+    Gradients are copied into flat buckets, in the order in which rank 0 got them in the first step;
+    a bucket starts as soon as it is complete and the previous ones have started. Buckets hold the
+    parameters that every rank has used in every step so far. The others (one objective's head among
+    several, a loss that a rank may skip, all in the first step) are reduced in ``finish``, as a
+    missing gradient would delay the following buckets.
 
-    A gradient becomes the average over all ranks, ranks without one counting as zero. A parameter
-    that no rank used keeps its ``grad``: ``None`` before its first, so that the optimizer leaves it
-    alone on all ranks alike. Horovod's own optimizer gives it zeros, and weight decay would move
-    it; ``DistributedDataParallel`` walks the graph of every step to find it, and the two launchers
-    would train in different ways.
+    The average is over all ranks; a rank without a gradient counts as zero. A parameter that no
+    rank used keeps its ``grad``, which is None before its first gradient, so that the optimizer
+    does not change it. With zeros, as from Horovod's own optimizer, weight decay would change it;
+    ``DistributedDataParallel`` would search the graph of every step for it, and the two launchers
+    would train differently.
 
     With one process there are no hooks and no copies.
 
@@ -68,7 +68,7 @@ class GradientReducer:
         self._parameters = [p for p in parameters if p.requires_grad]
         self._used: dict[int, None] = {}  # in this step, in order
         self._arrived: set[int] = set()  # in its last backward pass
-        self._steady: list[int] | None = None  # None: no step has been seen yet
+        self._steady: list[int] | None = None  # None before the first step
         self._buckets: list[_Bucket] = []
         self._started: list[tuple[_Bucket, Pending]] = []
         if comm.size > 1:
@@ -79,7 +79,7 @@ class GradientReducer:
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
-        """Backward passes in here only add to the gradients."""
+        """Only add to the gradients in backward passes of this context."""
         self._accumulating = True
         try:
             yield
@@ -96,7 +96,7 @@ class GradientReducer:
         if self._comm.size == 1:
             return stop
         self._start(self._buckets[len(self._started) :])
-        # How many ranks have a gradient of each parameter; on the CPU: no device is waited for.
+        # How many ranks have a gradient of each parameter; on the CPU, not to wait for a device.
         mine = [int(index in self._used) for index in range(len(self._parameters))]
         exchanged = torch.tensor([*mine, int(stop)], dtype=torch.int32)
         *counts, stops = self._comm.all_reduce_(exchanged).tolist()
@@ -121,7 +121,7 @@ class GradientReducer:
                 "two backward passes between reductions: run all but the last inside accumulate()"
             )
         self._arrived.add(index)
-        # In order, so that all ranks start the same reductions one after the other.
+        # In order, so that all ranks start the same reductions in turn.
         while self._overlap and len(self._started) < len(self._buckets):
             following = self._buckets[len(self._started)]
             if not self._arrived.issuperset(following.indices):
@@ -136,7 +136,7 @@ class GradientReducer:
             self._started.append((bucket, pending))
 
     def _keep_steady(self, counts: list[int]) -> None:
-        """Leave out of the buckets what some rank did not use in this step."""
+        """Remove from the buckets the parameters that a rank did not use in this step."""
         order = self._steady
         if order is None:
             order = self._comm.broadcast_object(list(self._used))
@@ -145,7 +145,7 @@ class GradientReducer:
             self._steady, self._buckets = steady, self._split(steady)
 
     def _split(self, indices: list[int]) -> list[_Bucket]:
-        """Cut into buckets of one dtype and device, of about the bucket size."""
+        """Return buckets of one dtype and device each, of about the bucket size."""
         runs: list[list[int]] = []
         filled, kind = 0, None
         for index in indices:
@@ -156,9 +156,9 @@ class GradientReducer:
                 filled, kind = 0, its_kind
             runs[-1].append(index)
             filled += parameter.nbytes
-        return [self._bucket(run) for run in runs]
-
-    def _bucket(self, indices: list[int]) -> _Bucket:
-        parameters = [self._parameters[index] for index in indices]
-        flat = parameters[0].new_empty(sum(parameter.numel() for parameter in parameters))
-        return _Bucket(indices, parameters, flat)
+        buckets = []
+        for run in runs:
+            parameters = [self._parameters[index] for index in run]
+            flat = parameters[0].new_empty(sum(parameter.numel() for parameter in parameters))
+            buckets.append(_Bucket(run, parameters, flat))
+        return buckets

@@ -20,9 +20,8 @@ STORE_VARIABLES = ("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT
 class HorovodRanks(Communicator):
     """The ranks that horovodrun (or mpirun) has started.
 
-    Waiting is done here rather than by Horovod's ``synchronize``: that has no time limit (the stall
-    inspector of 0.28.1 knows no ranks when they are coordinated over Gloo) and keeps a CPU core
-    busy.
+    Collectives are polled, as Horovod's ``synchronize`` has no timeout (the stall inspector of
+    0.28.1 does not know ranks that are coordinated over Gloo) and keeps a CPU core busy.
     """
 
     backend = "horovod"
@@ -44,7 +43,7 @@ class HorovodRanks(Communicator):
             self.board = HorovodBoard()
 
     def shutdown(self) -> None:
-        """Tell the other ranks that this one has finished."""
+        """Signal to the other ranks that this one has finished."""
         super().shutdown()
         self._hvd.shutdown()
 
@@ -53,9 +52,9 @@ class HorovodRanks(Communicator):
         deadline = time.monotonic() + self._timeout_seconds
         return lambda: self._wait(handle, deadline)
 
-    def _broadcast(self, tensor: Tensor, root: int) -> None:
-        flat = tensor.view(-1).view(torch.uint8)  # of any dtype: Horovod knows no bfloat16 here
-        self._wait(self._hvd.broadcast_async_(flat, root, name="broadcast"))
+    def _broadcast(self, tensor: Tensor) -> None:
+        flat = tensor.view(-1).view(torch.uint8)  # of any dtype: Horovod has no bfloat16 here
+        self._wait(self._hvd.broadcast_async_(flat, 0, name="broadcast"))
 
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
         length = torch.tensor([flat.numel()])
@@ -73,7 +72,7 @@ class HorovodRanks(Communicator):
 
 
 class HorovodBoard:
-    """The key-value store of horovodrun; mpirun keeps none."""
+    """The key-value store of horovodrun; mpirun has none."""
 
     def __init__(self) -> None:
         from horovod.runner.http import http_client
@@ -90,6 +89,6 @@ class HorovodBoard:
         try:
             return self._http.read_data_from_kvstore(*self._address, BOARD, str(rank))
         except RuntimeError as error:
-            if isinstance(error.args[-1], HTTPError):  # the store is there, the line is not
+            if isinstance(error.args[-1], HTTPError):  # the store exists, the line does not
                 return ""
             raise

@@ -1,4 +1,4 @@
-"""The one place that finds out how a run was started and sets up ranks, device and seeds."""
+"""Set up ranks, device and seeds for the launcher that started the run."""
 
 import atexit
 import os
@@ -14,9 +14,9 @@ import torch
 from utils.distributed.communicator import CollectiveError, Communicator, SingleProcess
 from utils.errors import UserError
 
-# Of a collective: long enough for rank 0 to validate or write a checkpoint while the others wait.
+# Of a collective: long enough to wait for rank 0 to validate or write a checkpoint.
 TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS = "HERO_COLLECTIVE_TIMEOUT", 1800
-# Of a rank's sign of life: a stopped one ends the run within five minutes, the launcher's included.
+# Of a silent rank: it ends the run within five minutes, including the launcher's time.
 SILENCE_VARIABLE, DEFAULT_SILENCE_SECONDS = "HERO_RANK_TIMEOUT", 240
 
 
@@ -34,32 +34,31 @@ def setup(seed: int = 0) -> tuple[Communicator, torch.device]:
     if torch.cuda.is_available():
         device = torch.device("cuda", comm.local_rank)
         torch.cuda.set_device(device)
-    # It plans again for every shape, and every packed batch has shapes of its own.
+    # It plans again for every shape, and every packed batch has other shapes.
     torch.backends.cuda.enable_cudnn_sdp(False)
     seed_all(seed, comm.rank)
     return comm, device
 
 
 def init_communicator() -> Communicator:
-    """Recognise the launcher from its environment and join the other ranks.
+    """Join the other ranks of the launcher that the environment shows.
 
     horovodrun sets ``HOROVOD_RANK``, mpirun ``OMPI_COMM_WORLD_RANK``, torchrun ``RANK``,
     ``WORLD_SIZE`` and ``LOCAL_RANK``; without any of them this is one process. A collective that
     takes longer than ``$HERO_COLLECTIVE_TIMEOUT`` seconds (1800) fails, and a rank that gives no
     sign of life for ``$HERO_RANK_TIMEOUT`` seconds (240) ends the run.
 
-    A process joins once: scripts that are called one after the other in it get the same
-    communicator, and after its ``shutdown()`` there is no other.
+    A process joins once: later calls return the same communicator, also after its ``shutdown()``.
     """
     env = os.environ
     timeout = _seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS)
     silence = _seconds(SILENCE_VARIABLE, min(DEFAULT_SILENCE_SECONDS, timeout))
     if "HOROVOD_RANK" in env or "OMPI_COMM_WORLD_RANK" in env:
         _check_gpus(int(env.get("HOROVOD_LOCAL_RANK", env.get("OMPI_COMM_WORLD_LOCAL_RANK", 0))))
-        comm = _join_horovod(timeout, silence)
+        comm = _join("horovod", timeout, silence)
     elif all(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
         _check_gpus(int(env["LOCAL_RANK"]))
-        comm = _join_torch(timeout, silence)
+        comm = _join("torch", timeout, silence)
     else:
         return SingleProcess()
     sys.excepthook = _die
@@ -67,20 +66,16 @@ def init_communicator() -> Communicator:
 
 
 @cache
-def _join_horovod(timeout: int, silence: int) -> Communicator:
-    from utils.distributed.horovod_backend import HorovodRanks
+def _join(backend: str, timeout: int, silence: int) -> Communicator:
+    comm: Communicator
+    if backend == "horovod":
+        from utils.distributed.horovod_backend import HorovodRanks
 
-    return _watched(HorovodRanks(timeout), silence)
+        comm = HorovodRanks(timeout)
+    else:
+        from utils.distributed.torch_backend import TorchDistributed
 
-
-@cache
-def _join_torch(timeout: int, silence: int) -> Communicator:
-    from utils.distributed.torch_backend import TorchDistributed
-
-    return _watched(TorchDistributed(timeout), silence)
-
-
-def _watched(comm: Communicator, silence: int) -> Communicator:
+        comm = TorchDistributed(timeout)
     comm.watch_ranks(silence)
     atexit.register(comm.shutdown)
     return comm
@@ -101,7 +96,7 @@ def _seconds(variable: str, default: int) -> int:
 
 
 def _check_gpus(local_rank: int) -> None:
-    """Before joining: NCCL needs one GPU per process, and its own message does not say so."""
+    """Check that there is a GPU per process, which NCCL needs but its messages do not say."""
     count = torch.cuda.device_count()
     if 0 < count <= local_rank:
         raise UserError(
@@ -111,10 +106,10 @@ def _check_gpus(local_rank: int) -> None:
 
 
 def _die(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show the traceback, or what a collective failed of, and end at once.
+    """Print the traceback, or why a collective failed, and exit at once.
 
-    An orderly exit may wait for the other ranks, which wait for this one; a process that ends
-    makes the launcher end the others.
+    A normal exit may wait for the other ranks, which wait for this one; when this process ends, the
+    launcher ends the others.
     """
     if isinstance(error, CollectiveError):
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

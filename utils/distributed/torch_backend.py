@@ -8,8 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# Before any process group: its functions' default arguments name the group there is when it is
-# imported, which torch.optim does sooner or later, and would keep that group and its threads alive.
+# Imported before any process group exists: default arguments of its functions would keep the group
+# that exists at import (by torch.optim, at the latest), and its threads, alive.
 import torch.distributed.nn
 from torch import Tensor
 
@@ -19,8 +19,8 @@ from utils.distributed.communicator import Communicator, ReduceOp
 class TorchDistributed(Communicator):
     """The ranks that torchrun (or anything that sets the same environment) has started.
 
-    CPU tensors travel over Gloo also when there are GPUs, so that small host-side agreements
-    never wait for the device.
+    CPU tensors are exchanged over Gloo also when there are GPUs, so that small exchanges between
+    hosts never wait for the device.
     """
 
     backend = "torch"
@@ -37,15 +37,14 @@ class TorchDistributed(Communicator):
             world_size=size,
             timeout=timeout,
         )
-        # A connection of its own: others may wait in the first one.
+        # A separate connection, as others may wait in the first one.
         self.board = TorchBoard(store.clone())
 
     def shutdown(self) -> None:
-        """Leave the process group; once.
+        """Leave the process group.
 
-        Gloo's threads let go of tensors after a collective, for which they need the interpreter: a
-        process in which they outlive it is aborted. They end with the group, which whatever is
-        left of its collectives would keep alive.
+        Gloo's threads need the interpreter to release tensors: a process in which they outlive it
+        is aborted. They end with the group, which objects of its collectives would keep alive.
         """
         super().shutdown()
         if dist.is_initialized():
@@ -58,13 +57,13 @@ class TorchDistributed(Communicator):
 
         def wait() -> None:
             work.wait()
-            if op == "mean":  # Gloo knows no average
+            if op == "mean":  # Gloo has no average
                 tensor.div_(self.size)
 
         return wait
 
-    def _broadcast(self, tensor: Tensor, root: int) -> None:
-        dist.broadcast(tensor, root)
+    def _broadcast(self, tensor: Tensor) -> None:
+        dist.broadcast(tensor, 0)
 
     def _gather_bytes(self, flat: Tensor) -> list[Tensor]:
         lengths = torch.zeros(self.size, dtype=torch.int64)
@@ -78,7 +77,7 @@ class TorchDistributed(Communicator):
 
 
 class TorchBoard:
-    """The store that the ranks have met at."""
+    """The store of the ranks' rendezvous."""
 
     def __init__(self, store: dist.Store) -> None:
         self._store = dist.PrefixStore("hero-ranks", store)

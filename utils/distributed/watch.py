@@ -1,4 +1,4 @@
-"""Every rank tells that it lives and how far it is, so that one that does not can be named."""
+"""Liveness and progress of ranks, so that a missing one can be named."""
 
 import contextlib
 import os
@@ -10,30 +10,28 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 BEAT_SECONDS = 1.0
-LAST_STEP_SECONDS = 30.0  # to end a step and write a restore point, as torchrun has it
+LAST_STEP_SECONDS = 30.0  # to end a step and write a restore point, as torchrun allows
 ENDED = "ended"
 
 
 class Board(Protocol):
-    """A line of every rank, kept by the launcher; RuntimeError or OSError where that is gone."""
+    """A line of every rank in the launcher's store; RuntimeError or OSError if that is gone."""
 
     def write(self, rank: int, line: str) -> None: ...
-    def read(self, rank: int) -> str:
-        """Return "" where it has written none."""
-        ...
+    def read(self, rank: int) -> str: ...  # "" if it has written none
 
 
 class RankWatch:
     """Writes this rank's line on the board once a second, and watches the next rank's.
 
-    A rank that was stopped, or whose host is gone, writes nothing any more: the one before it ends
-    the run. A busy one goes on writing, however long rank 0 validates while the others wait. Ranks
-    whose launcher was killed end as at SIGTERM: nobody else would end them.
+    A rank that was stopped, or whose host is gone, stops writing: the previous rank ends the run. A
+    busy one continues, however long the others wait for rank 0 to validate. Ranks whose launcher
+    was killed end as by SIGTERM.
 
     Args:
         board: of the run.
-        rank, size: this rank, of how many.
-        progress: its optimizer steps done, and collectives begun.
+        rank, size: this rank and the number of ranks.
+        progress: returns its optimizer steps done and collectives begun.
         seconds: how long a rank may be silent.
     """
 
@@ -54,29 +52,29 @@ class RankWatch:
         self._thread.start()
 
     def end(self) -> None:
-        """Tell that this rank ends in order."""
+        """Write that this rank ends normally."""
         self._end.set()
         self._thread.join()
         self._write(ENDED)
 
     def absent(self, collective: int) -> str:
-        """Name the ranks that are gone, and those that have not begun a collective."""
+        """Return the ranks that are gone, and those that have not begun a collective."""
         before = [self._read(rank) for rank in range(self._size)]
         time.sleep(2.5 * BEAT_SECONDS)
-        told = []
+        absent = []
         for rank, line in enumerate(before):
             now = self._read(rank)
             if rank == self._rank or now is None:
                 continue
             if now in (line, ENDED):
-                told.append(f"rank {rank} is gone or stopped, {_last_step(now)}")
+                absent.append(f"rank {rank} is gone or stopped, {_last_step(now)}")
             elif _numbers(now)[2] < collective:
-                told.append(f"rank {rank} is busy elsewhere, {_last_step(now)}")
-        return ", ".join(told) or "all ranks are there"
+                absent.append(f"rank {rank} is busy elsewhere, {_last_step(now)}")
+        return ", ".join(absent) or "all ranks are there"
 
     def _watch(self) -> None:
         following, before = (self._rank + 1) % self._size, None
-        # Beats of this rank: one that was stopped itself, together with the others, blames none.
+        # Counted in beats: a rank that was stopped together with the others blames none of them.
         beats = silent = 0
         while not self._end.wait(BEAT_SECONDS):
             beats += 1
@@ -88,7 +86,7 @@ class RankWatch:
                 _end_run(
                     f"rank {following} of {self._size} has given no sign of life for "
                     f"{silent * BEAT_SECONDS:.0f} s (it is stopped, or its host is gone), "
-                    f"{_last_step(line)}; the same command goes on from the last restore point"
+                    f"{_last_step(line)}; the same command resumes from the last restore point"
                 )
             if self._launcher not in (None, os.getppid()):
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -115,6 +113,6 @@ def _last_step(line: str) -> str:
 
 
 def _end_run(why: str) -> NoReturn:
-    """The main thread may wait for the missing rank where nothing reaches it."""
+    """Exit from this thread: the main one may wait for the missing rank, out of reach."""
     print(f"error: {why}", file=sys.stderr, flush=True)
     os._exit(1)

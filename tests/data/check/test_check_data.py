@@ -585,7 +585,6 @@ def test_a_damage_is_found_and_rated(name, tmp_path, capsys):
         assert all(id_ in printed for id_ in damage.ids)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MovieOptions(AnswerOptions):
     """Question answering on other videos"""
 

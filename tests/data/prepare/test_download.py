@@ -171,7 +171,7 @@ def test_a_busy_server_is_asked_again(server, tmp_path, content):
 
 
 def test_an_absent_file_is_not_asked_for_again(server, tmp_path):
-    with pytest.raises(AbsentError, match=r"other\.tar cannot be had \(404 Not Found\)"):
+    with pytest.raises(AbsentError, match=r"other\.tar is not available \(404 Not Found\)"):
         download(f"{server.address}/other.tar", tmp_path / "other.tar", retry=NOW)
     assert server.asked("other.tar") == [(None, 404)]
     server.faults.statuses = [409]
@@ -265,7 +265,7 @@ def test_a_length_that_is_no_number_is_refused(tmp_path, length):
 def test_a_transfer_that_takes_too_long_is_gone_on_from(server, tmp_path, content):
     target, retry = tmp_path / "some.db.tar", RetryPolicy(1, 0.0, seconds=0.5)
     server.faults.pause = 0.3
-    with pytest.raises(UnreachableError, match=r"took longer than 0.5 s\); run again to go on"):
+    with pytest.raises(UnreachableError, match=r"took longer than 0.5 s\); run again to continue"):
         download(f"{server.address}/{NAME}", target, retry=retry)
     server.faults.pause = 0.0
     download(f"{server.address}/{NAME}", target, retry=retry)

@@ -136,7 +136,7 @@ def test_a_film_that_was_only_touched_or_copied_is_not(videos, capsys):
     (videos / "copy").replace(videos / "b.mp4")
     capsys.readouterr()
     extract(videos)
-    assert "0 videos extracted (0.0 a minute), 3 were there already" in capsys.readouterr().out
+    assert "0 videos extracted (0.0 a minute), 3 existed already" in capsys.readouterr().out
 
 
 def test_earlier_features_that_note_no_file_count_if_they_are_newer(videos, capsys):
@@ -160,8 +160,8 @@ def test_a_film_that_changes_while_it_is_read_fails(videos, monkeypatch):
 
     def change(wanted, *arguments):
         for piece in decode(wanted, *arguments):
-            if wanted[piece.place].vid == "b":
-                set_date(wanted[piece.place].path, 10**18)
+            if wanted[piece.video].vid == "b":
+                set_date(wanted[piece.video].path, 10**18)
             yield piece
 
     monkeypatch.setattr(extract_videos, "decode_videos", change)
@@ -273,7 +273,7 @@ def test_a_film_that_is_gone_is_named_and_pruned(videos, capsys):
     assert extract(videos, "--prune").keys() == {
         f"{kind}_features/videos/{name}.npz" for kind in ("resnet", "slowfast") for name in "bc"
     }
-    assert "dropped features of 1 videos" in capsys.readouterr().out
+    assert "deleted features of 1 videos" in capsys.readouterr().out
     extract(videos)
     assert "videos that are gone" not in capsys.readouterr().out
 
@@ -309,7 +309,7 @@ def test_nothing_is_pruned_where_a_folder_cannot_be_read(videos, monkeypatch, ca
         return list_folder(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(UserError, match=r"private cannot be read, so nobody knows .* are gone"):
+    with pytest.raises(UserError, match=r"private cannot be read, so it is unknown .* are gone"):
         extract(videos, "--prune")
     assert lengths(videos.parent / "features") == before
     assert failed(videos).keys() == {"private"}

@@ -345,7 +345,7 @@ def test_formats_are_told_by_content():
         ('{"events": []}', "JSON"),
         ("Good morning!\n", "no subtitles of a known format"),
         ("[Script Info]\nTitle: x\n", r"no \[Events\]"),
-        ('<tt xmlns="http://www.w3.org/ns/ttml"><body>', "no sound ttml"),
+        ('<tt xmlns="http://www.w3.org/ns/ttml"><body>', "damaged ttml"),
         (bytes(range(256)) * 20, "no text|no subtitles"),
         ("1\n00:00:01,000 --> 00:xx:02,000\nHi\n", "line 2: '00:00:01,000 -->.* cannot be read"),
         (f"1\n{'9' * 5000}:00:01,000 --> 1:00:02,000\nHi\n", "no subtitles of a known"),

@@ -145,7 +145,7 @@ def test_names_tell_the_films_where_none_are_known(tmp_path):
 def test_a_language_that_nobody_asked_for(tmp_path):
     found = match(tmp_path, "v.en.srt", "w.srt", films={"v", "w"})
     assert set(found.files) == {"w"}
-    assert list(found.passed_over) == ["its language is not asked for (--language)"]
+    assert list(found.passed_over) == ["its language is not selected (--language)"]
 
 
 def test_folders(tmp_path):

@@ -155,8 +155,8 @@ def test_cut_short(tmp_path, name, codec, options, sound):
         r"it is cut short: it ends at 1\d\.\d of (20|19)\.\d seconds; down", problem.reason
     )
     assert problem.used
-    assert problem.seconds == pytest.approx(len(numbers) * 1.5, abs=1.6)
-    assert abs(ffmpeg_count(path, 25 * problem.seconds) - 25 * problem.seconds) <= 2
+    assert problem.amount == pytest.approx(len(numbers) * 1.5, abs=1.6)
+    assert abs(ffmpeg_count(path, 25 * problem.amount) - 25 * problem.amount) <= 2
     path.write_bytes(whole[: len(whole) * 2 // 5])
     with pytest.raises(
         VideoError, match=r"cut short.*only \d\.\d of \d+\.\d seconds can"

@@ -214,7 +214,7 @@ def test_a_jump_of_hours_is_a_broken_time_stamp(tmp_path, name):
     assert_close(numbers, centres(60, 10))
     assert re.match(r"its time stamps jump from 3\.\d to 3600\d\.\d seconds", problem.reason)
     assert problem.used
-    assert problem.seconds == pytest.approx(6, abs=0.1)
+    assert problem.amount == pytest.approx(6, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.mov"])
@@ -226,7 +226,7 @@ def test_a_last_frame_of_twenty_hours(tmp_path, name):
     numbers, problem = read_film(remux(whole, tmp_path / name, edit))
     assert_close(numbers, centres(150, 25))
     assert problem == Problem(problem.reason, pytest.approx(6, abs=0.1), used=True)
-    assert "last picture is said to last 20.0 hours" in problem.reason
+    assert "last picture has a duration of 20.0 hours" in problem.reason
 
 
 # --- Streams --------------------------------------------------------------------------------------

@@ -18,11 +18,11 @@ def test_the_last_piece_of_a_video_tells_what_is_wrong_with_it(tmp_path, workers
     videos = [VideoFile(path.stem, path, "videos") for path in paths]
     numbers, problems = [[] for _ in videos], {}
     for piece in decode_videos(videos, CENTRES, 2, workers):
-        assert piece.place not in problems
+        assert piece.video not in problems
         if piece.frames is None:
-            problems[piece.place] = piece.problem
+            problems[piece.video] = piece.problem
         else:
-            numbers[piece.place] += [number_of(window) for window in piece.frames]
+            numbers[piece.video] += [number_of(window) for window in piece.frames]
     whole, used, failed, empty = (problems[place] for place in range(4))
     assert numbers[0] == centres(100, 25)
     assert whole is None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from optim import AdamW, drop_gradients, fill_gradients
+from optim.adamw import AdamW
+from optim.gradients import drop_gradients, fill_gradients
 from utils.distributed import (
     Communicator,
     GradientReducer,
@@ -56,13 +57,12 @@ def check_all_reduce_async(comm: Communicator) -> None:
 
 def check_broadcast(comm: Communicator) -> None:
     assert comm.broadcast_(torch.tensor([comm.rank, 7])).tolist() == [0, 7]
-    assert comm.broadcast_(torch.tensor([comm.rank]), root=1).tolist() == [1]
 
 
 def check_objects(comm: Communicator) -> None:
     mine = {"rank": comm.rank, "text": "x" * (1 + 1000 * comm.rank)}
     assert [len(o["text"]) for o in comm.all_gather_object(mine)] == [1, 1001]
-    assert comm.broadcast_object(mine, root=1)["rank"] == 1
+    assert comm.broadcast_object(mine)["rank"] == 0
     assert comm.broadcast_object(None) is None
 
 
