@@ -20,7 +20,7 @@ from engine.build import build_for_evaluation
 from engine.run import Run, start_evaluation
 from evaluation.answer_split import AnswerSplit
 from model.candidates import CandidateModel
-from model.videoQA import HeroForVideoQA
+from model.videoQA import MODELS
 from utils.errors import run_main
 
 
@@ -55,7 +55,7 @@ class AnswerTask:
 QUESTIONS = AnswerTask(
     VideoQaEvalOptions,
     lambda options: question_dataset(options.task),
-    lambda _: HeroForVideoQA,
+    lambda options: MODELS[options.task],
     "qa",
 )
 main = QUESTIONS.evaluate

@@ -8,13 +8,13 @@ python eval_violin.py --query_txt_db /txt/violin_test.db/ --split test --vfeat_d
 from config.config import ViolinEvalOptions
 from data.violin import StatementDataset
 from eval_videoQA import AnswerTask
-from model.violin import HeroForStatements, HeroForViolin
+from model.violin import MODELS, HeroForStatements
 from utils.errors import run_main
 
 STATEMENTS = AnswerTask(
     ViolinEvalOptions,
     lambda _: StatementDataset,
-    lambda options: HeroForStatements if options.VALUE else HeroForViolin,  # other head names
+    lambda options: HeroForStatements if options.VALUE else MODELS[options.task],
     "violin",
 )
 main = STATEMENTS.evaluate

@@ -22,7 +22,7 @@ from engine.trainer import Task, Trainer
 from engine.validation import validate_splits
 from evaluation.answer_split import AnswerSplit
 from model.candidates import CandidateModel
-from model.videoQA import HeroForVideoQA
+from model.videoQA import MODELS
 from utils.errors import run_main
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> dict[str, float | str]:
     """Train, or resume training; return the last validation's metrics."""
     options = parse_options(VideoQaOptions, argv)
     weights = {"qa": 1.0, "st_ed": options.lw_st_ed}
-    return train_to_answer(options, QuestionDataset, HeroForVideoQA, weights)
+    return train_to_answer(options, QuestionDataset, MODELS[options.task], weights)
 
 
 def train_to_answer(

@@ -23,7 +23,7 @@ from config.groups import (
 from config.options import POSITIVE, Options, option, redefault
 from config.original import NEGATED_KEYS
 from config.storage import from_container, usable_storage
-from config.training import VcmrTask, VideoQaTask, VrTask
+from config.training import VcmrTask, VideoQaTask, ViolinTask, VrTask
 from config.value import TASKS, DataSet, ValueTask, is_value
 from config.values import convert
 from utils.errors import UserError
@@ -170,9 +170,9 @@ class VideoQaEvalOptions(AnswerEvalOptions):
 class ViolinEvalOptions(AnswerEvalOptions):
     """Video-and-language inference (eval_violin.py)"""
 
-    TASK_NAMES = ("violin",)
+    TASK_NAMES = get_args(ViolinTask)
 
-    task: Literal["violin"] = "violin"
+    task: ViolinTask = "violin"
 
 
 class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):

@@ -83,6 +83,9 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
 
     targets: list[CorpusOptions] = option(help="corpora, their splits and objectives")
     targets_ratio: list[float] = option([], help="weight per corpus (none: equal)", rule=POSITIVE)
+    objectives: list[str] = option(
+        [], help="train these in every split, equally often (none: the splits' tasks)"
+    )
     txt_db: str = option("", help="folder that relative paths of text files start from")
     img_db: str = option("", help="folder that relative paths of frame features start from")
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
@@ -116,5 +119,15 @@ class PretrainOptions(SpanLossOptions, RankingLossOptions, TrainingOptions):
         return self.vfeat_interval if corpus.vfeat_interval is None else corpus.vfeat_interval
 
     def corpora(self) -> list[CorpusOptions]:
-        """Return the targets with their paths below ``txt_db`` and ``img_db``."""
-        return [target.under(self.txt_db, self.img_db) for target in self.targets]
+        """Return the targets with their paths below ``txt_db`` and ``img_db``, and with the
+        option's objectives if it has any."""
+        corpora = [target.under(self.txt_db, self.img_db) for target in self.targets]
+        if not self.objectives:
+            return corpora
+        return [
+            replace(
+                corpus,
+                splits=[replace(each, tasks=self.objectives, ratio=[]) for each in corpus.splits],
+            )
+            for corpus in corpora
+        ]

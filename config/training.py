@@ -20,6 +20,7 @@ from config.options import FRACTION, POSITIVE_OR_OFF, option, redefault
 VcmrTask = Literal["tvr", "how2r", "didemo_video_sub", "didemo_video_only"]
 VrTask = Literal["msrvtt_video_sub", "msrvtt_video_only"]
 VideoQaTask = Literal["tvqa", "how2qa"]
+ViolinTask = Literal["violin"]
 
 
 def evaluation_by(script: str) -> str:
@@ -89,7 +90,7 @@ class ViolinOptions(AnswerOptions):
     KIND = Kind.STATEMENTS
     NEXT = evaluation_by("eval_violin.py")
 
-    task: Literal["violin"] = "violin"
+    task: ViolinTask = "violin"
     sub_ctx_len: int = 2
     learning_rate: float = 3e-5
     lr_mul: float = 8.0

@@ -31,9 +31,9 @@ def add_extractors(parser: argparse.ArgumentParser) -> None:
         help=f"which to run: {', '.join(EXTRACTORS)}, or your own class, package.module:Class "
         f"(default: {' '.join(HERO_EXTRACTORS)})",
     )
-    for name in HERO_EXTRACTORS:
-        parser.add_argument(f"--{name}_weights", help="file of weights: see above")
-    parser.add_argument("--clip_weights", help="CLIP or SigLIP of the hub, or its folder")
+    for name, kind in EXTRACTORS.items():
+        text = f"file, folder or name on the hub of weights, such as {kind.source}"
+        parser.add_argument(f"--{name}_weights", help=text)
     parser.add_argument(
         "--random_weights",
         action="store_true",

@@ -187,15 +187,16 @@ def save_results(
 
 
 def format_metrics(metrics: Metrics) -> str:
-    """Return a table of recalls in percent: a line per task, query type and IoU threshold."""
+    """Return a table of recalls in percent, a line per task, query type and IoU threshold, and a
+    line for every other metric."""
     lines: dict[tuple[str, str, str], list[float | str]] = {}
     notes: dict[str, None] = {}
     for task, values in metrics.items():
         for name, value in values.items():
             criterion, _, top_k = name.rpartition("r")
-            if not top_k.isdecimal():
-                is_mean = name == AVERAGE_RECALL
-                notes[f"{task} {name}: {value:.2f}" if is_mean else f"{name}: {value}"] = None
+            if not top_k.isdecimal():  # text is the same for all tasks
+                is_text = isinstance(value, str)
+                notes[f"{name}: {value}" if is_text else f"{task} {name}: {value:.2f}"] = None
                 continue
             parts = criterion.split("-")
             kind = next((part for part in parts if part in QUERY_TYPES), "all")

@@ -2,7 +2,9 @@
 
 from torch import nn
 
+from utils.errors import UserError
 from utils.logger import LOGGER
+from utils.packages import require_package
 
 
 def use_fused_layer_norm(model: nn.Module) -> int:
@@ -13,14 +15,14 @@ def use_fused_layer_norm(model: nn.Module) -> int:
         a GPU.
     """
     try:
-        from apex.normalization import FusedLayerNorm
-    except ImportError as error:
-        LOGGER.warning("--apex: no fused layer norm (%s); using PyTorch's", error)
+        norm_class = require_package("apex.normalization").FusedLayerNorm
+    except UserError as error:
+        LOGGER.warning("--apex: no fused layer norm, using PyTorch's: %s", error)
         return 0
     if not next(model.parameters()).is_cuda:
         LOGGER.warning("--apex: its fused layer norm needs a GPU; using PyTorch's")
         return 0
-    return replace_layer_norms(model, FusedLayerNorm)
+    return replace_layer_norms(model, norm_class)
 
 
 def replace_layer_norms(model: nn.Module, norm_class: type[nn.Module]) -> int:

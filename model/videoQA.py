@@ -49,6 +49,14 @@ class HeroForVideoQA(CandidateModel[QuestionBatch]):
         return self.st_ed_pred_head(torch.einsum("fk,fkh->fh", weights, x)).float()
 
 
+# The model of each task of config.training.VideoQaTask, and of VALUE's.
+MODELS: dict[str, type[CandidateModel[QuestionBatch]]] = {
+    "tvqa": HeroForVideoQA,
+    "how2qa": HeroForVideoQA,
+    "vlep": HeroForVideoQA,
+}
+
+
 def span_losses(logits: Tensor, layout: PackedLayout, spans: Tensor) -> Tensor:
     """Return the means (N,) of the cross-entropies of first and last frame, 0 without a span.
 

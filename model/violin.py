@@ -22,3 +22,7 @@ class HeroForViolin(HeroForStatements):
 
     HEAD = "violin"
     OTHER_NAMES: ClassVar[dict[str, str]] = {}
+
+
+# The model of each task of config.training.ViolinTask.
+MODELS: dict[str, type[CandidateModel[StatementBatch]]] = {"violin": HeroForViolin}

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from utils.errors import UserError
 from utils.logger import LOGGER
+from utils.packages import require_package
 
 EPS = 1e-6
 
@@ -24,15 +26,15 @@ def apex_adamw(groups: list[dict], betas: tuple[float, float]) -> torch.optim.Op
         None, with a warning, if apex is not installed or a parameter is not on a GPU.
     """
     try:
-        from apex.optimizers import FusedAdam
-    except ImportError as error:
-        LOGGER.warning("--apex: no fused optimizer (%s); using PyTorch's kernels", error)
+        fused_adam: Any = require_package("apex.optimizers").FusedAdam
+    except UserError as error:
+        LOGGER.warning("--apex: no fused optimizer, using PyTorch's kernels: %s", error)
         return None
     if not all(parameter.is_cuda for group in groups for parameter in group["params"]):
         LOGGER.warning("--apex: its fused optimizer needs a GPU; using PyTorch's kernels")
         return None
 
-    class ApexAdamW(FusedAdam):
+    class ApexAdamW(fused_adam):
         """FusedAdam whose epsilon follows the bias correction."""
 
         def step(self, *args: Any, **kwargs: Any) -> Any:

@@ -469,6 +469,13 @@ def test_corpora_weigh_the_same_unless_told(tmp_path):
     assert given.targets_ratio == [1.0, 4.0]
 
 
+def test_objectives_replace_the_tasks_of_every_split(tmp_path):
+    (corpus,) = pretrain(tmp_path, "--objectives", "mlm", "vsm").corpora()
+    assert [(split.tasks, split.ratio) for split in corpus.splits] == [(["mlm", "vsm"], [1, 1])]
+    (as_listed,) = pretrain(tmp_path).corpora()
+    assert as_listed.splits[0].tasks == CORPUS["splits"][0]["tasks"]
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

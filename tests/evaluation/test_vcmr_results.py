@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from evaluation import retrieval_metrics as scores
 from evaluation.results import (
     QueryPredictions,
     ResultsFiles,
@@ -150,3 +151,28 @@ def test_the_table_has_a_line_per_task_type_and_threshold():
     assert lines[5][:2] == ["VR", "vt"]
     assert lines[6] == ["desc_type_ratio:", "vt", "100.0"]
     assert len(lines) == 7
+
+
+def test_a_metric_of_any_name_is_saved_and_shown(tmp_path, capsys, monkeypatch):
+    """A metric that ``_recalls`` adds: the mean reciprocal rank."""
+    recalls = scores._recalls
+
+    def with_mrr(first_hits):
+        mrr = {
+            f"{criterion}mrr": 100 * float(np.mean(1 / (places + 1)))
+            for criterion, places in first_hits.items()
+        }
+        return recalls(first_hits) | mrr
+
+    monkeypatch.setattr(scores, "_recalls", with_mrr)
+    truth = [{"desc_id": 7, "vid_name": "b"}, {"desc_id": 9, "vid_name": "b"}]
+    found = {"video2idx": {"a": 0, "b": 1}}
+    rows = [[0, 0, 0, 0.9], [1, 0, 0, 0.8]]  # first hits: the second place, the first
+    found["VR"] = [
+        {"desc_id": 7, "desc": "", "predictions": rows},
+        {"desc_id": 9, "desc": "", "predictions": rows[::-1]},
+    ]
+    metrics = save_results(found, ResultsFiles(tmp_path, "5"), truth)
+    assert metrics[""]["VR"] == {"r1": 50.0, "r5": 100.0, "r10": 100.0, "r100": 100.0, "mrr": 75.0}
+    assert json.loads((tmp_path / "metrics_5.json").read_text()) == metrics[""]
+    assert capsys.readouterr().out.splitlines()[-1] == "VR mrr: 75.00"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.distributed.communicator import Communicator, ReduceOp
 from utils.errors import UserError
+from utils.packages import require_package
 
 POLL_SECONDS = 1e-4
 BOARD = "hero-ranks"
@@ -27,11 +28,11 @@ class HorovodRanks(Communicator):
 
     def __init__(self, timeout_seconds: int) -> None:
         try:
-            import horovod.torch as hvd
-        except ImportError as error:
+            hvd = require_package("horovod.torch")
+        except UserError as error:
             raise UserError(
-                f"this process was started by horovodrun or mpirun, but Horovod cannot be imported "
-                f"({error}); run scripts/install_horovod.sh, or start with torchrun"
+                f"this process was started by horovodrun or mpirun, but {error}, or start it with "
+                "torchrun"
             ) from None
         hvd.init()
         super().__init__(hvd.rank(), hvd.size(), hvd.local_rank())
