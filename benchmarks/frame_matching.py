@@ -91,8 +91,8 @@ def random_spans(rng: np.random.Generator, subtitles: int, seconds: float) -> Sp
     return list(zip(start.tolist(), end.tolist(), strict=True))
 
 
-def main() -> None:
-    options = make_parser(__doc__, videos=200, subtitles=30, frames=60, repeats=5).parse_args()
+def main(argv: list[str] | None = None) -> None:
+    options = make_parser(__doc__, videos=200, subtitles=30, frames=60, repeats=5).parse_args(argv)
     rng, interval = np.random.default_rng(0), 1.5
     spans = [
         random_spans(rng, options.subtitles, options.frames * interval)
