@@ -79,7 +79,7 @@ def measure(folder: Path, films: Path) -> list[tuple[str, float, float]]:
             problems = Problems(index / "failed.json")
             source = FilmFolder(find_videos(films), index, extractor, made_by, problems)
             *_, summary = update_index(writer, scorer, source)
-            assert summary.made + summary.same == len(videos) and not problems.failures
+            assert summary.added + summary.unchanged == len(videos) and not problems.failures
 
     return [
         ("extraction", *extraction),
