@@ -81,8 +81,9 @@ class FilmReader:
             if material is None:
                 reason = problems.first_failure.partition(": ")[2]
                 raise UserError(f"{file} cannot be used: {reason}")
-        own = {"name": name, "file": file.absolute(), "lines": lines, "source": ""}
-        return Material(dataclasses.replace(material.film, **own), material.features)
+        film = material.film
+        film = dataclasses.replace(film, name=name, file=file.absolute(), lines=lines, source="")
+        return Material(film, material.features)
 
 
 def as_lines(name: str, subtitles: str | Path | Spoken | None) -> list[Line]:

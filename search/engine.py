@@ -254,8 +254,7 @@ class MomentSearch:
         return answers[0] if isinstance(sentences, str) else answers
 
     def warm_up(self) -> None:
-        """Compute now what the first search would compute, such as scores of the unrelated
-        sentences."""
+        """Compute what the first search would, such as scores of the unrelated sentences."""
         if self.films:
             self.search("Somebody speaks.", 1)
 

@@ -22,8 +22,7 @@ from utils.files import modified
 
 
 class _Source(msgspec.Struct, frozen=True):
-    """What a film of the index was made from: a hash of the databases' states, and one of its
-    features and lines."""
+    """Hashes of the databases' states, and of the features and lines of a film of the index."""
 
     databases: str
     sha256: str

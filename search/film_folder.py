@@ -132,8 +132,8 @@ class FilmFolder(FilmSource):
         for video in videos:
             if video.path not in to_extract:
                 yield self._names_of[video.path], self._material(video)
-        networks = self._extractor, self._sampling
-        for outcome in extract_videos(wanted, *networks, self._folder, **self._sizes):
+        to = self._folder
+        for outcome in extract_videos(wanted, self._extractor, self._sampling, to, **self._sizes):
             yield self._names_of[outcome.video.path], self._material(outcome.video)
 
     def _material(self, video: VideoFile) -> Material | None:

@@ -187,10 +187,11 @@ class HeroScorer:
         texts = encode_texts(self.tokenizer, [normalize_subtitle(line.text) for line in lines])
         spans = [(line.start, line.end) for line in lines]
         (matched,) = match_frames([spans], [total], self.settings.interval)
+        shown = [(number, frames) for number, frames in matched.unique_sub2frames]
         context, separator = self.run.options.sub_ctx_len, self._separator
         subtitles = [
             Subtitle(context_tokens(texts, number, context, separator), frames)
-            for number, frames in kept_frames(list(matched.unique_sub2frames), total)
+            for number, frames in kept_frames(shown, total)
         ]
         return VideoItem("", features, subtitles)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import http.client
 import os
 import re
@@ -60,6 +61,7 @@ def films(tmp_path_factory) -> Path:
     return folder
 
 
+@functools.cache
 def entries(films: Path) -> list[NewFilm]:
     """Two films, one that came from a database, and one whose file is gone."""
     first = new_film("harbour.mp4", films / "harbour.mp4", SPOKEN)
