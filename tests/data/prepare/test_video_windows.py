@@ -1,4 +1,4 @@
-"""What the decoding processes hand on of good, damaged and useless videos."""
+"""The pieces that decoding processes yield of good, damaged and unusable videos."""
 
 import pytest
 
@@ -28,8 +28,8 @@ def test_the_last_piece_of_a_video_tells_what_is_wrong_with_it(tmp_path, workers
     assert whole is None
     assert used.used
     assert used.reason.startswith("it is cut short: it ends at 1")
-    assert used.seconds == pytest.approx(14, abs=2)
+    assert used.amount == pytest.approx(14, abs=2)
     assert numbers[1][:9] == centres(500, 25)[:9]
     assert not failed.used
-    assert failed.seconds == pytest.approx(6, abs=2)
-    assert (empty.used, empty.seconds, numbers[3]) == (False, 0, [])
+    assert failed.amount == pytest.approx(6, abs=2)
+    assert (empty.used, empty.amount, numbers[3]) == (False, 0, [])
