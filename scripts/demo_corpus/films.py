@@ -95,8 +95,8 @@ def make_film(name: str, rng: np.random.Generator) -> Film:
     ends = np.cumsum(rng.integers(5 * RATE, 9 * RATE, len(chosen))) / RATE
     starts = [0.0, *ends[:-1].tolist()]
     scenes = [
-        Scene(start, end, *look, pick(SPOKEN_TOPICS, rng))
-        for start, end, look in zip(starts, ends.tolist(), chosen, strict=True)
+        Scene(start, end, colour, shape, motion, pick(SPOKEN_TOPICS, rng))
+        for start, end, (colour, shape, motion) in zip(starts, ends.tolist(), chosen, strict=True)
     ]
     lines = [line for scene in scenes for line in _speak(scene, rng)]
     return Film(name, tuple(scenes), tuple(lines))

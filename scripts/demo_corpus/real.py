@@ -69,24 +69,20 @@ def make_real_corpus(
         raise UserError(f"{video2dur} lacks {len(missing)} videos of {annotations}: {missing[0]} …")
     names = sorted(queries)
     shuffled = np.random.default_rng([seed, stable_hash("real split")]).permutation(len(names))
-    train = sorted(names[i] for i in shuffled[: round(train_share * len(names))])
-    parts = {"train": train, "val": [name for name in names if name not in set(train)]}
+    train = {names[i] for i in shuffled[: round(train_share * len(names))]}
+    parts = {"train": sorted(train), "val": [name for name in names if name not in train]}
     splits = {split: videos for split, videos in parts.items() if videos}
     return RealCorpus(
         {split: [row for vid in vids for row in queries[vid]] for split, vids in splits.items()},
         [_subtitles(vid, lengths[vid][0], queries[vid], seed) for vid in names],
         {split: {vid: lengths[vid] for vid in videos} for split, videos in splits.items()},
-        [
-            FeatureJob(
-                vid,
-                "tv",
-                math.ceil(lengths[vid][0] / INTERVAL),
-                INTERVAL,
-                tuple(Span(*row["ts"], words=content_words(row["desc"])) for row in queries[vid]),
-            )
-            for vid in names
-        ],
+        [_job(vid, lengths[vid][0], queries[vid]) for vid in names],
     )
+
+
+def _job(vid: str, duration: float, queries: list[dict]) -> FeatureJob:
+    spans = tuple(Span(row["ts"][0], row["ts"][1], content_words(row["desc"])) for row in queries)
+    return FeatureJob(vid, "tv", math.ceil(duration / INTERVAL), INTERVAL, spans)
 
 
 def _subtitles(vid: str, duration: float, queries: list[dict], seed: int) -> dict:
