@@ -170,7 +170,7 @@ class VideoQaEvalOptions(AnswerEvalOptions):
 class ViolinEvalOptions(AnswerEvalOptions):
     """Video-and-language inference (eval_violin.py)"""
 
-    TASK_NAMES = ("violin",)
+    TASK_NAMES: ClassVar[tuple[str, ...]] = ("violin",)
 
     task: Literal["violin"] = "violin"
 
