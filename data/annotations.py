@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from utils.decoding import decode_json
 from utils.errors import RecordError, UserError, brief
@@ -107,7 +107,7 @@ def get_text(raw: dict, *names: str) -> str:
     return value
 
 
-def is_seconds(value: object) -> bool:
+def is_seconds(value: object) -> TypeGuard[float]:
     """Return whether ``value`` is a possible time in a video."""
     # bool is an int. NaN and infinity fail the comparison.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
