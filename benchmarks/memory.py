@@ -47,6 +47,7 @@ SCRIPTS = {
 }
 ONEDNN_OWN = dict.fromkeys(("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "1024")
 HEADERS = ("task", "step", "MiB", "step", "MiB", "growth (%)", "CPU ms a step")
+WINDOW = 50  # steps whose median is a reading
 Steps = list[tuple[float, float]]  # MiB after every step, and its CPU seconds
 
 
@@ -105,8 +106,10 @@ def make_databases(task: str, demo: Path) -> None:
 
 
 def row(name: str, steps: Steps, early: int) -> tuple:
-    """Return a row of the table."""
-    (first, _), (last, _) = steps[early - 1], steps[-1]
+    """Return a row of the table, of medians: memory varies with the batch."""
+    memory = [mib for mib, _ in steps]
+    first = statistics.median(memory[early - 1 :][:WINDOW])
+    last = statistics.median(memory[-WINDOW:])
     seconds = statistics.median(seconds for _, seconds in steps[early:])
     return name, early, first, len(steps), last, 100 * (last / first - 1), 1000 * seconds
 
