@@ -1,6 +1,7 @@
 """Imports point one way: a folder imports from itself and those below it, never in a circle."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -116,3 +117,15 @@ def test_the_span_head_is_known_to_the_model_alone():
         if room_of(name) != "model":
             text = path.read_text(encoding="utf-8")
             assert "video_st_predictor" not in text and "video_ed_predictor" not in text, name
+
+
+def test_no_test_module_imports_another():
+    """What several need lies in ``tests/support``, or in the ``conftest.py`` of their folder."""
+    statement = re.compile(r"^\s*from tests\b.*\b(test_\w+)", re.MULTILINE)
+    importing = [
+        f"{path.relative_to(REPOSITORY)} → {name}"
+        for path in (REPOSITORY / "tests").rglob("*.py")
+        for name in statement.findall(path.read_text(encoding="utf-8"))
+        if name != path.stem  # a process that it starts
+    ]
+    assert not importing

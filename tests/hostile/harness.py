@@ -218,3 +218,14 @@ def _check_untouched(before: dict[str, str], after: dict[str, str]) -> None:
     # A folder that is made before anything is written into it loses nothing.
     changed = {name for name in changed if (before.get(name), after.get(name)) != (None, "no file")}
     assert not changed, f"written, changed or deleted: {sorted(changed)}"
+
+
+def damaged_file(arrange: Make, file: str, damage: Callable[[Path], object]) -> Make:
+    """A sound world with one file damaged."""
+
+    def make(place: Place) -> list[object]:
+        arguments = arrange(place)
+        damage(place.folder / file)
+        return arguments
+
+    return make

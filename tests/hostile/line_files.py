@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.harness import Case, Make, Place, spread
+from tests.hostile.harness import Case, Make, Place, damaged_file, spread
 from tests.hostile.text_files import (
     DEEP,
     HUGE_INTEGER,
@@ -103,12 +103,7 @@ def field_case(
     script: str, arrange: Make, file: str, field: str, value: Any, reader: str, number: int = 2
 ) -> Case:
     """A line whose field has a value that makes no sense; the message names line and field."""
-
-    def make(place: Place) -> list[object]:
-        arguments = arrange(place)
-        edit_line(place.folder / file, number, field, value)
-        return arguments
-
+    make = damaged_file(arrange, file, lambda path: edit_line(path, number, field, value))
     what = "none" if value is NOTHING else json.dumps(value)[:40]
     named = next(part for part in reversed(field.split(".")) if not part.isdecimal())
     named = value if field == "vid_name" and value == UNKNOWN_VIDEO else named

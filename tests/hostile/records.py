@@ -8,7 +8,7 @@ import lmdb
 import lz4.frame
 import msgpack
 
-from tests.hostile.harness import Case, Make, Place, spread
+from tests.hostile.harness import Case, Make, Place, damaged_file, spread
 from tests.hostile.line_files import INFINITY, NAN, NOTHING
 from tests.hostile.text_files import checking, of_task
 from tests.hostile.worlds import evaluation, search, training
@@ -62,13 +62,7 @@ UNDECODABLE: dict[str, Callable[[], bytes]] = {
 
 def with_value(arrange: Make, database: str, id_: str, value: Callable[[], bytes]) -> Make:
     """A sound world with one record replaced."""
-
-    def make(place: Place) -> list[object]:
-        arguments = arrange(place)
-        set_value(place.folder / database, id_, value())
-        return arguments
-
-    return make
+    return damaged_file(arrange, database, lambda path: set_value(path, id_, value()))
 
 
 def with_field(arrange: Make, database: str, id_: str, field: str, value: Any) -> Make:

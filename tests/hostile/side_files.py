@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.hostile.harness import Case, Make, Place
+from tests.hostile.harness import Case, Make, Place, damaged_file
 from tests.hostile.line_files import NAN
 from tests.hostile.records import without_references
 from tests.hostile.text_files import checking, of_task
@@ -16,14 +16,9 @@ Change = Callable[[Any], Any]
 
 def edited(arrange: Make, file: str, change: Change) -> Make:
     """A sound world with the content of one JSON file changed."""
-
-    def make(place: Place) -> list[object]:
-        arguments = arrange(place)
-        path = place.folder / file
-        path.write_text(json.dumps(change(read_json(path))))
-        return arguments
-
-    return make
+    return damaged_file(
+        arrange, file, lambda path: path.write_text(json.dumps(change(read_json(path))))
+    )
 
 
 def entry(key: str, value: Any) -> Change:

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from data.stores.lmdb_io import FeatureDb, FeatureDbWriter
-from tests.hostile.harness import Case, Make, Place, spread
+from tests.hostile.harness import Case, Make, Place, damaged_file, spread
 from tests.hostile.line_files import INFINITY, NAN
 from tests.hostile.records import set_value, with_value, without_references
 from tests.hostile.text_files import as_folder, of_task
@@ -75,17 +75,6 @@ LMDB_READERS: list[tuple[str, str, Make, str]] = [
     ("feature database", "train_violin", of_task(training, "violin"), FEATURES),
     ("feature database", "eval_vcmr", evaluation, FEATURES),
 ]
-
-
-def damaged_file(arrange: Make, file: str, damage: Callable[[Path], object]) -> Make:
-    """A sound world with one file damaged."""
-
-    def make(place: Place) -> list[object]:
-        arguments = arrange(place)
-        damage(place.folder / file)
-        return arguments
-
-    return make
 
 
 CASES = [

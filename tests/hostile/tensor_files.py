@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from tests.hostile.harness import Case, Make, Place
+from tests.hostile.harness import Case, Make, Place, damaged_file
 from tests.hostile.records import without_references
-from tests.hostile.stores import cut_to, damaged_file, header, patch_bytes
+from tests.hostile.stores import cut_to, header, patch_bytes
 from tests.hostile.text_files import as_folder, of_task
 from tests.hostile.worlds import copy_world, evaluation, resuming, training
 
