@@ -126,10 +126,10 @@ def test_one_process(recorded, expected, world, name):
 
 @pytest.mark.parametrize("name", FIRST_STEPS)
 @pytest.mark.parametrize("ranking_gradient", ["published", "undivided"])
-def test_one_process_stands_in_for_two(recorded, expected, world, name, ranking_gradient):
+def test_one_process_emulates_two(recorded, expected, world, name, ranking_gradient):
     """Each batch comes twice: the mean over the two is what one gives."""
     run = shared_first_step(RECORD, name, ranks=1)
-    run = RecordedBatches(run.settings, run.micro_steps, ranking_gradient, stand_in=2)
+    run = RecordedBatches(run.settings, run.micro_steps, ranking_gradient, emulated_ranks=2)
     result = train(run, expected, world, SingleProcess())
     key = "two_ranks" if ranking_gradient == "published" else "one_process"
     np.testing.assert_allclose(

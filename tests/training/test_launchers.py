@@ -211,7 +211,7 @@ def test_published_gradient_of_ranking_losses(several, single):
     assert f"gradient of the ranking losses is divided by {several.ranks}" in log
 
 
-def test_published_gradient_of_one_process_that_stands_in_for_several(single, tmp_path):
+def test_published_gradient_of_one_process_that_emulates_several(single, tmp_path):
     """A recipe of four GPUs: the mean over four batches, divided by four."""
     norms = {}
     for kind in ("published", "undivided"):
