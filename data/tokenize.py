@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.hub import fetch_folder
 
 # Names of the special tokens' ids in meta.json.
-SPECIAL = ("CLS", "BOS", "SEP", "EOS", "PAD", "MASK", "UNK")
+SPECIAL = ("BOS", "EOS", "SEP", "CLS", "PAD", "MASK", "UNK")
 FINGERPRINT = "tokenizer_sha256"
 # Entries of meta.json that identify a tokenizer.
 IDENTITY = (*SPECIAL, "v_range", FINGERPRINT)

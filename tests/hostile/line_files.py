@@ -106,12 +106,10 @@ def field_case(
     make = damaged_file(arrange, file, lambda path: edit_line(path, number, field, value))
     what = "none" if value is NOTHING else json.dumps(value)[:40]
     named = next(part for part in reversed(field.split(".")) if not part.isdecimal())
-    named = value if field == "vid_name" and value == UNKNOWN_VIDEO else named
     return Case(reader, f"{field} {what}", script, make, (f"{file}:{number}", named))
 
 
 NAN, INFINITY = float("nan"), float("inf")
-UNKNOWN_VIDEO = "unknown_video"
 HALF = "\ud800 half a character"
 
 # task, recorded annotation, [(field, value)]
@@ -170,7 +168,6 @@ QUERY_FIELDS: list[tuple[str, str, list[tuple[str, Any]]]] = [
 ]
 SUBTITLE_FIELDS: list[tuple[str, Any]] = [
     ("vid_name", NOTHING),
-    ("vid_name", UNKNOWN_VIDEO),
     ("sub", None),
     ("sub", {"text": "x"}),
     ("sub.0", "text"),

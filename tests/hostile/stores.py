@@ -322,7 +322,7 @@ COUNTS = {
     "NaN": '{"a": 6, "b": NaN, "c": 4, "d": 3}',
 }
 CASES += [
-    Case("numbers of frames", mutation, "train_vcmr", counts(content), ("id2nframe.json", "b"))
+    Case("numbers of frames", mutation, "train_vcmr", counts(content), ("id2nframe", "b"))
     for mutation, content in COUNTS.items()
 ]
 CASES += [

@@ -1,5 +1,6 @@
 """Another retrieval head: training, validation and the search of a corpus follow it."""
 
+import dataclasses
 import math
 
 import pytest
@@ -167,8 +168,9 @@ def test_losses_are_those_of_the_head(tvr_options, world, training):
 def test_a_run_validates_and_evaluates_the_head_that_it_trains(
     tvr_options, world, tmp_path, monkeypatch
 ):
-    for script in (train_vcmr, eval_vcmr):
-        monkeypatch.setattr(script, "HeroForVcmr", AnotherHead)
+    monkeypatch.setattr(train_vcmr, "HeroForVcmr", AnotherHead)
+    task = dataclasses.replace(eval_vcmr.MOMENTS, model_class=AnotherHead)
+    monkeypatch.setattr(eval_vcmr, "main", task.evaluate)
     changes = {"margin": MARGIN, "learning_rate": 0.01, "val_batch_size": 100}
     changes |= {f"lw_{name}": weight for name, weight in WEIGHTS.items()}
     changes |= {"vcmr_eval_q_batch_size": 4, "vcmr_eval_video_batch_size": 3}

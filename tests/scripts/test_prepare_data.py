@@ -296,7 +296,7 @@ def test_a_source_that_does_not_answer(storage, monkeypatch, capsys):
     monkeypatch.setenv("HERO_BLOB_URL", "http://127.0.0.1:9/hero")
     waits = []
     monkeypatch.setattr("data.prepare.download.time.sleep", waits.append)
-    with pytest.raises(SourceGoneError, match=r"had from http://127.0.0.1:9/hero .*refused"):
+    with pytest.raises(SourceGoneError, match=r"available from http://127.0.0.1:9/hero .*refused"):
         prepare(storage, "--jobs", "3")
     assert waits == [0.5, 1, 2, 4]  # once for all
 
