@@ -38,7 +38,9 @@ SHORT_NAMES = {"msrvtt": "msrvtt_video_sub", "didemo": "didemo_video_sub"}
 def main(argv: list[str] | None = None) -> None:
     """Run the demo of a task."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --seed is the training script's, not short for --seeds
     )
     parser.add_argument("--task", choices=[*demo_tasks(Path()), *SHORT_NAMES], default="tvr")
     parser.add_argument(

@@ -249,3 +249,11 @@ def test_each_task_alone_has_as_many_steps_as_together(multitask):
 def test_seeds_are_for_demos_that_compare(tmp_path):
     with pytest.raises(UserError, match="yc2r has --seed"):
         with_seeds(demo_tasks(tmp_path)["yc2r"], [1, 2])
+
+
+def test_one_seed_is_passed_to_the_training_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    given = []
+    monkeypatch.setattr("scripts.demo.run_demo", lambda task, size, words: given.extend(words))
+    main(["--task", "how2r", "--output", str(tmp_path), "--seed", "5"])
+    assert given == ["--seed", "5"]
