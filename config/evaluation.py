@@ -192,7 +192,7 @@ class TvcInferenceOptions(ChannelOptions, DecodingOptions, RunOptions):
     )
     val_batch_size: int = redefault(TrainingOptions, "val_batch_size", 8, aliases=("batch_size",))
     # fp16 is the published default here; a machine without CUDA then computes in fp32.
-    fp16: bool | None = option(  # type: ignore[assignment]
+    fp16: bool | None = option(  # type: ignore[assignment]  # wider, see Options
         None, help="half precision (null: where there is CUDA)"
     )
 
@@ -335,7 +335,7 @@ class ValueTvcInferenceOptions(ValueForm, TvcInferenceOptions):
     TASK_NAMES = ("tvc",)
     OWN: ClassVar[tuple[str, ...]] = (*RunOptions.OWN, "val_batch_size", "batch_size")
 
-    output: str | None = None  # type: ignore[assignment]
+    output: str | None = None  # type: ignore[assignment]  # wider, see Options
     val_batch_size: int = 30
 
     @property
@@ -387,8 +387,8 @@ class ScorerOptions(MomentEvalOptions, RunOptions):
     )
     task: VcmrTask = redefault(RetrievalDbOptions, "task", "tvr")
     # The videos that are searched are not the run's.
-    vfeat_db: str | None = None  # type: ignore[assignment]
-    sub_txt_db: str | None = None  # type: ignore[assignment]
+    vfeat_db: str | None = None  # type: ignore[assignment]  # wider, see Options
+    sub_txt_db: str | None = None  # type: ignore[assignment]  # wider, see Options
 
 
 class SearchOptions(RetrievalDbOptions, ScorerOptions):

@@ -118,7 +118,7 @@ class RetrievalDbOptions(VideoDbOptions):
     """Task"""
 
     task: str = option(help="data set and kind of input")
-    sub_txt_db: str | None = None  # type: ignore[assignment]
+    sub_txt_db: str | None = None  # type: ignore[assignment]  # wider, see Options
 
     @property
     def reads_subtitles(self) -> bool:

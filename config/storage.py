@@ -100,7 +100,12 @@ def _replace_prefixes(value: ValueT, mounts: dict[str, str], keep: str | None = 
 
 def _texts(value: Any) -> list[str]:
     texts: list[str] = []
-    _map_texts(value, lambda text: texts.append(text) or text)  # type: ignore[func-returns-value]
+
+    def collect(text: str) -> str:
+        texts.append(text)
+        return text
+
+    _map_texts(value, collect)
     return texts
 
 

@@ -259,7 +259,7 @@ class ListOptions(
     VALUE: ClassVar[bool] = True
 
     vfeat_interval: float = redefault(VideoDbOptions, "vfeat_interval", 1.5)
-    lw_st_ed: float | None = None  # type: ignore[assignment]
+    lw_st_ed: float | None = None  # type: ignore[assignment]  # wider, see Options
     qa_lw_st_ed: float | None = option(
         None,
         help=f"weight of the span loss of questions (null: {QUESTION_SPAN_WEIGHT:g}, or lw_st_ed "
@@ -271,7 +271,7 @@ class ListOptions(
     )
     lsr: float = option(0.1, help="label smoothing of captions", rule=FRACTION)
     # The published default is half precision; a machine without CUDA then computes in fp32.
-    fp16: bool | None = None  # type: ignore[assignment]
+    fp16: bool | None = None  # type: ignore[assignment]  # wider, see Options
     pin_mem: bool = True
     model_config: str = "config/model_config/hero_finetune.json"
     vcmr_eval_q_batch_size: int = redefault(
